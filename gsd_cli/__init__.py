@@ -1,0 +1,1 @@
+"""gsd: from a pretrained diffusion model to a one-step generator, from the shell."""

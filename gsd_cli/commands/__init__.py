@@ -1,0 +1,1 @@
+"""The subcommands: options in, one core call, result out."""

@@ -1,0 +1,190 @@
+"""gsd distill: a teacher becomes a one-step generator."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsd_cli.console import Console, Result
+from gsd_cli.errors import GsdError, Stopped, UsageError
+from gsd_cli.interrupts import StopRequest
+from gsd_cli.options import DistillOptions, DistillSettings
+from gsd_cli.paths import RUNS, read_json, require_writable, write_json
+
+if TYPE_CHECKING:
+    from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.teachers import Teacher
+    from gsd_cli.metrics.evaluation import Evaluation
+
+DEFAULT_EPOCH = 50_000
+_MAY_CHANGE = {"precision"}
+
+
+def plan(options: DistillOptions) -> list[str]:
+    """What a run would write."""
+    steps = total_steps(options)
+    return [
+        f"{steps} steps of batch {options.batch_size} = {steps * options.batch_size:,} images",
+        f"writes {run_folder(options)}/: generator/ samples/ metrics.jsonl curves.png options.json checkpoints/",
+    ]
+
+
+def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
+    """Start or continue a run; its generator/ is the result."""
+    folder, total = run_folder(options), total_steps(options)
+    require_writable(folder, folder=True)
+    finished = _check_options(options, folder, total)
+    if finished:
+        console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
+        return _result(folder)
+    console.say(f"{options.teacher} -> {folder} ({total} steps of {options.batch_size})")
+    stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
+
+    from gsd_cli.commands.fitting import fit
+    from gsd_cli.core.checkpoint import CheckpointStore
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.teachers import load_teacher
+
+    device = resolve_device(options.device)
+    teacher = load_teacher(options.teacher, offline=options.offline, revision=options.revision)
+    for note in teacher.notes:
+        console.warn(note)
+    if not options.resume:
+        CheckpointStore(folder / "checkpoints").clear()
+    write_json(folder / "options.json", {**_identity(options), "total_steps": total})
+    evaluation = _evaluation(options, teacher, folder, device, console)
+    task = Distillation(teacher.denoiser, options, total, device, evaluation)
+    every = max(1, round(options.eval_every * 1000 / options.batch_size))
+    try:
+        fit(task, total, folder, every, "distilling", console, stop)
+    except Stopped:
+        _export(options, teacher, task, evaluation, folder, total)
+        raise
+    _export(options, teacher, task, evaluation, folder, total)
+    return _result(folder)
+
+
+def run_folder(options: DistillOptions) -> Path:
+    """Where the run lives."""
+    return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
+
+
+def total_steps(options: DistillOptions) -> int:
+    """The length of the run in generator steps."""
+    if options.steps is not None:
+        return options.steps
+    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * _epoch(options)
+    return max(1, round(images / options.batch_size))
+
+
+def _epoch(options: DistillOptions) -> int:
+    if options.data is None:
+        return DEFAULT_EPOCH
+    from gsd_cli.data.archive import ImageArchive
+
+    return len(ImageArchive(options.data))
+
+
+def _identity(options: DistillOptions) -> dict[str, Any]:
+    """What a resumed run must agree on: the mathematics and the teacher."""
+    settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
+    return {"teacher": options.teacher, "revision": options.revision, **settings}
+
+
+def _changed(options: DistillOptions) -> list[str]:
+    """The flags that a resume command must repeat."""
+    skip = {"teacher", "output", "resume", "force"}
+    flags: list[str] = []
+    for name in sorted(options.model_fields_set - skip):
+        value = getattr(options, name)
+        option = "--" + name.rstrip("_").replace("_", "-")
+        if isinstance(value, bool):
+            flags += [option] if value else []
+        elif value is not None:
+            flags += [option, str(value)]
+    return flags
+
+
+def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
+    """Whether the run is finished. Raises UsageError (exit 2) naming keys that differ."""
+    path = folder / "options.json"
+    if not path.exists() or not options.resume:
+        return False
+    before = read_json(path)
+    now = {**_identity(options), "total_steps": total}
+    # a finished length may grow: nothing in the past depends on it but the warm-up of the weight
+    differing = [key for key in now if key != "total_steps" and before.get(key) != now[key]]
+    if differing and not options.force:
+        changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
+        raise UsageError(
+            [f"{folder} was started with other options: {changes}"],
+            hint="use its options, another folder with -o, --no-resume to start again, or --force to go on",
+        )
+    card = folder / "generator" / "gsd.json"
+    return card.exists() and read_json(card).get("steps", 0) >= total and not differing
+
+
+def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device: Any, console: Console) -> Evaluation:
+    """The measures at hand: bundled or given features and their reference, else the teacher's on --data."""
+    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.metrics.baselines import reference_statistics
+    from gsd_cli.metrics.evaluation import Evaluation
+    from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
+    from gsd_cli.metrics.reference import data_statistics, require_same_shape
+
+    features = options.features or teacher.features
+    extractor: Extractor = TeacherFeatures(teacher.denoiser.to(device))
+    reference = None
+    if features is not None:
+        extractor = classifier_features(features, device)
+    if options.data is not None:
+        require_same_shape(ImageArchive(options.data), teacher.denoiser.image_shape)
+        reference = data_statistics(options.data, extractor, device, options.batch_size)
+    elif features is not None:
+        reference, _ = reference_statistics(None, features_folder(features), extractor)
+    else:
+        console.say("no --data: the Frechet distance is not measured")
+    return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size)
+
+
+def _export(
+    options: DistillOptions, teacher: Teacher, task: Distillation, evaluation: Evaluation, folder: Path, total: int
+) -> None:
+    """The moving average as a generator folder, and the curves."""
+    from gsd_cli.core.card import generator_card
+    from gsd_cli.core.generator import save_generator
+    from gsd_cli.core.training import read_metrics
+    from gsd_cli.metrics.curves import draw_curves
+    from gsd_cli.versions import versions
+
+    rows = read_metrics(folder / "metrics.jsonl")
+    extractor = evaluation.extractor
+    figure = extractor.figure if extractor else "FD"
+    last = rows[-1] if rows else {"step": 0}
+    card = {
+        "kind": "generator",
+        "teacher": options.teacher,
+        "teacher_source": teacher.source,
+        "teacher_revision": teacher.revision,
+        "features": options.features or teacher.features,
+        "preset": options.preset,
+        "settings": {**_identity(options), "total_steps": total},
+        "steps": last["step"],
+        "images": last.get("images", 0),
+        "figures": {key: last[key] for key in ("fd", "speed_cv", "spearman", "pair_distance") if key in last},
+        "figure_name": figure,
+        "eval_samples": options.eval_samples,
+        "versions": versions(),
+    }
+    half = options.weights == "fp16"
+    save_generator(task.average, folder / "generator", card, generator_card(card), half=half)
+    draw_curves(folder / "metrics.jsonl", folder / "curves.png", figure)
+
+
+def _result(folder: Path) -> Result:
+    card = read_json(folder / "generator" / "gsd.json")
+    if not isinstance(card, dict):
+        raise GsdError(f"{folder / 'generator' / 'gsd.json'} is damaged")
+    return Result([str(folder / "generator")], {"images": card["images"], **card["figures"]})

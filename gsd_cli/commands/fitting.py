@@ -1,0 +1,39 @@
+"""Driving a training from a command: progress, notes, stopping, the same for every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gsd_cli.console import Console
+from gsd_cli.core.training import Cadence, Report, Task, train
+from gsd_cli.interrupts import StopRequest
+
+SHOWN = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "loss", "irl_weight": "IRL weight"}
+
+
+def fit(
+    task: Task, total: int, work: Path, evaluate_steps: int, what: str, console: Console, stop: StopRequest
+) -> Report | None:
+    """Train to the end; returns the last report, None when nothing was left to do.
+
+    Raises Stopped, with the state saved, when a signal came.
+    """
+    last = None
+    figures: dict[str, float] = {}
+    with console.progress(what, total) as bar:
+        for report in train(task, total, work, Cadence(evaluate_steps), stop):
+            last = report
+            for note in report.notes:
+                console.say(note)
+            figures |= report.metrics | report.evaluation
+            if report.evaluation:
+                console.detail(_line(report, report.evaluation))
+            bar.update(report.step, note=_line(report, figures))
+    stop.check()
+    return last
+
+
+def _line(report: Report, figures: dict[str, float]) -> str:
+    shown = [f"{name} {figures[key]:.3g}" for key, name in SHOWN.items() if key in figures]
+    left = f"{report.seconds_left / 60:.0f} min left"
+    return " · ".join([f"{report.images_per_second:.0f} img/s", *shown, left])

@@ -1,0 +1,149 @@
+"""gsd prepare: images to a data set, statistics, features, a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.console import Console, Result
+from gsd_cli.errors import GsdError
+from gsd_cli.interrupts import StopRequest
+from gsd_cli.options import FitSettings, PrepareOptions
+from gsd_cli.paths import cache_dir, require_writable
+
+FEATURE_STEPS = 2000
+
+
+def plan(options: PrepareOptions) -> list[str]:
+    """What a run would write."""
+    target = _target(options)
+    lines = [f"writes {target} unless it is there"]
+    if options.fit_features:
+        lines.append(f"trains features: {_beside(target, 'features')}/")
+    if options.fit_teacher:
+        steps = _fit_settings(options).steps
+        lines.append(f"trains a {options.fit_teacher} teacher for {steps} steps: {_beside(target, 'teacher')}/")
+    return lines
+
+
+def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
+    """Prepare the data set if it is not there, then fit what was asked for."""
+    target = _target(options)
+    require_writable(target, folder=False)
+    outputs, metrics = [target], {}
+    from gsd_cli.data.archive import ImageArchive
+
+    if target.exists() and not options.force:
+        console.say(f"{target} is there already; --force makes it again")
+        record = ImageArchive(target).record
+    else:
+        record = _prepare(options, target, console, stop)
+    metrics["data"] = record
+    if options.fit_features:
+        folder, figures = _fit_features(options, target, console, stop)
+        outputs.append(folder)
+        metrics["features"] = figures
+    if (statistics := _statistics(options, target, console)) is not None:
+        outputs.append(statistics)
+    if options.fit_teacher:
+        outputs.append(_fit_teacher(options, target, console, stop))
+    return Result([str(path) for path in outputs], metrics)
+
+
+def _target(options: PrepareOptions) -> Path:
+    if options.output is not None:
+        return options.output
+    suffix = "" if options.split == "train" else f"-{options.split}"
+    return Path(f"{Path(options.source).resolve().name.split('.')[0]}{suffix}.zip")
+
+
+def _beside(target: Path, what: str) -> Path:
+    return target.with_name(f"{target.stem}-{what}")
+
+
+def _prepare(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> dict[str, Any]:
+    from gsd_cli.data.prepare import prepare
+    from gsd_cli.data.sources import open_source
+
+    source = open_source(options.source, options.split, cache_dir(options.cache_dir), offline=options.offline)
+    with console.progress(f"preparing {source.name}", min(source.total, options.limit or source.total)) as bar:
+
+        def on_image(done: int) -> None:
+            stop.check()
+            bar.update(done)
+
+        prepared = prepare(source, target, options.size, options.grey, options.limit, options.skip_bad, on_image)
+    for name, cause in prepared.bad:
+        console.warn(f"left out {name}: {cause}")
+    console.say(f"{prepared.record['images']} images of {source.name} in {target}")
+    return prepared.record
+
+
+def _statistics(options: PrepareOptions, target: Path, console: Console) -> Path | None:
+    """Reference statistics beside the zip, with the features that are at hand."""
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.metrics import reference
+
+    device = resolve_device(options.device)
+    extractor = reference.extractor_at_hand(target, cache_dir(options.cache_dir), device)
+    if extractor is None:
+        console.say("no Inception in the cache: gsd bench makes the statistics when it needs them")
+        return None
+    with console.progress(f"statistics ({extractor.figure})", len(ImageArchive(target))) as bar:
+        return reference.write_statistics(target, extractor, device, options.batch_size, bar.update)
+
+
+def _fit_features(
+    options: PrepareOptions, target: Path, console: Console, stop: StopRequest
+) -> tuple[Path, dict[str, float]]:
+    from gsd_cli.commands.fitting import fit
+    from gsd_cli.core.classifier import FeatureFit, save_features
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.paths import atomic_folder
+
+    held_out = target.with_name(f"{target.stem}-test.zip")
+    steps = options.fit_steps or FEATURE_STEPS
+    test = ImageArchive(held_out) if held_out.exists() else None
+    task = FeatureFit(ImageArchive(target), test, steps, options.seed, resolve_device(options.device))
+    folder = _beside(target, "features")
+    work = folder.with_name(folder.name + ".fit")
+    fit(task, steps, work, max(1, steps // 4), "features", console, stop)
+    figures = task.evaluate(steps)
+    task.net.eval()
+    card = {"name": folder.name, "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
+    with atomic_folder(folder) as temporary:
+        save_features(task.net, temporary, card)
+    return folder, figures
+
+
+def _fit_teacher(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> Path:
+    from gsd_cli.commands.fitting import fit
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.fitting import TeacherFit, save_teacher
+    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.registry import bundled_features
+
+    settings = _fit_settings(options)
+    folder = _beside(target, "teacher")
+    work = folder.with_name(folder.name + ".fit")
+    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device))
+    report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop)
+    if report is None:
+        console.say(f"{folder} is trained already")
+    features = bundled_features(task.data.record)
+    save_teacher(task, folder, half=options.weights == "fp16", features=features)
+    return folder
+
+
+def _fit_settings(options: PrepareOptions) -> FitSettings:
+    if options.fit_teacher is None:
+        raise GsdError("no teacher was asked for")
+    given: dict[str, Any] = {"steps": options.fit_steps, "lr": options.fit_lr}
+    return FitSettings(
+        architecture=options.fit_teacher,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        **{key: value for key, value in given.items() if value is not None},
+    )

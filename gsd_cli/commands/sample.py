@@ -1,0 +1,71 @@
+"""gsd sample: pictures, one network call each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsd_cli.console import Console, Result
+from gsd_cli.errors import UsageError
+from gsd_cli.interrupts import StopRequest
+from gsd_cli.options import SampleOptions
+from gsd_cli.paths import require_writable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_COUNT = 64
+FORMATS = {".png": "png", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
+
+
+def plan(options: SampleOptions) -> list[str]:
+    """What a run would write."""
+    return [f"{len(_seeds(options))} images as {_format(options)} to {options.output}"]
+
+
+def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
+    """Generate the images of the seeds and write them as asked."""
+    seeds, format_ = _seeds(options), _format(options)
+    streaming = options.output == "-"
+    target = Path(options.output)
+    if not streaming:
+        require_writable(target, folder=format_ == "folder")
+
+    from gsd_cli.commands.loading import open_model
+    from gsd_cli.core.device import autocast, resolve_device
+    from gsd_cli.core.sampling import sample
+    from gsd_cli.data.output import open_writer
+
+    device = resolve_device(options.device)
+    generator = open_model(options.model, device, console).generator
+
+    def images() -> Iterator[tuple[int, Tensor]]:
+        with console.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
+            for seed, image in sample(generator, seeds, options.batch_size, options.truncation):
+                stop.check()
+                yield seed, image
+                bar.advance()
+
+    writer = open_writer(format_, console.binary if streaming else target)
+    outputs = writer(images())
+    return Result([] if streaming else outputs, {"images": len(seeds)})
+
+
+def _seeds(options: SampleOptions) -> tuple[int, ...] | range:
+    return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
+
+
+def _format(options: SampleOptions) -> str:
+    """png (one picture), npz, zip, tar or folder."""
+    if options.output == "-":
+        format_: str = options.format or "png"
+    else:
+        format_ = options.format or FORMATS.get(Path(options.output).suffix.lower(), "folder")
+        if options.format == "png" and Path(options.output).suffix.lower() != ".png":
+            format_ = "folder"
+    if options.grid and format_ in ("npz", "zip", "tar"):
+        raise UsageError([f"--grid makes one picture, not a {format_}"], hint="give -o grid.png")
+    if options.grid and format_ == "folder":
+        raise UsageError(["--grid writes one picture"], hint="give -o grid.png")
+    return format_

@@ -1,0 +1,1 @@
+"""The shared core: models and losses; prints nothing, knows no terminal."""

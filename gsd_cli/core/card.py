@@ -1,0 +1,32 @@
+"""The model card that every generator carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def generator_card(card: dict[str, Any]) -> str:
+    """Markdown from the facts in gsd.json."""
+    settings = card["settings"]
+    command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} --seed {settings['seed']}"
+    figures = "\n".join(
+        f"- {card['figure_name'] if key == 'fd' else key}: {value:.4g}" for key, value in card["figures"].items()
+    )
+    revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
+    return f"""# One-step generator distilled from {card["teacher"]}
+
+Made by `{command}`: score identity
+distillation with an isometric term. One network call: `G(z) = D(sigma_init z, sigma_init)`,
+`sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
+
+- teacher: {card["teacher_source"]}{revision}
+- training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
+  alpha {settings["alpha"]}, isometric form `{settings["irl"]}`, gradient ratio {settings["irl_ratio"]},
+  Adam {settings["lr"]:g}
+
+Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
+
+{figures or "- none were measured"}
+
+Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`.
+"""

@@ -1,0 +1,47 @@
+"""Which device and which precision a run uses."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from gsd_cli.errors import ExitCode, GsdError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps` to a device. Raises GsdError (exit 5) when it is missing."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if cuda_missing or (device.type == "mps" and not torch.backends.mps.is_available()):
+        count = torch.cuda.device_count()
+        raise GsdError(
+            f"no device {name!r} on this machine ({count} CUDA device{'s' * (count != 1)} found)",
+            hint="use --device auto or --device cpu",
+            code=ExitCode.DEVICE,
+        )
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision for network calls: `auto` means bf16 on a CUDA device that has it, else fp32."""
+    if precision == "auto":
+        capable = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if capable else "fp32"
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

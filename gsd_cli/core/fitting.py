@@ -1,0 +1,144 @@
+"""Training a small DDPM on images, for people who have images and no teacher (Ho et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.folders import save_denoiser
+from gsd_cli.core.noise import NoiseSchedule, generator_for, latents
+from gsd_cli.core.samplers import ddim
+from gsd_cli.core.training import ema_decay, trapezoid, update_average
+from gsd_cli.core.unet import build_unet
+from gsd_cli.data.archive import ImageArchive
+from gsd_cli.data.pictures import save_grid
+from gsd_cli.options import FitSettings
+from gsd_cli.paths import atomic_folder, write_json
+
+GRID_SEEDS = range(64)
+
+
+class TeacherFit:
+    """The eps-prediction task: predict n from sqrt(bar) x + sqrt(1 - bar) n, uniform t."""
+
+    def __init__(self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device):
+        self.settings, self.data, self.run, self.device = settings, data, run, device
+        self.batch_size = settings.batch_size
+        channels, size, _ = data.shape
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_for(settings.seed, "init").initial_seed())
+            self.net: nn.Module = build_unet(settings.architecture, size, channels).to(device)
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self.schedule = NoiseSchedule.linear()
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.lr)
+        self._order: tuple[int, Tensor] | None = None
+
+    def step(self, step: int) -> dict[str, float]:
+        """One Adam step on the eps error of one batch."""
+        s = self.settings
+        generator = generator_for(s.seed, "fit", step)
+        images = self.data.batch(self._indices(step)).to(self.device)  # [B, C, H, W] in [-1, 1]
+        noise = torch.randn(images.shape, generator=generator).to(self.device)
+        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator).to(self.device)
+        bar = self.schedule.alphas_bar.to(self.device)[t].float().reshape(-1, 1, 1, 1)
+        noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
+        loss = (self.net(noisy, t).sample - noise).square().mean()
+
+        lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), s.clip_grad)
+        metrics = {"loss": loss.item(), "grad_norm_loss": norm.item(), "lr": lr}
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            self.optimizer.step()
+            seen = (step + 1) * s.batch_size
+            update_average(self.average, self.net, ema_decay(s.batch_size, seen, s.ema_half_life))
+        return metrics
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """A grid of DDIM-25 samples of the moving average on fixed seeds."""
+        if step == 0:
+            return {}
+        noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
+        save_grid(ddim(self.denoiser(), noise, 25), self.run / "samples" / f"step-{step:07d}.png")
+        return {"evaluated": 1.0}
+
+    def denoiser(self) -> Denoiser:
+        """The moving average as a teacher."""
+        return Denoiser(self.average, self.schedule)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Network, moving average, Adam's moments."""
+        return {
+            **module_tensors("net", self.net),
+            **module_tensors("average", self.average),
+            **optimizer_tensors("adam", self.optimizer),
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` gave."""
+        load_module("net", self.net, tensors)
+        load_module("average", self.average, tensors)
+        load_optimizer("adam", self.optimizer, tensors)
+
+    def _indices(self, step: int) -> Tensor:
+        """The images of this step: every epoch is a fresh permutation, addressed by position."""
+        n, first = len(self.data), step * self.batch_size
+        positions = range(first, first + self.batch_size)
+        return torch.stack([self._permutation(p // n)[p % n] for p in positions])
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            order = torch.randperm(len(self.data), generator=generator_for(self.settings.seed, "epoch", epoch))
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+def _stratified_timesteps(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """t uniform in {0..steps-1}, one per equal slice: uniform each, less variance together [B]."""
+    u = torch.rand(batch, generator=generator, dtype=torch.float64)
+    return ((torch.arange(batch) + u) / batch * steps).long().clamp(max=steps - 1)
+
+
+def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | None) -> Path:
+    """Write the moving average as a diffusers pipeline folder with a card."""
+    s = task.settings
+    card = {
+        "format": 1,
+        "kind": "teacher",
+        "name": folder.name,
+        "features": features,
+        "data": task.data.record,
+        "fit": s.model_dump(),
+        "images_seen": s.steps * s.batch_size,
+        "parameters": sum(p.numel() for p in task.net.parameters()),
+    }
+    with atomic_folder(folder) as temporary:
+        save_denoiser(task.denoiser(), temporary, half=half)
+        write_json(temporary / "gsd.json", card)
+        (temporary / "README.md").write_text(teacher_card(card), encoding="utf-8")
+    return folder
+
+
+def teacher_card(card: dict[str, Any]) -> str:
+    """The model card of a fitted teacher."""
+    fit, data = card["fit"], card["data"]
+    seen = f"{fit['steps']} steps of batch {fit['batch_size']} ({card['images_seen']:,} images)"
+    return f"""# {card["name"]}
+
+An unconditional DDPM (eps-prediction, linear schedule, 1000 steps) for {data["size"]} x {data["size"]} images with
+{data["channels"]} channel(s), {card["parameters"]:,} parameters, trained by `gsd prepare --fit-teacher`.
+
+- data: {data["source"]}, {data["images"]} images, licence {data["licence"] or "unknown"}
+- training: {seen}, Adam {fit["lr"]:g}, seed {fit["seed"]}
+- weights: moving average, half-life {fit["ema_half_life"]:g} images
+
+Open it with `DDPMPipeline.from_pretrained`, distil it with `gsd distill --teacher {card["name"]}`.
+"""

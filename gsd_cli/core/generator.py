@@ -1,0 +1,121 @@
+"""The one-step generator G(z) = D_G(sigma_init z, sigma_init), saved as a diffusers folder."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.folders import load_denoiser, save_denoiser
+from gsd_cli.errors import GsdError
+from gsd_cli.paths import ASSETS, RUNS, atomic_folder, read_json, write_json
+from gsd_cli.registry import BUNDLED_MODELS
+
+CARD = "gsd.json"
+FORMAT = 1
+
+
+class Generator(nn.Module):
+    """A denoiser called once, at one noise level."""
+
+    def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5):
+        super().__init__()
+        self.denoiser = denoiser
+        self.sigma_init = sigma_init
+
+    @classmethod
+    def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
+        """A trainable copy of the teacher. Dropout is set explicitly: converted configs omit it."""
+        student = copy.deepcopy(teacher).requires_grad_(True)
+        set_dropout(student, dropout)
+        return cls(student, sigma_init)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W): a latent has the image's shape."""
+        return self.denoiser.image_shape
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z: [B, C, H, W] ~ N(0, I). Returns images [B, C, H, W], about [-1, 1], unclamped."""
+        sigma = per_image(self.sigma_init, z)
+        image: Tensor = self.denoiser(self.sigma_init * z, sigma)
+        return image
+
+
+def set_dropout(module: nn.Module, p: float) -> None:
+    """Set every dropout layer's rate."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = p
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator as found on disk: its name for messages, its folder, its card."""
+
+    name: str
+    folder: Path
+    generator: Generator
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher it was distilled from, as `--teacher` would take it."""
+        return self.card.get("teacher")
+
+    @property
+    def features(self) -> str | None:
+        """The bundled feature extractor of its domain, if there is one."""
+        return self.card.get("features")
+
+
+def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
+    """Write a generator folder, whole or not at all: network, schedule, card, README.md."""
+    with atomic_folder(folder) as temporary:
+        save_denoiser(generator.denoiser, temporary, half=half)
+        write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, **card})
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
+
+
+def load_model(spec: str | None) -> Model:
+    """Find and read a generator: a run, a generator folder, a bundled name; None for the newest run
+    under ./runs, else the bundled one. Raises GsdError (exit 3)."""
+    folder = find_model(spec)
+    card = read_json(folder / CARD)
+    sigma_init = card.get("sigma_init") if isinstance(card, dict) else None
+    if not isinstance(sigma_init, int | float) or not 0 < sigma_init < 1e4:
+        raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
+    denoiser = load_denoiser(folder)
+    name = spec or (folder.name if folder.parent == ASSETS else str(folder))
+    return Model(name, folder, Generator(denoiser, float(sigma_init)), card)
+
+
+def find_model(spec: str | None) -> Path:
+    """The generator folder that `--model` names."""
+    if spec is None:
+        runs = [p.parent.parent for p in RUNS.glob(f"*/generator/{CARD}")]
+        newest = max(runs, key=lambda run: (run / "generator" / CARD).stat().st_mtime, default=None)
+        return newest / "generator" if newest else ASSETS / BUNDLED_MODELS[0]
+    path = Path(spec)
+    for folder in (path, path / "generator"):
+        if (folder / CARD).is_file():
+            return folder
+    if spec in BUNDLED_MODELS:
+        return ASSETS / spec
+    if path.is_dir():
+        raise GsdError(
+            f"{spec} holds no generator", hint="give a run of gsd distill or its generator/; an unfinished run has none"
+        )
+    raise GsdError(f"no such model: {spec}", hint=f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor, batch_size: int) -> Tensor:
+    """Images for all z [N, C, H, W], computed in batches, on the CPU."""
+    device = next(generator.parameters()).device
+    return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(batch_size)])

@@ -1,0 +1,46 @@
+"""The one exception gsd raises on purpose, and the exit codes scripts may rely on."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Process exit codes; fixed, scripts rely on them."""
+
+    DONE = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    INPUT = 3
+    NETWORK = 4
+    DEVICE = 5
+    DIVERGED = 6
+    THRESHOLD = 7
+    STORAGE = 8
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class GsdError(Exception):
+    """An expected failure: one line of cause, one line of advice, an exit code."""
+
+    def __init__(self, message: str, *, hint: str | None = None, code: ExitCode = ExitCode.INPUT):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+class UsageError(GsdError):
+    """One or more wrong options; `problems` names them all."""
+
+    def __init__(self, problems: list[str], *, hint: str | None = None):
+        super().__init__("; ".join(problems), hint=hint, code=ExitCode.USAGE)
+        self.problems = problems
+
+
+class Stopped(GsdError):
+    """A signal ended the work at a step boundary; state is saved and `resume` says how to go on."""
+
+    def __init__(self, resume: str | None, *, code: ExitCode = ExitCode.INTERRUPTED):
+        super().__init__("stopped, state saved", hint=resume and f"go on with: {resume}", code=code)

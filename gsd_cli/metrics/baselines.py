@@ -1,0 +1,119 @@
+"""Statistics of the teacher's own multi-step samples: shipped, cached, or made now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsd_cli.core.noise import latents
+from gsd_cli.core.samplers import Sampler
+from gsd_cli.core.teachers import Teacher
+from gsd_cli.errors import GsdError
+from gsd_cli.metrics.features import Extractor
+from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
+from gsd_cli.paths import ASSETS, atomic_file
+
+PREVIEW = 8
+"""Images of the first batch that are kept for figures."""
+
+
+def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
+    """Statistics that come with a bundled teacher, if they are of this sampler, features and weights."""
+    path = ASSETS / teacher.name / f"{sampler.name}.npz"
+    if not path.exists():
+        return None
+    statistics = Statistics.load(path)
+    fits = statistics.extractor == extractor.name and statistics.about.get("teacher") == fingerprint(teacher)
+    return statistics if fits else None
+
+
+def sampled_statistics(
+    teacher: Teacher,
+    sampler: Sampler,
+    extractor: Extractor,
+    n: int,
+    cache: Path,
+    device: torch.device,
+    batch_size: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Sample seeds 0..n-1 and measure them; batches already in the cache are not made again.
+
+    on_step(done, total) counts network calls over all batches.
+    """
+    folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor.name}"
+    calls = sampler.calls(teacher.denoiser)
+    starts = range(0, n, batch_size)
+    features = []
+    for i, start in enumerate(starts):
+        seeds = range(start, min(n, start + batch_size))
+        path = folder / f"{seeds[0]}-{seeds[-1]}.npz"
+
+        def report(step: int, _: int, done: int = i * calls) -> None:
+            if on_step is not None:
+                on_step(done + step, len(starts) * calls)
+
+        cached = _read(path)
+        if cached is None:
+            cached = _sample(teacher, sampler, extractor, seeds, device, report, path)
+        report(calls, calls)
+        features.append(cached)
+    about = {
+        "teacher": fingerprint(teacher),
+        "sampler": sampler.name,
+        "calls": str(calls),
+        "seeds": f"0-{n - 1}",
+        "mode": "clean estimate clipped to [-1, 1], images rounded to 8 bits",
+    }
+    return gaussian_statistics(features, extractor.name, about)
+
+
+def _sample(
+    teacher: Teacher, sampler: Sampler, extractor: Extractor, seeds: range, device: torch.device,
+    report: Callable[[int, int], None], path: Path,
+) -> Tensor:  # fmt: skip
+    noise = latents(seeds, teacher.denoiser.image_shape).to(device)
+    images = sampler(teacher.denoiser, noise, seeds, report)
+    with torch.no_grad():
+        features = extractor.features(images).float().cpu()
+    preview = images[:PREVIEW].cpu().numpy() if seeds[0] == 0 else np.zeros(0)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, features=features.numpy(), preview=preview)
+    return features
+
+
+def _read(path: Path) -> Tensor | None:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return torch.from_numpy(data["features"])
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+
+
+def fingerprint(teacher: Teacher) -> str:
+    """The first 16 hex digits of the sha256 of the teacher's weights in float16, in name order.
+
+    float16 so that a teacher stored at half precision keeps its name when read back as float32.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(teacher.denoiser.net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def reference_statistics(path: Path | None, folder: Path | None, extractor: Extractor) -> tuple[Statistics, str]:
+    """The real images' statistics and a name for them: the given .npz, else the feature set's own."""
+    if path is not None:
+        return Statistics.load(path), path.name
+    if folder is not None and (folder / "train.npz").exists():
+        return Statistics.load(folder / "train.npz"), f"{folder.name}/train.npz"
+    raise GsdError(
+        f"no reference statistics for {extractor.figure}",
+        hint="give --stats REF.npz, as gsd prepare writes it",
+    )

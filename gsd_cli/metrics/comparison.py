@@ -1,0 +1,83 @@
+"""One row of the paper's Table 1: a generator or a baseline, measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.generator import Generator
+from gsd_cli.core.noise import latents
+from gsd_cli.core.samplers import Sampler, ddim
+from gsd_cli.metrics.timing import Timing
+
+PPL_STEPS = 50
+"""DDIM steps of the deterministic sampler that a multi-step model's PPL is measured through."""
+
+
+@dataclass
+class Row:
+    """What was measured of one model; a figure not asked for or not possible is absent."""
+
+    name: str
+    calls: int
+    parameters: int
+    figures: dict[str, float] = field(default_factory=dict)
+    time: Timing | None = None
+    protocol: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as the measures see it: latents [B, C, H, W] to images, by two roads.
+
+    sample: the model as it is used (for a multi-step one its ancestral sampler); images: a
+    deterministic map for path lengths (eta 0).
+    """
+
+    name: str
+    calls: int
+    parameters: int
+    sample: Callable[[Tensor, range], Tensor]
+    images: Callable[[Tensor], Tensor]
+    images_protocol: str
+
+
+def generator_subject(name: str, generator: Generator, device: torch.device) -> Subject:
+    """A one-step generator: both roads are the one call."""
+
+    @torch.no_grad()
+    def images(z: Tensor) -> Tensor:
+        return generator(z.to(device)).float()
+
+    parameters = sum(p.numel() for p in generator.parameters())
+    return Subject(name, 1, parameters, lambda z, seeds: images(z), images, "one call")
+
+
+def baseline_subject(sampler: Sampler, teacher: Denoiser, device: torch.device, check: Callable[[], None]) -> Subject:
+    """The teacher under a sampler; `check` is called between steps and may raise to stop."""
+    parameters = sum(p.numel() for p in teacher.parameters())
+
+    def sample(z: Tensor, seeds: range) -> Tensor:
+        return sampler(teacher, z.to(device), seeds, lambda *_: check())
+
+    def deterministic(z: Tensor) -> Tensor:
+        if sampler.kind == "one-step-teacher":
+            return sample(z, range(len(z)))
+        steps = sampler.calls(teacher) if sampler.kind == "ddim" else PPL_STEPS
+        # never clipped: a clamp would flatten the path
+        return ddim(teacher, z.to(device), steps, clip=False, on_step=lambda *_: check())
+
+    protocol = {"one-step-teacher": "one call", "ddim": f"{sampler.name}, eta 0"}.get(
+        sampler.kind, f"ddim-{PPL_STEPS}, eta 0"
+    )
+    return Subject(sampler.name, sampler.calls(teacher), parameters, sample, deterministic, protocol)
+
+
+def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:
+    """Makes `batch` images from latents that are ready beforehand."""
+    z = latents(range(batch), shape, "timing")
+    return lambda: subject.sample(z, range(batch))

@@ -1,0 +1,136 @@
+"""Feature extractors: what a Frechet distance and a perceptual distance are measured in."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsd_cli.core.classifier import FeatureNet, load_features
+from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
+from gsd_cli.data.pictures import from_uint8, to_uint8
+from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.paths import ASSETS
+
+INCEPTION_FILE = "inception-2015-12-05.pt"
+INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+
+
+class Extractor(Protocol):
+    """Images [B, C, H, W] in [-1, 1], on the extractor's device."""
+
+    name: str
+    """Recorded with statistics; distances across names are refused."""
+    figure: str
+    """How a Frechet distance in these features is called: FID for Inception only."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Feature vectors [B, F] of images as they would be saved: rounded to 8 bits."""
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Squared perceptual distance of unrounded images: [B]."""
+
+
+class ClassifierFeatures:
+    """The penultimate layer of a small classifier made by `gsd prepare --fit-features`."""
+
+    def __init__(self, net: FeatureNet, name: str):
+        self.net, self.name, self.figure = net, name, f"FD-{name}"
+
+    def features(self, images: Tensor) -> Tensor:
+        """[B, 128]."""
+        return self.net.features(_as_saved(images))
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS's form on the classifier's maps, without learnt weights."""
+        difference = normalise_channels(self.net.maps(a)) - normalise_channels(self.net.maps(b))
+        return difference.square().sum(1)
+
+
+class TeacherFeatures:
+    """The teacher's own mid block: always at hand, but not independent of what is measured."""
+
+    name, figure = "teacher", "FD-teacher"
+
+    def __init__(self, teacher: Denoiser):
+        self.teacher = teacher
+
+    def features(self, images: Tensor) -> Tensor:
+        """The mid block at sigma 0.2, averaged over positions."""
+        images = _as_saved(images)
+        return self.teacher.encode(images, per_image(PHI_SIGMA, images))[-1].mean((2, 3))
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance in the map that the isometric term uses."""
+        return (teacher_features(self.teacher, a) - teacher_features(self.teacher, b)).square().sum(1)
+
+
+class InceptionFeatures:
+    """clean-fid's Inception and resize (Parmar et al. 2022): the features of FID proper."""
+
+    name, figure = "inception", "FID"
+
+    def __init__(self, cache: Path, device: torch.device):
+        from cleanfid.inception_torchscript import InceptionV3W
+        from cleanfid.resize import build_resizer
+
+        self.device = device
+        self.net = InceptionV3W(str(cache), download=False).to(device).eval()
+        self.resize = build_resizer("clean")
+
+    def features(self, images: Tensor) -> Tensor:
+        """[B, 2048]; grey images are repeated to three channels, as clean-fid reads them."""
+        pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()
+        pixels = pixels.repeat(3, 3) if pixels.shape[3] == 1 else pixels
+        resized = np.stack([self.resize(image) for image in pixels])
+        return self.net(torch.from_numpy(resized).permute(0, 3, 1, 2).float().to(self.device))
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inception is no perceptual distance: PPL asks another extractor."""
+        raise GsdError("Inception features measure no perceptual distance")
+
+
+def _as_saved(images: Tensor) -> Tensor:
+    return from_uint8(to_uint8(images)).to(images.device)
+
+
+def features_folder(spec: str) -> Path:
+    """A bundled feature set by name (`fashion`), or a folder made by `--fit-features`."""
+    for folder in (Path(spec), ASSETS / f"features-{spec}"):
+        if (folder / "gsd.json").is_file():
+            return folder
+    raise GsdError(f"no such features: {spec}", hint="a folder made by gsd prepare --fit-features, or: fashion")
+
+
+def classifier_features(spec: str, device: torch.device) -> ClassifierFeatures:
+    """Load a feature set by name or folder."""
+    folder = features_folder(spec)
+    name = folder.name.removeprefix("features-").removesuffix("-features")
+    return ClassifierFeatures(load_features(folder).to(device), name)
+
+
+def inception_features(cache: Path, device: torch.device, *, offline: bool) -> InceptionFeatures:
+    """Find Inception in the cache or download it; its hash is checked. Exit 4 when it cannot be had."""
+    path = cache / "inception" / INCEPTION_FILE
+    if not path.exists():
+        hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
+        if offline:
+            raise GsdError("FID needs Inception, which is not in the cache", hint=hint, code=ExitCode.NETWORK)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise GsdError(f"cannot download Inception: {error}", hint=hint, code=ExitCode.NETWORK) from error
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != INCEPTION_SHA256:
+        raise GsdError(
+            f"{path} is damaged: sha256 {found[:12]}..., {INCEPTION_SHA256[:12]}... expected", hint="delete it"
+        )
+    return InceptionFeatures(path.parent, device)

@@ -1,0 +1,89 @@
+"""Rows of measurements as a table, Markdown, CSV, JSON and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gsd_cli.data.pictures import tile, to_pil
+from gsd_cli.metrics.comparison import Row
+from gsd_cli.paths import atomic_file
+from gsd_cli.table import Table
+
+
+def table(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
+    """The paper's Table 1: a line a model, and the last line's ratio to each baseline."""
+    ours = rows[-1]
+    columns = ["model", "calls"]
+    cells = {row.name: [row.name, str(row.calls)] for row in rows}
+    ratios = {row.name: [f"GSD / {row.name}", f"1/{row.calls}"] for row in rows[:-1]}
+
+    def add(title: str, values: list[float | None], texts: list[str]) -> None:
+        columns.append(title)
+        for row, text in zip(rows, texts, strict=True):
+            cells[row.name].append(text)
+        last = values[-1]
+        for row, value in zip(rows[:-1], values, strict=False):
+            ratios[row.name].append(_ratio(last, value))
+
+    for key, title in (("fd", figure), ("ppl", "PPL"), ("speed_cv", "speed CV"), ("pair_distance", "pair distance")):
+        values = [row.figures.get(key) for row in rows]
+        if any(value is not None for value in values):
+            add(title, values, [_cell(row, key) for row in rows])
+    if ours.time is not None:
+        times = [row.time.median if row.time else None for row in rows]
+        add("time (s/image)", times, ["-" if t is None else f"{t:.4g}" for t in times])
+    notes = [f"{name}: {fact}" for name, fact in facts.items()]
+    return Table("Table 1", columns, [*cells.values(), *ratios.values()], notes)
+
+
+def _cell(row: Row, key: str) -> str:
+    value = row.figures.get(key)
+    if value is None:
+        return "-"
+    if key == "ppl":
+        return f"{value:.4g} ± {(row.figures['ppl_high'] - row.figures['ppl_low']) / 2:.2g}"
+    return f"{value:.3f}"
+
+
+def _ratio(ours: float | None, theirs: float | None) -> str:
+    if ours is None or not theirs:
+        return "-"
+    ratio = ours / theirs
+    return f"{ratio:.2f}" if ratio >= 0.01 else f"1/{1 / ratio:.0f}"
+
+
+def markdown(shown: Table) -> str:
+    """The table and its protocol in Markdown."""
+    lines = [shown.columns, ["---"] + ["---:"] * (len(shown.columns) - 1), *shown.rows]
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return body + "\n\n" + "\n".join(f"- {note}" for note in shown.notes) + "\n"
+
+
+def write_report(folder: Path, shown: Table, metrics: dict[str, Any], pictures: Mapping[str, Tensor]) -> list[Path]:
+    """table1.md, table1.csv, bench.json and figure1.png (each model's samples a row, same seeds)."""
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([shown.columns, *shown.rows])
+    texts = {
+        "table1.md": markdown(shown),
+        "table1.csv": buffer.getvalue(),
+        "bench.json": json.dumps(metrics, indent=2) + "\n",
+    }
+    written = []
+    for name, text in texts.items():
+        with atomic_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        written.append(folder / name)
+    import torch
+
+    picture = to_pil(torch.cat([tile(images, len(images)) for images in pictures.values()], 1))
+    picture = picture.resize((picture.width * 2, picture.height * 2), resample=0)
+    with atomic_file(folder / "figure1.png") as temporary:
+        picture.save(temporary)
+    return [*written, folder / "figure1.png"]

@@ -1,0 +1,99 @@
+"""Gaussian statistics of feature vectors, and the Frechet distance between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsd_cli.errors import GsdError
+from gsd_cli.paths import atomic_file
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of N feature vectors, float64, and what they are of.
+
+    mu: [F]; sigma: [F, F], the unbiased covariance; extractor: the features' name; about: free
+    facts (source, split, size, sampler, seeds).
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    n: int
+    extractor: str
+    about: dict[str, str] = field(default_factory=dict)
+
+    def save(self, path: Path) -> Path:
+        """Write as .npz with mu, sigma, n, extractor and the facts."""
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, mu=self.mu, sigma=self.sigma, n=self.n, extractor=self.extractor, **_about(self.about))
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Statistics:
+        """Read an .npz with at least mu and sigma (EDM's and clean-fid's have just these).
+
+        Raises GsdError (exit 3) when it is missing, damaged or holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                mu, sigma = data["mu"].astype(np.float64), data["sigma"].astype(np.float64)
+                known = {k: data[k] for k in data.files if k not in ("mu", "sigma")}
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise GsdError(f"cannot read statistics from {path}: {error}", hint="an .npz with mu and sigma") from error
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all():
+            raise GsdError(f"{path}: mu {mu.shape} and sigma {sigma.shape} are no mean and covariance")
+        about = {k.removeprefix("about_"): str(v) for k, v in known.items() if k.startswith("about_")}
+        return cls(mu, sigma, int(known.get("n", 0)), str(known.get("extractor", "inception")), about)
+
+
+def _about(facts: dict[str, str]) -> dict[str, Any]:
+    return {f"about_{key}": value for key, value in facts.items()}
+
+
+def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[str, str] | None = None) -> Statistics:
+    """One pass over feature batches [B, F], in float64, memory independent of N.
+
+    Raises GsdError (exit 3) for fewer than two vectors: they have no covariance.
+    """
+    n, total, outer = 0, None, None
+    shift = None
+    for batch in batches:
+        features = batch.detach().cpu().double()
+        # sums are taken about the first vector: cancellation would cost digits otherwise
+        shift = features[0] if shift is None else shift
+        centred = features - shift
+        n += len(features)
+        total = centred.sum(0) if total is None else total + centred.sum(0)
+        outer = centred.T @ centred if outer is None else outer + centred.T @ centred
+    if n < 2 or total is None or outer is None or shift is None:
+        raise GsdError(f"{n} images have no covariance", hint="a Frechet distance needs at least 2, and wants 10,000")
+    mean = total / n
+    sigma = (outer - n * torch.outer(mean, mean)) / (n - 1)
+    return Statistics((shift + mean).numpy(), sigma.numpy(), n, extractor, about or {})
+
+
+def frechet_distance(a: Statistics, b: Statistics) -> float:
+    """|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017), never below 0.
+
+    The root's trace is taken from eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which has
+    the spectrum of S_a S_b; singular covariances are no special case. Raises GsdError (exit 3)
+    for features of different kinds.
+    """
+    if a.extractor != b.extractor or a.mu.shape != b.mu.shape:
+        raise GsdError(
+            f"statistics of {a.extractor} ({len(a.mu)}) and {b.extractor} ({len(b.mu)}) cannot be compared",
+            hint="make both with the same features",
+        )
+    values, vectors = np.linalg.eigh(a.sigma)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    product = root @ b.sigma @ root
+    trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
+    squared = np.square(a.mu - b.mu).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * trace_root
+    return float(max(squared, 0.0))

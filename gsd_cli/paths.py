@@ -1,0 +1,162 @@
+"""Where files live, and how they come into being: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.errors import ExitCode, GsdError
+
+ASSETS = Path(__file__).parent / "assets"
+RUNS = Path("runs")
+
+
+def cache_dir(override: Path | None = None) -> Path:
+    """The cache folder: the option, else `GSD_CACHE_DIR`, else the platform's."""
+    if override is not None:
+        return override
+    if env := os.environ.get("GSD_CACHE_DIR"):
+        return Path(env)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("gsd")
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or a file in the way into exit code 8."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(_existing_parent(target)).free
+            raise GsdError(
+                f"no room to write {target} ({free / 1e6:.0f} MB free)",
+                hint="free some space, or choose another place with -o or --cache-dir",
+                code=ExitCode.STORAGE,
+            ) from error
+        blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+        if error.errno in blocked:
+            raise GsdError(
+                f"cannot write {target}: {error.strerror}",
+                hint="choose another place with -o",
+                code=ExitCode.STORAGE,
+            ) from error
+        raise
+
+
+def _existing_parent(path: Path) -> Path:
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return path
+
+
+def require_writable(target: Path, *, folder: bool) -> None:
+    """Fail early, before torch is loaded, when `target` cannot be written.
+
+    Raises GsdError (exit 8) when a folder is wanted and a file is there, or the other way
+    round, or when the nearest existing parent is not writable.
+    """
+    if target.exists() and target.is_dir() != folder:
+        found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
+        raise GsdError(
+            f"{target} is {found}, {wanted} is needed",
+            hint="choose another place with -o",
+            code=ExitCode.STORAGE,
+        )
+    parent = target.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not (parent.is_dir() or parent == target.absolute()) or not os.access(parent, os.W_OK):
+        raise GsdError(
+            f"cannot write {target}: {parent} is not writable",
+            hint="choose another place with -o",
+            code=ExitCode.STORAGE,
+        )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success sync it and rename it into place."""
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # the suffix is kept: writers choose their format by it
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success sync its files and swap it into place."""
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            os.chmod(temporary, 0o755)
+            _swap(temporary, target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    # a folder cannot be renamed over another: set the old one aside first
+    old = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    os.rename(target, old / "old")
+    os.rename(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted write left behind in `folder`."""
+    for leftover in folder.glob(".tmp-*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_file(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises GsdError (exit 3) when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GsdError(f"cannot read {path}: {error}", code=ExitCode.INPUT) from error

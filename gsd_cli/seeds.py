@@ -1,0 +1,38 @@
+"""Seed lists: `0-63,100`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+MOST_SEEDS = 10_000_000
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`0-3,8` to (0, 1, 2, 3, 8): whole numbers and rising ranges, comma-separated.
+
+    Raises ValueError naming the bad part; at most 10,000,000 seeds.
+    """
+    seeds: list[range] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        low, high = first, last if dash else first
+        if not (low.isascii() and high.isascii() and low.isdigit() and high.isdigit()):
+            raise ValueError(f"{part!r} is neither a seed nor a range; write 0-63,100")
+        span = range(int(low), int(high) + 1)
+        if not span:
+            raise ValueError(f"the range {part.strip()!r} runs backwards")
+        if span[-1] >= 2**63:
+            raise ValueError(f"{part.strip()!r} is too large")
+        seeds.append(span)
+        if sum(map(len, seeds)) > MOST_SEEDS:
+            raise ValueError(f"more than {MOST_SEEDS:,} seeds")
+    return tuple(seed for span in seeds for seed in span)
+
+
+def _parse(value: Any) -> Any:
+    return parse_seeds(value) if isinstance(value, str) else value
+
+
+SeedList = Annotated[tuple[int, ...], BeforeValidator(_parse)]

@@ -1,0 +1,27 @@
+"""Versions recorded with every result."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+PACKAGES = ("gsd-cli", "torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pillow", "clean-fid")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a figure depends on, without importing any of it."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def gsd_version() -> str:
+    """The installed version of gsd."""
+    try:
+        return metadata.version("gsd-cli")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
