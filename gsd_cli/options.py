@@ -4,6 +4,7 @@ environment variables, config keys and a run's options.json. No heavy imports he
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,18 +22,24 @@ from pydantic.config import JsonDict
 
 from gsd_cli.seeds import SeedList
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+        raise ValueError(f"{value!r} is no device; use auto, cpu, cuda, cuda:1 or mps")
     return value
 
 
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {value}")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_device)]
 Positive = Annotated[PositiveFloat, AfterValidator(_finite)]
 Finite = Annotated[float, AfterValidator(_finite)]
 

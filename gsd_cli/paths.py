@@ -120,6 +120,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             yield temporary
             for path in temporary.rglob("*"):
                 if path.is_file():
+                    os.chmod(path, 0o644)  # some writers make private files
                     _sync(path)
             os.chmod(temporary, 0o755)
             _swap(temporary, target)

@@ -148,6 +148,8 @@ def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) ->
     hint = ""
     if expected := error.get("ctx", {}).get("expected"):
         hint = _nearest(str(error["input"]), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
+    if error["type"] == "value_error":  # our own words: they name the value where it helps
+        return f"{name}: {message}"
     return f"{name}: {_lower_first(message)}, not {error['input']!r}{hint}"
 
 

@@ -112,7 +112,7 @@ def _fit_features(
     fit(task, steps, work, max(1, steps // 4), "features", console, stop)
     figures = task.evaluate(steps)
     task.net.eval()
-    card = {"name": folder.name, "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
+    card = {"name": target.stem, "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
     with atomic_folder(folder) as temporary:
         save_features(task.net, temporary, card)
     return folder, figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,9 @@ def load_teacher(spec: str, *, offline: bool = False, revision: str | None = Non
     if _HUB_ID.fullmatch(spec) and not Path(spec).exists():
         folder, commit = fetch(spec, offline=offline, revision=revision)
         return Teacher(spec, load_denoiser(folder), spec, commit)
-    raise GsdError(f"no such teacher: {spec}", hint=f"known names: {', '.join(TEACHERS)}; or a diffusers folder")
+    close = difflib.get_close_matches(spec, TEACHERS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
+    raise GsdError(f"no such teacher: {spec}", hint=hint)
 
 
 def _from_folder(folder: Path, name: str) -> Teacher:

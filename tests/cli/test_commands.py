@@ -1,0 +1,178 @@
+"""The six subcommands end to end, on a toy teacher made by the first of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import DISTILL, Shell
+
+LOAD = "import sys; from PIL import Image; Image.open(sys.stdin.buffer).load()"
+
+
+def test_prepare_wrote_the_layout_that_others_read(workshop: Shell) -> None:
+    with zipfile.ZipFile(workshop.folder / "toy.zip") as archive:
+        labels = json.loads(archive.read("dataset.json"))["labels"]
+        record = json.loads(archive.read("gsd.json"))
+        picture = Image.open(io.BytesIO(archive.read("00000/img00000000.png")))
+    assert picture.size == (16, 16)
+    assert picture.mode == "L"
+    assert record["images"] == 100
+    assert len(labels) == 100
+    assert {label for _, label in labels} == set(range(10))
+    assert -1 < record["mean"][0] < 1
+
+
+def test_distill_leaves_a_complete_run(workshop: Shell) -> None:
+    run = workshop.folder / "run"
+    names = {p.name for p in run.iterdir()}
+    assert {"generator", "samples", "metrics.jsonl", "curves.png", "options.json", "checkpoints"} <= names
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [rows[0]["step"], rows[-1]["step"]] == [0, 12]
+    assert rows[-1]["fd"] > 0
+    card = json.loads((run / "generator" / "gsd.json").read_text())
+    assert card["sigma_init"] == 2.5
+    assert card["images"] == 96
+    assert "sigma_init" in (run / "generator" / "README.md").read_text()
+
+
+def test_a_finished_run_says_so_and_other_options_are_refused(workshop: Shell) -> None:
+    again = workshop.gsd(*DISTILL, "--steps", "12", "-o", "run")
+    assert again.returncode == 0
+    assert "nothing to do" in again.stderr.decode()
+    assert again.stdout.decode().split() == ["run/generator"]
+    other = workshop.gsd(*DISTILL, "--steps", "12", "-o", "run", "--alpha", "1.2", "--seed", "3")
+    assert other.returncode == 2
+    assert "alpha (1.0 -> 1.2)" in other.stderr.decode()
+    assert "seed (0 -> 3)" in other.stderr.decode()
+
+
+def test_a_generator_opens_with_diffusers_alone(workshop: Shell) -> None:
+    import torch
+    from diffusers import UNet2DModel
+
+    from gsd_cli.core.generator import load_model
+    from gsd_cli.core.noise import latents
+
+    folder = workshop.folder / "run" / "generator"
+    net = UNet2DModel.from_pretrained(folder)
+    model = load_model(str(folder))
+    z = latents([0, 1], (1, 16, 16))
+    sigma = model.generator.sigma_init
+    t = model.generator.denoiser.schedule.timestep(torch.tensor([sigma, sigma]))
+    with torch.no_grad():
+        by_hand = sigma * z - sigma * net(sigma * z / (1 + sigma**2) ** 0.5, t).sample
+        torch.testing.assert_close(by_hand, model.generator(z))
+
+
+def test_images_depend_on_their_seed_alone(workshop: Shell) -> None:
+    everything = workshop.gsd("sample", "--model", "run", "--seeds", "0-8", "--batch-size", "9", "-o", "all.npz")
+    assert everything.returncode == 0, everything.stderr.decode()
+    alone = workshop.gsd("sample", "--model", "run", "--seeds", "7,3", "--batch-size", "1", "-o", "two.npz")
+    assert alone.returncode == 0
+    whole, two = np.load(workshop.folder / "all.npz"), np.load(workshop.folder / "two.npz")
+    assert two["seeds"].tolist() == [7, 3]
+    np.testing.assert_array_equal(two["images"], whole["images"][[7, 3]])
+
+
+@pytest.mark.parametrize("name", ["out", "grid.png", "x.npz", "x.zip", "x.tar"])
+def test_sample_writes_what_the_extension_says(name: str, workshop: Shell, tmp_path: Path) -> None:
+    done = workshop.gsd("sample", "--model", "run", "-N", "3", "-o", str(tmp_path / name))
+    outputs = [Path(line) for line in done.stdout.decode().split()]
+    assert done.returncode == 0, done.stderr.decode()
+    assert all(path.is_file() for path in outputs)
+    assert len(outputs) == (3 if name == "out" else 1)
+    if name == "grid.png":
+        assert Image.open(outputs[0]).size == (32, 32)
+
+
+def test_interpolate_from_a_file_to_a_seed(workshop: Shell) -> None:
+    workshop.gsd("sample", "--model", "run", "--seeds", "4", "-o", "four.png")
+    done = workshop.gsd(
+        "interpolate", "four.png", "seed:5", "--model", "run", "--frames", "5", "--invert-steps", "20", "--json"
+    )
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr.decode()
+    assert Image.open(workshop.folder / report["outputs"][0]).size == (5 * 16, 16)
+    assert report["metrics"]["images"][0]["psnr"] > 5
+    assert report["metrics"]["legs"][0]["largest_over_mean_step"] >= 1
+    assert "PSNR" in done.stderr.decode()
+
+
+def test_interpolate_to_an_animation_and_a_folder(workshop: Shell) -> None:
+    movie = workshop.gsd("interpolate", "seed:1", "seed:2", "seed:3", "--model", "run", "--frames", "4", "-o", "w.gif")
+    assert movie.returncode == 0, movie.stderr.decode()
+    assert Image.open(workshop.folder / "w.gif").n_frames == 7  # the shared frame is shown once
+    folder = workshop.gsd("interpolate", "seed:1", "seed:1", "--model", "run", "--frames", "3", "-o", "frames")
+    assert folder.returncode == 0, folder.stderr.decode()
+    frames = [np.asarray(Image.open(workshop.folder / line)) for line in folder.stdout.decode().split()]
+    assert len(frames) == 3
+    np.testing.assert_array_equal(frames[0], frames[2])
+
+
+def test_edit_moves_more_the_stronger_it_is(workshop: Shell) -> None:
+    done = workshop.gsd("edit", "seed:2", "--model", "run", "--direction", "pc0", "--range=-3:3:7", "-o", "strip.png")
+    assert done.returncode == 0, done.stderr.decode()
+    strip = np.asarray(Image.open(workshop.folder / "strip.png"), dtype=float).reshape(16, 7, 16).transpose(1, 0, 2)
+    moved = np.abs(strip - strip[3]).mean((1, 2))
+    assert moved[0] > moved[1] > 0 < moved[5] < moved[6]
+    unknown = workshop.gsd("edit", "seed:2", "--model", "run", "--direction", "smile")
+    assert unknown.returncode == 2
+    assert "smile" in unknown.stderr.decode()
+
+
+def test_edit_lists_its_directions(workshop: Shell) -> None:
+    done = workshop.gsd("edit", "--list", "--model", "run", "-o", "directions.png")
+    assert done.returncode == 0, done.stderr.decode()
+    assert (workshop.folder / "directions.png").exists()
+    named = workshop.gsd("edit", "--list", "--model", "run")
+    assert named.stdout.decode().split()[:2] == ["pc0", "pc1"]
+
+
+def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
+    arguments = ["bench", "--model", "run", "--compare", "msa-20,ddim-5", "-N", "16", "--ppl-samples", "10"]
+    done = workshop.gsd(*arguments, "--metrics", "ppl,time,isometry", "--json", "--report", "report")
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    rows = report["metrics"]["rows"]
+    assert list(rows) == ["msa-20", "ddim-5", "GSD"]
+    assert [rows[name]["calls"] for name in rows] == [20, 5, 1]
+    assert rows["GSD"]["time"]["median"] < rows["msa-20"]["time"]["median"]
+    assert all(row["ppl"] > 0 for row in rows.values())
+    assert "Table 1" in done.stderr.decode()
+    files = {Path(path).name for path in report["outputs"]}
+    assert files == {"table1.md", "table1.csv", "bench.json", "figure1.png"}
+
+
+def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
+    done = workshop.gsd(
+        "bench", "--model", "run", "--features", "toy-features", "--stats", "toy.toy.npz",
+        "--compare", "msa-5", "-N", "24", "--metrics", "fd", "--max-fid", "0.0001", "--json",
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr.decode()
+    row = json.loads(done.stdout)["metrics"]["rows"]["GSD"]
+    assert row["fd"] > 0.0001
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "gsd sample --model run -N 3 -o piped/ | xargs -n1 test -s",
+        f"gsd sample --model run -N 1 -o - | python -c '{LOAD}'",
+        "gsd sample --model run -N 1 -o - | gsd edit - --model run --direction pc0 --invert-steps 5 -o - > b.png",
+        "gsd sample --model run --seeds 0-9 -o - --format tar | tar t | grep -c seed- | grep -qx 10",
+        "gsd sample --model run --seeds 0-9 -o - --format zip > s.zip && python -m zipfile -t s.zip",
+        "gsd sample --model run -N 40 -o many/ | head -1 | grep -q seed-00000000",
+        "! gsd sample --model run -N 1 -o - > /dev/full",
+    ],
+)
+def test_pipelines(script: str, workshop: Shell) -> None:
+    done = workshop.sh(script)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Traceback" not in done.stderr

@@ -1,0 +1,101 @@
+"""Bad options: exit 2, all named at once, no traceback, before torch is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Shell
+
+WRONG: list[tuple[list[str], list[str]]] = [
+    (["distill", "--alpha", "nan", "--steps", "0", "--lr", "-1", "--device", "tpu", "--preset", "quik"],
+     ["--alpha", "--steps", "--lr", "--device", "--preset", "did you mean quick?"]),
+    (["distill", "--batch-size", "x", "--irl-ratio", "-1", "--irl-weight", "often", "--beta1", "1"],
+     ["--batch-size", "--irl-ratio", "--irl-weight", "--beta1"]),
+    (["distill", "--steps", "5", "--kimg", "2"], ["one of --kimg, --steps"]),
+    (["distill", "--tau-min", "1", "--tau-max", "0.5"], ["--tau-min"]),
+    (["sample", "--seeds", "5-3"], ["runs backwards"]),
+    (["sample", "--seeds", "1,,2"], ["--seeds"]),
+    (["sample", "--seeds", ""], ["--seeds"]),
+    (["sample", "--seeds", "-1"], ["--seeds"]),
+    (["sample", "--seeds", "0-99999999"], ["more than"]),
+    (["sample", "-N", "0", "--truncation", "2"], ["--num-samples", "--truncation"]),
+    (["sample", "-N", "4", "--seeds", "1"], ["not both"]),
+    (["sample", "--grid", "-o", "x.zip"], ["--grid"]),
+    (["prepare"], ["SOURCE"]),
+    (["prepare", "photos", "--size", "33", "--fit-teacher", "huge"], ["--size", "--fit-teacher"]),
+    (["interpolate", "a.png"], ["IMAGE"]),
+    (["interpolate", "a", "b", "--frames", "1", "--path", "straight"], ["--frames", "--path"]),
+    (["edit"], ["IMAGE"]),
+    (["edit", "seed:1", "--strength", "inf", "--range", "1:2"], ["--strength", "--range"]),
+    (["bench", "--metrics", "fd,beauty"], ["beauty"]),
+    (["bench", "--max-fid", "0", "-N", "1"], ["--max-fid", "--num-samples"]),
+    (["distill", "--no-such-option"], ["--no-such-option"]),
+    (["destill"], ["destill"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "named"), WRONG, ids=lambda value: " ".join(value)[:40])
+def test_wrong_options_are_all_named_with_exit_2(arguments: list[str], named: list[str], shell: Shell) -> None:
+    done = shell.gsd(*arguments)
+    text = done.stderr.decode()
+    assert done.returncode == 2, text
+    assert not done.stdout
+    assert "Traceback" not in text
+    for word in named:
+        assert word in text
+
+
+def test_the_environment_and_config_files_are_checked_and_named(shell: Shell) -> None:
+    (shell.folder / "gsd.toml").write_text('alhpa = 1\n[distill]\nlr = "fast"\n[sample]\ntruncation = 2\n')
+    done = shell.gsd("distill", env={"GSD_ALPHA": "-3"})
+    text = done.stderr.decode()
+    assert done.returncode == 2
+    assert "gsd.toml: unknown key 'alhpa' (did you mean alpha?)" in text
+    assert "--lr (from gsd.toml)" in text
+    assert "--alpha (from GSD_ALPHA)" in text
+    assert "truncation" not in text
+
+
+def test_dry_run_shows_origins_and_writes_nothing(shell: Shell) -> None:
+    (shell.folder / "mine.toml").write_text("[distill]\nalpha = 1.2\n")
+    done = shell.gsd("distill", "-n", "--config", "mine.toml", "--steps", "7", env={"GSD_BETA1": "0.5"})
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 0
+    assert "alpha = 1.2  # mine.toml" in lines
+    assert "steps = 7  # --steps" in lines
+    assert "beta1 = 0.5  # GSD_BETA1" in lines
+    assert "lr = 0.0001  # preset quick" in lines
+    assert sorted(p.name for p in shell.folder.iterdir()) == ["mine.toml"]
+
+
+def test_an_output_that_cannot_be_written_is_exit_8_at_once(shell: Shell) -> None:
+    (shell.folder / "taken").write_text("a file")
+    for arguments in (["distill", "-o", "taken"], ["sample", "-o", "taken/x.png"], ["bench", "--report", "taken"]):
+        done = shell.gsd(*arguments)
+        assert done.returncode == 8, done.stderr.decode()
+        assert "taken" in done.stderr.decode()
+    assert (shell.folder / "taken").read_text() == "a file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["sample", "--model", "nowhere"], 3, "no such model"),
+        (["distill", "--teacher", "ddpm-cifar"], 3, "did you mean ddpm-cifar10?"),
+        (["distill", "--teacher", "model.pkl"], 3, "pickle"),
+        (["distill", "--teacher", "ddpm-cifar10"], 4, "google/ddpm-cifar10-32"),
+        (["prepare", "nothing-here"], 3, "nothing-here"),
+        (["interpolate", "nothing.png", "seed:1"], 3, "nothing.png"),
+        (["sample", "--device", "cuda:7"], 5, "cuda:7"),
+    ],
+    ids=str,
+)
+def test_missing_things_have_their_exit_code_and_a_hint(
+    arguments: list[str], code: int, word: str, shell: Shell
+) -> None:
+    done = shell.gsd(*arguments)
+    text = done.stderr.decode()
+    assert done.returncode == code, text
+    assert word in text
+    assert "hint:" in text
+    assert "Traceback" not in text
