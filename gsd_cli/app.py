@@ -123,8 +123,6 @@ def main() -> int:
         _report(error)
         return error.code
     except BrokenPipeError:
-        if _current is not None:
-            _current.abandon_stdout()
         return ExitCode.DONE
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

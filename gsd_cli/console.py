@@ -141,23 +141,27 @@ class Console:
 
     def write_bytes(self, payload: bytes) -> None:
         """Bytes on stdout; a full device is exit 8, a reader that went away a BrokenPipeError."""
+        if payload:
+            with self.stream() as out:
+                out.write(payload)
+
+    @contextmanager
+    def stream(self) -> Iterator[IO[bytes]]:
+        """stdout as a stream of bytes, flushed at the end."""
         from gsd_cli.paths import storage_errors
 
-        if not payload:
-            return
-        with storage_errors(Path("stdout")):
-            self.binary.write(payload)
-            self.binary.flush()
-
-    @property
-    def binary(self) -> IO[bytes]:
-        """stdout as a stream of bytes."""
         if self._out is None:
             raise GsdError("stdout is closed", hint="give a file with -o", code=ExitCode.STORAGE)
-        return self._out
+        with storage_errors(Path("stdout")):
+            try:
+                yield self._out
+                self._out.flush()
+            except OSError:
+                self.abandon_stdout()
+                raise
 
     def abandon_stdout(self) -> None:
-        """The reader went away: keep the interpreter from complaining about it at exit."""
+        """The reader went away or the device is full: what is still buffered goes nowhere, quietly."""
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (self._out, sys.stdout):
             if stream is not None:

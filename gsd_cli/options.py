@@ -279,7 +279,7 @@ class BenchOptions(Common):
         None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
     )
     stats: Path | None = opt(None, "Reference statistics (.npz); default: of the model's own data.", metavar="REF.npz")
-    ppl_samples: Annotated[int, Field(ge=10)] = opt(500, "Pairs for the perceptual path length.")
+    ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
     time_batch: PositiveInt = opt(1, "Images a call while timing.")
     report: Path | None = opt(None, "Also write tables (.md, .csv, .json) and figure1.png here.", metavar="DIR")
     max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.")

@@ -37,7 +37,7 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
         require_writable(target, folder=target.suffix == "")
 
     from gsd_cli.commands.loading import open_model
-    from gsd_cli.commands.pictures import locate
+    from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.directions import edited, stored_directions
     from gsd_cli.data.film import film_bytes, write_film

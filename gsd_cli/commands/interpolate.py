@@ -30,12 +30,12 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     import torch
 
     from gsd_cli.commands.loading import open_model
-    from gsd_cli.commands.pictures import locate
+    from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.generator import generate
     from gsd_cli.core.inversion import encoder_features
     from gsd_cli.core.losses import distance
-    from gsd_cli.core.paths import walk
+    from gsd_cli.core.walks import walk
     from gsd_cli.data.film import film_bytes, write_film
 
     device = resolve_device(options.device)

@@ -47,9 +47,12 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
                 yield seed, image
                 bar.advance()
 
-    writer = open_writer(format_, console.binary if streaming else target)
-    outputs = writer(images())
-    return Result([] if streaming else outputs, {"images": len(seeds)})
+    metrics = {"images": len(seeds)}
+    if streaming:
+        with console.stream() as out:
+            open_writer(format_, out)(images())
+        return Result(metrics=metrics)
+    return Result(open_writer(format_, target)(images()), metrics)
 
 
 def _seeds(options: SampleOptions) -> tuple[int, ...] | range:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +18,6 @@ from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import Extractor
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS, atomic_file
-
-PREVIEW = 8
-"""Images of the first batch that are kept for figures."""
 
 
 def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
@@ -81,9 +79,8 @@ def _sample(
     images = sampler(teacher.denoiser, noise, seeds, report)
     with torch.no_grad():
         features = extractor.features(images).float().cpu()
-    preview = images[:PREVIEW].cpu().numpy() if seeds[0] == 0 else np.zeros(0)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features.numpy(), preview=preview)
+        np.savez(file, features=features.numpy())
     return features
 
 
@@ -91,7 +88,7 @@ def _read(path: Path) -> Tensor | None:
     try:
         with np.load(path, allow_pickle=False) as data:
             return torch.from_numpy(data["features"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 

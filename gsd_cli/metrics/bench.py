@@ -26,13 +26,14 @@ from gsd_cli.metrics.features import (
     inception_features,
 )
 from gsd_cli.metrics.isometry import isometry
-from gsd_cli.metrics.ppl import path_length
+from gsd_cli.metrics.ppl import PathLength, noise_floor, path_length
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import BenchOptions
 from gsd_cli.paths import cache_dir
 
 EPSILON = 1e-4
+COARSE_EPSILON = 1e-3
 DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
@@ -177,23 +178,30 @@ class Bench:
     def _geometry(self, row: Row, subject: Subject) -> None:
         shape, distance = self.model.generator.latent_shape, self.perceptual.squared_distance
         if "ppl" in self.wanted:
-            with self.progress(f"PPL of {row.name}", self.options.ppl_samples) as bar:
-
-                def on_batch(done: int, _total: int) -> None:
-                    self.check()
-                    bar.update(done)
-
-                found = path_length(
-                    subject.images, distance, shape, self.options.ppl_samples, EPSILON, self.options.seed,
-                    self.options.batch_size, on_batch,
-                )  # fmt: skip
+            found = self._path_length(row, subject, EPSILON)
             row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
             row.figures["ppl_untrimmed"] = found.untrimmed
             row.protocol["ppl"] = f"{found.pairs} pairs, {subject.images_protocol}"
+            if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
+                row.figures["ppl_1e-3"] = self._path_length(row, subject, COARSE_EPSILON).mean
+                row.figures["ppl_noise_floor"] = noise_floor(subject.images, distance, shape) / EPSILON**2
         if "isometry" in self.wanted:
             with self.progress(f"isometry of {row.name}"):
                 measured = isometry(subject.images, distance, shape, seed=self.options.seed)
             row.figures |= asdict(measured)
+
+    def _path_length(self, row: Row, subject: Subject, epsilon: float) -> PathLength:
+        pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape
+        with self.progress(f"PPL of {row.name}", pairs) as bar:
+
+            def on_batch(done: int, _total: int) -> None:
+                self.check()
+                bar.update(done)
+
+            return path_length(
+                subject.images, self.perceptual.squared_distance, shape, pairs, epsilon, self.options.seed,
+                self.options.batch_size, on_batch,
+            )  # fmt: skip
 
     def _time(self, rows: dict[str, Row], subjects: dict[str, Subject]) -> None:
         batch, shape = self.options.time_batch, self.model.generator.latent_shape

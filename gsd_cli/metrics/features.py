@@ -81,7 +81,7 @@ class InceptionFeatures:
         from cleanfid.resize import build_resizer
 
         self.device = device
-        self.net = InceptionV3W(str(cache), download=False).to(device).eval()
+        self.net = InceptionV3W(str(cache), download=False).to(device).eval().requires_grad_(False)
         self.resize = build_resizer("clean")
 
     def features(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Statistics:
             with np.load(path, allow_pickle=False) as data:
                 mu, sigma = data["mu"].astype(np.float64), data["sigma"].astype(np.float64)
                 known = {k: data[k] for k in data.files if k not in ("mu", "sigma")}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise GsdError(f"cannot read statistics from {path}: {error}", hint="an .npz with mu and sigma") from error
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all():
             raise GsdError(f"{path}: mu {mu.shape} and sigma {sigma.shape} are no mean and covariance")

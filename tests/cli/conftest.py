@@ -60,7 +60,19 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-DISTILL = ("distill", "--teacher", "toy-teacher", "--data", "toy.zip", "--features", "toy-features", "--batch-size", "8", "--eval-samples", "16")
+DISTILL = (
+    "distill",
+    "--teacher",
+    "toy-teacher",
+    "--data",
+    "toy.zip",
+    "--features",
+    "toy-features",
+    "--batch-size",
+    "8",
+    "--eval-samples",
+    "16",
+)
 
 
 @pytest.fixture(scope="session")

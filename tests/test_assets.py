@@ -1,0 +1,118 @@
+"""What is shipped: sizes, formats, and that it does what its cards say."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from gsd_cli.core.classifier import load_features
+from gsd_cli.core.generator import Generator, generate, load_model
+from gsd_cli.core.noise import latents
+from gsd_cli.core.teachers import load_teacher
+from gsd_cli.data.pictures import fit_picture, from_uint8
+from gsd_cli.metrics.baselines import fingerprint
+from gsd_cli.metrics.evaluation import generator_features
+from gsd_cli.metrics.features import classifier_features
+from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
+from gsd_cli.paths import ASSETS
+from gsd_cli.registry import TEACHERS
+from tests.cli.conftest import IMAGES, Shell
+
+MB = 1_000_000
+
+
+def test_sizes_stay_within_what_a_package_should_carry() -> None:
+    sizes = {p: p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()}
+    assert sum(sizes.values()) <= 16 * MB
+    for name in ("ddpm-fashion", "fashion"):
+        assert sum(size for path, size in sizes.items() if ASSETS / name in path.parents) <= 6 * MB
+
+
+@pytest.mark.parametrize("name", ["ddpm-fashion", "fashion"])
+def test_networks_are_half_precision_and_have_a_card(name: str) -> None:
+    with safe_open(ASSETS / name / "diffusion_pytorch_model.safetensors", "pt") as file:
+        kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118 - not a dict
+    assert kinds == {torch.float16}
+    assert json.loads((ASSETS / name / "gsd.json").read_text())["format"] == 1
+    assert (ASSETS / name / "README.md").read_text().startswith("# ")
+
+
+def test_the_teacher_is_what_the_registry_says() -> None:
+    teacher = load_teacher("ddpm-fashion")
+    parameters = sum(p.numel() for p in teacher.denoiser.parameters())
+    assert parameters == TEACHERS["ddpm-fashion"].parameters
+    assert teacher.denoiser.image_shape == (1, 32, 32)
+    assert teacher.denoiser.prediction == "epsilon"
+    assert teacher.denoiser.schedule.sigmas[440].item() == pytest.approx(2.502, abs=1e-3)
+    assert teacher.features == "fashion"
+
+
+def test_shipped_baselines_belong_to_the_shipped_teacher() -> None:
+    teacher = load_teacher("ddpm-fashion")
+    for path in (ASSETS / "ddpm-fashion").glob("*.npz"):
+        statistics = Statistics.load(path)
+        assert statistics.about["teacher"] == fingerprint(teacher)
+        assert statistics.about["sampler"] == path.stem
+        assert statistics.extractor == "fashion"
+
+
+def test_the_features_name_the_classes_of_real_images() -> None:
+    net = load_features(ASSETS / "features-fashion")
+    card = json.loads((ASSETS / "features-fashion" / "gsd.json").read_text())
+    images, labels = real_images(tuple(card["data"]["classes"]))
+    accuracy = (net(images).argmax(1) == labels).double().mean().item()
+    assert card["accuracy"] >= 0.91
+    assert accuracy >= 0.85  # 100 images: three standard errors below 0.92
+
+
+def test_reference_statistics_of_both_splits_are_of_the_same_world() -> None:
+    train = Statistics.load(ASSETS / "features-fashion" / "train.npz")
+    test = Statistics.load(ASSETS / "features-fashion" / "test.npz")
+    assert (train.n, test.n) == (60_000, 10_000)
+    assert 0 < frechet_distance(train, test) < 0.1
+
+
+def test_the_generator_is_far_better_than_the_teacher_called_once() -> None:
+    extractor = classifier_features("fashion", torch.device("cpu"))
+    reference = Statistics.load(ASSETS / "features-fashion" / "train.npz")
+
+    def distance(generator: Generator) -> float:
+        features = generator_features(generator, extractor, range(512), 64)
+        return frechet_distance(gaussian_statistics(features, "fashion"), reference)
+
+    start = distance(Generator(load_teacher("ddpm-fashion").denoiser))
+    assert distance(load_model("fashion").generator) < start / 4
+
+
+def test_the_generator_makes_garments_of_many_classes() -> None:
+    net = load_features(ASSETS / "features-fashion")
+    images = generate(load_model("fashion").generator, latents(range(256), (1, 32, 32)), 64)
+    counts = torch.bincount(net(images).argmax(1), minlength=10)
+    assert (counts >= 5).sum() >= 9
+
+
+def test_sample_works_the_moment_gsd_is_installed(shell: Shell) -> None:
+    done = shell.gsd("sample", "-N", "16", "-o", "grid.png")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "model: fashion" in done.stderr.decode()
+    picture = Image.open(shell.folder / "grid.png")
+    assert picture.size == (128, 128)
+    assert picture.getextrema()[1] > 200
+
+
+def real_images(classes: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The 100 real test images of the suite, as the models see them."""
+    images, labels = [], []
+    with zipfile.ZipFile(IMAGES) as archive:
+        for name in archive.namelist():
+            picture = Image.open(io.BytesIO(archive.read(name)))
+            images.append(torch.from_numpy(fit_picture(picture, 32, 1).copy()).permute(2, 0, 1))
+            labels.append(classes.index(Path(name).parent.name))
+    return from_uint8(torch.stack(images)), torch.tensor(labels)
