@@ -136,8 +136,13 @@ def _swap(temporary: Path, target: Path) -> None:
     # a folder cannot be renamed over another: set the old one aside first
     old = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
     os.rename(target, old / "old")
-    os.rename(temporary, target)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old / "old", target)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

@@ -71,7 +71,9 @@ def resolve(
     try:
         options = model.model_validate(values)
     except ValidationError as error:
-        problems += [_describe(e, model, origins) for e in error.errors()]
+        # a union (auto or a number) fails once per member: one line an option
+        first = {e["loc"][:1] or (i,): e for i, e in reversed(list(enumerate(error.errors())))}
+        problems += [_describe(e, model, origins) for e in reversed(first.values())]
     if problems:
         raise UsageError(problems, hint=f"gsd {command} --help")
     return Resolved(options, {public: origins.get(public, "default") for public in names})

@@ -110,7 +110,7 @@ def test_atomic_folder_keeps_the_old_one_when_the_last_rename_fails(
 
 
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
-def test_a_file_in_the_way_is_a_storage_error(tmp_path: Path, writer) -> None:  # noqa: ANN001
+def test_a_file_in_the_way_is_a_storage_error(tmp_path: Path, writer) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(GsdError) as caught, writer(tmp_path / "file" / "deeper"):
         pass
@@ -140,9 +140,13 @@ def test_other_errors_pass_through(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(GsdError, match="no room"), atomic_file(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "no space")
+    def fill() -> None:
+        with atomic_file(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "no space")
+
+    with pytest.raises(GsdError, match="no room"):
+        fill()
     assert names(tmp_path) == []
 
 
@@ -168,9 +172,7 @@ def test_require_writable_refuses(tmp_path: Path, target: str, folder: bool) -> 
 
 
 @pytest.mark.parametrize("target", ["", "new", "a/b"])
-def test_require_writable_asks_the_nearest_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
+def test_require_writable_asks_the_nearest_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     asked = []
 
     def refuse(path: Path, mode: int) -> bool:

@@ -259,7 +259,9 @@ def test_a_wrong_weight_is_one_problem() -> None:
     assert "--irl-weight" in found[0]
 
 
-@pytest.mark.parametrize("text", ["preset = 3", "preset = [1]", "[distill]\npreset = {a = 1}", "lr = [1]", "seed = 1.5"])
+@pytest.mark.parametrize(
+    "text", ["preset = 3", "preset = [1]", "[distill]\npreset = {a = 1}", "lr = [1]", "seed = 1.5"]
+)
 def test_values_of_a_wrong_type_are_usage_errors(text: str) -> None:
     write("gsd.toml", text)
     assert all("gsd.toml" in problem for problem in problems())

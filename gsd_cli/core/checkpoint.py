@@ -39,13 +39,17 @@ class CheckpointStore:
         """Write one checkpoint; older ones are pruned only after it is in place."""
         target = self.folder / f"step-{step:08d}"
         with atomic_folder(target) as temporary:
-            # clones: safetensors refuses tensors that share memory
-            save_file({k: v.detach().cpu().clone() for k, v in tensors.items()}, temporary / TENSORS)
+            # contiguous clones: safetensors refuses tensors that share memory or are strided
+            copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+            save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
             hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
             (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        for old in self._steps()[: -self.keep]:
-            shutil.rmtree(old, ignore_errors=True)
+        steps = self._steps()
+        past = [path for path in steps if path <= target]
+        # what is newer than a state just saved was damaged when the run resumed
+        for stale in past[: -self.keep] + steps[len(past) :]:
+            shutil.rmtree(stale, ignore_errors=True)
         return target
 
     def latest(self) -> tuple[Checkpoint | None, list[Path]]:

@@ -23,6 +23,7 @@ from gsd_cli.core.losses import distance, fake_score_loss, score_identity_loss, 
 from gsd_cli.core.noise import angle, generator_for, rotate
 from gsd_cli.core.phi import teacher_features
 from gsd_cli.core.training import ema_decay, update_average
+from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
 Phi = Callable[[Tensor], Tensor]
@@ -55,6 +56,12 @@ class Distillation:
         evaluate: Evaluate,
         phi: Phi | None = None,
     ):
+        if settings.t_max >= teacher.schedule.steps:
+            raise GsdError(
+                f"the teacher has {teacher.schedule.steps} timesteps, the distillation draws up to {settings.t_max}",
+                hint=f"give --t-max {round(0.793 * teacher.schedule.steps)}",
+                code=ExitCode.USAGE,
+            )
         self.settings, self.device, self.total = settings, device, total_steps
         self.batch_size = settings.batch_size
         self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
@@ -72,6 +79,8 @@ class Distillation:
 
     def step(self, step: int) -> dict[str, float]:
         """One round: the fake score learns the generator's images, then the generator moves."""
+        if self.settings.dropout:  # its masks come from torch's global generator
+            torch.manual_seed(generator_for(self.settings.seed, "dropout", step).initial_seed())
         for k in range(self.settings.fake_steps):
             loss = self._fake_step(step, k)
             if not math.isfinite(loss):
@@ -113,15 +122,17 @@ class Distillation:
         irl, irl_grad, spread = self._irl(images, batch, step)
         weight = self._irl_weight(sidl_grad, irl_grad, step)
         metrics = {"sidl_loss": sidl, "irl_loss": irl, "irl_weight": weight, "speed_spread": spread}
-        gradient = self.settings.sidl_weight * sidl_grad + weight * irl_grad
+        sidl_grad = self.settings.sidl_weight * sidl_grad
+        gradient = sidl_grad + weight * irl_grad
         if torch.isfinite(gradient).all():
             self.generator_adam.zero_grad(set_to_none=True)
             y.backward(gradient)
             self._descend(self.generator, self.generator_adam)
         else:
             metrics["sidl_loss"] = math.nan
-        ratio = weight * irl_grad.norm() / sidl_grad.norm().clamp(min=1e-30)
-        return {**metrics, "irl_ratio": ratio.item()}
+        if self.settings.sidl_weight:
+            metrics["irl_ratio"] = (weight * irl_grad.norm() / sidl_grad.norm().clamp(min=1e-30)).item()
+        return metrics
 
     def _sidl(self, images: Tensor, random: torch.Generator) -> tuple[float, Tensor]:
         """The distillation loss and its gradient at the images."""
@@ -148,7 +159,7 @@ class Distillation:
         loss = speed_loss(rho, theta).mean()
         (gradient,) = torch.autograd.grad(loss, images)
         speed = (rho / theta).detach()
-        return loss.item(), gradient, (speed.std() / speed.mean()).item()
+        return loss.item(), gradient, (speed.std(correction=0) / speed.mean()).item()
 
     def _irl_weight(self, sidl_grad: Tensor, irl_grad: Tensor, step: int) -> float:
         """`auto`: hold the ratio of the two gradient norms, smoothed, at the target, after a warm-up."""

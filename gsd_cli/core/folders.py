@@ -34,6 +34,7 @@ def load_denoiser(folder: Path) -> Denoiser:
     _check_config(unet, config)
     schedule_file = scheduler / "scheduler_config.json"
     schedule = read_json(schedule_file) if schedule_file.exists() else {}
+    _check_schedule(schedule_file, schedule)
     prediction = schedule.get("prediction_type", _PREDICTION_DEFAULT)
     net = _load_unet(unet)
     return Denoiser(net, NoiseSchedule.from_config(schedule), prediction).eval().requires_grad_(False)
@@ -51,6 +52,28 @@ def _check_config(folder: Path, config: Any) -> None:
             f"{folder}: {config.get('in_channels')} channels in, {config.get('out_channels')} out",
             hint="a teacher maps grey or RGB images to themselves",
         )
+    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
+        raise GsdError(f"{folder} is class-conditional", hint="give an unconditional DDPM in diffusers format")
+    if config.get("time_embedding_type", "positional") != "positional":
+        raise GsdError(
+            f"{folder} does not take timesteps ({config['time_embedding_type']} time embedding)",
+            hint="give an unconditional DDPM in diffusers format",
+        )
+    size = config.get("sample_size")
+    sides = [size] * 2 if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
+
+
+def _check_schedule(path: Path, schedule: Any) -> None:
+    if not isinstance(schedule, dict):
+        raise GsdError(f"{path} holds no scheduler config", hint="the file is damaged; fetch it again")
+    # schedulers of other families (EDM, flow matching, score SDE) have no betas
+    if "_class_name" in schedule and not {"beta_schedule", "beta_start", "trained_betas"} & schedule.keys():
+        raise GsdError(
+            f"{path} holds a {schedule['_class_name']}, a discrete DDPM schedule is needed",
+            hint="give an unconditional DDPM in diffusers format",
+        )
 
 
 def _load_unet(folder: Path) -> Any:
@@ -63,18 +86,25 @@ def _load_unet(folder: Path) -> Any:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            net = UNet2DModel.from_pretrained(
+            net, report = UNet2DModel.from_pretrained(
                 folder,
                 local_files_only=True,
                 low_cpu_mem_usage=False,
                 use_safetensors=found[0].endswith(".safetensors"),
                 torch_dtype=torch.float32,
+                output_loading_info=True,
             )
     except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
             hint="the files are damaged or do not belong together; fetch them again",
         ) from error
+    # diffusers fills what is missing with random numbers and only warns
+    if report["missing_keys"]:
+        raise GsdError(
+            f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
+            hint="the files are damaged or do not belong together; fetch them again",
+        )
     return net
 
 

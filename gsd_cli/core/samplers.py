@@ -72,13 +72,12 @@ def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_
     x = noise
     for i, t in enumerate(times):
         bar = alphas_bar[t].float()
-        # the last step ends at alpha_bar_0 ("set_alpha_to_one" false) or 1; diffusers' default is 1
         previous = alphas_bar[times[i + 1]].float() if i + 1 < len(times) else torch.ones_like(bar)
         sigma = ((1 - bar) / bar).sqrt()
         clean = model(x / bar.sqrt(), per_image(sigma.item(), x))
-        if clip:
-            clean = clean.clamp(-1, 1)
         eps = (x - bar.sqrt() * clean) / (1 - bar).sqrt()
+        if clip:  # the noise estimate keeps the network's own clean image, as diffusers has it by default
+            clean = clean.clamp(-1, 1)
         x = previous.sqrt() * clean + (1 - previous).sqrt() * eps
         if on_step is not None:
             on_step(i + 1, len(times))

@@ -33,8 +33,8 @@ class Task(Protocol):
     batch_size: int
 
     def step(self, step: int) -> dict[str, float]:
-        """Do step number `step` (from 0). Returns its metrics; leaves the weights alone if any
-        metric named `*loss*` is not finite."""
+        """Do step number `step` (from 0). Returns its metrics; a network whose `*loss*` is not finite
+        keeps its weights."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save."""
@@ -162,7 +162,12 @@ class MetricsLog:
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({k: _number(v) for k, v in row.items()}, allow_nan=False) + "\n")
+
+
+def _number(value: Any) -> Any:
+    # JSON has no NaN
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -170,7 +175,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:

@@ -9,6 +9,7 @@ import io
 import json
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from gsd_cli.errors import GsdError
 
 KEEP_IN_MEMORY = 2**30
 """Data sets whose decoded bytes fit here are decoded once and kept."""
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, SyntaxError, zlib.error, zipfile.BadZipFile)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -94,13 +96,11 @@ class ImageArchive:
             self._lock = threading.Lock()
             if not names:
                 raise GsdError(f"{path} holds no images", hint="make it with: gsd prepare SOURCE -o DATA.zip")
-            first = self._decode(0)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise GsdError(
-                f"cannot read the data set {path}: {error}", hint="make it with: gsd prepare SOURCE -o DATA.zip"
-            ) from error
-        self.shape: tuple[int, int, int] = (first.shape[0], first.shape[1], first.shape[2])
-        self.labels = self._read_labels(index)
+            self.shape: tuple[int, ...] = ()
+            self.shape = tuple(self._decode(0).shape)
+            self.labels = self._read_labels(index)
+        except _DAMAGE as error:
+            raise self._unreadable(error) from error
         self._memory: Tensor | None = None
 
     def __len__(self) -> int:
@@ -124,11 +124,22 @@ class ImageArchive:
             yield self.batch(indices)
 
     def _decode(self, index: int) -> Tensor:
-        with self._lock:  # ZipFile seeks: one reader at a time
-            payload = self._zip.read(self._names[index])
-        array = np.asarray(Image.open(io.BytesIO(payload)))
+        try:
+            with self._lock:  # ZipFile seeks: one reader at a time
+                payload = self._zip.read(self._names[index])
+            array = np.asarray(Image.open(io.BytesIO(payload)))
+        except _DAMAGE as error:
+            raise self._unreadable(error) from error
         array = array[..., None] if array.ndim == 2 else array
-        return torch.from_numpy(array.copy()).permute(2, 0, 1)
+        image = torch.from_numpy(array.copy()).permute(2, 0, 1)
+        if self.shape and image.shape != self.shape:
+            raise self._unreadable(ValueError(f"{self._names[index]} has another size than the first image"))
+        return image
+
+    def _unreadable(self, error: Exception) -> GsdError:
+        return GsdError(
+            f"cannot read the data set {self.path}: {error}", hint="make it with: gsd prepare SOURCE -o DATA.zip"
+        )
 
     def _read_labels(self, index: dict[str, Any]) -> Tensor | None:
         listed = index.get("labels") if isinstance(index, dict) else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -70,6 +73,14 @@ def decode(payload: bytes | Path) -> Image.Image:
     Raises ValueError or OSError when it is not a picture or is absurdly large.
     """
     stream = payload if isinstance(payload, Path) else io.BytesIO(payload)
+    try:
+        return _decode(stream)
+    # what Pillow's plugins let through from a damaged file
+    except (SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _decode(stream: Path | io.BytesIO) -> Image.Image:
     with Image.open(stream) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} is more than {MAX_PIXELS:,} pixels")
@@ -77,7 +88,8 @@ def decode(payload: bytes | Path) -> Image.Image:
         picture: Image.Image = ImageOps.exif_transpose(opened)
         if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
             wide = np.asarray(picture, dtype=np.float64)
-            top = 65535 if wide.max() > 255 else 255
+            # only I;16 says how wide it is; in I and F the values must tell
+            top = 65535 if picture.mode.startswith("I;16") or wide.max() > 255 else 255
             return Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8))
         if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
             rgba = picture.convert("RGBA")
@@ -145,62 +157,81 @@ def _folder(root: Path) -> Source:
 def _walk(root: Path) -> Iterator[Path]:
     # rglob does not follow links to folders, so loops of links end here
     for path in root.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path.relative_to(root).parts):
             yield path
 
 
+def _hidden(parts: tuple[str, ...]) -> bool:
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
+
+
 def _zip(path: Path) -> Source:
-    with zipfile.ZipFile(path) as archive:
+    with _readable(path), zipfile.ZipFile(path) as archive:
         members = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
     names = _members(path, members)
-    classes = _classes([tuple(n.split("/")) for n in names])
+    classes = _classes([_parts(n) for n in names])
 
     def records() -> Iterator[Record]:
         with zipfile.ZipFile(path) as archive:
             for name in names:
-                yield Record(
-                    f"{path}:{name}", partial(_from_zip, archive, name), _label(tuple(name.split("/")), classes)
-                )
+                yield Record(f"{path}:{name}", partial(_from_zip, archive, name), _label(_parts(name), classes))
 
     return Source(path.stem, records, len(names), classes)
 
 
 def _tar(path: Path) -> Source:
-    with tarfile.open(path) as archive:
+    with _readable(path), tarfile.open(path) as archive:
         members = {m.name: m.size for m in archive.getmembers() if m.isfile()}
     names = _members(path, members)
-    classes = _classes([tuple(n.split("/")) for n in names])
+    classes = _classes([_parts(n) for n in names])
 
     def records() -> Iterator[Record]:
         with tarfile.open(path) as archive:
             for name in names:
-                yield Record(
-                    f"{path}:{name}", partial(_from_tar, archive, name), _label(tuple(name.split("/")), classes)
-                )
+                yield Record(f"{path}:{name}", partial(_from_tar, archive, name), _label(_parts(name), classes))
 
     return Source(path.name.split(".")[0], records, len(names), classes)
 
 
 def _from_zip(archive: zipfile.ZipFile, name: str) -> Image.Image:
-    return decode(archive.read(name))
+    try:
+        payload = archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, unknown compression
+        raise ValueError(str(error)) from error
+    return decode(payload)
 
 
 def _from_tar(archive: tarfile.TarFile, name: str) -> Image.Image:
-    member = archive.extractfile(name)
-    if member is None:
-        raise ValueError("not a regular file")
-    return decode(member.read())
+    try:
+        member = archive.extractfile(name)
+        payload = member.read() if member else b""
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(str(error)) from error
+    return decode(payload)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise GsdError(f"cannot read {path}: {error}", hint="the archive is damaged; fetch it again") from error
 
 
 def _members(path: Path, members: dict[str, int]) -> list[str]:
     """The image members of an archive, in order. Nothing is extracted; absurd sizes are refused."""
-    names = sorted(n for n in members if Path(n).suffix.lower() in SUFFIXES)
+    names = sorted(n for n in members if Path(n).suffix.lower() in SUFFIXES and not _hidden(_parts(n)))
     if not names:
         raise GsdError(f"no images in {path}", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
     for name in names:
         if members[name] > MAX_MEMBER_BYTES:
             raise GsdError(f"{path}: {name} claims {members[name]:,} bytes", hint="refused as a decompression bomb")
     return names
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    # tar writes ./a.png: the dot is no folder
+    return PurePosixPath(name).parts
 
 
 def _classes(parts: list[tuple[str, ...]]) -> tuple[str, ...]:

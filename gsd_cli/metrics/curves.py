@@ -25,7 +25,7 @@ def draw_curves(metrics: Path, target: Path, figure: str) -> Path | None:
 
     canvas = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     for axes, key in zip(canvas.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        points = [(row["images"] / 1000, row[key]) for row in rows if key in row]
+        points = [(row["images"] / 1000, row[key]) for row in rows if row.get(key) is not None]
         axes.plot(*zip(*points, strict=True), marker="." if len(points) < 60 else None, color="#3060a0")
         axes.set_title(figure if key == "fd" else PANELS[key], fontsize=10)
         axes.set_xlabel("thousand images")

@@ -1,0 +1,64 @@
+"""Fixtures that any test may use: one tiny teacher, one tiny data set, everything on one thread."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.folders import load_denoiser, save_denoiser
+from gsd_cli.core.noise import NoiseSchedule
+from gsd_cli.core.unet import build_unet
+from gsd_cli.data.archive import ArchiveWriter
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def toy_teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of a random 16 x 16 grey teacher. Read only: copy it before changing it."""
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("teacher") / "toy"
+    net = build_unet("tiny", 16, 1)
+    save_denoiser(Denoiser(net, NoiseSchedule.linear()), folder, half=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _toy_teacher_once(toy_teacher_folder: Path) -> Denoiser:
+    return load_denoiser(toy_teacher_folder)
+
+
+@pytest.fixture
+def toy_teacher(_toy_teacher_once: Denoiser) -> Denoiser:
+    """The toy teacher, loaded; a copy of its own for each test."""
+    return copy.deepcopy(_toy_teacher_once)
+
+
+@pytest.fixture(scope="session")
+def toy_images() -> np.ndarray:
+    """uint8 [12, 16, 16, 1]: smooth bumps, one place each."""
+    grid = np.arange(16)
+    centres = [(3 + 3 * (i % 4), 3 + 4 * (i // 4)) for i in range(12)]
+    bumps = [np.exp(-((grid[:, None] - r) ** 2 + (grid[None] - c) ** 2) / 12) for r, c in centres]
+    return (np.stack(bumps)[..., None] * 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.ndarray) -> Path:
+    """A prepared zip of `toy_images`, labels 0..2."""
+    path = tmp_path_factory.mktemp("data") / "toy.zip"
+    writer = ArchiveWriter(path)
+    for i, image in enumerate(toy_images):
+        writer.add(image, i % 3)
+    writer.close({"source": "toy"})
+    return path

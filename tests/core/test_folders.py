@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.folders import load_denoiser, save_denoiser
+from gsd_cli.core.noise import NoiseSchedule
+from gsd_cli.core.unet import build_unet
+from gsd_cli.errors import GsdError
+
+SAFE, BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+SCHEDULES = {
+    "linear": {},
+    "short": {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2},
+    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+}
+
+
+@pytest.fixture
+def folder(toy_teacher_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the toy teacher that a test may damage."""
+    return Path(shutil.copytree(toy_teacher_folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def probe() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(2, 1, 16, 16), torch.tensor([3, 700])
+
+
+def eps(model: Denoiser | UNet2DModel, probe: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return getattr(model, "net", model)(*probe).sample
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 0.0), (True, 2e-3)])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_round_trip(
+    toy_teacher: Denoiser, tmp_path: Path, probe, half: bool, tolerance: float, prediction: str
+) -> None:
+    model = Denoiser(toy_teacher.net, toy_teacher.schedule, prediction)
+    save_denoiser(model, tmp_path / "saved", half=half)
+    back = load_denoiser(tmp_path / "saved")
+    assert back.prediction == prediction
+    assert back.image_shape == (1, 16, 16)
+    assert not back.training
+    assert all(p.dtype == torch.float32 and not p.requires_grad for p in back.parameters())
+    torch.testing.assert_close(eps(back, probe), eps(model, probe), rtol=0, atol=tolerance)
+    x, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.3, 9.0])
+    with torch.no_grad():
+        torch.testing.assert_close(back(x, sigma), model(x, sigma), rtol=1e-4, atol=1e-4 + 10 * tolerance)
+    # the model in hand is left as it was
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_half_weights_are_half_the_size(toy_teacher: Denoiser, tmp_path: Path) -> None:
+    sizes = []
+    for half in (True, False):
+        save_denoiser(toy_teacher, tmp_path / str(half), half=half)
+        sizes.append((tmp_path / str(half) / SAFE).stat().st_size)
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_survive(toy_teacher: Denoiser, tmp_path: Path, schedule: str) -> None:
+    before = NoiseSchedule.from_config(SCHEDULES[schedule])
+    save_denoiser(Denoiser(toy_teacher.net, before), tmp_path, half=False)
+    after = load_denoiser(tmp_path).schedule
+    torch.testing.assert_close(after.sigmas, before.sigmas, rtol=1e-9, atol=0)
+    theirs = DDPMScheduler.from_pretrained(tmp_path)
+    torch.testing.assert_close(theirs.alphas_cumprod.double(), before.alphas_bar, rtol=2e-4, atol=1e-9)
+
+
+def test_diffusers_opens_it(toy_teacher: Denoiser, toy_teacher_folder: Path, probe) -> None:
+    net = UNet2DModel.from_pretrained(toy_teacher_folder)
+    assert torch.equal(eps(net, probe), eps(toy_teacher, probe))
+    pipeline = DDPMPipeline.from_pretrained(toy_teacher_folder)
+    assert torch.equal(eps(pipeline.unet, probe), eps(toy_teacher, probe))
+    assert pipeline.scheduler.config.variance_type == "fixed_large"
+    assert pipeline.scheduler.config.clip_sample
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(batch_size=2, num_inference_steps=2, output_type="np").images
+    assert images.shape == (2, 16, 16, 1)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_the_pipeline_layout_loads(toy_teacher: Denoiser, tmp_path: Path, probe, safe: bool) -> None:
+    scheduler = DDPMScheduler(prediction_type="v_prediction", beta_end=0.03)
+    DDPMPipeline(toy_teacher.net, scheduler).save_pretrained(tmp_path, safe_serialization=safe)
+    assert (tmp_path / "unet" / (SAFE if safe else BIN)).exists()
+    model = load_denoiser(tmp_path)
+    assert model.prediction == "v_prediction"
+    torch.testing.assert_close(model.schedule.alphas_bar.float(), scheduler.alphas_cumprod, rtol=2e-4, atol=1e-9)
+    torch.testing.assert_close(eps(model, probe), eps(toy_teacher, probe), rtol=0, atol=1e-6)
+
+
+def test_plain_bin_weights_load(toy_teacher: Denoiser, folder: Path, probe) -> None:
+    (folder / SAFE).unlink()
+    torch.save(toy_teacher.net.state_dict(), folder / BIN)
+    assert torch.equal(eps(load_denoiser(folder), probe), eps(toy_teacher, probe))
+
+
+class Payload:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, target: Path):
+        self.target = str(target)
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (self.target,)
+
+
+@pytest.mark.parametrize("kind", ["raw", "torch", "beside tensors"])
+def test_a_hostile_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, kind: str) -> None:
+    state = load_file(folder / SAFE)
+    (folder / SAFE).unlink()
+    payload = Payload(tmp_path / "ran")
+    if kind == "raw":
+        (folder / BIN).write_bytes(pickle.dumps(payload))
+    else:
+        torch.save(payload if kind == "torch" else {**state, "x": payload}, folder / BIN)
+    with pytest.raises(GsdError) as caught:
+        load_denoiser(folder)
+    assert caught.value.code == 3
+    assert not (tmp_path / "ran").exists()
+    # the payload does run where pickles are trusted, so the file is what it claims to be
+    if kind == "raw":
+        pickle.loads((folder / BIN).read_bytes())
+        assert (tmp_path / "ran").exists()
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def list_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def wrong_class(folder: Path) -> None:
+    edit(folder / "config.json", _class_name="UNet2DConditionModel")
+
+
+def four_channels(folder: Path) -> None:
+    edit(folder / "config.json", in_channels=4)
+
+
+def no_weights(folder: Path) -> None:
+    (folder / SAFE).unlink()
+
+
+def truncated_weights(folder: Path) -> None:
+    payload = (folder / SAFE).read_bytes()
+    (folder / SAFE).write_bytes(payload[: len(payload) // 2])
+
+
+def empty_weights(folder: Path) -> None:
+    (folder / SAFE).write_bytes(b"")
+
+
+def text_for_weights(folder: Path) -> None:
+    (folder / SAFE).write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def other_sizes(folder: Path) -> None:
+    edit(folder / "config.json", block_out_channels=[16, 16])
+
+
+def some_weights_only(folder: Path) -> None:
+    state = load_file(folder / SAFE)
+    state.pop("conv_in.weight")
+    save_file(state, folder / SAFE, metadata={"format": "pt"})
+
+
+def unknown_prediction(folder: Path) -> None:
+    edit(folder / "scheduler_config.json", prediction_type="flow_prediction")
+
+
+def unknown_schedule(folder: Path) -> None:
+    edit(folder / "scheduler_config.json", beta_schedule="sigmoid")
+
+
+def list_schedule(folder: Path) -> None:
+    (folder / "scheduler_config.json").write_text("[]")
+
+
+def no_sample_size(folder: Path) -> None:
+    edit(folder / "config.json", sample_size=None)
+
+
+def _rebuilt(**changes: object) -> UNet2DModel:
+    config = {k: v for k, v in build_unet("tiny", 16, 1).config.items() if not k.startswith("_")}
+    return UNet2DModel(**{**config, **changes})
+
+
+def class_conditional(folder: Path) -> None:
+    _rebuilt(num_class_embeds=10).save_pretrained(folder)
+
+
+def sigma_conditional(folder: Path) -> None:
+    _rebuilt(time_embedding_type="fourier").save_pretrained(folder)
+
+
+def another_family(folder: Path) -> None:
+    (folder / "scheduler_config.json").write_text(json.dumps({"_class_name": "ScoreSdeVeScheduler", "snr": 0.15}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        no_config, broken_config, list_config, wrong_class, four_channels, no_weights, truncated_weights,
+        empty_weights, text_for_weights, other_sizes, some_weights_only, unknown_prediction, unknown_schedule,
+        list_schedule, no_sample_size, class_conditional, sigma_conditional, another_family,
+    ],
+)  # fmt: skip
+def test_what_cannot_be_a_teacher_is_an_input_error(folder: Path, damage) -> None:
+    damage(folder)
+    with pytest.raises(GsdError) as caught:
+        load_denoiser(folder)
+    assert caught.value.code == 3
+
+
+def test_a_missing_schedule_is_the_common_one(folder: Path) -> None:
+    (folder / "scheduler_config.json").unlink()
+    assert torch.equal(load_denoiser(folder).schedule.alphas_bar, NoiseSchedule.linear().alphas_bar)
+
+
+@pytest.mark.parametrize("architecture", ["tiny", "small"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_build_unet_maps_images_to_themselves(architecture: str, channels: int) -> None:
+    net = build_unet(architecture, 16, channels)
+    with torch.no_grad():
+        out = net(torch.zeros(1, channels, 16, 16), torch.tensor([5])).sample
+    assert out.shape == (1, channels, 16, 16)
+    assert net.config.sample_size == 16

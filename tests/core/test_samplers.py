@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+from torch import Tensor
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.noise import NoiseSchedule, generator_for, latents
+from gsd_cli.core.samplers import ancestral, ddim
+from gsd_cli.core.unet import build_unet
+
+SEEDS = [3, 11]
+
+
+@pytest.fixture(scope="module")
+def model() -> Denoiser:
+    torch.manual_seed(2)
+    return Denoiser(build_unet("tiny", 8, 1).eval().requires_grad_(False), NoiseSchedule.linear())
+
+
+@pytest.fixture(scope="module")
+def smallest() -> Denoiser:
+    """One level and no middle, for the test that takes 2000 calls."""
+    torch.manual_seed(3)
+    net = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4,), norm_num_groups=2,
+        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None,
+    )  # fmt: skip
+    return Denoiser(net.eval().requires_grad_(False), NoiseSchedule.linear())
+
+
+@torch.no_grad()
+def _ddpm_of_diffusers(model: Denoiser, noise: Tensor, steps: int, monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    scheduler = DDPMScheduler(variance_type="fixed_large", clip_sample=True)
+    scheduler.set_timesteps(steps)
+    streams = [generator_for(seed, "ancestral") for seed in SEEDS]
+
+    def same_noise(shape: tuple, **_: object) -> Tensor:
+        return torch.stack([torch.randn(*shape[1:], generator=g) for g in streams])
+
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", same_noise)
+    x = noise
+    for t in scheduler.timesteps:
+        x = scheduler.step(model.net(x, t).sample, t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize(("net", "steps"), [("smallest", None), ("model", 50)])
+def test_ancestral_is_ddpm_of_diffusers(
+    net: str, steps: int | None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = request.getfixturevalue(net)
+    noise = latents(SEEDS, model.image_shape)
+    theirs = _ddpm_of_diffusers(model, noise, steps or 1000, monkeypatch)
+    ours = ancestral(model, noise, SEEDS, steps)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [10, 50])
+@pytest.mark.parametrize("clip", [True, False])
+def test_ddim_is_ddim_of_diffusers(model: Denoiser, steps: int, clip: bool) -> None:
+    scheduler = DDIMScheduler(clip_sample=clip, set_alpha_to_one=True, timestep_spacing="leading", steps_offset=0)
+    scheduler.set_timesteps(steps)
+    noise = x = latents(SEEDS, model.image_shape)
+    for t in scheduler.timesteps:
+        x = scheduler.step(model.net(x, t).sample, t, x, eta=0.0).prev_sample
+    scale = 1.0 if clip else x.abs().max().item()
+    torch.testing.assert_close(ddim(model, noise, steps, clip=clip), x, rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_an_image_depends_on_its_seed_alone(model: Denoiser, sampler: str) -> None:
+    def sample(seeds: list[int]) -> Tensor:
+        noise = latents(seeds, model.image_shape)
+        return ancestral(model, noise, seeds, 20) if sampler == "ancestral" else ddim(model, noise, 20)
+
+    together = sample([5, 3, 8])
+    for position, seed in enumerate([5, 3, 8]):
+        torch.testing.assert_close(together[position], sample([seed])[0], rtol=0, atol=2e-5)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("steps", [4, 7])
+def test_steps_are_reported(model: Denoiser, steps: int) -> None:
+    seen: list[tuple[int, int]] = []
+    noise = latents([0], model.image_shape)
+    ancestral(model, noise, [0], steps, on_step=lambda i, n: seen.append((i, n)))
+    ddim(model, noise, steps, on_step=lambda i, n: seen.append((i, n)))
+    assert seen == [(i + 1, steps) for i in range(steps)] * 2
