@@ -54,6 +54,8 @@ def _wanted(options: BenchOptions) -> set[str]:
     """The metrics asked for. Raises UsageError naming all unknown ones."""
     names = [name.strip() for name in options.metrics.split(",")]
     unknown = [f"--metrics: unknown metric {name!r}" for name in names if name not in METRICS]
+    if options.max_fid is not None and not {"fd", "fid"} & set(names):
+        unknown.append("--max-fid needs fd among --metrics")
     if unknown:
         raise UsageError(unknown, hint=f"known: {', '.join(METRICS)}")
     return {"fd" if name == "fid" else name for name in names}

@@ -144,11 +144,10 @@ class Bench:
         if self.reference is None:
             return
         if sampler is None:
-            found = gaussian_statistics(self._model_features(), self.extractor.name)
-            row.protocol["fd"] = f"{found.n} samples made now"
+            found, origin = gaussian_statistics(self._model_features(), self.extractor.name), "made now"
         else:
-            found = self._baseline(sampler)
-            row.protocol["fd"] = f"{found.n} samples, {found.about.get('origin', 'made or cached here')}"
+            found, origin = self._baseline(sampler)
+        row.protocol["fd"] = f"{found.n} samples, {origin}"
         row.figures["fd"] = frechet_distance(found, self.reference)
         row.figures["n"] = found.n
 
@@ -160,20 +159,22 @@ class Bench:
                 bar.advance(len(batch))
                 yield batch
 
-    def _baseline(self, sampler: Sampler) -> Statistics:
+    def _baseline(self, sampler: Sampler) -> tuple[Statistics, str]:
+        """Statistics of the teacher's samples, and where they come from."""
         shipped = self._shipped(sampler)
         if shipped is not None and shipped.n == self.samples:
-            return shipped
+            return shipped, "statistics shipped with the teacher"
         with self.progress(f"{self.figure} of {sampler.name}") as bar:
 
             def on_step(done: int, total: int) -> None:
                 self.check()
                 bar.update(done, total)
 
-            return sampled_statistics(
+            found = sampled_statistics(
                 self.teacher, sampler, self.extractor, self.samples, self.cache, self.device,
                 self.options.batch_size, on_step,
             )  # fmt: skip
+        return found, "made here, kept in the cache"
 
     def _geometry(self, row: Row, subject: Subject) -> None:
         shape, distance = self.model.generator.latent_shape, self.perceptual.squared_distance

@@ -29,6 +29,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["edit", "seed:1", "--strength", "inf", "--range", "1:2"], ["--strength", "--range"]),
     (["bench", "--metrics", "fd,beauty"], ["beauty"]),
     (["bench", "--max-fid", "0", "-N", "1"], ["--max-fid", "--num-samples"]),
+    (["bench", "--metrics", "time", "--max-fid", "3"], ["--max-fid needs fd"]),
     (["distill", "--no-such-option"], ["--no-such-option"]),
     (["destill"], ["destill"]),
 ]  # fmt: skip
