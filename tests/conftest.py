@@ -14,6 +14,7 @@ from gsd_cli.core.folders import load_denoiser, save_denoiser
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.unet import build_unet
 from gsd_cli.data.archive import ArchiveWriter
+from tests.shell import Shell
 
 torch.set_num_threads(1)
 
@@ -62,3 +63,9 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
         writer.add(image, i % 3)
     writer.close({"source": "toy"})
     return path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """An empty folder to work in."""
+    return Shell(tmp_path)

@@ -23,7 +23,7 @@ from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.paths import ASSETS
 from gsd_cli.registry import TEACHERS
-from tests.cli.conftest import IMAGES, Shell
+from tests.shell import IMAGES, Shell
 
 MB = 1_000_000
 

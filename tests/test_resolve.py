@@ -10,6 +10,7 @@ import pytest
 
 from gsd_cli.errors import UsageError
 from gsd_cli.options import (
+    PRESETS,
     BenchOptions,
     DistillOptions,
     EditOptions,
@@ -62,7 +63,7 @@ def write(path: str, text: str) -> str:
 
 def test_defaults_and_the_quick_preset() -> None:
     found = run()
-    assert (found.options.kimg, found.origins["kimg"]) == (17, "preset quick")
+    assert (found.options.kimg, found.origins["kimg"]) == (PRESETS["quick"]["kimg"], "preset quick")
     assert (found.options.alpha, found.origins["alpha"]) == (1.0, "default")
     assert found.options.preset == "quick"
     assert found.origins["preset"] == "default"

@@ -1,78 +1,10 @@
-"""Real processes: every command runs as a user runs it."""
+"""One toy teacher and one toy run for all tests of the commands."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-IMAGES = Path(__file__).parents[1] / "assets" / "fashion-100.zip"
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs gsd in a folder, with a cache and a home of its own and no network."""
-
-    folder: Path
-
-    def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GSD_", "HF_"))}
-        home = str(self.folder / "home")
-        return kept | {
-            "HOME": home,
-            "XDG_CONFIG_HOME": home,
-            "HF_HOME": f"{home}/hf",
-            "GSD_CACHE_DIR": f"{home}/cache",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "2",
-            "COLUMNS": "100",
-        }
-
-    def gsd(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "gsd_cli", *arguments]
-        environment = self.environment() | options.pop("env", {})  # type: ignore[operator]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment, **options)  # type: ignore[call-overload, no-any-return]
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gsd_cli", *arguments]
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def sh(self, script: str) -> subprocess.CompletedProcess[bytes]:
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", script],
-            cwd=self.folder,
-            capture_output=True,
-            timeout=280,
-            env=self.environment() | {"PATH": path},
-        )
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """An empty folder to work in."""
-    return Shell(tmp_path)
-
-
-DISTILL = (
-    "distill",
-    "--teacher",
-    "toy-teacher",
-    "--data",
-    "toy.zip",
-    "--features",
-    "toy-features",
-    "--batch-size",
-    "8",
-    "--eval-samples",
-    "16",
-)
+from tests.shell import DISTILL, IMAGES, Shell
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import DISTILL, Shell
+from tests.shell import DISTILL, Shell
 
 LOAD = "import sys; from PIL import Image; Image.open(sys.stdin.buffer).load()"
 

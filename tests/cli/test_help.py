@@ -9,7 +9,7 @@ import pytest
 
 from gsd_cli.app import COMMANDS
 from gsd_cli.resolve import field_names, flag
-from tests.cli.conftest import Shell
+from tests.shell import Shell
 
 COMPLETIONS = Path(__file__).parents[2] / "completions"
 

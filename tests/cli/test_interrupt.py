@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.cli.conftest import DISTILL, Shell
+from tests.shell import DISTILL, Shell
 
 WEIGHTS = "generator/diffusion_pytorch_model.safetensors"
 
@@ -22,7 +22,7 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-STEPS = "150"
+STEPS = "100"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import Shell
+from tests.shell import Shell
 
 WRONG: list[tuple[list[str], list[str]]] = [
     (["distill", "--alpha", "nan", "--steps", "0", "--lr", "-1", "--device", "tpu", "--preset", "quik"],
