@@ -68,9 +68,11 @@ class Console:
 
     def fail(self, error: GsdError) -> None:
         """One line of cause and one of advice."""
-        problems = getattr(error, "problems", [error.message])
-        for problem in problems:
-            self._print(f"error: {problem}", style="bold red" if error.code < ExitCode.INTERRUPTED else "yellow")
+        if error.code >= ExitCode.INTERRUPTED:
+            self._print(error.message, style="yellow")
+        else:
+            for problem in getattr(error, "problems", [error.message]):
+                self._print(f"error: {problem}", style="bold red")
         if error.hint:
             self._print(f"hint: {error.hint}")
 

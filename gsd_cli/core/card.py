@@ -8,15 +8,16 @@ from typing import Any
 def generator_card(card: dict[str, Any]) -> str:
     """Markdown from the facts in gsd.json."""
     settings = card["settings"]
-    command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} --seed {settings['seed']}"
+    length = f"--steps {settings['total_steps']}"
+    command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
     figures = "\n".join(
         f"- {card['figure_name'] if key == 'fd' else key}: {value:.4g}" for key, value in card["figures"].items()
     )
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
     return f"""# One-step generator distilled from {card["teacher"]}
 
-Made by `{command}`: score identity
-distillation with an isometric term. One network call: `G(z) = D(sigma_init z, sigma_init)`,
+Made by `{command}`:
+score identity distillation with an isometric term. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
 - teacher: {card["teacher_source"]}{revision}

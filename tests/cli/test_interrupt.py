@@ -46,6 +46,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     text = err.decode()
     assert process.returncode == code, text
     assert not out
+    assert "stopped, state saved" in text
+    assert "error" not in text
     saved = max((run / "checkpoints").glob("step-*"))
     stopped_at = int(saved.name.removeprefix("step-"))
     assert 0 < stopped_at < int(STEPS)
