@@ -17,7 +17,7 @@ import torch
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import read_json
+from gsd_cli.paths import read_json, write_json
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _PREDICTION_DEFAULT = "epsilon"
@@ -149,3 +149,7 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool) -> None:
     scheduler.save_pretrained(folder)
     pipeline: Any = DDPMPipeline(unet=net, scheduler=scheduler)
     pipeline.save_config(folder)
+    # diffusers notes where the network was read from: a path of this machine
+    config = read_json(folder / "config.json")
+    config.pop("_name_or_path", None)
+    write_json(folder / "config.json", config)

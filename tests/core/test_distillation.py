@@ -165,6 +165,7 @@ def test_without_the_distillation_term(toy_teacher: Denoiser) -> None:
 def test_metrics_are_numbers_at_every_batch_size(toy_teacher: Denoiser, batch_size: int) -> None:
     task = make(toy_teacher, 1, pixels, batch_size=batch_size, sidl_weight=0.5)
     metrics = [task.step(step) for step in range(2)][-1]
+    assert metrics
     json.dumps(metrics, allow_nan=False)  # JSON has no NaN
 
 

@@ -130,7 +130,9 @@ def test_rows_are_json_whatever_the_loss_was(tmp_path: Path) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is not JSON")
 
-    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    for line in lines:
         json.loads(line, parse_constant=refuse)
 
 
