@@ -26,7 +26,7 @@ class Shell:
             "HF_HOME": f"{home}/hf",
             "GSD_CACHE_DIR": f"{home}/cache",
             "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
             "COLUMNS": "100",
         }
 
