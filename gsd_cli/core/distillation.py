@@ -38,10 +38,14 @@ NORM_MEMORY = 0.95
 
 @dataclass(frozen=True)
 class Batch:
-    """The latents of one generator step: the first `pairs` and the next `pairs` are neighbours."""
+    """The latents of one generator step: the first `pairs` and the next `pairs` are neighbours.
+
+    Neighbours share their class; labels: int64 [B], None without classes.
+    """
 
     z: Tensor
     pairs: int
+    labels: Tensor | None
 
 
 class Distillation:
@@ -98,11 +102,12 @@ class Distillation:
     def _fake_step(self, step: int, k: int) -> float:
         random = generator_for(self.settings.seed, "fake", step, k)
         z = self._normal(random)
+        labels = self._labels(random)
         with torch.no_grad(), self._autocast():
-            y = self.generator(z).float()
+            y = self.generator(z, labels).float()
         sigma, noise = self._noise_level(random), self._normal(random)
         with self._autocast():
-            g = self.fake(y + _column(sigma) * noise, sigma).float()
+            g = self.fake.given(labels)(y + _column(sigma) * noise, sigma).float()
         loss = fake_score_loss(y, g, sigma**-2).mean()
         if torch.isfinite(loss):
             self.fake_adam.zero_grad(set_to_none=True)
@@ -114,11 +119,11 @@ class Distillation:
         random = generator_for(self.settings.seed, "generator", step)
         batch = self._paired_latents(random)
         with self._autocast():
-            y = self.generator(batch.z).float()
+            y = self.generator(batch.z, batch.labels).float()
         # the two terms meet at the images: their gradients there can be measured, weighed and
         # added before one backward pass through the generator
         images = y.detach().requires_grad_(True)
-        sidl, sidl_grad = self._sidl(images, random)
+        sidl, sidl_grad = self._sidl(images, batch.labels, random)
         irl, irl_grad, spread = self._irl(images, batch, step)
         weight = self._irl_weight(sidl_grad, irl_grad, step)
         metrics = {"sidl_loss": sidl, "irl_loss": irl, "irl_weight": weight, "speed_spread": spread}
@@ -134,7 +139,7 @@ class Distillation:
             metrics["irl_ratio"] = (weight * irl_grad.norm() / sidl_grad.norm().clamp(min=1e-30)).item()
         return metrics
 
-    def _sidl(self, images: Tensor, random: torch.Generator) -> tuple[float, Tensor]:
+    def _sidl(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> tuple[float, Tensor]:
         """The distillation loss and its gradient at the images."""
         if self.settings.sidl_weight == 0:
             return 0.0, torch.zeros_like(images)
@@ -142,7 +147,7 @@ class Distillation:
         x = images + _column(sigma) * noise
         self.fake.requires_grad_(False)
         with self._autocast():
-            f, g = self.teacher(x, sigma).float(), self.fake(x, sigma).float()
+            f, g = (model.given(labels)(x, sigma).float() for model in (self.teacher, self.fake))
         loss = score_identity_loss(images, f, g, self.settings.alpha).mean()
         (gradient,) = torch.autograd.grad(loss, images)
         self.fake.requires_grad_(True)
@@ -185,14 +190,21 @@ class Distillation:
         return min(1.0, max(0.0, (step / max(self.total, 1) - 0.1) / 0.1))
 
     def _paired_latents(self, random: torch.Generator) -> Batch:
-        z = self._normal(random)
+        z, labels = self._normal(random), self._labels(random)
         if self.settings.irl == "off":
-            return Batch(z, 0)
+            return Batch(z, 0, labels)
         pairs = max(1, self.batch_size // PAIR_SHARE) if self.batch_size > 1 else 0
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
         tau = (low + (high - low) * torch.rand(pairs, generator=random)).exp().to(self.device)
         neighbours = rotate(z[:pairs], z[pairs : 2 * pairs], tau)
-        return Batch(torch.cat([z[:pairs], neighbours, z[2 * pairs :]]), pairs)
+        if labels is not None:
+            labels[pairs : 2 * pairs] = labels[:pairs]
+        return Batch(torch.cat([z[:pairs], neighbours, z[2 * pairs :]]), pairs, labels)
+
+    def _labels(self, random: torch.Generator) -> Tensor | None:
+        """Classes drawn uniformly, [B]; an unconditional teacher draws nothing."""
+        classes = self.teacher.classes
+        return torch.randint(classes, (self.batch_size,), generator=random).to(self.device) if classes else None
 
     def _noise_level(self, random: torch.Generator) -> Tensor:
         """sigma of a t uniform in {t_min..t_max}, the discrete DDPM recipe: [B]."""
@@ -201,7 +213,7 @@ class Distillation:
         return self.teacher.schedule.sigmas[t].float().to(self.device)
 
     def _normal(self, random: torch.Generator) -> Tensor:
-        shape = (self.batch_size, *self.teacher.image_shape)
+        shape = (self.batch_size, *self.teacher.shape)
         return torch.randn(shape, generator=random).to(self.device)
 
     def _descend(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

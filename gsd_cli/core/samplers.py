@@ -92,10 +92,10 @@ class Sampler:
     kind: str
     steps: int | None
 
-    def __call__(
-        self, model: Denoiser, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None, clip: bool = True
-    ) -> Tensor:
-        """Images from noise [B, C, H, W]; seeds name the fresh noise of each image."""
+    def __call__(self, model: Denoiser, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None) -> Tensor:
+        """Images from noise [B, C, H, W]; seeds name the fresh noise of each image. Clips if the model's own
+        sampler does."""
+        clip = model.clip_sample
         if self.kind == "msa":
             return ancestral(model, noise, seeds, self.steps, clip, on_step)
         if self.kind == "ddim":
