@@ -282,7 +282,11 @@ class BenchOptions(Common):
     """Measure a generator against its teacher: the paper's Table 1."""
 
     model: str | None = MODEL
-    compare: str = opt("msa", "Baselines, comma-separated: msa, msa-100, ddim-50, one-step-teacher.")
+    compare: str = opt(
+        "msa",
+        "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
+        "one-step-teacher.",
+    )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )

@@ -70,6 +70,7 @@ class Bench:
     def rows(self) -> list[Row]:
         """Baselines first, the model last, as the paper prints them."""
         subjects: dict[str, tuple[Subject, Sampler | None]] = {}
+        self.samplers = [s.fitted(self.teacher.denoiser, self.device) for s in self.samplers]
         for sampler in self.samplers:
             subject = baseline_subject(sampler, self.teacher, self.device, self.check)
             subjects[subject.name] = (subject, sampler)

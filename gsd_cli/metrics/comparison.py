@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
-from gsd_cli.core.samplers import Sampler, ddim
+from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.sampling import labels_for, sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.timing import Timing
@@ -73,19 +73,16 @@ def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, c
     def sample(z: Tensor, seeds: range) -> Tensor:
         return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
 
+    smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{PPL_STEPS}")
+
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
         model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
-        if sampler.kind == "one-step-teacher":
-            return teacher.autoencoder.decode(sampler(model, z.to(device), range(len(z))))
-        steps = sampler.calls(denoiser) if sampler.kind == "ddim" else PPL_STEPS
         # never clipped: a clamp would flatten the path
-        made = ddim(model, z.to(device), steps, clip=False, on_step=lambda *_: check())
+        made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
         return teacher.autoencoder.decode(made)
 
-    protocol = {"one-step-teacher": "one call", "ddim": f"{sampler.name}, eta 0"}.get(
-        sampler.kind, f"ddim-{PPL_STEPS}, eta 0"
-    )
+    protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
 
 
