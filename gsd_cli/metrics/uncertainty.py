@@ -41,8 +41,8 @@ def extrapolate(
             part = gaussian_statistics([features[chosen]], reference.extractor)
             inverse.append(1 / int(size))
             distances.append(frechet_distance(part, reference))
-    (slope, value), covariance = np.polyfit(inverse, distances, 1, cov=True)
-    return Extrapolated(float(value), float(np.sqrt(covariance[1, 1])))
+    line, covariance = np.polyfit(inverse, distances, 1, cov=True)
+    return Extrapolated(float(line[1]), float(np.sqrt(covariance[1, 1])))
 
 
 def jackknife_error(features: Tensor, reference: Statistics, blocks: int = 10) -> float:
