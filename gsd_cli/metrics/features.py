@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from gsd_cli.core.classifier import FeatureNet, load_features
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.downloads import fetch_file
 from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
 from gsd_cli.data.pictures import from_uint8, to_uint8
-from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -118,19 +118,6 @@ def classifier_features(spec: str, device: torch.device) -> ClassifierFeatures:
 def inception_features(cache: Path, device: torch.device, *, offline: bool) -> InceptionFeatures:
     """Find Inception in the cache or download it; its hash is checked. Exit 4 when it cannot be had."""
     path = cache / "inception" / INCEPTION_FILE
-    if not path.exists():
-        hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
-        if offline:
-            raise GsdError("FID needs Inception, which is not in the cache", hint=hint, code=ExitCode.NETWORK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise GsdError(f"cannot download Inception: {error}", hint=hint, code=ExitCode.NETWORK) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != INCEPTION_SHA256:
-        raise GsdError(
-            f"{path} is damaged: sha256 {found[:12]}..., {INCEPTION_SHA256[:12]}... expected", hint="delete it"
-        )
+    hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
+    fetch_file(path, INCEPTION_URL, INCEPTION_SHA256, "Inception, which FID needs,", hint, offline=offline)
     return InceptionFeatures(path.parent, device)
