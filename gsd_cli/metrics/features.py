@@ -33,6 +33,9 @@ class Extractor(Protocol):
     def features(self, images: Tensor) -> Tensor:
         """Feature vectors [B, F] of images as they would be saved: rounded to 8 bits."""
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Vectors [B, E] of unrounded images, whose Euclidean distance is the perceptual distance."""
+
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Squared perceptual distance of unrounded images: [B]."""
 
@@ -47,10 +50,13 @@ class ClassifierFeatures:
         """[B, 128]."""
         return self.net.features(_as_saved(images))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The classifier's maps as LPIPS compares maps, without learnt weights."""
+        return normalise_channels(self.net.maps(images))
+
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS's form on the classifier's maps, without learnt weights."""
-        difference = normalise_channels(self.net.maps(a)) - normalise_channels(self.net.maps(b))
-        return difference.square().sum(1)
+        """LPIPS's form on the classifier's maps."""
+        return (self.embed(a) - self.embed(b)).square().sum(1)
 
 
 class TeacherFeatures:
@@ -66,9 +72,13 @@ class TeacherFeatures:
         images = _as_saved(images)
         return self.teacher.encode(images, per_image(PHI_SIGMA, images))[-1].mean((2, 3))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The map that the isometric term uses by default."""
+        return teacher_features(self.teacher, images)
+
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance in the map that the isometric term uses."""
-        return (teacher_features(self.teacher, a) - teacher_features(self.teacher, b)).square().sum(1)
+        """Distance in that map."""
+        return (self.embed(a) - self.embed(b)).square().sum(1)
 
 
 class InceptionFeatures:
@@ -91,8 +101,12 @@ class InceptionFeatures:
         resized = np.stack([self.resize(image) for image in pixels])
         return self.net(torch.from_numpy(resized).permute(0, 3, 1, 2).float().to(self.device))
 
-    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Inception is no perceptual distance: PPL asks another extractor."""
+        raise GsdError("Inception features measure no perceptual distance")
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """As `embed`."""
         raise GsdError("Inception features measure no perceptual distance")
 
 
