@@ -139,12 +139,18 @@ class DistillSettings(BaseModel):
     sidl_weight: NonNegativeFloat = opt(
         1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
     )
-    irl: Literal["speed", "off"] = opt("speed", "Form of the isometric term.", panel="Method")
+    irl: Literal["speed", "stress", "literal", "jacobian", "off"] = opt(
+        "speed", "Form of the isometric term.", panel="Method"
+    )
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(
         "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
         1.0, "Gradient norm of the isometric term over the distillation's.", panel="Method"
+    )
+    irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
+    irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
+        "teacher", "Features that the isometric term measures pictures in.", panel="Method"
     )
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")

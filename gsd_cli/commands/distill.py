@@ -11,12 +11,13 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import DistillOptions, DistillSettings
-from gsd_cli.paths import RUNS, read_json, require_writable, write_json
+from gsd_cli.paths import RUNS, cache_dir, read_json, require_writable, write_json
 from gsd_cli.registry import TEACHERS
 from gsd_cli.table import Table
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.teachers import Teacher
     from gsd_cli.metrics.evaluation import Evaluation
 
@@ -53,6 +54,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.core.checkpoint import CheckpointStore
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.phi import build_phi
 
     device = resolve_device(options.device)
     revision = options.revision or _recorded_revision(options, folder)
@@ -62,7 +64,8 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     identity = {**_identity(options), "total_steps": total, "teacher_revision": teacher.revision}
     write_json(folder / "options.json", identity)
     evaluation = _evaluation(options, teacher, folder, device, console)
-    task = Distillation(teacher.denoiser, options, total, device, evaluation)
+    phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi)
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
     try:
         fit(task, total, folder, every, "distilling", console, stop)
@@ -148,7 +151,8 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
-    before = read_json(path)
+    # a run from before an option existed was made with its default
+    before = {**DistillSettings().model_dump(), **read_json(path)}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight
     differing = [key for key in now if key != "total_steps" and before.get(key) != now[key]]
@@ -185,6 +189,19 @@ def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device:
     else:
         console.say("no --data: the Frechet distance is not measured")
     return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size, autoencoder)
+
+
+def _phi_sources(options: DistillOptions, teacher: Teacher, device: Any) -> PhiSources:
+    """What the isometric term's features may need; without --data a standard deviation of 1/2 a channel."""
+    from gsd_cli.core.phi import PhiSources
+    from gsd_cli.data.archive import ImageArchive
+
+    std = [0.5] * teacher.image_shape[0]
+    if (data := _data(options)) is not None:
+        variance = ImageArchive(data).record.get("variance", [0.25] * len(std))
+        std = [max(v, 1e-6) ** 0.5 for v in variance]
+    denoiser, autoencoder = teacher.denoiser.to(device), teacher.autoencoder.to(device)
+    return PhiSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)
 
 
 def _export(

@@ -134,3 +134,12 @@ def rotate(z: Tensor, w: Tensor, tau: Tensor) -> Tensor:
     """cos(tau) z + sin(tau) w for z, w [B, ...] and tau [B] in radians: N(0, I) again."""
     tau = tau.reshape(-1, *([1] * (z.ndim - 1)))
     return tau.cos() * z + tau.sin() * w
+
+
+def tangent(w: Tensor, z: Tensor) -> Tensor:
+    """The part of w orthogonal to z, scaled to z's norm, [B, ...]: `rotate(z, tangent(w, z), tau)`
+    stays on z's sphere and turns by exactly tau."""
+    u, v = z.flatten(1), w.flatten(1)
+    norm = u.norm(dim=1, keepdim=True)
+    v = v - (v * u).sum(1, keepdim=True) / norm.square() * u
+    return (v * norm / v.norm(dim=1, keepdim=True)).reshape(w.shape)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.review import review
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.paths import atomic_file, storage_errors
 
@@ -127,6 +128,8 @@ def train(
             if evaluation or step % cadence.log_steps == 0:
                 row = {"step": step, "images": step * task.batch_size, "skipped": skipped}
                 log.append({**row, **metrics, **evaluation})
+            if evaluation:
+                notes += review(log.rows)
             stopping = should_stop()
             # a checkpoint of a state in doubt would be resumed: save only after a good step
             due = now - last_save > cadence.checkpoint_seconds or step == total or stopping
@@ -154,15 +157,16 @@ class MetricsLog:
 
     def __init__(self, path: Path, resumed_step: int):
         self.path = path
-        rows = [row for row in read_metrics(path) if row["step"] <= resumed_step]
+        self.rows = [row for row in read_metrics(path) if row["step"] <= resumed_step] if resumed_step else []
         with atomic_file(path) as temporary:
-            kept = rows if resumed_step else []
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
+        row = {k: _number(v) for k, v in row.items()}
+        self.rows.append(row)
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _number(v) for k, v in row.items()}, allow_nan=False) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def _number(value: Any) -> Any:
