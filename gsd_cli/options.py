@@ -155,6 +155,9 @@ class DistillSettings(BaseModel):
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
+    noise: Literal["auto", "ddpm", "edm"] = opt(
+        "auto", "Noise levels: ddpm (uniform t, the choice for discrete teachers) or edm.", panel="Method"
+    )
     t_min: NonNegativeInt = opt(20, "Smallest timestep of the distillation.", panel="Method")
     t_max: PositiveInt = opt(793, "Largest timestep of the distillation.", panel="Method")
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
@@ -162,7 +165,13 @@ class DistillSettings(BaseModel):
     fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
     beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
     beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
+    fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
+    fake_beta2: Beta | None = opt(None, "The same for the fake score; default --beta2.", panel="Optimizer")
+    warmup: NonNegativeFloat = opt(0.0, "Thousand images over which learning rates rise from 0.", panel="Optimizer")
     clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
+    micro_batch: PositiveInt | None = opt(
+        None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
     ema_half_life: Positive = opt(
         50_000, "Half-life of the moving average, in images; ramped up from the start.", panel="Optimizer"

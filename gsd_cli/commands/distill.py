@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.evaluation import Evaluation
 
 DEFAULT_EPOCH = 50_000
-_MAY_CHANGE = {"precision"}
+_MAY_CHANGE = {"precision", "micro_batch"}
 
 
 def plan(options: DistillOptions) -> list[str]:
@@ -55,24 +55,31 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.phi import build_phi
+    from gsd_cli.core.world import join_world
 
     device = resolve_device(options.device)
+    world = join_world(device)
     revision = options.revision or _recorded_revision(options, folder)
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
-    if not options.resume:
-        CheckpointStore(folder / "checkpoints").clear()
-    identity = {**_identity(options), "total_steps": total, "teacher_revision": teacher.revision}
-    write_json(folder / "options.json", identity)
+    if world.main:
+        if not options.resume:
+            CheckpointStore(folder / "checkpoints").clear()
+        identity = {**_identity(options), "total_steps": total, "teacher_revision": teacher.revision}
+        write_json(folder / "options.json", identity)
+    world.wait()
     evaluation = _evaluation(options, teacher, folder, device, console)
     phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi)
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world)
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
     try:
-        fit(task, total, folder, every, "distilling", console, stop)
+        fit(task, total, folder, every, "distilling", console, stop, world)
     except Stopped:
-        _export(options, teacher, task, evaluation, folder, total)
+        if world.main:
+            _export(options, teacher, task, evaluation, folder, total)
         raise
-    _export(options, teacher, task, evaluation, folder, total)
+    if world.main:
+        _export(options, teacher, task, evaluation, folder, total)
+    world.wait()
     return _result(folder)
 
 

@@ -59,12 +59,16 @@ class Denoiser(nn.Module):
         height, width = (size, size) if isinstance(size, int) else size
         return int(self.net.config.in_channels), int(height), int(width)
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0. Returns the clean estimate, about [-1, 1]."""
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; labels: int64 [B], or those of the view.
+
+        Returns the clean estimate, about [-1, 1].
+        """
         s = sigma.reshape(-1, 1, 1, 1)
         scale = (1 + s**2).sqrt()
         # t stays a float tensor: UNet2DModel casts a Python float to long
-        condition = () if self.labels is None else (self.labels,)
+        labels = self.labels if labels is None else labels
+        condition = () if labels is None else (labels,)
         raw = self.net(x / scale, self.schedule.timestep(sigma), *condition).sample
         if self.prediction == "epsilon":
             clean: Tensor = x - s * raw

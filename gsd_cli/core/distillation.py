@@ -18,11 +18,13 @@ from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors,
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import autocast, full_precision
 from gsd_cli.core.generator import Generator, set_dropout
-from gsd_cli.core.isometric import IsometricTerm, Latents
+from gsd_cli.core.isometric import IsometricTerm, Latents, arranged
 from gsd_cli.core.losses import fake_score_loss, score_identity_loss
-from gsd_cli.core.noise import generator_for
+from gsd_cli.core.noise import generator_for, normal_rows
 from gsd_cli.core.phi import Phi, teacher_features
+from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.training import ema_decay, update_average
+from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
@@ -30,7 +32,12 @@ Evaluate = Callable[[Generator, int], dict[str, float]]
 
 
 class Distillation:
-    """Teacher f (frozen), fake score g, generator G and its moving average, one device."""
+    """Teacher f (frozen), fake score g, generator G and its moving average.
+
+    With several processes each works on its rows of the batch; a row's noise depends on its number
+    alone, and gradients are averaged, so N processes train as one does. `settings.batch_size` is the
+    batch of all of them together.
+    """
 
     def __init__(
         self,
@@ -40,73 +47,86 @@ class Distillation:
         device: torch.device,
         evaluate: Evaluate,
         phi: Phi | None = None,
+        world: World | None = None,
     ):
-        if settings.t_max >= teacher.schedule.steps:
-            raise GsdError(
-                f"the teacher has {teacher.schedule.steps} timesteps, the distillation draws up to {settings.t_max}",
-                hint=f"give --t-max {round(0.793 * teacher.schedule.steps)}",
-                code=ExitCode.USAGE,
-            )
-        self.settings, self.device = settings, device
+        world = world or World()
+        _require_fit(teacher, settings, world)
+        self.settings, self.device, self.world = settings, device, world
         self.batch_size = settings.batch_size
+        self.recipe = build_recipe(settings, teacher.schedule)
         self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
-        self.isometric = IsometricTerm(
-            settings, phi or (lambda images: teacher_features(self.teacher, images)), total_steps
-        )
+        phi = phi or (lambda images: teacher_features(self.teacher, images))
+        self.isometric = IsometricTerm(settings, phi, total_steps, world)
+        self.rows = arranged(settings.batch_size, world)
         self.generator = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout).to(device).train()
         self.fake = copy.deepcopy(teacher).to(device).train().requires_grad_(True)
         set_dropout(self.fake, settings.dropout)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        betas = (settings.beta1, settings.beta2)
-        self.generator_adam = torch.optim.Adam(self.generator.parameters(), settings.lr, betas)
-        self.fake_adam = torch.optim.Adam(self.fake.parameters(), settings.fake_lr or settings.lr, betas)
+        s = settings
+        fake_betas = (_first(s.fake_beta1, s.beta1), _first(s.fake_beta2, s.beta2))
+        self.generator_adam = torch.optim.Adam(self.generator.parameters(), s.lr, (s.beta1, s.beta2))
+        self.fake_adam = torch.optim.Adam(self.fake.parameters(), _first(s.fake_lr, s.lr), fake_betas)
+        self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._evaluate = evaluate
 
     def step(self, step: int) -> dict[str, float]:
         """One round: the fake score learns the generator's images, then the generator moves."""
-        if self.settings.dropout:  # its masks come from torch's global generator
-            torch.manual_seed(generator_for(self.settings.seed, "dropout", step).initial_seed())
-        for k in range(self.settings.fake_steps):
-            loss = self._fake_step(step, k)
+        s = self.settings
+        if s.dropout:  # its masks come from torch's global generator
+            torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
+        rise = min(1.0, (step + 1) * self.batch_size / (1000 * s.warmup)) if s.warmup else 1.0
+        self.generator_adam.param_groups[0]["lr"] = rise * s.lr
+        self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
+        for k in range(s.fake_steps):
+            loss = self._fake_step("fake", step, k)
             if not math.isfinite(loss):
                 return {"fake_loss": loss}
         metrics = {"fake_loss": loss, **self._generator_step(step)}
         if math.isfinite(metrics["sidl_loss"]) and math.isfinite(metrics.get("irl_loss", 0.0)):
             seen = (step + 1) * self.batch_size
-            update_average(self.average, self.generator, ema_decay(self.batch_size, seen, self.settings.ema_half_life))
+            update_average(self.average, self.generator, ema_decay(self.batch_size, seen, s.ema_half_life))
         return metrics
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the moving average."""
         return self._evaluate(self.average, step)
 
-    def _fake_step(self, step: int, k: int) -> float:
-        random = generator_for(self.settings.seed, "fake", step, k)
-        z = self._normal(random)
-        labels = self._labels(random)
-        with torch.no_grad(), self._autocast():
-            y = self.generator(z, labels).float()
-        sigma, noise = self._noise_level(random), self._normal(random)
-        with self._autocast():
-            g = self.fake.given(labels)(y + _column(sigma) * noise, sigma).float()
-        loss = fake_score_loss(y, g, sigma**-2).mean()
-        if torch.isfinite(loss):
-            self.fake_adam.zero_grad(set_to_none=True)
-            loss.backward()
+    def _fake_step(self, *stream: int | str) -> float:
+        """One update of the fake score on fresh images of the generator; its loss."""
+        z, noise = self._normal(*stream, "z"), self._normal(*stream, "noise")
+        sigma, labels = self._sigma(self.recipe.fake_sigma, *stream), self._labels(*stream)
+        self.fake_adam.zero_grad(set_to_none=True)
+        loss = 0.0
+        for part, last in self._parts(len(z)):
+            own = _rows(labels, part)
+            with torch.no_grad(), self._autocast():
+                y = self.generator(z[part], own).float()
+            with nullcontext() if last else self.world.without_sync(self._shared_fake):
+                with self._autocast():
+                    g = self._shared_fake(y + _column(sigma[part]) * noise[part], sigma[part], own).float()
+                share = fake_score_loss(y, g, self.recipe.weight(sigma[part])).sum() / len(z)
+                share.backward()
+            loss += share.item()
+        loss = self.world.total(loss)[0] / self.world.size
+        if math.isfinite(loss):
             self._descend(self.fake, self.fake_adam)
-        return loss.item()
+        return loss
 
     def _generator_step(self, step: int) -> dict[str, float]:
-        random = generator_for(self.settings.seed, "generator", step)
-        latents = self.isometric.place(self._normal(random), step)
-        labels = self.isometric.share_classes(self._labels(random), latents)
-        y = self._images(latents, labels)
+        latents = self.isometric.place(self._normal("generator", step, "z"), step)
+        labels = self.isometric.share_classes(self._labels("generator", step), latents)
+        parts = self._parts(len(latents.z), len(latents.extra))
+        split = self.settings.micro_batch is not None
+        with torch.set_grad_enabled(not split):
+            y = torch.cat([self._images(latents, labels, part) for part, _ in parts])
         # the two terms meet at the images: their gradients there can be measured, weighed and
         # added before one backward pass through the generator
-        images = y.detach().requires_grad_(True)
-        sidl, sidl_grad = self._sidl(images, labels, random)
+        images = y.detach()
+        sidl, sidl_grad = self._sidl(images[: len(latents.z)], labels, step)
+        sidl_grad = torch.cat([sidl_grad, torch.zeros_like(images[len(latents.z) :])])
         irl = self.isometric.measure(images, latents)
-        sidl_norm, irl_norm = sidl_grad.norm().item(), irl.gradient.norm().item()
+        squares = self.world.total(sidl_grad.square().sum().item(), irl.gradient.square().sum().item())
+        sidl_norm, irl_norm = (math.sqrt(square) / self.world.size for square in squares)
         weight = self.isometric.weigh(sidl_norm, irl_norm, step)
         metrics = {"sidl_loss": sidl, "sidl_norm": sidl_norm}
         if self.isometric.due(step):
@@ -115,56 +135,69 @@ class Distillation:
             if self.settings.sidl_weight:
                 metrics["irl_ratio"] = weight * irl_norm / max(sidl_norm, 1e-30)
         gradient = sidl_grad + weight * irl.gradient
-        if torch.isfinite(gradient).all():
-            self.generator_adam.zero_grad(set_to_none=True)
-            with full_precision(self.device) if len(latents.extra) else nullcontext():
+        if self.world.any(not torch.isfinite(gradient).all()):
+            return metrics | {"sidl_loss": math.nan}
+        self.generator_adam.zero_grad(set_to_none=True)
+        with full_precision(self.device) if len(latents.extra) else nullcontext():
+            if not split:
                 y.backward(gradient)
-            self._descend(self.generator, self.generator_adam)
-        else:
-            metrics["sidl_loss"] = math.nan
+            for part, last in parts if split else ():
+                with nullcontext() if last else self.world.without_sync(self._shared_generator):
+                    self._images(latents, labels, part).backward(gradient[part])
+        self._descend(self.generator, self.generator_adam)
         return metrics
 
-    def _images(self, latents: Latents, labels: Tensor | None) -> Tensor:
-        """Images of the batch, then of the isometric term's extra latents: [B + M, C, H, W]."""
-        own, extra = (None, None) if labels is None else labels.tensor_split([self.batch_size])
-        with self._autocast():
-            y = self.generator(latents.z, own).float()
-        if not len(latents.extra):
-            return y
-        # these are subtracted from each other: low precision would leave noise
+    def _images(self, latents: Latents, labels: Tensor | None, part: slice) -> Tensor:
+        """Images of rows `part` of the batch and, after it, the isometric term's extra latents."""
+        z, own = torch.cat([latents.z, latents.extra])[part], _rows(labels, part)
+        if part.stop <= len(latents.z):
+            with self._autocast():
+                return self._shared_generator(z, own).float()
+        # extra images are subtracted from each other: low precision would leave noise
         with full_precision(self.device):
-            return torch.cat([y, self.generator(latents.extra, extra)])
+            return self._shared_generator(z, own)
 
-    def _sidl(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> tuple[float, Tensor]:
-        """The distillation loss, and its weighted gradient at the images; extra ones have none."""
+    def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[float, Tensor]:
+        """The distillation loss, and its weighted gradient at the images [B, ...]."""
         if self.settings.sidl_weight == 0:
             return 0.0, torch.zeros_like(images)
-        sigma, noise = self._noise_level(random), self._normal(random)
-        y = images[: self.batch_size]
-        x = y + _column(sigma) * noise
+        sigma, noise = self._sigma(self.recipe.generator_sigma, "generator", step), self._normal("judge", step)
+        loss, gradients = 0.0, []
         self.fake.requires_grad_(False)
-        with self._autocast():
-            own = labels if labels is None else labels[: self.batch_size]
-            f, g = (model.given(own)(x, sigma).float() for model in (self.teacher, self.fake))
-        loss = score_identity_loss(y, f, g, self.settings.alpha).mean()
-        (gradient,) = torch.autograd.grad(self.settings.sidl_weight * loss, images)
+        for part, _ in self._parts(len(images)):
+            y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
+            x = y + _column(sigma[part]) * noise[part]
+            with self._autocast():
+                f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
+            share = score_identity_loss(y, f, g, self.settings.alpha).sum() / len(images)
+            gradients.append(torch.autograd.grad(self.settings.sidl_weight * share, y)[0])
+            loss += share.item()
         self.fake.requires_grad_(True)
-        return loss.item(), gradient
+        return self.world.total(loss)[0] / self.world.size, torch.cat(gradients)
 
-    def _labels(self, random: torch.Generator) -> Tensor | None:
-        """Classes drawn uniformly, [B]; an unconditional teacher draws nothing."""
+    def _parts(self, batch: int, extra: int = 0) -> list[tuple[slice, bool]]:
+        """Rows that go through a network at a time, those of the batch apart from extra ones; the last is marked."""
+        size = self.settings.micro_batch or max(batch, extra)
+        slices = [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
+        slices += [slice(batch + i, batch + min(i + size, extra)) for i in range(0, extra, size)]
+        return [(part, part is slices[-1]) for part in slices]
+
+    def _normal(self, *stream: int | str) -> Tensor:
+        """N(0, I) for this process's rows, [B, *shape]."""
+        return normal_rows(self.rows, self.teacher.shape, self.settings.seed, *stream).to(self.device)
+
+    def _sigma(self, draw: Callable[[int, torch.Generator], Tensor], *stream: int | str) -> Tensor:
+        """Noise levels for this process's rows, [B]."""
+        random = generator_for(self.settings.seed, *stream, "sigma")
+        return draw(self.batch_size, random)[self.rows].to(self.device)
+
+    def _labels(self, *stream: int | str) -> Tensor | None:
+        """Classes for this process's rows, drawn uniformly, int64 [B]; None for an unconditional teacher."""
         classes = self.teacher.classes
-        return torch.randint(classes, (self.batch_size,), generator=random).to(self.device) if classes else None
-
-    def _noise_level(self, random: torch.Generator) -> Tensor:
-        """sigma of a t uniform in {t_min..t_max}, the discrete DDPM recipe: [B]."""
-        s = self.settings
-        t = torch.randint(s.t_min, s.t_max + 1, (self.batch_size,), generator=random)
-        return self.teacher.schedule.sigmas[t].float().to(self.device)
-
-    def _normal(self, random: torch.Generator) -> Tensor:
-        shape = (self.batch_size, *self.teacher.shape)
-        return torch.randn(shape, generator=random).to(self.device)
+        if not classes:
+            return None
+        random = generator_for(self.settings.seed, *stream, "class")
+        return torch.randint(classes, (self.batch_size,), generator=random)[self.rows].to(self.device)
 
     def _descend(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if self.settings.clip_grad:
@@ -195,5 +228,28 @@ class Distillation:
         self.isometric.norms = tensors["norms"]
 
 
+def _require_fit(teacher: Denoiser, settings: DistillSettings, world: World) -> None:
+    if settings.t_max >= teacher.schedule.steps:
+        raise GsdError(
+            f"the teacher has {teacher.schedule.steps} timesteps, the distillation draws up to {settings.t_max}",
+            hint=f"give --t-max {round(0.793 * teacher.schedule.steps)}",
+            code=ExitCode.USAGE,
+        )
+    if settings.batch_size % world.size:
+        raise GsdError(
+            f"a batch of {settings.batch_size} cannot be shared by {world.size} processes",
+            hint=f"give a --batch-size that is a multiple of {world.size}",
+            code=ExitCode.USAGE,
+        )
+
+
 def _column(sigma: Tensor) -> Tensor:
     return sigma.reshape(-1, 1, 1, 1)
+
+
+def _rows(labels: Tensor | None, part: slice) -> Tensor | None:
+    return labels if labels is None else labels[part]
+
+
+def _first(value: float | None, default: float) -> float:
+    return default if value is None else value

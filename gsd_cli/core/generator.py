@@ -57,7 +57,7 @@ class Generator(nn.Module):
         if labels is None and self.denoiser.classes:
             labels = torch.full((len(z),), self.label, device=z.device)
         sigma = per_image(self.sigma_init, z)
-        return self.autoencoder.decode(self.denoiser.given(labels)(self.sigma_init * z, sigma))
+        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, labels))
 
 
 def set_dropout(module: nn.Module, p: float) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gsd_cli.core.device import full_precision
 from gsd_cli.core.losses import distance, jacobian_loss, literal_loss, speed_loss, stress_loss
-from gsd_cli.core.noise import angle, generator_for, rotate, tangent
+from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate, tangent
 from gsd_cli.core.phi import Phi
+from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
 PAIR_SHARE = 4
@@ -88,6 +89,24 @@ FORMS = {
 }
 
 
+def pair_count(batch: int) -> int:
+    """How many pairs a batch has room for; two at least, since `speed` and `stress` compare them."""
+    return min(batch // 2, max(2, batch // PAIR_SHARE))
+
+
+def arranged(batch: int, world: World) -> list[int]:
+    """The numbers, within a batch over all processes, of this one's rows: points, their neighbours, the rest.
+
+    Neighbours have neighbouring numbers, so that a share of the batch holds whole pairs, and the same
+    ones however many processes there are (as long as each one's share is a multiple of PAIR_SHARE).
+    """
+    share = batch // world.size
+    own, pairs = list(range(share * world.rank, share * (world.rank + 1))), pair_count(share)
+    stride = share // pairs if pairs else 1
+    points, neighbours = own[: pairs * stride : stride], own[1 : pairs * stride : stride]
+    return [*points, *neighbours, *(row for row in own if row not in {*points, *neighbours})]
+
+
 @dataclass(frozen=True)
 class Latents:
     """The latents of one generator step.
@@ -118,8 +137,9 @@ class Measured:
 class IsometricTerm:
     """One form in one feature map, with its schedule and its weight. State: two gradient norms."""
 
-    def __init__(self, settings: DistillSettings, phi: Phi, total: int):
+    def __init__(self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None):
         self.settings, self.phi, self.total = settings, phi, total
+        self.world = world or World()
         self.form = None if settings.irl == "off" or settings.irl_weight == 0 else FORMS[settings.irl]
         # running norms of the two gradients at the images
         self.norms = torch.zeros(2, dtype=torch.float64)
@@ -131,19 +151,18 @@ class IsometricTerm:
     def place(self, z: Tensor, step: int) -> Latents:
         """Put neighbours into the batch z [B, ...] and name the extra points, if the term works now.
 
-        Drawn from a stream of its own: runs with and without the term see the same other noise.
+        z's rows are those that `arranged` numbers. Drawn from a stream of its own: runs
+        with and without the term see the same other noise.
         """
-        rest = Latents(z, z[:0], torch.zeros(0, device=z.device))
-        if self.form is None or self._strength(step) == 0:
-            return rest
-        # two at least: `speed` and `stress` compare pairs with each other
-        shared, pairs = self.form.shared, min(len(z) // 2, max(2, len(z) // PAIR_SHARE))
-        if pairs == 0:
-            return rest
-        random = generator_for(self.settings.seed, "isometric", step)
-        directions = torch.randn(2, pairs, *z.shape[1:], generator=random).to(z)
+        pairs = pair_count(len(z))
+        if self.form is None or self._strength(step) == 0 or pairs == 0:
+            return Latents(z, z[:0], torch.zeros(0, device=z.device))
+        everyone = len(z) * self.world.size
+        shared, seed, own = self.form.shared, self.settings.seed, arranged(everyone, self.world)[:pairs]
+        directions = torch.stack([normal_rows(own, z.shape[1:], seed, "isometric", step, k) for k in range(2)]).to(z)
+        uniform = torch.rand(everyone, generator=generator_for(seed, "isometric", step))[own]
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
-        tau = (low + (high - low) * torch.rand(pairs, generator=random)).exp().to(z)
+        tau = (low + (high - low) * uniform).exp().to(z)
         points = self.form.points(z[:pairs], directions, tau)
         batch = torch.cat([*points[:shared], z[shared * pairs :]])
         extra = torch.cat([z[:0], *points[shared:]])
@@ -158,19 +177,45 @@ class IsometricTerm:
         return torch.cat([own.repeat(shared), labels[shared * latents.pairs :], own.repeat(copies)])
 
     def measure(self, images: Tensor, latents: Latents) -> Measured:
-        """The term and its gradient at images [B + M, ...], those of latents.z and latents.extra.
+        """The term over all processes, and its gradient at this one's images [B + M, ...]: those of
+        latents.z and latents.extra.
 
-        In float32 with TF32 off, whatever made the images.
+        In float32 with TF32 off, whatever made the images. The forms compare pairs with each other, so
+        features are gathered from all processes and micro-batches before they are judged.
         """
+        gradient = torch.zeros_like(images, dtype=torch.float32)
         if self.form is None or latents.pairs == 0:
-            return Measured(0.0, torch.zeros_like(images), 0.0)
+            return Measured(0.0, gradient, 0.0)
+        places = torch.arange(len(images), device=images.device)
+        places = torch.cat([places[: self.form.shared * latents.pairs], places[len(latents.z) :]])
+        chunks = places.split(self.settings.micro_batch or len(places))
         with full_precision(images.device):
-            used = torch.cat([images[: self.form.shared * latents.pairs], images[len(latents.z) :]])
-            features = self.phi(used.float())
-            losses, speed = self.form.judge(features.unflatten(0, (-1, latents.pairs)), latents.theta)
-            (gradient,) = torch.autograd.grad(losses.mean(), images)
-        speed = speed.detach()
+            with torch.set_grad_enabled(len(chunks) == 1):
+                used = images[places].detach().float().requires_grad_(True)
+                features = torch.cat([self.phi(part) for part in used.split(len(chunks[0]))])
+            losses, speed, slope = self._judge(features.detach().unflatten(0, (-1, latents.pairs)), latents.theta)
+            slope = slope.flatten(0, 1)
+            if len(chunks) == 1:
+                (gradient[places],) = torch.autograd.grad(features, used, slope)
+            else:  # once more with a graph, a part at a time
+                for part, towards in zip(chunks, slope.split(len(chunks[0])), strict=True):
+                    again = images[part].detach().float().requires_grad_(True)
+                    (gradient[part],) = torch.autograd.grad(self.phi(again), again, towards)
         return Measured(losses.mean().item(), gradient, (speed.std(correction=0) / speed.mean()).item())
+
+    def _judge(self, features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses and speeds of all processes' pairs, and the gradient at this one's features [S, P, F].
+
+        Scaled by the number of processes, since they average their gradients.
+        """
+        assert self.form is not None
+        own = features.requires_grad_(True)
+        before, after = self.world.rank, self.world.size - self.world.rank - 1
+        everyone = self.world.gather(own, dim=1).split(len(theta), dim=1)
+        joined = torch.cat([*everyone[:before], own, *everyone[len(everyone) - after :]], dim=1)
+        losses, speed = self.form.judge(joined, self.world.gather(theta))
+        (slope,) = torch.autograd.grad(losses.mean(), own)
+        return losses.detach(), speed.detach(), slope * self.world.size
 
     def weigh(self, sidl_norm: float, irl_norm: float, step: int) -> float:
         """The weight at this step, from the norms of both gradients at the images.

@@ -96,6 +96,11 @@ def latents(seeds: Sequence[int], shape: Sequence[int], stream: str = "latent") 
     return torch.stack([torch.randn(*shape, generator=generator_for(s, stream)) for s in seeds])
 
 
+def normal_rows(rows: Sequence[int], shape: Sequence[int], seed: int, *stream: int | str) -> Tensor:
+    """N(0, I) for each row number, float32 [len(rows), *shape]; a row depends on (seed, stream, number) alone."""
+    return torch.stack([torch.randn(*shape, generator=generator_for(seed, *stream, row)) for row in rows])
+
+
 def seed_labels(seeds: Sequence[int], classes: int | None) -> Tensor | None:
     """The class of each seed's image, uniform over the classes: int64 [len(seeds)]; None without classes."""
     if not classes:

@@ -111,18 +111,14 @@ def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher:
 def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> None:
     """The gradient sent through G in one pass is the one autograd gives end to end."""
     task = make(toy_teacher, irl="off", lr=1e-3)
-    task._fake_step(0, 0)
+    task._fake_step("fake", 0, 0)
     reference = copy.deepcopy(task)
     task._generator_step(0)
 
     from gsd_cli.core.losses import score_identity_loss
-    from gsd_cli.core.noise import generator_for
 
-    random = generator_for(0, "generator", 0)
-    z = torch.randn(8, 1, 16, 16, generator=random)
-    t = torch.randint(20, 794, (8,), generator=random)
-    sigma = reference.teacher.schedule.sigmas[t].float()
-    noise = torch.randn(8, 1, 16, 16, generator=random)
+    z, noise = reference._normal("generator", 0, "z"), reference._normal("judge", 0)
+    sigma = reference._sigma(reference.recipe.generator_sigma, "generator", 0)
     y = reference.generator(z)
     x = y + sigma.reshape(-1, 1, 1, 1) * noise
     loss = score_identity_loss(y, reference.teacher(x, sigma), reference.fake(x, sigma)).mean()
@@ -266,7 +262,7 @@ def test_two_trainings_in_one_process_exclude_each_other(tmp_path: Path) -> None
 @pytest.mark.parametrize(("t_min", "t_max"), [(20, 793), (100, 100)])
 def test_noise_levels_are_uniform_between_the_two_timesteps(toy_teacher: Denoiser, t_min: int, t_max: int) -> None:
     task = make(toy_teacher, batch_size=4000, t_min=t_min, t_max=t_max)
-    t = task.teacher.schedule.timestep(task._noise_level(torch.Generator().manual_seed(0))).round()
+    t = task.teacher.schedule.timestep(task._sigma(task.recipe.generator_sigma, "any")).round()
     assert t.min() >= t_min
     assert t.max() <= t_max
     spread = t_max - t_min

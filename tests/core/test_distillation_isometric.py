@@ -37,8 +37,7 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
     task = make(toy_teacher, irl=form, sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
     metrics = task._generator_step(0)
-    drawn = reference._normal(torch_generator("generator", 0))
-    placed = reference.isometric.place(drawn, 0)
+    placed = reference.isometric.place(reference._normal("generator", 0, "z"), 0)
     y = reference.generator(torch.cat([placed.z, placed.extra]))
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
@@ -49,12 +48,6 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
     for parameter, gradient in zip(task.generator.parameters(), wanted, strict=True):
         # float32 differences of near images: a per cent
         torch.testing.assert_close(parameter.grad, gradient, rtol=2e-2, atol=2e-2 * largest)
-
-
-def torch_generator(*stream: int | str) -> torch.Generator:
-    from gsd_cli.core.noise import generator_for
-
-    return generator_for(0, *stream)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +124,10 @@ def test_auto_reaches_its_target_ratio_and_holds_it(
     rows, _ = distil(gaussian_teacher, tmp_path, 320, irl_ratio=ratio, irl_every=every)
     ratios = torch.tensor([row.get("irl_ratio", 0.0) for row in rows])
     assert ratios[:32].max() == 0  # the first tenth
+    # single batches scatter by a factor of two, and with `every` there are few in a window
+    assert ratios[64:].mean().item() == pytest.approx(ratio, rel=0.35)
     for window in ratios[64:].split(64):
-        # single batches scatter by a factor of two
-        assert window.mean().item() == pytest.approx(ratio, rel=0.35)
+        assert window.mean().item() == pytest.approx(ratio, rel=0.35 * every**0.5)
 
 
 def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_teacher: Denoiser, tmp_path: Path) -> None:

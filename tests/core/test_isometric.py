@@ -185,7 +185,7 @@ def test_training_a_small_network_lowers_its_own_anisotropy(form: str) -> None:
         y.backward(found.gradient)
         adam.step()
     after = anisotropy(form, net)
-    assert after < (0.8 if form == "literal" else 0.5) * before
+    assert after < (0.9 if form == "literal" else 0.5) * before
 
 
 @pytest.mark.parametrize("form", ALL)
@@ -212,7 +212,7 @@ def test_angles_are_log_uniform_and_the_others_independent() -> None:
     torch.testing.assert_close(latents.theta, angle(latents.z[:p], latents.z[p : 2 * p]))
     # independent latents of 64 dimensions are within pi/2 +- 0.13: theta is tau to a few per cent
     assert latents.theta.min() > 0.035
-    assert latents.theta.max() < 0.6
+    assert latents.theta.max() < 0.7
     assert latents.theta.log().mean().item() == pytest.approx((math.log(0.05) + math.log(0.5)) / 2, abs=0.08)
     assert angle(latents.z[2048:3072], latents.z[3072:]).mean().item() == pytest.approx(math.pi / 2, abs=0.02)
 
