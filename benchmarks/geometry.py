@@ -39,7 +39,7 @@ from gsd_cli.metrics.baselines import reference_statistics
 from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, draw_walks
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-from gsd_cli.metrics.geometry import geometry, random_paths
+from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
 from gsd_cli.metrics.ppl import path_length
 from gsd_cli.metrics.recall import recall
 from gsd_cli.metrics.reference import data_statistics
@@ -49,7 +49,7 @@ from gsd_cli.options import DistillSettings
 from gsd_cli.paths import atomic_file, cache_dir
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
-PPL_PAIRS, PATHS, REPEATS, FRAMES = 400, 256, 7, 12
+PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12
 PROTOCOL = ("teacher", "kimg", "seeds", "batch_size", "samples", "ppl_pairs", "paths", "repeats")
 
 
@@ -208,7 +208,8 @@ def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     images = {name: lab.images(generator) for name, generator in pair.items()}
     shape, embed = lab.teacher.denoiser.image_shape, lab.extractor.embed
     draw_speeds({name: circle_speeds(g, embed, shape) for name, g in images.items()}, folder / "speeds.png")
-    draw_angles({name: random_paths(g, embed, shape) for name, g in images.items()}, folder / "angles.png")
+    angles = path_angles(PATHS, 0)
+    draw_angles({name: great_circles(g, embed, shape, angles) for name, g in images.items()}, folder / "angles.png")
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         return lab.extractor.squared_distance(a, b).sqrt()
@@ -235,7 +236,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="prepared real images, for recall")
     parser.add_argument("--samples", type=int, default=2000, help="images for FD and recall")
     parser.add_argument("--ppl-pairs", type=int, default=PPL_PAIRS)
-    parser.add_argument("--paths", type=int, default=PATHS, help="great circles of the isometry report")
+    parser.add_argument("--paths", type=int, default=256, help="great circles of the isometry report")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="timings of a training step")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto")
