@@ -81,7 +81,7 @@ def _version(value: bool) -> None:
 def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
     def command(*, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
-        used = {k: v for k, v in given.items() if v not in (None, [])}
+        used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
         resolved = resolve(name, model, used, COMMANDS, config)
         options = resolved.options

@@ -56,6 +56,12 @@ def argument(default: Any, help: str, metavar: str) -> Any:
 
 
 MODEL = opt(None, "A run, a generator folder or a bundled name; default: newest run, else bundled.")
+CLASS = Field(
+    None,
+    alias="class",
+    description="The class to make, by number or name, of a class-conditional model.",
+    json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
+)
 
 
 class Common(BaseModel):
@@ -94,6 +100,7 @@ class FitSettings(BaseModel):
     decay: Share = 0.25
     clip_grad: Positive = 1.0
     ema_half_life: Positive = 50_000
+    conditional: bool = False
     seed: NonNegativeInt = 0
 
 
@@ -111,6 +118,7 @@ class PrepareOptions(Common):
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
         None, "Train a DDPM of this size on the data: a teacher for gsd distill.", panel="Training"
     )
+    conditional: bool = opt(False, "Make the teacher class-conditional: needs labelled data.", panel="Training")
     fit_features: bool = opt(
         False, "Train a small classifier on the labels: features for Frechet distances.", panel="Training"
     )
@@ -175,6 +183,7 @@ class DistillOptions(Common, DistillSettings):
 
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
     revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.")
+    list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
     data: Path | None = opt(None, "Prepared real images, to measure against.", metavar="DATA.zip")
     features: str | None = opt(
         None,
@@ -216,6 +225,7 @@ class SampleOptions(Common):
     grid: bool = opt(False, "One tiled picture instead of one file an image.")
     format: Literal["png", "npz", "zip", "tar"] | None = opt(None, "What -o - writes; default png.")
     truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
+    class_: str | None = CLASS
 
     @model_validator(mode="after")
     def _one_count(self) -> SampleOptions:
@@ -250,6 +260,7 @@ class InterpolateOptions(Common, InvertSettings):
         "interpolation.png", "A strip .png, a .gif, a folder of frames, or -.", short="-o", metavar="PATH"
     )
     fps: Positive = opt(12.0, "Frames a second of a .gif.")
+    class_: str | None = CLASS
 
 
 class EditOptions(Common, InvertSettings):
@@ -263,6 +274,7 @@ class EditOptions(Common, InvertSettings):
     )
     list: bool = opt(False, "Name the directions and stop; with -o FILE.png, show them.")
     model: str | None = MODEL
+    class_: str | None = CLASS
     output: str = opt("edit.png", "A picture or a folder, or - for bytes on stdout.", short="-o", metavar="PATH")
 
     @model_validator(mode="after")
@@ -276,7 +288,11 @@ class BenchOptions(Common):
     """Measure a generator against its teacher: the paper's Table 1."""
 
     model: str | None = MODEL
-    compare: str = opt("msa", "Baselines, comma-separated: msa, msa-100, ddim-50, one-step-teacher.")
+    compare: str = opt(
+        "msa",
+        "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
+        "one-step-teacher.",
+    )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )

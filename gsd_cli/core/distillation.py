@@ -83,11 +83,12 @@ class Distillation:
     def _fake_step(self, step: int, k: int) -> float:
         random = generator_for(self.settings.seed, "fake", step, k)
         z = self._normal(random)
+        labels = self._labels(random)
         with torch.no_grad(), self._autocast():
-            y = self.generator(z).float()
+            y = self.generator(z, labels).float()
         sigma, noise = self._noise_level(random), self._normal(random)
         with self._autocast():
-            g = self.fake(y + _column(sigma) * noise, sigma).float()
+            g = self.fake.given(labels)(y + _column(sigma) * noise, sigma).float()
         loss = fake_score_loss(y, g, sigma**-2).mean()
         if torch.isfinite(loss):
             self.fake_adam.zero_grad(set_to_none=True)
@@ -98,11 +99,12 @@ class Distillation:
     def _generator_step(self, step: int) -> dict[str, float]:
         random = generator_for(self.settings.seed, "generator", step)
         latents = self.isometric.place(self._normal(random), step)
-        y = self._images(latents)
+        labels = self.isometric.share_classes(self._labels(random), latents)
+        y = self._images(latents, labels)
         # the two terms meet at the images: their gradients there can be measured, weighed and
         # added before one backward pass through the generator
         images = y.detach().requires_grad_(True)
-        sidl, sidl_grad = self._sidl(images, random)
+        sidl, sidl_grad = self._sidl(images, labels, random)
         irl = self.isometric.measure(images, latents)
         sidl_norm, irl_norm = sidl_grad.norm().item(), irl.gradient.norm().item()
         weight = self.isometric.weigh(sidl_norm, irl_norm, step)
@@ -122,17 +124,18 @@ class Distillation:
             metrics["sidl_loss"] = math.nan
         return metrics
 
-    def _images(self, latents: Latents) -> Tensor:
+    def _images(self, latents: Latents, labels: Tensor | None) -> Tensor:
         """Images of the batch, then of the isometric term's extra latents: [B + M, C, H, W]."""
+        own, extra = (None, None) if labels is None else labels.tensor_split([self.batch_size])
         with self._autocast():
-            y = self.generator(latents.z).float()
+            y = self.generator(latents.z, own).float()
         if not len(latents.extra):
             return y
         # these are subtracted from each other: low precision would leave noise
         with full_precision(self.device):
-            return torch.cat([y, self.generator(latents.extra)])
+            return torch.cat([y, self.generator(latents.extra, extra)])
 
-    def _sidl(self, images: Tensor, random: torch.Generator) -> tuple[float, Tensor]:
+    def _sidl(self, images: Tensor, labels: Tensor | None, random: torch.Generator) -> tuple[float, Tensor]:
         """The distillation loss, and its weighted gradient at the images; extra ones have none."""
         if self.settings.sidl_weight == 0:
             return 0.0, torch.zeros_like(images)
@@ -141,11 +144,17 @@ class Distillation:
         x = y + _column(sigma) * noise
         self.fake.requires_grad_(False)
         with self._autocast():
-            f, g = self.teacher(x, sigma).float(), self.fake(x, sigma).float()
+            own = labels if labels is None else labels[: self.batch_size]
+            f, g = (model.given(own)(x, sigma).float() for model in (self.teacher, self.fake))
         loss = score_identity_loss(y, f, g, self.settings.alpha).mean()
         (gradient,) = torch.autograd.grad(self.settings.sidl_weight * loss, images)
         self.fake.requires_grad_(True)
         return loss.item(), gradient
+
+    def _labels(self, random: torch.Generator) -> Tensor | None:
+        """Classes drawn uniformly, [B]; an unconditional teacher draws nothing."""
+        classes = self.teacher.classes
+        return torch.randint(classes, (self.batch_size,), generator=random).to(self.device) if classes else None
 
     def _noise_level(self, random: torch.Generator) -> Tensor:
         """sigma of a t uniform in {t_min..t_max}, the discrete DDPM recipe: [B]."""
@@ -154,7 +163,7 @@ class Distillation:
         return self.teacher.schedule.sigmas[t].float().to(self.device)
 
     def _normal(self, random: torch.Generator) -> Tensor:
-        shape = (self.batch_size, *self.teacher.image_shape)
+        shape = (self.batch_size, *self.teacher.shape)
         return torch.randn(shape, generator=random).to(self.device)
 
     def _descend(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

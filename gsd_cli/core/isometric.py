@@ -149,6 +149,14 @@ class IsometricTerm:
         extra = torch.cat([z[:0], *points[shared:]])
         return Latents(batch, extra, angle(points[0], points[1]))
 
+    def share_classes(self, labels: Tensor | None, latents: Latents) -> Tensor | None:
+        """Labels drawn for the batch [B] to labels of batch and extra [B + M]: what lies round z has z's class."""
+        if labels is None or latents.pairs == 0 or self.form is None:
+            return labels
+        own, shared = labels[: latents.pairs], self.form.shared
+        copies = len(latents.extra) // latents.pairs
+        return torch.cat([own.repeat(shared), labels[shared * latents.pairs :], own.repeat(copies)])
+
     def measure(self, images: Tensor, latents: Latents) -> Measured:
         """The term and its gradient at images [B + M, ...], those of latents.z and latents.extra.
 

@@ -96,6 +96,13 @@ def latents(seeds: Sequence[int], shape: Sequence[int], stream: str = "latent") 
     return torch.stack([torch.randn(*shape, generator=generator_for(s, stream)) for s in seeds])
 
 
+def seed_labels(seeds: Sequence[int], classes: int | None) -> Tensor | None:
+    """The class of each seed's image, uniform over the classes: int64 [len(seeds)]; None without classes."""
+    if not classes:
+        return None
+    return torch.stack([torch.randint(classes, (), generator=generator_for(s, "class")) for s in seeds])
+
+
 def slerp(a: Tensor, b: Tensor, s: Tensor | float) -> Tensor:
     """Spherical interpolation of *flattened* latents [B, ...] at s in [0, 1] (float or [B]).
 

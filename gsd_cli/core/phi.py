@@ -1,7 +1,8 @@
 """phi: the feature maps in which the isometric term measures pictures, `--irl-phi`.
 
 A feature map takes images [B, C, H, W] in about [-1, 1] to vectors [B, F]; the distance of two
-pictures is the Euclidean distance of theirs.
+pictures is the Euclidean distance of theirs. In training the images are in the teacher's space:
+maps that look at pictures decode them first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
 
 Phi = Callable[[Tensor], Tensor]
@@ -23,10 +25,11 @@ PIXEL_SIDE = 8
 
 @dataclass(frozen=True)
 class PhiSources:
-    """What feature maps are made from: the frozen teacher, the data's standard deviation per channel
-    (in [-1, 1] scale), and where weights lie."""
+    """What feature maps are made from: the frozen teacher and its first stage, the data's standard
+    deviation per channel (in [-1, 1] scale), and where weights lie."""
 
     teacher: Denoiser
+    autoencoder: Autoencoder
     std: Sequence[float]
     cache: Path
     offline: bool
@@ -45,12 +48,13 @@ def _teacher(sources: PhiSources) -> Phi:
 def _lpips(sources: PhiSources) -> Phi:
     from gsd_cli.core.lpips import load_lpips
 
-    return load_lpips(sources.cache, sources.device, offline=sources.offline)
+    lpips = load_lpips(sources.cache, sources.device, offline=sources.offline)
+    return lambda images: lpips(sources.autoencoder.decode(images))
 
 
 def _pixels(sources: PhiSources) -> Phi:
     std = torch.tensor(sources.std, device=sources.device).reshape(1, -1, 1, 1)
-    return lambda images: pixel_features(images, std)
+    return lambda images: pixel_features(sources.autoencoder.decode(images), std)
 
 
 PHIS: dict[str, Callable[[PhiSources], Phi]] = {"teacher": _teacher, "lpips": _lpips, "pixels": _pixels}

@@ -56,8 +56,10 @@ class Bench:
         self.cache = cache_dir(options.cache_dir)
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
-        self.teacher = load_teacher(model.teacher, offline=options.offline)
+        revision = model.card.get("teacher_revision")
+        self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
         self.teacher.denoiser.to(device)
+        self.teacher.autoencoder.to(device)
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
         self.reference: Statistics | None = None
@@ -70,8 +72,9 @@ class Bench:
     def rows(self) -> list[Row]:
         """Baselines first, the model last, as the paper prints them."""
         subjects: dict[str, tuple[Subject, Sampler | None]] = {}
+        self.samplers = [s.fitted(self.teacher.denoiser, self.device) for s in self.samplers]
         for sampler in self.samplers:
-            subject = baseline_subject(sampler, self.teacher.denoiser, self.device, self.check)
+            subject = baseline_subject(sampler, self.teacher, self.device, self.check)
             subjects[subject.name] = (subject, sampler)
         ours = generator_subject("GSD", self.model.generator, self.device)
         subjects[ours.name] = (ours, None)
@@ -117,7 +120,7 @@ class Bench:
         z = latents(seeds, self.model.generator.latent_shape)
         with self.progress("figure 1"):
             made = {
-                s.name: baseline_subject(s, self.teacher.denoiser, self.device, self.check).sample(z, seeds).cpu()
+                s.name: baseline_subject(s, self.teacher, self.device, self.check).sample(z, seeds).cpu()
                 for s in self.samplers
             }
             made["GSD"] = generator_subject("GSD", self.model.generator, self.device).sample(z, seeds).cpu()
@@ -129,7 +132,7 @@ class Bench:
         if spec != "inception":
             extractor = classifier_features(spec, self.device)
             return extractor, extractor
-        perceptual = TeacherFeatures(self.teacher.denoiser)
+        perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if "fd" not in self.wanted:
             return perceptual, perceptual
         return inception_features(self.cache, self.device, offline=self.options.offline), perceptual

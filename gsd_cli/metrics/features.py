@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.classifier import FeatureNet, load_features
 from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.downloads import fetch_file
@@ -64,17 +65,17 @@ class TeacherFeatures:
 
     name, figure = "teacher", "FD-teacher"
 
-    def __init__(self, teacher: Denoiser):
-        self.teacher = teacher
+    def __init__(self, teacher: Denoiser, autoencoder: Autoencoder):
+        self.teacher, self.autoencoder = teacher, autoencoder
 
     def features(self, images: Tensor) -> Tensor:
         """The mid block at sigma 0.2, averaged over positions."""
-        images = _as_saved(images)
-        return self.teacher.encode(images, per_image(PHI_SIGMA, images))[-1].mean((2, 3))
+        code = self.autoencoder.encode(_as_saved(images))
+        return self.teacher.encode(code, per_image(PHI_SIGMA, code))[-1].mean((2, 3))
 
     def embed(self, images: Tensor) -> Tensor:
         """The map that the isometric term uses by default."""
-        return teacher_features(self.teacher, images)
+        return teacher_features(self.teacher, self.autoencoder.encode(images))
 
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance in that map."""
