@@ -40,8 +40,8 @@ from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, dr
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
 from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
+from gsd_cli.metrics.manifold import manifold
 from gsd_cli.metrics.ppl import path_length
-from gsd_cli.metrics.recall import recall
 from gsd_cli.metrics.reference import data_statistics
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
@@ -108,13 +108,14 @@ class Laboratory:
         features = torch.cat(list(generator_features(generator, self.extractor, range(self.args.samples), batch)))
         row: Row = {"fd": frechet_distance(gaussian_statistics([features], self.extractor.name), self.reference)}
         if self.real is not None:
-            row["recall"] = recall(self.real, features.cpu())
+            found = manifold(features.cpu(), self.real)
+            row |= {"precision": found.precision, "recall": found.recall}
         for key, epsilon in (("ppl", 1e-4), ("ppl_coarse", 1e-3)):
             distance, pairs = self.extractor.squared_distance, self.args.ppl_pairs
-            found = path_length(images, distance, shape, pairs, epsilon, batch_size=batch)
-            row[key] = found.mean
+            length = path_length(images, distance, shape, pairs, epsilon, batch_size=batch)
+            row[key] = length.mean
             if key == "ppl":
-                row |= {"ppl_low": found.low, "ppl_high": found.high, "ppl_untrimmed": found.untrimmed}
+                row |= {"ppl_low": length.low, "ppl_high": length.high, "ppl_untrimmed": length.untrimmed}
         return row | asdict(geometry(images, self.extractor.embed, shape, self.args.paths, batch_size=batch))
 
     def cost(self, forms: Sequence[str]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from statistics import mean, stdev
 from typing import Any
 
 MEASURED = {
-    "fd": "FD", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "recall": "recall",
-    "pair_distance": "pair distance",
+    "fd": "FD", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman",
+    "precision": "precision", "recall": "recall", "pair_distance": "pair distance",
 }  # fmt: skip
 MORE = {
     "ppl_untrimmed": "PPL untrimmed", "ppl_coarse": "PPL, e = 1e-3", "stress": "stress", "path_ratio": "path / chord",
