@@ -60,6 +60,7 @@ class Laboratory:
         self.args, self.device = args, resolve_device(args.device)
         self.teacher: Teacher = load_teacher(args.teacher, offline=True)
         self.teacher.denoiser.to(self.device)
+        self.teacher.autoencoder.to(self.device)
         self.extractor, self.reference = self._features()
         self.real: Tensor | None = None
         if args.data is not None:
@@ -75,7 +76,7 @@ class Laboratory:
             return extractor, reference_statistics(None, features_folder(self.teacher.features), extractor)[0]
         if self.args.data is None:
             raise SystemExit(f"{self.args.teacher} has no features of its domain: give --data")
-        own = TeacherFeatures(self.teacher.denoiser)
+        own = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         return own, data_statistics(self.args.data, own, self.device, self.args.batch_size)
 
     def folder(self, variant: Variant, seed: int) -> Path:
@@ -123,18 +124,20 @@ class Laboratory:
         tasks = {form: self._stepper(form) for form in forms}
         for task in tasks.values():
             task()  # warm-up
-        times = time_interleaved(tasks, self.args.batch_size, self.device, self.args.repeats)
+        images = self.args.batch_size * int(self.args.set.get("irl_every", 1))
+        times = time_interleaved(tasks, images, self.device, self.args.repeats)
         return {form: timing.median for form, timing in times.items()}
 
     def _stepper(self, form: str) -> Callable[[], object]:
         given = {"irl": form, "batch_size": self.args.batch_size, **self.args.set}
         settings = DistillSettings.model_validate(given)
-        phi = build_phi(
-            settings.irl_phi, PhiSources(self.teacher.denoiser, [0.5], cache_dir(), offline=True, device=self.device)
-        )
-        task = Distillation(self.teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
+        teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
+        sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
+        phi = build_phi(settings.irl_phi, sources)
+        task = Distillation(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
         steps = iter(range(1, 10**6))  # from 1 on: past the warm-up of a run of one step
-        return lambda: task.step(next(steps))
+        # whole turns of the term: the steps between them are cheaper
+        return lambda: [task.step(next(steps)) for _ in range(settings.irl_every)]
 
 
 def read(path: Path) -> list[Row]:
@@ -207,7 +210,7 @@ def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     """Speeds, angles and walks without the term and with it."""
     pair = {"without": lab.generator(Variant("off", 0.0), seed), best.name: lab.generator(best, seed)}
     images = {name: lab.images(generator) for name, generator in pair.items()}
-    shape, embed = lab.teacher.denoiser.image_shape, lab.extractor.embed
+    shape, embed = pair[best.name].latent_shape, lab.extractor.embed
     draw_speeds({name: circle_speeds(g, embed, shape) for name, g in images.items()}, folder / "speeds.png")
     angles = path_angles(PATHS, 0)
     draw_angles({name: great_circles(g, embed, shape, angles) for name, g in images.items()}, folder / "angles.png")

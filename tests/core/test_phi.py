@@ -11,6 +11,7 @@ import torch
 from torchvision.models.vgg import cfgs, make_layers
 
 from gsd_cli.core import lpips as module
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.phi import PHIS, Phi, PhiSources, build_phi
 from gsd_cli.errors import GsdError
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 
 def sources(teacher: Denoiser, cache: Path, std: tuple[float, ...] = (0.5,)) -> PhiSources:
-    return PhiSources(teacher, std, cache, offline=True, device=CPU)
+    return PhiSources(teacher, Autoencoder(), std, cache, offline=True, device=CPU)
 
 
 @pytest.fixture(scope="module")
