@@ -77,19 +77,21 @@ def geometry(
     """Measure a generator; images: latents [B, *shape] to pictures. on_batch counts pictures."""
     walked = paths * (SEGMENTS + 2)
     total = walked + PROBES * 2 * DIRECTIONS
-    found = random_paths(images, embed, shape, paths, seed, batch_size, lambda done: on_batch(done, total))
+    angles = torch.cat([path_angles(paths, seed), torch.full((paths, 1), STEP)], 1)
+    seen = great_circles(images, embed, shape, angles, seed, batch_size, lambda done: on_batch(done, total))
+    near, found = seen.vectors[:, -1], Paths(seen.angles[:, :-1], seen.vectors[:, :-1])
     gram = metric(images, embed, shape, seed, batch_size, lambda done: on_batch(walked + done, total))
     starts, ends = found.vectors[:, 0], found.vectors[:, -1]
-    g, theta = _without_step(found).lengths.sum(1), found.angles[:, -1]
+    g, theta = found.lengths.sum(1), found.angles[:, -1]
     a = (g @ theta) / (theta @ theta)
-    speed = (found.vectors[:, 1] - starts).norm(dim=1) / STEP
+    speed = (near - starts).norm(dim=1) / STEP
     mcn, vor = condition(gram)
     return Geometry(
         speed_cv=(speed.std() / speed.mean()).item(),
         spearman=_spearman(theta, g),
         stress=((a * theta - g).square().sum() / g.square().sum()).item(),
         path_ratio=(g / (ends - starts).norm(dim=1)).mean().item(),
-        graph_spearman=graph_correlation(_without_step(found)),
+        graph_spearman=graph_correlation(found),
         effective_rank=effective_rank(gram, math.prod(shape) - 1),
         mcn=mcn,
         vor=vor,
@@ -97,15 +99,10 @@ def geometry(
     )
 
 
-def random_paths(
-    images: Images, embed: Embed, shape: tuple[int, int, int], paths: int = PATHS, seed: int = 0,
-    batch_size: int = 64, on_batch: Callable[[int], None] = lambda done: None,
-) -> Paths:  # fmt: skip
-    """Paths to angles uniform in [0.02, pi/2]: the start, a point at STEP, then SEGMENTS equal parts."""
+def path_angles(paths: int, seed: int) -> Tensor:
+    """SEGMENTS equal parts of angles uniform in [0.02, pi/2], from 0 on: [paths, SEGMENTS + 1]."""
     widest = 0.02 + (math.pi / 2 - 0.02) * torch.rand(paths, generator=generator_for(seed, "geometry-angle"))
-    parts = torch.arange(1, SEGMENTS + 1) / SEGMENTS
-    angles = torch.cat([torch.zeros(paths, 1), torch.full((paths, 1), STEP), widest[:, None] * parts], 1)
-    return great_circles(images, embed, shape, angles, seed, batch_size, on_batch)
+    return widest[:, None] * torch.arange(SEGMENTS + 1) / SEGMENTS
 
 
 @torch.no_grad()
@@ -189,11 +186,6 @@ def _nearest(apart: np.ndarray, k: int) -> csr_array:
     rows = np.repeat(np.arange(n), k)
     # a sparse graph has no edges of length 0, but pictures may be equal
     return csr_array((apart[rows, order.ravel()] + 1e-12, (rows, order.ravel())), shape=(n, n))
-
-
-def _without_step(paths: Paths) -> Paths:
-    keep = [0, *range(2, paths.angles.shape[1])]
-    return Paths(paths.angles[:, keep], paths.vectors[:, keep])
 
 
 def _vectors(images: Images, embed: Embed, z: Tensor, batch_size: int, on_batch: Callable[[int], None]) -> Tensor:

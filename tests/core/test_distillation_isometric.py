@@ -62,6 +62,16 @@ def test_pairs_share_the_images_of_the_distillation(toy_teacher: Denoiser, form:
     assert len(seen) == (1 if images == 8 else 2)
 
 
+def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: Denoiser) -> None:
+    task = make(toy_teacher, irl="jacobian", precision="bf16")
+    seen = []
+    conv = task.generator.denoiser.net.conv_in
+    conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))
+    metrics = task._generator_step(1)
+    assert seen == [(8, torch.bfloat16), (8, torch.float32)]
+    assert metrics["irl_norm"] > 0
+
+
 def test_every_kth_step_measures_and_the_others_say_nothing(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher, irl_every=3, irl_weight=0.2)
     rows = [task.step(step) for step in range(6)]

@@ -17,7 +17,6 @@ from gsd_cli.core.samplers import ddim
 from gsd_cli.metrics.geometry import Paths, condition, effective_rank, geometry, graph_correlation
 from gsd_cli.metrics.isometry import isometry
 from gsd_cli.metrics.ppl import _summarise, noise_floor, path_length
-from gsd_cli.metrics.recall import recall
 
 SHAPE = (1, 6, 6)
 
@@ -228,13 +227,3 @@ def test_the_graph_finds_the_way_that_the_chord_cuts_short() -> None:
     # separate islands are joined by more neighbours
     ring[1] += torch.tensor([50.0, 0.0])
     assert graph_correlation(Paths(angles, ring)) > 0.3
-
-
-def test_recall_is_the_share_within_reach() -> None:
-    generated = torch.arange(10.0)[:, None]  # each reaches 2: its third neighbour (3 at the ends)
-    real = torch.tensor([[-2.5], [-3.5], [4.5], [11.9], [12.1], [20.0]])
-    assert recall(real, generated) == pytest.approx(3 / 6)
-    assert recall(generated, generated) == 1
-    assert recall(torch.full((3, 1), 99.0), generated) == 0
-    with pytest.raises(ValueError, match="neighbour"):
-        recall(real, generated[:3])
