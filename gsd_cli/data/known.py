@@ -191,6 +191,7 @@ def _cifar_files(cache: Path, offline: bool) -> Path:
     from torchvision.datasets.utils import download_url
 
     with atomic_file(tarball) as temporary:
+        temporary.unlink()  # torchvision takes a file that is there for the one that is wanted
         try:
             download_url(cifar.URL, str(temporary.parent), temporary.name)
         except (OSError, RuntimeError) as error:
