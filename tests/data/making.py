@@ -87,5 +87,10 @@ def cifar_batch(images: np.ndarray, labels: list[int]) -> bytes:
     )  # fmt: skip
     listed = b"](" + b"".join(number(label) for label in labels) + b"e"
     files = b"](" + b"".join(text(f"img_{i}.png".encode()) for i in range(len(labels))) + b"e"
-    items = [(b"batch_label", text(b"training batch 1 of 5")), (b"labels", listed), (b"data", array), (b"filenames", files)]
+    items = [
+        (b"batch_label", text(b"training batch 1 of 5")),
+        (b"labels", listed),
+        (b"data", array),
+        (b"filenames", files),
+    ]
     return b"\x80\x02}(" + b"".join(text(key) + value for key, value in items) + b"u."

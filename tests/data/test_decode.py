@@ -95,7 +95,6 @@ def test_decode_reads_files_too(tmp_path: Path) -> None:
     assert decode(tmp_path / "a.png").getpixel((0, 0)) == 9
 
 
-
 @pytest.mark.parametrize(
     "payload",
     [

@@ -112,7 +112,10 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
         put(tmp_path / name, i)
     (tmp_path / os.fsdecode(b"latin-\xe9.png")).write_bytes(grey(9))
     source = opened(tmp_path)
-    assert {n.encode("utf-8", "surrogateescape") for n in source.names} == {*(n.encode() for n in names), b"latin-\xe9.png"}
+    assert {n.encode("utf-8", "surrogateescape") for n in source.names} == {
+        *(n.encode() for n in names),
+        b"latin-\xe9.png",
+    }
     assert len(contents(source)) == 7
 
 
@@ -164,7 +167,9 @@ def test_a_leading_dot_is_no_folder(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_paths_that_lead_out_are_refused_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_paths_that_lead_out_are_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     inside = tmp_path / "deep" / "inside"
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
