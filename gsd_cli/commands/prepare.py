@@ -94,7 +94,6 @@ def _made_before(options: PrepareOptions, target: Path, console: Console) -> dic
 
 
 def _prepare(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> dict[str, Any]:
-    from gsd_cli.core.training import exclusive
     from gsd_cli.data.known import open_source
     from gsd_cli.data.labels import read_labels
     from gsd_cli.data.pool import available_cores
@@ -106,6 +105,8 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
     for note in source.notes:
         console.warn(note)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
+    from gsd_cli.core.training import exclusive  # loads torch: after what may be missing
+
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

@@ -116,7 +116,7 @@ def prepare(
     if recipe.shards:
         write_shards(target, work, pictures(), finish)
     else:
-        write_zip(target, pictures(), finish)
+        write_zip(target, work, pictures(), finish)
     for leftover in target.parent.glob(f"{_prefix(target)}*"):
         shutil.rmtree(leftover, ignore_errors=True)
     return Prepared(record, _bad(source, tally))

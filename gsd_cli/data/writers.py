@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gsd_cli.data.labels import Value
-from gsd_cli.paths import atomic_file, storage_errors
+from gsd_cli.paths import atomic_file, publish, storage_errors
 
 Picture = tuple[int, bytes, Value | None]
 """Shard, PNG file, label."""
@@ -52,13 +51,17 @@ class ArchiveWriter:
         self._zip.writestr(info, payload)
 
 
-def write_zip(target: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:
-    """One zip; `record` is asked for when all pictures are written."""
-    with atomic_file(target) as temporary:
-        writer = ArchiveWriter(temporary)
+def write_zip(target: Path, work: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:
+    """One zip, written in the folder `work` and moved to `target` once it is whole.
+
+    `record` is asked for when all pictures are written.
+    """
+    with storage_errors(target):
+        writer = ArchiveWriter(work / target.name)
         for _, png, label in pictures:
             writer.add(png, label)
         writer.close(record())
+        publish(work / target.name, target)
 
 
 def write_shards(index: Path, work: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:
@@ -77,14 +80,12 @@ def write_shards(index: Path, work: Path, pictures: Iterator[Picture], record: C
                     _put_sample(file, f"img{count:08d}", png, label)
                     count += 1
                 file.write(bytes(2 * tarfile.BLOCKSIZE))
-                file.flush()
-                os.fsync(file.fileno())
             listed.append({"url": name, "nsamples": count - before, "filesize": (work / name).stat().st_size})
         made = record()
         for old in _shards_of(index) - {str(entry["url"]) for entry in listed}:
             (index.parent / old).unlink(missing_ok=True)
         for entry in listed:
-            os.replace(work / entry["url"], index.parent / entry["url"])
+            publish(work / entry["url"], index.parent / entry["url"])
     content = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed, "gsd": made}
     with atomic_file(index) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -82,7 +82,8 @@ def cifar_batch(images: np.ndarray, labels: list[int]) -> bytes:
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
         + b"(K\x01" + number(len(pixels)) + number(3072) + b"\x86"
-        + b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        + b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         + b"\x89" + text(pixels.tobytes()) + b"tb"
     )  # fmt: skip
     listed = b"](" + b"".join(number(label) for label in labels) + b"e"

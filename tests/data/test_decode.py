@@ -3,7 +3,6 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 

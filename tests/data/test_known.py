@@ -217,10 +217,9 @@ def test_a_flipped_byte_anywhere_never_runs_anything() -> None:
         damaged[place] = random.integers(256)
         try:
             images, labels = cifar.read_batch("data_batch_1", bytes(damaged))
-        except GsdError as error:
-            assert error.code == 3
-        else:
-            assert images.shape == (len(labels), 32, 32, 3)
+        except GsdError:
+            continue
+        assert images.shape == (len(labels), 32, 32, 3)
 
 
 # -- downloading --------------------------------------------------------------------------------
