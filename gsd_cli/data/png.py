@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,17 +21,20 @@ def encode_png(image: np.ndarray) -> bytes:
     height, width, channels = image.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # filter type 0 before each row
     rows[:, 1:] = image.reshape(height, -1)
-    raw = rows.tobytes()
-    blocks = [b"\x78\x01"]
+    raw = rows.data.cast("B")
+    data: list[bytes | memoryview] = [b"\x78\x01"]
     for start in range(0, len(raw), _STORED):
         block = raw[start : start + _STORED]
         final = start + _STORED >= len(raw)
-        blocks += [struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF), block]
-    blocks.append(struct.pack(">I", zlib.adler32(raw)))
+        data += [struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF), block]
+    data.append(struct.pack(">I", zlib.adler32(raw)))
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", b"".join(blocks)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
+    chunks = [*_chunk(b"IHDR", [header]), *_chunk(b"IDAT", data), *_chunk(b"IEND", [])]
+    return b"".join([b"\x89PNG\r\n\x1a\n", *chunks])
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def _chunk(kind: bytes, body: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    check = zlib.crc32(kind)
+    for part in body:
+        check = zlib.crc32(part, check)
+    return [struct.pack(">I", sum(map(len, body))), kind, *body, struct.pack(">I", check)]

@@ -306,6 +306,13 @@ def test_a_chunk_that_is_not_whole_is_none(tmp_path: Path) -> None:
     assert read_chunk(tmp_path, 5) is None
 
 
+@pytest.mark.parametrize("value", [255, 0, 77])
+def test_sums_of_the_largest_pictures_are_exact(value: int) -> None:
+    total, squares = chunks._moments(np.full((1024, 1024, 3), value, np.uint8))
+    assert total.tolist() == [value * 2**20] * 3
+    assert squares.tolist() == [value**2 * 2**20] * 3
+
+
 def test_a_stopped_chunk_leaves_nothing(tmp_path: Path) -> None:
     polls = iter([False, True])
     make_chunk(tmp_path, 0, list(PIXELS[:5]), 8, 3, lambda: next(polls))
