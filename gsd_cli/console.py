@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -232,10 +233,21 @@ class _PlainProgress(Progress):
         super().__init__(what, total)
         self._console = console
         self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def update(self, done: int, total: int | None = None, note: str | None = None) -> None:
         super().update(done, total, note)
-        if time.monotonic() - self._last >= PLAIN_INTERVAL:
-            self._last = time.monotonic()
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        if now - self._last >= PLAIN_INTERVAL:
+            self._last = now
             of = f"/{self.total}" if self.total else ""
-            self._console.say(f"{self.what}: {self.done}{of} {self.note}".rstrip())
+            facts = [f"{self.done}{of}", self.note, self._left(now)]
+            self._console.say(f"{self.what}: {', '.join(fact for fact in facts if fact)}")
+
+    def _left(self, now: float) -> str:
+        """The time left at the pace since the first update."""
+        seconds, done = (now - self._first[0], self.done - self._first[1]) if self._first else (0.0, 0)
+        if not self.total or done <= 0:
+            return ""
+        return f"{timedelta(seconds=round(seconds * (self.total - self.done) / done))} left"

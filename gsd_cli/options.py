@@ -107,12 +107,28 @@ class FitSettings(BaseModel):
 class PrepareOptions(Common):
     """Turn images into a data set, reference statistics and, if asked, a teacher."""
 
-    source: str = argument(..., "A known data set (fashion-mnist) or a folder, zip or tar of images.", "SOURCE")
-    output: Path | None = opt(None, "The zip to write; default SOURCE.zip.", short="-o", metavar="DATA.zip")
+    source: str = argument(
+        ...,
+        "cifar10, fashion-mnist, celeba-hq, lsun-bedroom, lsun-church, hf:OWNER/NAME, "
+        "or a folder, zip, tar or LMDB of images.",
+        "SOURCE",
+    )
+    output: Path | None = opt(
+        None, "The zip to write, or with --shards their index; default SOURCE.zip.", short="-o", metavar="DATA.zip"
+    )
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Side of the pictures, in pixels.")
     grey: bool | None = opt(None, "One channel instead of three; default: as the source is.")
-    split: str = opt("train", "Which part of a known data set: train or test.")
+    split: str = opt("train", "Which part of a known data set: train, test or val.")
     limit: PositiveInt | None = opt(None, "Stop after this many images.")
+    labels: Path | None = opt(
+        None,
+        "Labels: a CSV of name,label, list_attr_celeba.txt, or EDM's dataset.json; default: the folders' names.",
+        metavar="FILE",
+    )
+    shards: Annotated[int, Field(ge=1, le=999_999)] | None = opt(
+        None, "Write this many WebDataset tars and their index DATA.json instead of one zip.", metavar="N"
+    )
+    workers: PositiveInt | None = opt(None, "Processes that decode and resize; default: one a core.", metavar="N")
     skip_bad: bool = opt(False, "Leave out pictures that cannot be read instead of stopping.")
     force: bool = opt(False, "Overwrite a data set that is already there.")
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(

@@ -102,12 +102,17 @@ def atomic_file(target: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            _sync(temporary)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-            _sync(target.parent)
+            publish(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Sync a finished file and rename it into place; both on one file system."""
+    _sync(temporary)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, target)
+    _sync(target.parent)
 
 
 @contextmanager

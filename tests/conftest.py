@@ -13,7 +13,8 @@ from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.folders import load_denoiser, save_denoiser
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.unet import build_unet
-from gsd_cli.data.archive import ArchiveWriter
+from gsd_cli.data.png import encode_png
+from gsd_cli.data.writers import ArchiveWriter
 from tests.shell import Shell
 
 torch.set_num_threads(1)
@@ -60,7 +61,7 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
     path = tmp_path_factory.mktemp("data") / "toy.zip"
     writer = ArchiveWriter(path)
     for i, image in enumerate(toy_images):
-        writer.add(image, i % 3)
+        writer.add(encode_png(image), i % 3)
     writer.close({"source": "toy"})
     return path
 

@@ -16,7 +16,8 @@ from gsd_cli.core.classifier import load_features
 from gsd_cli.core.generator import Generator, generate, load_model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.teachers import load_teacher
-from gsd_cli.data.pictures import fit_picture, from_uint8
+from gsd_cli.data.decode import fit_picture
+from gsd_cli.data.pictures import from_uint8
 from gsd_cli.metrics.baselines import fingerprint
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import classifier_features

@@ -96,8 +96,8 @@ def _read(name: str, generator: Generator, console: Console) -> Tensor:
     """One picture as the model's size and channels, [C, H, W] in [-1, 1]."""
     import torch
 
-    from gsd_cli.data.pictures import fit_picture, from_uint8
-    from gsd_cli.data.sources import decode
+    from gsd_cli.data.decode import decode, fit_picture
+    from gsd_cli.data.pictures import from_uint8
 
     channels, size, _ = generator.image_shape
     try:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import GsdError
+from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import FitSettings, PrepareOptions
 from gsd_cli.paths import cache_dir, require_writable
 
 FEATURE_STEPS = 2000
+FEW = 512
+"""Images that one process prepares before another has started."""
 
 
 def plan(options: PrepareOptions) -> list[str]:
     """What a run would write."""
     target = _target(options)
     lines = [f"writes {target} unless it is there"]
+    if options.shards:
+        lines.append(f"and {options.shards} shards: {target.stem}-000000.tar ...")
     if options.fit_features:
         lines.append(f"trains features: {_beside(target, 'features')}/")
     if options.fit_teacher:
@@ -31,11 +38,8 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     target = _target(options)
     require_writable(target, folder=False)
     outputs, metrics = [target], {}
-    from gsd_cli.data.archive import ImageArchive
-
     if target.exists() and not options.force:
-        console.say(f"{target} is there already; --force makes it again")
-        record = ImageArchive(target).record
+        record = _made_before(options, target, console)
     else:
         record = _prepare(options, target, console, stop)
     metrics["data"] = record
@@ -51,32 +55,88 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
 
 
 def _target(options: PrepareOptions) -> Path:
-    if options.output is not None:
-        return options.output
-    suffix = "" if options.split == "train" else f"-{options.split}"
-    return Path(f"{Path(options.source).resolve().name.split('.')[0]}{suffix}.zip")
+    """The zip, or the index of shards. Raises UsageError when it would be the source itself."""
+    suffix = ".json" if options.shards else ".zip"
+    target = options.output
+    if target is None:
+        part = "" if options.split == "train" else f"-{options.split}"
+        target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
+    elif options.shards and target.suffix != suffix:
+        target = target.with_suffix(suffix)
+    if target.exists() and Path(options.source).exists() and target.samefile(options.source):
+        raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
+    return target
 
 
 def _beside(target: Path, what: str) -> Path:
     return target.with_name(f"{target.stem}-{what}")
 
 
+def _asked(options: PrepareOptions) -> dict[str, Any]:
+    """The options that decide what the data set holds; no paths."""
+    names = ("size", "grey", "split", "limit", "shards")
+    labels = options.labels.name if options.labels else None
+    return {name: getattr(options, name) for name in names} | {"labels": labels}
+
+
+def _made_before(options: PrepareOptions, target: Path, console: Console) -> dict[str, Any]:
+    """The record of a data set that is there. Raises UsageError when it was made with other options."""
+    from gsd_cli.data.archive import ImageArchive
+
+    record = ImageArchive(target).record
+    before, now = record.get("asked", {}), _asked(options)
+    differ = [f"--{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    if differ:
+        problems = [f"{target} was made with other options: {', '.join(differ)}"]
+        raise UsageError(problems, hint="--force makes it again; or choose another name with -o")
+    console.say(f"{target} is there already; --force makes it again")
+    return record
+
+
 def _prepare(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> dict[str, Any]:
-    from gsd_cli.data.prepare import prepare
-    from gsd_cli.data.sources import open_source
+    from gsd_cli.data.known import open_source
+    from gsd_cli.data.labels import read_labels
+    from gsd_cli.data.pool import available_cores
+    from gsd_cli.data.prepare import Recipe, channels_of, prepare, work_folder
 
+    if options.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     source = open_source(options.source, options.split, cache_dir(options.cache_dir), offline=options.offline)
-    with console.progress(f"preparing {source.name}", min(source.total, options.limit or source.total)) as bar:
+    for note in source.notes:
+        console.warn(note)
+    labels = read_labels(options.labels, source.names) if options.labels else source.labels
+    from gsd_cli.core.training import exclusive  # loads torch: after what may be missing
 
-        def on_image(done: int) -> None:
-            stop.check()
-            bar.update(done)
-
-        prepared = prepare(source, target, options.size, options.grey, options.limit, options.skip_bad, on_image)
+    channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
+    recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
+    total = min(len(source.names), options.limit or len(source.names))
+    workers = min(options.workers or available_cores(), -(-total // FEW))
+    pace = _pace()
+    with (
+        exclusive(work_folder(target, source, recipe)),
+        console.progress(f"preparing {source.name}", total) as bar,
+    ):
+        prepared = prepare(
+            source, target, recipe, labels, options.skip_bad, max(1, workers), stop,
+            lambda done: bar.update(done, note=pace(done)),
+        )  # fmt: skip
     for name, cause in prepared.bad:
         console.warn(f"left out {name}: {cause}")
     console.say(f"{prepared.record['images']} images of {source.name} in {target}")
     return prepared.record
+
+
+def _pace() -> Callable[[int], str]:
+    """A function of how many images are done: images per second since its first call."""
+    begun: tuple[float, int] | None = None
+
+    def note(done: int) -> str:
+        nonlocal begun
+        begun = begun or (time.monotonic(), done)
+        seconds = time.monotonic() - begun[0]
+        return f"{(done - begun[1]) / seconds:,.0f} images/s" if seconds > 0.5 else ""
+
+    return note
 
 
 def _statistics(options: PrepareOptions, target: Path, console: Console) -> Path | None:

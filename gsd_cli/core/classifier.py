@@ -73,8 +73,10 @@ class FeatureFit:
     batch_size = 128
 
     def __init__(self, data: ImageArchive, held_out: ImageArchive | None, steps: int, seed: int, device: torch.device):
-        if data.labels is None:
-            raise GsdError(f"{data.path} has no labels", hint="features are learnt from classes: prepare with labels")
+        if data.labels is None or data.labels.ndim != 1:
+            raise GsdError(
+                f"{data.path} has no classes", hint="features are learnt from classes: prepare with --labels"
+            )
         self.data, self.labels, self.held_out = data, data.labels, held_out
         self.steps, self.seed, self.device = steps, seed, device
         with torch.random.fork_rng(devices=[]):

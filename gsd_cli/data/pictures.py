@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -47,18 +46,3 @@ def save_grid(images: Tensor, path: Path, columns: int | None = None, scale: int
     with atomic_file(path) as temporary:
         picture.save(temporary)
     return path
-
-
-def fit_picture(picture: Image.Image, size: int, channels: int) -> np.ndarray:
-    """Centre crop to a square and resize with antialiasing: uint8 [size, size, channels].
-
-    Expects a picture already upright and in mode L or RGB (see `data.decode`).
-    """
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    picture = picture.crop((left, top, left + side, top + side))
-    if side != size:
-        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    array = np.asarray(picture)
-    return array.reshape(size, size, channels)

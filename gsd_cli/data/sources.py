@@ -1,246 +1,304 @@
-"""Where images come from: known data sets, folders, zips and tars, one record at a time."""
+"""Where images come from: a folder, a zip, a tar or an LMDB, or a name. Nothing is extracted, nothing decoded here."""
 
 from __future__ import annotations
 
-import gzip
-import io
-import struct
+import hashlib
+import os
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps
+from gsd_cli.data.decode import SUFFIXES, Payload
+from gsd_cli.data.labels import Labels, edm_labels, folder_labels, read_edm
+from gsd_cli.errors import GsdError
 
-from gsd_cli.errors import ExitCode, GsdError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-MAX_PIXELS = 100_000_000
 MAX_MEMBER_BYTES = 512 * 2**20
-DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
-FASHION_CLASSES = (
-    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Record:
-    """One picture not yet decoded: its name for messages, how to open it, its label if known."""
-
-    name: str
-    open: Callable[[], Image.Image]
-    label: int | None = None
+MAX_RATIO, RATIO_MATTERS = 200, 64 * 2**20
+"""A member that unpacks to more than this many times its size, and to more than this many bytes, is a bomb."""
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to prepare."""
+    """Pictures by name, and how to get at them in that order.
+
+    payloads(start) yields what `decode` takes for names[start:]. `identity` changes when the stored pictures do.
+    `refused` are pictures that may not be read, with the cause; `notes` what the user should know;
+    `facts` what the data set's record keeps.
+    """
 
     name: str
-    records: Callable[[], Iterator[Record]]
-    total: int
-    classes: tuple[str, ...] = ()
+    names: Sequence[str]
+    payloads: Callable[[int], Iterator[Payload]]
+    identity: str
+    labels: Labels | None = None
     licence: str | None = None
+    refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
-def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Source:
-    """A known name or a path. Raises GsdError: exit 3 (nothing there), 4 (needs the network)."""
-    if source == "fashion-mnist":
-        return _fashion_mnist(split, cache, offline)
-    path = Path(source)
+def open_path(path: Path, split: str) -> Source:
+    """A folder, zip, tar or LMDB of pictures, CIFAR-10's own files, or idx files. Raises GsdError (exit 3)."""
+    from gsd_cli.data import known, lmdb_source
+
+    if lmdb_source.is_lmdb(path):
+        return lmdb_source.open_lmdb(path)
+    if (found := known.recognise(path, split)) is not None:
+        return found
     if path.is_dir():
         return _folder(path)
-    if path.is_file():
-        if zipfile.is_zipfile(path):
-            return _zip(path)
-        if tarfile.is_tarfile(path):
-            return _tar(path)
-        raise GsdError(f"{path} is neither a folder, a zip nor a tar", hint="give a folder or an archive of images")
+    if zipfile.is_zipfile(path):
+        return _zip(path)
+    if tarfile.is_tarfile(path):
+        return _tar(path)
     raise GsdError(
-        f"no such data set or path: {source}",
-        hint="known names: fashion-mnist; or give a folder, zip or tar of images",
+        f"{path} is neither a folder, a zip, a tar nor an LMDB", hint="give a folder or an archive of images"
     )
 
 
-def decode(payload: bytes | Path) -> Image.Image:
-    """Open a picture upright, in mode L or RGB, alpha laid on white; whatever mode it was stored in.
-
-    Raises ValueError or OSError when it is not a picture or is absurdly large.
-    """
-    stream = payload if isinstance(payload, Path) else io.BytesIO(payload)
-    try:
-        return _decode(stream)
-    # what Pillow's plugins let through from a damaged file
-    except (SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+def identity(parts: Iterable[object]) -> str:
+    """A digest of what tells one state of a source from another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
-def _decode(stream: Path | io.BytesIO) -> Image.Image:
-    with Image.open(stream) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} is more than {MAX_PIXELS:,} pixels")
-        opened.load()
-        picture: Image.Image = ImageOps.exif_transpose(opened)
-        if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-            wide = np.asarray(picture, dtype=np.float64)
-            # only I;16 says how wide it is; in I and F the values must tell
-            top = 65535 if picture.mode.startswith("I;16") or wide.max() > 255 else 255
-            return Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8))
-        if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-            rgba = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-
-
-def _fashion_mnist(split: str, cache: Path, offline: bool) -> Source:
-    if split not in ("train", "test"):
-        raise GsdError(f"fashion-mnist has no split {split!r}", hint="train or test", code=ExitCode.USAGE)
-    stem = "train" if split == "train" else "t10k"
-    folder = _fashion_folder(cache, offline)
-    images = _read_idx(folder / f"{stem}-images-idx3-ubyte.gz")
-    labels = _read_idx(folder / f"{stem}-labels-idx1-ubyte.gz")
-
-    def records() -> Iterator[Record]:
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield Record(f"fashion-mnist/{split}/{i}", partial(Image.fromarray, image), int(label))
-
-    return Source(f"fashion-mnist ({split})", records, len(images), FASHION_CLASSES, "MIT")
-
-
-def _fashion_folder(cache: Path, offline: bool) -> Path:
-    downloaded = cache / "datasets" / "FashionMNIST" / "raw"
-    for folder in (DEBIAN_FASHION, downloaded):
-        if (folder / "train-images-idx3-ubyte.gz").exists() and (folder / "t10k-labels-idx1-ubyte.gz").exists():
-            return folder
-    hint = "on Debian: apt install dataset-fashion-mnist"
-    if offline:
-        raise GsdError("fashion-mnist is not on this machine (--offline)", hint=hint, code=ExitCode.NETWORK)
-    from torchvision.datasets import FashionMNIST
-
-    try:
-        FashionMNIST(cache / "datasets", download=True)
-    except (OSError, RuntimeError) as error:
-        raise GsdError(f"cannot download fashion-mnist: {error}", hint=hint, code=ExitCode.NETWORK) from error
-    return downloaded
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """A gzipped IDX file of unsigned bytes (LeCun's format): uint8, the shape it declares."""
-    try:
-        payload = gzip.decompress(path.read_bytes())
-        dimensions = payload[3]
-        shape = np.frombuffer(payload, ">i4", dimensions, 4)
-        return np.frombuffer(payload, np.uint8, -1, 4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, IndexError, ValueError) as error:
-        raise GsdError(f"cannot read {path}: {error}", hint="the file is damaged; fetch it again") from error
+# -- folders ------------------------------------------------------------------------------------
 
 
 def _folder(root: Path) -> Source:
-    files = sorted(_walk(root))
-    if not files:
-        raise GsdError(f"no images in {root}", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
-    classes = _classes([p.relative_to(root).parts for p in files])
+    listing = _Listing(root)
+    walked = sorted(_walk(root, "", listing), key=lambda found: found[0].split("/"))
+    names = [name for name, *_ in walked]
+    listing.require(names)
+    index = root / "dataset.json"
+    labels = listing.labels(names, index.read_bytes() if index.is_file() else None)
 
-    def records() -> Iterator[Record]:
-        for path in files:
-            parts = path.relative_to(root).parts
-            yield Record(str(path), partial(decode, path), _label(parts, classes))
+    def payloads(start: int) -> Iterator[Payload]:
+        return (root / name for name in names[start:])
 
-    return Source(root.name, records, len(files), classes)
+    return Source(
+        root.resolve().name,
+        names,
+        payloads,
+        identity(walked),
+        labels,
+        refused=tuple(listing.refused),
+        notes=listing.notes(),
+    )
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    # rglob does not follow links to folders, so loops of links end here
-    for path in root.rglob("*"):
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path.relative_to(root).parts):
-            yield path
+def _walk(root: Path, inside: str, listing: _Listing) -> Iterator[tuple[str, int, int]]:
+    """(name, bytes, mtime) of the pictures under root/inside. Links to folders are not followed: they may loop."""
+    try:
+        entries = list(os.scandir(root / inside))
+    except OSError as error:
+        listing.refused.append((inside or str(root), f"cannot be listed: {error.strerror}"))
+        return
+    for entry in entries:
+        name = f"{inside}/{entry.name}" if inside else entry.name
+        if _hidden((entry.name,)):
+            continue
+        if os.path.isdir(entry.path):  # unlike entry.is_dir, does not raise for a link to itself
+            if entry.is_symlink():
+                listing.links.append(name)
+            else:
+                yield from _walk(root, name, listing)
+        elif listing.wanted(name):
+            if os.path.isfile(entry.path):
+                facts = entry.stat()
+                yield name, facts.st_size, facts.st_mtime_ns
+            else:
+                listing.refused.append((name, "a link to nothing" if entry.is_symlink() else "not a file"))
 
 
-def _hidden(parts: tuple[str, ...]) -> bool:
-    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts)
+# -- archives -----------------------------------------------------------------------------------
 
 
 def _zip(path: Path) -> Source:
+    listing = _Listing(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
-        members = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-    names = _members(path, members)
-    classes = _classes([_parts(n) for n in names])
+        members = [info for info in archive.infolist() if not info.is_dir() and listing.wanted(info.filename)]
+        kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
+        kept = sorted(
+            listing.admit(
+                (i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True)
+            )
+        )
+        crcs = {i.filename: i.CRC for i in members}
+        labels = listing.labels(kept, archive.read("dataset.json") if "dataset.json" in archive.namelist() else None)
+    listing.require(kept)
 
-    def records() -> Iterator[Record]:
+    def payloads(start: int) -> Iterator[Payload]:
         with zipfile.ZipFile(path) as archive:
-            for name in names:
-                yield Record(f"{path}:{name}", partial(_from_zip, archive, name), _label(_parts(name), classes))
+            for name in kept[start:]:
+                yield _member(partial(archive.read, name))
 
-    return Source(path.stem, records, len(names), classes)
+    return Source(
+        path.stem,
+        kept,
+        payloads,
+        identity((name, crcs[name]) for name in kept),
+        labels,
+        refused=tuple(listing.refused),
+        notes=listing.notes(),
+    )
 
 
 def _tar(path: Path) -> Source:
+    """Pictures in the order of the archive: a compressed tar can only be read forwards."""
+    listing = _Listing(path)
     with _readable(path), tarfile.open(path) as archive:
-        members = {m.name: m.size for m in archive.getmembers() if m.isfile()}
-    names = _members(path, members)
-    classes = _classes([_parts(n) for n in names])
+        members = [
+            (m.name, m.size, m.size, None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file")
+            for m in _members(archive)
+            if not m.isdir() and listing.wanted(m.name)
+        ]
+    kept = list(listing.admit(members))
+    listing.require(kept)
 
-    def records() -> Iterator[Record]:
+    def payloads(start: int) -> Iterator[Payload]:
+        ahead = iter(kept)
+        wanted, position = next(ahead, None), 0
         with tarfile.open(path) as archive:
-            for name in names:
-                yield Record(f"{path}:{name}", partial(_from_tar, archive, name), _label(_parts(name), classes))
+            for member in _members(archive):
+                if wanted is None:
+                    return
+                # a duplicate, a link or a folder may share the name; the first file of it is the one that was admitted
+                if member.name == wanted and member.isfile():
+                    if position >= start:
+                        yield _member(partial(_extract, archive, member))
+                    wanted, position = next(ahead, None), position + 1
 
-    return Source(path.name.split(".")[0], records, len(names), classes)
+    facts = path.stat()
+    return Source(
+        path.name.split(".")[0],
+        kept,
+        payloads,
+        identity((members, facts.st_size, facts.st_mtime_ns)),
+        listing.labels(kept),
+        refused=tuple(listing.refused),
+        notes=listing.notes(),
+    )
 
 
-def _from_zip(archive: zipfile.ZipFile, name: str) -> Image.Image:
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        yield member
+        # tarfile keeps every header it has seen; a million of them is a gigabyte
+        archive.members = []  # type: ignore[attr-defined]
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member)
+    payload = stream.read() if stream else b""
+    if len(payload) != member.size:
+        raise ValueError("the archive ends before the picture does")
+    return payload
+
+
+def _member(read: Callable[[], bytes]) -> Payload:
     try:
-        payload = archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, unknown compression
-        raise ValueError(str(error)) from error
-    return decode(payload)
-
-
-def _from_tar(archive: tarfile.TarFile, name: str) -> Image.Image:
-    try:
-        member = archive.extractfile(name)
-        payload = member.read() if member else b""
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(str(error)) from error
-    return decode(payload)
+        return read()
+    # RuntimeError: encrypted; NotImplementedError: unknown compression
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RuntimeError) as error:
+        return ValueError(str(error))
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise GsdError(f"cannot read {path}: {error}", hint="the archive is damaged; fetch it again") from error
 
 
-def _members(path: Path, members: dict[str, int]) -> list[str]:
-    """The image members of an archive, in order. Nothing is extracted; absurd sizes are refused."""
-    names = sorted(n for n in members if Path(n).suffix.lower() in SUFFIXES and not _hidden(_parts(n)))
-    if not names:
-        raise GsdError(f"no images in {path}", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
-    for name in names:
-        if members[name] > MAX_MEMBER_BYTES:
-            raise GsdError(f"{path}: {name} claims {members[name]:,} bytes", hint="refused as a decompression bomb")
-    return names
+# -- what is admitted ---------------------------------------------------------------------------
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    # tar writes ./a.png: the dot is no folder
-    return PurePosixPath(name).parts
+class _Listing:
+    """What was met while listing a source, besides the pictures that are admitted."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.refused: list[tuple[str, str]] = []
+        self.links: list[str] = []
+        self.archives: list[str] = []
+        self.databases: list[str] = []
+        self.index: list[str] = []
+
+    def wanted(self, name: str) -> bool:
+        """Whether a file is a picture by its name; takes note of what it is otherwise."""
+        # tar writes ./a.png: the dot is no folder
+        path = PurePosixPath(name)
+        if _hidden(path.parts):
+            return False
+        if name.lower().endswith(ARCHIVES):
+            self.archives.append(name)
+        if path.suffix.lower() == ".mdb":
+            self.databases.append(name)
+        return path.suffix.lower() in SUFFIXES
+
+    def admit(self, members: Iterable[tuple[str, int, int, str | None]]) -> Iterator[str]:
+        """The names of an archive's members (name, bytes, bytes stored, why not) that may be read."""
+        seen: set[str] = set()
+        for name, size, stored, cause in members:
+            cause = cause or _refusal(name, size, stored) or ("a second member of that name" if name in seen else None)
+            seen.add(name)
+            if cause:
+                self.refused.append((name, cause))
+            else:
+                yield name
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise GsdError when there is no picture at all, good or refused."""
+        if names or self.refused:
+            return
+        hint = f"looked for {', '.join(sorted(SUFFIXES))}"
+        if self.archives or self.databases:
+            hint = f"it holds {(self.archives + self.databases)[0]}: unpack that first"
+        raise GsdError(f"no images in {self.root}", hint=hint)
+
+    def labels(self, names: Sequence[str], index: bytes | None = None) -> Labels | None:
+        """What a dataset.json of EDM in the source says, else what the folders say."""
+        try:
+            listed = read_edm(index, self.root) if index is not None else None
+            return edm_labels(listed, names, self.root) if listed else folder_labels(names)
+        except GsdError as error:  # someone else's dataset.json
+            self.index.append(error.message)
+            return folder_labels(names)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over and may have been meant."""
+        found = (
+            (self.links, "links to folders are not followed"),
+            (self.archives, "archives inside are not opened"),
+            (self.index, "its dataset.json is not used"),
+        )
+        return tuple(f"{self.root}: {what}: {_some(sorted(names))}" for names, what in found if names)
 
 
-def _classes(parts: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """Class names from the top-level folders, when every image lies in one of several."""
-    tops = {p[0] for p in parts if len(p) > 1}
-    if len(tops) < 2 or any(len(p) < 2 for p in parts):
-        return ()
-    return tuple(sorted(tops))
+def _refusal(name: str, size: int, stored: int) -> str | None:
+    parts = PurePosixPath(name).parts
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        return "its path leads out of the archive"
+    if size > MAX_MEMBER_BYTES or (size > RATIO_MATTERS and size > MAX_RATIO * max(1, stored)):
+        return f"claims {size:,} bytes, a decompression bomb"
+    return None
 
 
-def _label(parts: tuple[str, ...], classes: tuple[str, ...]) -> int | None:
-    return classes.index(parts[0]) if classes else None
+def _hidden(parts: tuple[str, ...]) -> bool:
+    return any(part == "__MACOSX" or (part.startswith(".") and part not in ("..", ".")) for part in parts)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ import torch
 from PIL import Image
 
 from gsd_cli.data import archive as archive_module
-from gsd_cli.data.archive import ArchiveWriter, ImageArchive
-from gsd_cli.data.pictures import fit_picture, from_uint8, save_grid, tile, to_pil, to_uint8
+from gsd_cli.data.archive import ImageArchive
+from gsd_cli.data.pictures import from_uint8, save_grid, tile, to_pil, to_uint8
+from gsd_cli.data.png import encode_png
+from gsd_cli.data.writers import ArchiveWriter, write_shards
 from gsd_cli.errors import GsdError
 
 
@@ -20,20 +24,38 @@ def random_images(n: int, size: int = 8, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
 
 
-def write(path: Path, images: np.ndarray, labels: list[int | None] | None = None) -> dict:
-    writer = ArchiveWriter(path)
-    for image, label in zip(images, labels or [None] * len(images), strict=True):
-        writer.add(image, label)
-    return writer.close({"source": "test"})
+def write(path: Path, images: np.ndarray, labels: list | None = None, record: dict | None = None) -> Path:
+    """The images in the form that `path` says: a .zip, a .json with three shards, or a folder."""
+    record = record or {"source": "test"}
+    labels = labels or [None] * len(images)
+    if path.suffix == ".json":
+        samples = ((3 * i // len(images), encode_png(image), labels[i]) for i, image in enumerate(images))
+        write_shards(path, path.parent, samples, lambda: record)
+        return path
+    archive = path.with_suffix(".zip")
+    writer = ArchiveWriter(archive)
+    for image, label in zip(images, labels, strict=True):
+        writer.add(encode_png(image), label)
+    writer.close(record)
+    if path.suffix != ".zip":
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(path)
+    return path
 
 
+FORMS = ["a.zip", "a.json", "a"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_round_trip_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, in_memory: bool) -> None:
+def test_round_trip_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int, in_memory: bool, form: str
+) -> None:
     monkeypatch.setattr(archive_module, "KEEP_IN_MEMORY", 2**30 if in_memory else 0)
     images = random_images(7, channels=channels)
-    write(tmp_path / "a.zip", images)
-    data = ImageArchive(tmp_path / "a.zip")
+    data = ImageArchive(write(tmp_path / form, images))
+    assert data.record == {"source": "test"}
     assert len(data) == 7
     assert data.shape == (channels, 8, 8)
     assert data.labels is None
@@ -59,7 +81,7 @@ def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_layout_is_the_one_edm_reads(tmp_path: Path) -> None:
-    images = np.zeros((1002, 2, 2, 1), np.uint8)
+    images = np.zeros((1002, 2, 2, 1), np.uint8)  # names, folders and labels as EDM's dataset_tool.py writes them
     write(tmp_path / "a.zip", images, [i % 5 for i in range(1002)])
     with zipfile.ZipFile(tmp_path / "a.zip") as file:
         names = file.namelist()
@@ -72,9 +94,58 @@ def test_the_layout_is_the_one_edm_reads(tmp_path: Path) -> None:
     assert ImageArchive(tmp_path / "a.zip").labels.tolist() == [i % 5 for i in range(1002)]
 
 
-def test_labels_are_all_or_none(tmp_path: Path) -> None:
-    write(tmp_path / "a.zip", random_images(3), [0, None, 1])
-    assert ImageArchive(tmp_path / "a.zip").labels is None
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_are_all_or_none(tmp_path: Path, form: str) -> None:
+    assert ImageArchive(write(tmp_path / form, random_images(3), [0, None, 1])).labels is None
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_classes_and_attributes_come_back(tmp_path: Path, form: str) -> None:
+    classes = ImageArchive(write(tmp_path / form, random_images(5), [4, 0, 1, 4, 2])).labels
+    assert classes is not None
+    assert (classes.dtype, classes.tolist()) == (torch.int64, [4, 0, 1, 4, 2])
+    rows = [(0, 1, 0), (1, 1, 1), (0, 0, 0), (1, 0, 0)]
+    attributes = ImageArchive(write(tmp_path / f"b{form[1:]}", random_images(4), rows)).labels
+    assert attributes is not None
+    assert attributes.dtype == torch.bool
+    assert attributes.tolist() == [[bool(x) for x in row] for row in rows]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_many_threads_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, in_memory: bool) -> None:
+    monkeypatch.setattr(archive_module, "KEEP_IN_MEMORY", 2**30 if in_memory else 0)
+    images = random_images(60, size=16)
+    data = ImageArchive(write(tmp_path / form, images))
+    orders = [torch.randperm(60, generator=torch.Generator().manual_seed(i)) for i in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(data.uint8, orders))
+    expected = torch.from_numpy(images).permute(0, 3, 1, 2)
+    assert all(torch.equal(mine, expected[order]) for mine, order in zip(read, orders, strict=True))
+
+
+def test_shards_are_what_others_read(tmp_path: Path) -> None:
+    images = random_images(7)
+    index = json.loads(write(tmp_path / "set.json", images, list(range(7))).read_text())
+    assert index["__kind__"] == "wids-shard-index-v1"
+    assert [entry["nsamples"] for entry in index["shardlist"]] == [3, 2, 2]
+    samples = []
+    for entry in index["shardlist"]:
+        path = tmp_path / entry["url"]
+        assert path.stat().st_size == entry["filesize"]
+        with tarfile.open(path) as file:
+            samples += [(m.name, file.extractfile(m).read(), m.mode, m.mtime) for m in file]
+    assert [name for name, *_ in samples] == [f"img{i:08d}.{kind}" for i in range(7) for kind in ("png", "cls")]
+    assert [payload for name, payload, *_ in samples if name.endswith("cls")] == [str(i).encode() for i in range(7)]
+    assert [payload for name, payload, *_ in samples if name.endswith("png")] == [encode_png(i) for i in images]
+    assert {facts for *_, mode, mtime in samples for facts in [(mode, mtime)]} == {(0o644, 0)}
+
+
+def test_fewer_shards_replace_more(tmp_path: Path) -> None:
+    write(tmp_path / "set.json", random_images(9))
+    (tmp_path / "set-notes.tar").write_bytes(b"mine")
+    write(tmp_path / "set.json", random_images(2))
+    assert {p.name for p in tmp_path.glob("*.tar")} == {"set-000000.tar", "set-000001.tar", "set-notes.tar"}
 
 
 def test_labels_follow_names_not_order(tmp_path: Path, toy_archive_path: Path) -> None:
@@ -86,18 +157,6 @@ def test_labels_follow_names_not_order(tmp_path: Path, toy_archive_path: Path) -
                 payload = json.dumps({"labels": json.loads(payload)["labels"][::-1]}).encode()
             new.writestr(name, payload)
     assert ImageArchive(path).labels.tolist() == [i % 3 for i in range(12)]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_mean_and_variance(tmp_path: Path, channels: int) -> None:
-    images = random_images(5, channels=channels)
-    images[..., 0] //= 3
-    record = write(tmp_path / "a.zip", images)
-    pixels = images.astype(np.float64) / 127.5 - 1
-    np.testing.assert_allclose(record["mean"], pixels.mean((0, 1, 2)), rtol=1e-12)
-    np.testing.assert_allclose(record["variance"], pixels.var((0, 1, 2)), rtol=1e-9)
-    assert (record["images"], record["size"], record["channels"], record["source"]) == (5, 8, channels, "test")
-    assert ImageArchive(tmp_path / "a.zip").record == record
 
 
 # -- what is refused ----------------------------------------------------------------------------
@@ -163,6 +222,32 @@ def test_what_is_no_data_set_is_an_input_error(tmp_path: Path, damage) -> None:
     assert caught.value.code == 3
 
 
+def short_shard(folder: Path) -> None:
+    path = folder / "set-000001.tar"
+    path.write_bytes(path.read_bytes()[:-1024])
+
+
+def lost_shard(folder: Path) -> None:
+    (folder / "set-000002.tar").unlink()
+
+
+def swapped_shard(folder: Path) -> None:  # the right size, but not the right content
+    (folder / "set-000001.tar").write_bytes(bytes((folder / "set-000001.tar").stat().st_size))
+
+
+def other_json(folder: Path) -> None:
+    (folder / "set.json").write_text("[1, 2]")
+
+
+@pytest.mark.parametrize("damage", [short_shard, lost_shard, swapped_shard, other_json])
+def test_damaged_shards_are_an_input_error(tmp_path: Path, damage) -> None:
+    write(tmp_path / "set.json", random_images(9))
+    damage(tmp_path)
+    with pytest.raises(GsdError) as caught:
+        ImageArchive(tmp_path / "set.json").uint8(torch.arange(9))
+    assert caught.value.code == 3
+
+
 def test_damage_behind_the_first_image_is_an_input_error(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     write(path, random_images(5))
@@ -178,8 +263,8 @@ def test_damage_behind_the_first_image_is_an_input_error(tmp_path: Path) -> None
 
 def test_pictures_of_several_sizes_are_an_input_error(tmp_path: Path) -> None:
     writer = ArchiveWriter(tmp_path / "a.zip")
-    writer.add(np.zeros((8, 8, 3), np.uint8), None)
-    writer.add(np.zeros((4, 4, 3), np.uint8), None)
+    writer.add(encode_png(np.zeros((8, 8, 3), np.uint8)), None)
+    writer.add(encode_png(np.zeros((4, 4, 3), np.uint8)), None)
     writer.close({})
     with pytest.raises(GsdError) as caught:
         ImageArchive(tmp_path / "a.zip").uint8(torch.arange(2))
@@ -215,33 +300,3 @@ def test_to_pil_keeps_channels() -> None:
     picture = to_pil(image)
     assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (4, 2), (255, 0, 128))
     assert to_pil(image[:1]).mode == "L"
-
-
-def test_fit_picture_crops_the_centre() -> None:
-    wide = np.zeros((4, 10, 3), np.uint8)
-    wide[:, 3:7] = np.random.default_rng(0).integers(0, 255, (4, 4, 3))
-    assert np.array_equal(fit_picture(Image.fromarray(wide), 4, 3), wide[:, 3:7])
-    tall = wide.transpose(1, 0, 2)
-    assert np.array_equal(fit_picture(Image.fromarray(tall), 4, 3), tall[3:7])
-
-
-@pytest.mark.parametrize(("size", "channels"), [(4, 1), (4, 3), (32, 1), (32, 3)])
-def test_fit_picture_resizes(size: int, channels: int) -> None:
-    grey = np.full((16, 16), 90, np.uint8)
-    fitted = fit_picture(Image.fromarray(grey), size, channels)
-    assert fitted.shape == (size, size, channels)
-    assert fitted.dtype == np.uint8
-    assert (fitted == 90).all()
-
-
-def test_fit_picture_is_antialiased() -> None:
-    stripes = np.zeros((64, 64), np.uint8)
-    stripes[:, ::2] = 255
-    fitted = fit_picture(Image.fromarray(stripes), 8, 1).astype(float)
-    # nearest or bilinear without a filter would keep whole stripes
-    assert np.abs(fitted[:, 1:-1] - 127.5).max() < 10
-
-
-def test_fit_picture_to_grey_uses_luma() -> None:
-    red = Image.new("RGB", (8, 8), (255, 0, 0))
-    assert (fit_picture(red, 8, 1) == 76).all()

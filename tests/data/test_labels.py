@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gsd_cli.data.labels import folder_labels, read_labels
+from gsd_cli.errors import GsdError
+
+NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+
+
+def read(tmp_path: Path, text: str, suffix: str = "csv", names: list[str] = NAMES):
+    path = tmp_path / f"labels.{suffix}"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    return read_labels(path, names)
+
+
+@pytest.mark.parametrize("names", [[], ["a.png"], ["a/1.png", "a/2.png"], ["a/1.png", "b/2.png", "3.png"]])
+def test_folders_name_classes_only_when_all_do(names: list[str]) -> None:
+    assert folder_labels(names) is None
+
+
+def test_folders_name_classes() -> None:
+    labels = folder_labels(["b/x/1.png", "a/1.png", "./b/2.png"])
+    assert labels is not None
+    assert (labels.values, labels.classes) == ([1, 0, 1], ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a/1.jpg,4\na/2.jpg,0\nb/3.jpg,4\n",
+        "name,label\na/1.jpg,4\na/2.jpg,0\nb/3.jpg,4\n",
+        "\ufeffimage_id,class\r\n./a/1.jpg,4\r\na\\2.jpg,0\r\n\r\nb/3.jpg , 4\r\n",
+        "b/3.jpg,4\n3.jpg,9\nother.jpg,7\na/2.jpg,0\na/1.jpg,4",
+        "1.jpg,4\n2.jpg,0\n3.jpg,4\n",
+        '"a/1.jpg","4"\n"a/2.jpg","0"\n"b/3.jpg","4"\n',
+    ],
+    ids=["plain", "header", "windows", "any order, more", "file names", "quoted"],
+)
+def test_a_csv_of_numbers(tmp_path: Path, text: str) -> None:
+    labels = read(tmp_path, text)
+    assert (labels.values, labels.classes, labels.attributes) == ([4, 0, 4], (), ())
+
+
+def test_a_csv_of_names(tmp_path: Path) -> None:
+    labels = read(tmp_path, 'file,kind\n1.jpg,"dog, small"\n2.jpg,cat\n3.jpg,cat\n')
+    assert (labels.values, labels.classes) == ([1, 0, 0], ("cat", "dog, small"))
+
+
+CELEBA = """202599
+5_o_Clock_Shadow Male Young
+000001.jpg -1  1  1
+000002.jpg  1 -1  1
+000003.jpg -1 -1 -1
+"""
+
+
+def test_celeba_attributes(tmp_path: Path) -> None:
+    names = ["000003.jpg", "000001.jpg"]
+    labels = read(tmp_path, CELEBA, "txt", names)
+    assert labels.attributes == ("5_o_Clock_Shadow", "Male", "Young")
+    assert labels.values == [(0, 0, 0), (0, 1, 1)]
+    as_csv = "image_id,5_o_Clock_Shadow,Male,Young\n000001.jpg,-1,1,1\n000003.jpg,-1,-1,-1\n"
+    assert read(tmp_path, as_csv, "csv", names) == labels
+    zeros = "image_id,5_o_Clock_Shadow,Male,Young\n000001.jpg,0,1,1\n000003.jpg,0,0,0\n"
+    assert read(tmp_path, zeros, "csv", names) == labels
+
+
+def test_forty_attributes_are_all_kept(tmp_path: Path) -> None:
+    header = " ".join(f"A{i}" for i in range(40))
+    row = " ".join("1" if i % 3 else "-1" for i in range(40))
+    labels = read(tmp_path, f"1\n{header}\nx.jpg {row}\n", "txt", ["x.jpg"])
+    assert len(labels.attributes) == 40
+    assert labels.values == [tuple(int(i % 3 > 0) for i in range(40))]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([3, 0, 1], [3, 0, 1]), ([[0, 1], [1, 1], [0, 0]], [(0, 1), (1, 1), (0, 0)]), ([[0.0, 1.0]] * 3, [(0, 1)] * 3)],
+)
+def test_a_dataset_json_of_edm(tmp_path: Path, given: list, expected: list) -> None:
+    text = json.dumps({"labels": [list(pair) for pair in zip(NAMES, given, strict=True)]})
+    assert read(tmp_path, text, "json").values == expected
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "named"),
+    [
+        ("csv", "", "a/1.jpg"),
+        ("csv", "1.jpg,4\n2.jpg,0\n", "no label for b/3.jpg"),
+        ("csv", "1.jpg,4\n2.jpg,0\n3.jpg,1\n1.jpg,5\n", "1.jpg has two labels"),
+        ("csv", "1.jpg,4\n2.jpg\n3.jpg,1\n", "row 2"),
+        ("csv", "1.jpg,4\n2.jpg,\n3.jpg,1\n", "row 2"),
+        ("csv", "1.jpg,4\x00\n", "labels.csv"),
+        ("csv", "name,x,y\n1.jpg,1,1\n2.jpg,2,1\n", "2.jpg"),
+        ("csv", "name,x,y\n1.jpg,1,1\n2.jpg,1\n", "2.jpg"),
+        ("txt", "3\nA B\n1.jpg 1 1\n2.jpg 1\n", "2.jpg"),
+        ("txt", "3\nA B\n1.jpg 1 yes\n", "1.jpg"),
+        ("json", "{", "dataset.json"),
+        ("json", "[]", "dataset.json"),
+        ("json", "[" * 100_000, "dataset.json"),
+        ("json", '{"labels": null}', "no labels"),
+        ("json", '{"labels": [["a/1.jpg", 0]]}', "a/2.jpg, b/3.jpg"),
+        ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", -1], ["b/3.jpg", 0]]}', "a/2.jpg is -1"),
+        ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", 1.5], ["b/3.jpg", 0]]}', "a/2.jpg is 1.5"),
+        ("json", '{"labels": [["a/1.jpg", [0, 1]], ["a/2.jpg", [1]], ["b/3.jpg", [1, 0]]]}', "a/1.jpg is (0, 1)"),
+        ("json", '{"labels": [["a/1.jpg", "cat"], ["a/2.jpg", "dog"], ["b/3.jpg", "dog"]]}', "a/1.jpg is 'cat'"),
+    ],
+)
+def test_bad_labels_are_named(tmp_path: Path, suffix: str, text: str, named: str) -> None:
+    with pytest.raises(GsdError) as caught:
+        read(tmp_path, text, suffix)
+    assert caught.value.code == 3
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "."])
+def test_a_label_file_that_is_none(tmp_path: Path, name: str) -> None:
+    with pytest.raises(GsdError, match="cannot read"):
+        read_labels(tmp_path / name, NAMES)
+
+
+def test_file_names_that_two_pictures_share_do_not_count(tmp_path: Path) -> None:
+    with pytest.raises(GsdError, match=r"no label for a/1\.jpg, b/1\.jpg"):
+        read(tmp_path, "1.jpg,4\n", names=["a/1.jpg", "b/1.jpg"])
