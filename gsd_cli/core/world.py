@@ -75,8 +75,6 @@ def join_world(device: torch.device) -> World:
     """The world of this process, connected with the others if a launcher started several."""
     if launched() == 1:
         return World()
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import Accelerator
 
-    # every process keeps the same buffers, and no step leaves a parameter out
-    settings = DistributedDataParallelKwargs(broadcast_buffers=False)
-    return World(Accelerator(cpu=device.type == "cpu", kwargs_handlers=[settings]))
+    return World(Accelerator(cpu=device.type == "cpu"))
