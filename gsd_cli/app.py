@@ -81,11 +81,13 @@ def _version(value: bool) -> None:
 def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
     def command(*, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
-        used = {k: v for k, v in given.items() if v not in (None, [])}
+        used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
         resolved = resolve(name, model, used, COMMANDS, config)
         options = resolved.options
-        console = Console(quiet=options.quiet, verbose=options.verbose, as_json=options.json_)
+        # of several processes that a launcher started, the first one speaks
+        silent = os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ
+        console = Console(quiet=options.quiet or silent, verbose=options.verbose, as_json=options.json_)
         console.claim_stdout()
         _current = console
         if dry_run:
@@ -96,6 +98,8 @@ def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
         stop.install()
         module = importlib.import_module(f"gsd_cli.commands.{name}")
         result: Result = module.run(options, console, stop)
+        if silent:
+            return
         console.finish(name, result, options.model_dump(mode="json", by_alias=True))
 
     return command

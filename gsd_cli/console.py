@@ -90,11 +90,13 @@ class Console:
         """A table on stderr, for the eyes."""
         if self.quiet:
             return
+        from rich.box import SIMPLE_HEAD
         from rich.table import Table as RichTable
 
-        drawn = RichTable(title=table.title, title_justify="left", header_style="bold")
+        drawn = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(table.columns):
-            drawn.add_column(column, justify="left" if i == 0 else "right")
+            numbers = i > 0 and all(row[i][:1] in "0123456789-+." for row in table.rows)
+            drawn.add_column(column, justify="right" if numbers else "left")
         for row in table.rows:
             drawn.add_row(*row)
         self._err.print(drawn)

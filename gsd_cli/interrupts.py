@@ -27,6 +27,10 @@ class StopRequest:
         """Whether a signal came."""
         return self.code is not None
 
+    def follow(self) -> None:
+        """Another process of the same run was asked to stop."""
+        self.code = self.code or ExitCode.INTERRUPTED
+
     def check(self, *_: object) -> None:
         """Raise Stopped if a signal came. Takes and ignores arguments, so it can be a callback."""
         if self.code is not None:

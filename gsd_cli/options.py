@@ -56,6 +56,12 @@ def argument(default: Any, help: str, metavar: str) -> Any:
 
 
 MODEL = opt(None, "A run, a generator folder or a bundled name; default: newest run, else bundled.")
+CLASS = Field(
+    None,
+    alias="class",
+    description="The class to make, by number or name, of a class-conditional model.",
+    json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
+)
 
 
 class Common(BaseModel):
@@ -94,6 +100,7 @@ class FitSettings(BaseModel):
     decay: Share = 0.25
     clip_grad: Positive = 1.0
     ema_half_life: Positive = 50_000
+    conditional: bool = False
     seed: NonNegativeInt = 0
 
 
@@ -127,6 +134,7 @@ class PrepareOptions(Common):
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
         None, "Train a DDPM of this size on the data: a teacher for gsd distill.", panel="Training"
     )
+    conditional: bool = opt(False, "Make the teacher class-conditional: needs labelled data.", panel="Training")
     fit_features: bool = opt(
         False, "Train a small classifier on the labels: features for Frechet distances.", panel="Training"
     )
@@ -147,16 +155,25 @@ class DistillSettings(BaseModel):
     sidl_weight: NonNegativeFloat = opt(
         1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
     )
-    irl: Literal["speed", "off"] = opt("speed", "Form of the isometric term.", panel="Method")
+    irl: Literal["speed", "stress", "literal", "jacobian", "off"] = opt(
+        "speed", "Form of the isometric term.", panel="Method"
+    )
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(
         "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
         1.0, "Gradient norm of the isometric term over the distillation's.", panel="Method"
     )
+    irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
+    irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
+        "teacher", "Features that the isometric term measures pictures in.", panel="Method"
+    )
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
+    noise: Literal["auto", "ddpm", "edm"] = opt(
+        "auto", "Noise levels: ddpm (uniform t, the choice for discrete teachers) or edm.", panel="Method"
+    )
     t_min: NonNegativeInt = opt(20, "Smallest timestep of the distillation.", panel="Method")
     t_max: PositiveInt = opt(793, "Largest timestep of the distillation.", panel="Method")
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
@@ -164,7 +181,13 @@ class DistillSettings(BaseModel):
     fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
     beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
     beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
+    fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
+    fake_beta2: Beta | None = opt(None, "The same for the fake score; default --beta2.", panel="Optimizer")
+    warmup: NonNegativeFloat = opt(0.0, "Thousand images over which learning rates rise from 0.", panel="Optimizer")
     clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
+    micro_batch: PositiveInt | None = opt(
+        None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
     ema_half_life: Positive = opt(
         50_000, "Half-life of the moving average, in images; ramped up from the start.", panel="Optimizer"
@@ -185,6 +208,7 @@ class DistillOptions(Common, DistillSettings):
 
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
     revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.")
+    list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
     data: Path | None = opt(None, "Prepared real images, to measure against.", metavar="DATA.zip")
     features: str | None = opt(
         None,
@@ -226,6 +250,7 @@ class SampleOptions(Common):
     grid: bool = opt(False, "One tiled picture instead of one file an image.")
     format: Literal["png", "npz", "zip", "tar"] | None = opt(None, "What -o - writes; default png.")
     truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
+    class_: str | None = CLASS
 
     @model_validator(mode="after")
     def _one_count(self) -> SampleOptions:
@@ -260,6 +285,7 @@ class InterpolateOptions(Common, InvertSettings):
         "interpolation.png", "A strip .png, a .gif, a folder of frames, or -.", short="-o", metavar="PATH"
     )
     fps: Positive = opt(12.0, "Frames a second of a .gif.")
+    class_: str | None = CLASS
 
 
 class EditOptions(Common, InvertSettings):
@@ -273,6 +299,7 @@ class EditOptions(Common, InvertSettings):
     )
     list: bool = opt(False, "Name the directions and stop; with -o FILE.png, show them.")
     model: str | None = MODEL
+    class_: str | None = CLASS
     output: str = opt("edit.png", "A picture or a folder, or - for bytes on stdout.", short="-o", metavar="PATH")
 
     @model_validator(mode="after")
@@ -286,7 +313,11 @@ class BenchOptions(Common):
     """Measure a generator against its teacher: the paper's Table 1."""
 
     model: str | None = MODEL
-    compare: str = opt("msa", "Baselines, comma-separated: msa, msa-100, ddim-50, one-step-teacher.")
+    compare: str = opt(
+        "msa",
+        "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
+        "one-step-teacher.",
+    )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,7 @@ def _extra(info: FieldInfo) -> dict[str, Any]:
 
 
 def _make(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    name += "_" * keyword.iskeyword(name)  # --class: no parameter may be called so
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

@@ -49,7 +49,7 @@ def test_the_teacher_is_what_the_registry_says() -> None:
     teacher = load_teacher("ddpm-fashion")
     parameters = sum(p.numel() for p in teacher.denoiser.parameters())
     assert parameters == TEACHERS["ddpm-fashion"].parameters
-    assert teacher.denoiser.image_shape == (1, 32, 32)
+    assert teacher.denoiser.shape == (1, 32, 32)
     assert teacher.denoiser.prediction == "epsilon"
     assert teacher.denoiser.schedule.sigmas[440].item() == pytest.approx(2.502, abs=1e-3)
     assert teacher.features == "fashion"

@@ -36,13 +36,14 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     if not (streaming or options.list):
         require_writable(target, folder=target.suffix == "")
 
-    from gsd_cli.commands.loading import open_model
+    from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.directions import edited, stored_directions
     from gsd_cli.data.film import film_bytes, write_film
 
     model = open_model(options.model, resolve_device(options.device), console)
+    keep_to_class(model, options.class_, console)
     with console.progress("directions"):
         store = cache_dir(options.cache_dir) / "directions" / f"{_fingerprint(model)}.safetensors"
         directions = stored_directions(model.generator, store, options.batch_size)

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from gsd_cli.console import Console
 from gsd_cli.core.training import Cadence, Report, Task, train
+from gsd_cli.core.world import World
 from gsd_cli.interrupts import StopRequest
 
 SHOWN = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "loss", "irl_weight": "IRL weight"}
 
 
 def fit(
-    task: Task, total: int, work: Path, evaluate_steps: int, what: str, console: Console, stop: StopRequest
-) -> Report | None:
+    task: Task, total: int, work: Path, evaluate_steps: int, what: str, console: Console, stop: StopRequest,
+    world: World | None = None,
+) -> Report | None:  # fmt: skip
     """Train to the end; returns the last report, None when nothing was left to do.
 
     Raises Stopped, with the state saved, when a signal came.
@@ -21,7 +23,7 @@ def fit(
     last = None
     figures: dict[str, float] = {}
     with console.progress(what, total) as bar:
-        for report in train(task, total, work, Cadence(evaluate_steps), stop):
+        for report in train(task, total, work, Cadence(evaluate_steps), stop, world):
             last = report
             for note in report.notes:
                 console.say(note)
@@ -29,6 +31,8 @@ def fit(
             if report.evaluation:
                 console.detail(_line(report, report.evaluation))
             bar.update(report.step, note=_line(report, figures))
+    if last is not None and last.step < total:
+        stop.follow()
     stop.check()
     return last
 

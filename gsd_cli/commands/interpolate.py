@@ -29,7 +29,7 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
 
     import torch
 
-    from gsd_cli.commands.loading import open_model
+    from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.generator import generate
@@ -40,6 +40,7 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
+    keep_to_class(model, options.class_, console)
     located = locate(options.images, model, options, options.invert_steps, options.invert_lr, console, stop)
     features = encoder_features(model.generator)
 

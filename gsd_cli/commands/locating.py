@@ -99,7 +99,7 @@ def _read(name: str, generator: Generator, console: Console) -> Tensor:
     from gsd_cli.data.decode import decode, fit_picture
     from gsd_cli.data.pictures import from_uint8
 
-    channels, size, _ = generator.latent_shape
+    channels, size, _ = generator.image_shape
     try:
         picture = decode(_stdin() if name == "-" else Path(name))
     except FileNotFoundError as error:

@@ -205,5 +205,6 @@ def _fit_settings(options: PrepareOptions) -> FitSettings:
         architecture=options.fit_teacher,
         batch_size=options.batch_size,
         seed=options.seed,
+        conditional=options.conditional,
         **{key: value for key, value in given.items() if value is not None},
     )

@@ -32,22 +32,29 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     if not streaming:
         require_writable(target, folder=format_ == "folder")
 
-    from gsd_cli.commands.loading import open_model
+    from gsd_cli.commands.loading import class_number, open_model
     from gsd_cli.core.device import autocast, resolve_device
     from gsd_cli.core.sampling import sample
+    from gsd_cli.core.world import join_world
     from gsd_cli.data.output import open_writer
 
     device = resolve_device(options.device)
-    generator = open_model(options.model, device, console).generator
+    world = join_world(device)
+    model = open_model(options.model, device, console)
+    label = class_number(model, options.class_)
 
     def images() -> Iterator[tuple[int, Tensor]]:
         with console.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
-            for seed, image in sample(generator, seeds, options.batch_size, options.truncation):
+            for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, label, world):
                 stop.check()
                 yield seed, image
                 bar.advance()
 
     metrics = {"images": len(seeds)}
+    if not world.main:
+        for _ in images():
+            pass
+        return Result()
     if streaming:
         with console.stream() as out:
             open_writer(format_, out)(images())

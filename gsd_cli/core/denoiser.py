@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -18,10 +19,15 @@ class Denoiser(nn.Module):
 
     Wraps a network that predicts eps, v or x0 from the variance-preserving x / sqrt(1 + sigma^2)
     and an integer-trained t, as k-diffusion's DiscreteEpsDDPMDenoiser does (Karras et al. 2022,
-    section 5). Nothing is clipped: a clamp would cut the gradient.
+    section 5). Nothing is clipped here: a clamp would cut the gradient. `clip_sample` says whether
+    the model's own samplers clip the clean estimate to [-1, 1], as pixel models do.
+
+    A class-conditional network takes its labels from the view that `given` returns.
     """
 
-    def __init__(self, net: nn.Module, schedule: NoiseSchedule, prediction: str = "epsilon"):
+    def __init__(
+        self, net: nn.Module, schedule: NoiseSchedule, prediction: str = "epsilon", *, clip_sample: bool = True
+    ):
         super().__init__()
         if prediction not in PREDICTIONS:
             raise GsdError(
@@ -31,20 +37,39 @@ class Denoiser(nn.Module):
         self.net: Any = net
         self.schedule = schedule
         self.prediction = prediction
+        self.clip_sample = clip_sample
+        self.labels: Tensor | None = None
+
+    def given(self, labels: Tensor | None) -> Denoiser:
+        """A view of this model, weights shared, with its classes fixed: int64 [B], or None."""
+        view = copy.copy(self)
+        view.labels = labels
+        return view
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images this model makes."""
+    def classes(self) -> int | None:
+        """How many classes the network is conditioned on; None for an unconditional one."""
+        count: int | None = getattr(self.net.config, "num_class_embeds", None)
+        return count
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what this model denoises: images, or an autoencoder's latents."""
         size = self.net.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return int(self.net.config.in_channels), int(height), int(width)
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0. Returns the clean estimate, about [-1, 1]."""
+    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; labels: int64 [B], or those of the view.
+
+        Returns the clean estimate, about [-1, 1].
+        """
         s = sigma.reshape(-1, 1, 1, 1)
         scale = (1 + s**2).sqrt()
         # t stays a float tensor: UNet2DModel casts a Python float to long
-        raw = self.net(x / scale, self.schedule.timestep(sigma)).sample
+        labels = self.labels if labels is None else labels
+        condition = () if labels is None else (labels,)
+        raw = self.net(x / scale, self.schedule.timestep(sigma), *condition).sample
         if self.prediction == "epsilon":
             clean: Tensor = x - s * raw
         elif self.prediction == "v_prediction":
@@ -56,10 +81,13 @@ class Denoiser(nn.Module):
     def encode(self, x: Tensor, sigma: Tensor) -> list[Tensor]:
         """The network's encoder at noise level sigma: outputs of the down blocks, then the mid block.
 
-        Each [B, c, h, w]; the decoder is not run. Works for diffusers' UNet2DModel.
+        Each [B, c, h, w]; the decoder is not run. Works for diffusers' UNet2DModel. Classes are left
+        out, so that a feature is a function of the image alone.
         """
         net = self.net
         scaled = x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
+        if net.config.center_input_sample:
+            scaled = 2 * scaled - 1
         t = self.schedule.timestep(sigma).expand(len(x))
         embedding = net.time_embedding(net.time_proj(t).to(scaled.dtype))
         hidden = net.conv_in(scaled)

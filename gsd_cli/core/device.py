@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from gsd_cli.core.world import launched
 from gsd_cli.errors import ExitCode, GsdError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -15,7 +18,10 @@ def resolve_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps` to a device. Raises GsdError (exit 5) when it is missing."""
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            # a launcher gives each of its processes a device of its own
+            return (
+                torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if launched() > 1 else torch.device("cuda")
+            )
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
@@ -37,6 +43,20 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """float32 whatever is around: no autocast, no TF32. Differences of near images need every digit."""
+    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
 
 
 def synchronize(device: torch.device) -> None:

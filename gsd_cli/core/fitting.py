@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.folders import save_denoiser
-from gsd_cli.core.noise import NoiseSchedule, generator_for, latents
+from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, seed_labels
 from gsd_cli.core.samplers import ddim
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.unet import build_unet
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.data.pictures import save_grid
+from gsd_cli.errors import GsdError
 from gsd_cli.options import FitSettings
 from gsd_cli.paths import atomic_folder, write_json
 
@@ -31,9 +32,10 @@ class TeacherFit:
         self.settings, self.data, self.run, self.device = settings, data, run, device
         self.batch_size = settings.batch_size
         channels, size, _ = data.shape
+        self.classes = self._count_classes() if settings.conditional else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(settings.seed, "init").initial_seed())
-            self.net: nn.Module = build_unet(settings.architecture, size, channels).to(device)
+            self.net: nn.Module = build_unet(settings.architecture, size, channels, self.classes).to(device)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.schedule = NoiseSchedule.linear()
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.lr)
@@ -43,12 +45,14 @@ class TeacherFit:
         """One Adam step on the eps error of one batch."""
         s = self.settings
         generator = generator_for(s.seed, "fit", step)
-        images = self.data.batch(self._indices(step)).to(self.device)  # [B, C, H, W] in [-1, 1]
+        indices = self._indices(step)
+        images = self.data.batch(indices).to(self.device)  # [B, C, H, W] in [-1, 1]
         noise = torch.randn(images.shape, generator=generator).to(self.device)
         t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator).to(self.device)
         bar = self.schedule.alphas_bar.to(self.device)[t].float().reshape(-1, 1, 1, 1)
         noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
-        loss = (self.net(noisy, t).sample - noise).square().mean()
+        labels = self.data.labels[indices].to(self.device) if self.classes and self.data.labels is not None else None
+        loss = (self.net(noisy, t, labels).sample - noise).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
         self.optimizer.param_groups[0]["lr"] = lr
@@ -67,7 +71,9 @@ class TeacherFit:
         if step == 0:
             return {}
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
-        save_grid(ddim(self.denoiser(), noise, 25), self.run / "samples" / f"step-{step:07d}.png")
+        labels = seed_labels(GRID_SEEDS, self.classes)
+        model = self.denoiser().given(labels if labels is None else labels.to(self.device))
+        save_grid(ddim(model, noise, 25), self.run / "samples" / f"step-{step:07d}.png")
         return {"evaluated": 1.0}
 
     def denoiser(self) -> Denoiser:
@@ -87,6 +93,14 @@ class TeacherFit:
         load_module("net", self.net, tensors)
         load_module("average", self.average, tensors)
         load_optimizer("adam", self.optimizer, tensors)
+
+    def _count_classes(self) -> int:
+        if self.data.labels is None or self.data.labels.ndim != 1:
+            raise GsdError(
+                f"{self.data.path} has no class labels",
+                hint="a folder a class, or --labels FILE, when it is prepared; or no --conditional",
+            )
+        return max(int(self.data.labels.max()) + 1, len(self.data.record.get("classes") or ()))
 
     def _indices(self, step: int) -> Tensor:
         """The images of this step: every epoch is a fresh permutation, addressed by position."""
@@ -115,6 +129,9 @@ def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | 
         "kind": "teacher",
         "name": folder.name,
         "features": features,
+        "classes": (task.data.record.get("classes") or []) if task.classes else [],
+        "image_shape": task.data.shape,
+        "images": len(task.data),
         "data": task.data.record,
         "fit": s.model_dump(),
         "images_seen": s.steps * s.batch_size,
@@ -129,14 +146,15 @@ def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | 
 
 def teacher_card(card: dict[str, Any]) -> str:
     """The model card of a fitted teacher."""
-    fit, data = card["fit"], card["data"]
+    fit, data, (channels, size, _) = card["fit"], card["data"], card["image_shape"]
     seen = f"{fit['steps']} steps of batch {fit['batch_size']} ({card['images_seen']:,} images)"
+    kind = "A class-conditional" if fit["conditional"] else "An unconditional"
     return f"""# {card["name"]}
 
-An unconditional DDPM (eps-prediction, linear schedule, 1000 steps) for {data["size"]} x {data["size"]} images with
-{data["channels"]} channel(s), {card["parameters"]:,} parameters, trained by `gsd prepare --fit-teacher`.
+{kind} DDPM (eps-prediction, linear schedule, 1000 steps) for {size} x {size} images with
+{channels} channel(s), {card["parameters"]:,} parameters, trained by `gsd prepare --fit-teacher`.
 
-- data: {data["source"]}, {data["images"]} images, licence {data["licence"] or "unknown"}
+- data: {data.get("source", "unknown")}, {card["images"]} images, licence {data.get("licence") or "unknown"}
 - training: {seen}, Adam {fit["lr"]:g}, seed {fit["seed"]}
 - weights: moving average, half-life {fit["ema_half_life"]:g} images
 

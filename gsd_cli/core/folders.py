@@ -1,8 +1,9 @@
 """A diffusers model folder, read safely and written whole.
 
 Two layouts are read: flat (config.json and weights beside scheduler_config.json, as in
-google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/). Only UNet2DModel is built, nothing in
-the folder is executed, and no pickle is loaded.
+google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
+Only UNet2DModel, VQModel and AutoencoderKL are built, nothing in the folder is executed, and no
+pickle is loaded.
 """
 
 from __future__ import annotations
@@ -14,51 +15,85 @@ from typing import Any
 
 import torch
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.layout import AUTOENCODERS, BIN_WEIGHTS, SAFE_WEIGHTS
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import read_json, write_json
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+_UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
 _PREDICTION_DEFAULT = "epsilon"
+_WANTED = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
 
 
 def load_denoiser(folder: Path) -> Denoiser:
     """Read a diffusers folder as a Denoiser in float32 on the CPU, frozen, in eval mode.
 
-    Raises GsdError (exit 3) when something is missing, damaged, or not an unconditional UNet2DModel.
+    Raises GsdError (exit 3) when something is missing, damaged, or not a UNet2DModel that takes
+    timesteps (and class labels at most).
     """
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    unet = _part(folder, "unet")
     config = read_json(unet / "config.json")
-    _check_config(unet, config)
-    schedule_file = scheduler / "scheduler_config.json"
+    _check_config(unet, config, latent=_autoencoder_folder(folder) is not None)
+    schedule_file = _part(folder, "scheduler") / "scheduler_config.json"
     schedule = read_json(schedule_file) if schedule_file.exists() else {}
     _check_schedule(schedule_file, schedule)
     prediction = schedule.get("prediction_type", _PREDICTION_DEFAULT)
-    net = _load_unet(unet)
-    return Denoiser(net, NoiseSchedule.from_config(schedule), prediction).eval().requires_grad_(False)
+    clip = bool(schedule.get("clip_sample", True))
+    net = _load_network(unet, "UNet2DModel")
+    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip)
+    return denoiser.eval().requires_grad_(False)
 
 
-def _check_config(folder: Path, config: Any) -> None:
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The first stage of a latent-diffusion folder (vqvae/ or vae/), frozen; else the identity.
+
+    Raises GsdError (exit 3) when it is damaged or of another class than VQModel or AutoencoderKL.
+    """
+    found = _autoencoder_folder(folder)
+    if found is None:
+        return Autoencoder()
+    config = read_json(found / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in ("UNet2DModel", "UNetUnconditionalModel"):
+    if name not in ("VQModel", "AutoencoderKL"):
+        raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
+    return Autoencoder(_load_network(found, name), _latent_scale(config)).eval().requires_grad_(False)
+
+
+def _latent_scale(config: dict[str, Any]) -> float:
+    """The factor a config names, else its kind's own: 1 for VQ latents, whose variance is near 1 as they
+    are (Rombach et al. 2022, appendix G). diffusers' default of 0.18215 would spoil CompVis's models."""
+    default = 1.0 if config["_class_name"] == "VQModel" else 0.18215
+    scale = config.get("scaling_factor", default)
+    if not isinstance(scale, int | float) or not 0 < scale < 1e6:
+        raise GsdError(f"the autoencoder's scaling_factor is {scale!r}", hint="a positive number is needed")
+    return float(scale)
+
+
+def _part(folder: Path, name: str) -> Path:
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _autoencoder_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
+
+
+def _check_config(folder: Path, config: Any, *, latent: bool) -> None:
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name not in _UNETS:
+        raise GsdError(f"{folder} holds a {name or 'model of unknown class'}, a UNet2DModel is needed", hint=_WANTED)
+    channels = config.get("in_channels")
+    if not (latent or channels in (1, 3)) or config.get("out_channels") != channels:
         raise GsdError(
-            f"{folder} holds a {name or 'model of unknown class'}, a UNet2DModel is needed",
-            hint="give an unconditional DDPM in diffusers format",
+            f"{folder}: {channels} channels in, {config.get('out_channels')} out",
+            hint="a teacher maps grey or RGB images (or an autoencoder's latents, with vqvae/ beside it) to themselves",
         )
-    if config.get("in_channels") not in (1, 3) or config.get("out_channels") != config.get("in_channels"):
-        raise GsdError(
-            f"{folder}: {config.get('in_channels')} channels in, {config.get('out_channels')} out",
-            hint="a teacher maps grey or RGB images to themselves",
-        )
-    if config.get("class_embed_type") is not None or config.get("num_class_embeds") is not None:
-        raise GsdError(f"{folder} is class-conditional", hint="give an unconditional DDPM in diffusers format")
+    if config.get("class_embed_type") is not None:
+        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_WANTED)
     if config.get("time_embedding_type", "positional") != "positional":
-        raise GsdError(
-            f"{folder} does not take timesteps ({config['time_embedding_type']} time embedding)",
-            hint="give an unconditional DDPM in diffusers format",
-        )
+        kind = config["time_embedding_type"]
+        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_WANTED)
     size = config.get("sample_size")
     sides = [size] * 2 if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
@@ -76,21 +111,21 @@ def _check_schedule(path: Path, schedule: Any) -> None:
         )
 
 
-def _load_unet(folder: Path) -> Any:
-    found = [name for name in WEIGHTS if (folder / name).exists()]
-    if not found:
-        raise GsdError(f"no weights in {folder}", hint=f"looked for {' and '.join(WEIGHTS)}")
-    if found[0].endswith(".bin"):
-        _refuse_hostile_pickle(folder / found[0])
-    from diffusers import UNet2DModel
+def _load_network(folder: Path, kind: str) -> Any:
+    safe = (folder / SAFE_WEIGHTS).exists()
+    if not safe:
+        if not (folder / BIN_WEIGHTS).exists():
+            raise GsdError(f"no weights in {folder}", hint=f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}")
+        _refuse_hostile_pickle(folder / BIN_WEIGHTS)
+    import diffusers
 
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            net, report = UNet2DModel.from_pretrained(
+            net, report = getattr(diffusers, kind).from_pretrained(
                 folder,
                 local_files_only=True,
                 low_cpu_mem_usage=False,
-                use_safetensors=found[0].endswith(".safetensors"),
+                use_safetensors=safe,
                 torch_dtype=torch.float32,
                 output_loading_info=True,
             )
@@ -122,20 +157,46 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def save_denoiser(model: Denoiser, folder: Path, *, half: bool) -> None:
-    """Write network, schedule and a pipeline index into `folder` (flat layout, safetensors).
+def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None) -> None:
+    """Write network, schedule and a pipeline index into `folder`, safetensors, openable by diffusers.
 
-    `half` stores the weights in float16; they are read back as float32.
+    Flat for a pixel model; unet/, scheduler/ and vqvae/ with an autoencoder. `half` stores
+    the network's weights in float16; they are read back as float32.
     """
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    from diffusers import DDPMPipeline, UNet2DModel
 
     net: Any = UNet2DModel.from_config(model.net.config)
     net.load_state_dict(model.net.state_dict())
     if half:
         net = net.half()
+    scheduler = _ddpm_scheduler(model)
+    pipeline: Any = DDPMPipeline(unet=net, scheduler=scheduler)
+    if autoencoder is None or autoencoder.net is None:
+        net.save_pretrained(folder, safe_serialization=True)
+        scheduler.save_pretrained(folder)
+        pipeline.save_config(folder)
+    else:
+        first_stage = autoencoder.net
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        first_stage.save_pretrained(folder / "vqvae", safe_serialization=True)
+        config = {**read_json(folder / "vqvae" / "config.json"), "scaling_factor": autoencoder.scale}
+        write_json(folder / "vqvae" / "config.json", config)
+        index = read_json(folder / "model_index.json")
+        index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(first_stage).__name__]}
+        write_json(folder / "model_index.json", index)
+    for path in folder.rglob("config.json"):
+        # diffusers notes where the network was read from: a path of this machine
+        config = read_json(path)
+        config.pop("_name_or_path", None)
+        write_json(path, config)
+
+
+def _ddpm_scheduler(model: Denoiser) -> Any:
+    from diffusers import DDPMScheduler
+
     betas = 1 - model.schedule.alphas_bar / torch.cat([torch.ones(1).double(), model.schedule.alphas_bar[:-1]])
     linear = torch.allclose(betas, torch.linspace(betas[0], betas[-1], len(betas), dtype=torch.float64))
-    scheduler: Any = DDPMScheduler(
+    return DDPMScheduler(
         num_train_timesteps=model.schedule.steps,
         beta_start=float(f"{betas[0]:.12g}"),
         beta_end=float(f"{betas[-1]:.12g}"),
@@ -143,13 +204,5 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool) -> None:
         trained_betas=None if linear else betas.tolist(),
         prediction_type=model.prediction,
         variance_type="fixed_large",
-        clip_sample=True,
+        clip_sample=model.clip_sample,
     )
-    net.save_pretrained(folder, safe_serialization=True)
-    scheduler.save_pretrained(folder)
-    pipeline: Any = DDPMPipeline(unet=net, scheduler=scheduler)
-    pipeline.save_config(folder)
-    # diffusers notes where the network was read from: a path of this machine
-    config = read_json(folder / "config.json")
-    config.pop("_name_or_path", None)
-    write_json(folder / "config.json", config)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
-from gsd_cli.core.folders import load_denoiser, save_denoiser
+from gsd_cli.core.folders import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS, RUNS, atomic_folder, read_json, write_json
 from gsd_cli.registry import BUNDLED_MODELS
@@ -21,12 +22,18 @@ FORMAT = 1
 
 
 class Generator(nn.Module):
-    """A denoiser called once, at one noise level."""
+    """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
 
-    def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5):
+    `label` is the class of latents that come without one, for a class-conditional model. In
+    training there is no autoencoder: the losses live in the teacher's space.
+    """
+
+    def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
         super().__init__()
         self.denoiser = denoiser
         self.sigma_init = sigma_init
+        self.autoencoder = autoencoder or Autoencoder()
+        self.label = 0
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
@@ -37,14 +44,20 @@ class Generator(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W): a latent has the image's shape."""
-        return self.denoiser.image_shape
+        """(C, H, W) of z: what the teacher denoises."""
+        return self.denoiser.shape
 
-    def forward(self, z: Tensor) -> Tensor:
-        """z: [B, C, H, W] ~ N(0, I). Returns images [B, C, H, W], about [-1, 1], unclamped."""
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images: a latent's shape, unless there is an autoencoder."""
+        return self.autoencoder.picture_shape(self.latent_shape)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""
+        if labels is None and self.denoiser.classes:
+            labels = torch.full((len(z),), self.label, device=z.device)
         sigma = per_image(self.sigma_init, z)
-        image: Tensor = self.denoiser(self.sigma_init * z, sigma)
-        return image
+        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, labels))
 
 
 def set_dropout(module: nn.Module, p: float) -> None:
@@ -73,11 +86,16 @@ class Model:
         """The bundled feature extractor of its domain, if there is one."""
         return self.card.get("features")
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its classes, where they are known."""
+        return tuple(self.card.get("classes") or ())
+
 
 def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
     """Write a generator folder, whole or not at all: network, schedule, card, README.md."""
     with atomic_folder(folder) as temporary:
-        save_denoiser(generator.denoiser, temporary, half=half)
+        save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, **card})
         (temporary / "README.md").write_text(readme, encoding="utf-8")
 
@@ -90,9 +108,9 @@ def load_model(spec: str | None) -> Model:
     sigma_init = card.get("sigma_init") if isinstance(card, dict) else None
     if not isinstance(sigma_init, int | float) or not 0 < sigma_init < 1e4:
         raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
-    denoiser = load_denoiser(folder)
+    generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
-    return Model(name, folder, Generator(denoiser, float(sigma_init)), card)
+    return Model(name, folder, generator, card)
 
 
 def find_model(spec: str | None) -> Path:

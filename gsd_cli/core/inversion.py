@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
 from gsd_cli.core.phi import normalise_channels
@@ -52,7 +53,9 @@ def invert(
     with torch.no_grad():
         wanted = features(images)
     noise = latents([seed] * len(images), generator.latent_shape, "inversion").to(device)
-    z = to_sphere(images / generator.sigma_init + noise).requires_grad_(True)
+    with torch.no_grad():
+        z = to_sphere(generator.autoencoder.encode(images) / generator.sigma_init + noise)
+    z.requires_grad_(True)
     optimizer = torch.optim.Adam([z], lr=lr)
     best, best_loss = z.detach().clone(), torch.full((len(images),), math.inf, device=device)
     for step in range(steps):
@@ -106,7 +109,8 @@ def encoder_features(generator: Generator, sigma: float = 0.2) -> Features:
     """The generator's own encoder as a feature map, for models whose teacher is not at hand."""
 
     def features(images: Tensor) -> Tensor:
-        maps = generator.denoiser.encode(images, torch.full((len(images),), sigma, device=images.device))
+        code = generator.autoencoder.encode(images)
+        maps = generator.denoiser.encode(code, per_image(sigma, code))
         return normalise_channels([maps[len(maps) // 2 - 1], maps[-1]])
 
     return features

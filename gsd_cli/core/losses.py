@@ -32,20 +32,58 @@ def fake_score_loss(y: Tensor, g: Tensor, weight: Tensor) -> Tensor:
     return weight * (g - y).square().flatten(1).sum(1)
 
 
+# -- the isometric term: four forms -------------------------------------------------------------
+# One value a pair, their mean is the loss. Distances are between features; theta is the angle
+# between a pair's latents, radians.
+
+
 def speed_loss(distance: Tensor, theta: Tensor) -> Tensor:
-    """Isometric regularisation, form `speed`: [P], one value a pair.
+    """Form `speed`: [P].
 
         (log distance - log theta - mean over pairs)^2
 
-    distance: feature distance of a pair's images, > 0; theta: the angle between its latents,
-    radians. Scale-free: zero exactly when the images move at one speed everywhere. To first order
-    the scaled-isometry objective of Hahm et al. (ICML 2024), without derivatives.
+    distance: > 0, [P]. Scale-free: zero exactly when the images move at one speed everywhere. To
+    first order the scaled-isometry objective of Hahm et al. (ICML 2024), without derivatives.
     """
     log_speed = (distance.clamp(min=TINY) / theta).log()
     return (log_speed - log_speed.mean()).square()
 
 
+def stress_loss(distance: Tensor, theta: Tensor) -> Tensor:
+    """Form `stress`: [P]; its mean is multidimensional scaling's normalised stress.
+
+        P (a theta - distance)^2 / sum distance^2,   a = stop_gradient(sum distance theta / sum theta^2)
+
+    a is the one scale that fits best; long pairs weigh more than short ones, unlike in `speed`.
+    """
+    a = ((distance * theta).sum() / theta.square().sum()).detach()
+    return len(theta) * (a * theta - distance).square() / distance.square().sum().clamp(min=TINY)
+
+
+def literal_loss(chord: Tensor, arc: Tensor) -> Tensor:
+    """Form `literal`, the paper's eq. 1 as printed: [P].
+
+        (chord - arc)^2
+
+    chord: the feature distance of a path's ends; arc: the sum over its segments (four or more).
+    No latent distance occurs: zero when images lie on straight lines. Not scale-free.
+    """
+    return (chord - arc).square()
+
+
+def jacobian_loss(jv: Tensor, jw: Tensor) -> Tensor:
+    """Form `jacobian` (Hahm et al., ICML 2024), from two directional derivatives a point: [P].
+
+        (Jv . Jw)^2 / (mean |Jv|^2)^2
+
+    jv, jw: [P, F], J applied to independent random v, w of one length. Scale-free; with H = J^T J
+    the mean over v and w is Tr(H^2) / Tr(H)^2, one over the effective rank, smallest when H ~ I.
+    """
+    mean_square = (jv.square().sum(1).mean() + jw.square().sum(1).mean()) / 2
+    return (jv * jw).sum(1).square() / mean_square.square().clamp(min=TINY)
+
+
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance of feature vectors [P, F]: [P]; its gradient is finite at a = b."""
+    """Euclidean distance of feature vectors [..., F]: [...]; its gradient is finite at a = b."""
     # eps inside the root: sqrt has an infinite slope at 0
-    return ((a - b).square().sum(1) + TINY).sqrt()
+    return ((a - b).square().sum(-1) + TINY).sqrt()

@@ -96,6 +96,18 @@ def latents(seeds: Sequence[int], shape: Sequence[int], stream: str = "latent") 
     return torch.stack([torch.randn(*shape, generator=generator_for(s, stream)) for s in seeds])
 
 
+def normal_rows(rows: Sequence[int], shape: Sequence[int], seed: int, *stream: int | str) -> Tensor:
+    """N(0, I) for each row number, float32 [len(rows), *shape]; a row depends on (seed, stream, number) alone."""
+    return torch.stack([torch.randn(*shape, generator=generator_for(seed, *stream, row)) for row in rows])
+
+
+def seed_labels(seeds: Sequence[int], classes: int | None) -> Tensor | None:
+    """The class of each seed's image, uniform over the classes: int64 [len(seeds)]; None without classes."""
+    if not classes:
+        return None
+    return torch.stack([torch.randint(classes, (), generator=generator_for(s, "class")) for s in seeds])
+
+
 def slerp(a: Tensor, b: Tensor, s: Tensor | float) -> Tensor:
     """Spherical interpolation of *flattened* latents [B, ...] at s in [0, 1] (float or [B]).
 
@@ -127,3 +139,12 @@ def rotate(z: Tensor, w: Tensor, tau: Tensor) -> Tensor:
     """cos(tau) z + sin(tau) w for z, w [B, ...] and tau [B] in radians: N(0, I) again."""
     tau = tau.reshape(-1, *([1] * (z.ndim - 1)))
     return tau.cos() * z + tau.sin() * w
+
+
+def tangent(w: Tensor, z: Tensor) -> Tensor:
+    """The part of w orthogonal to z, scaled to z's norm, [B, ...]: `rotate(z, tangent(w, z), tau)`
+    stays on z's sphere and turns by exactly tau."""
+    u, v = z.flatten(1), w.flatten(1)
+    norm = u.norm(dim=1, keepdim=True)
+    v = v - (v * u).sum(1, keepdim=True) / norm.square() * u
+    return (v * norm / v.norm(dim=1, keepdim=True)).reshape(w.shape)

@@ -1,13 +1,70 @@
-"""phi: the feature map in which the isometric term measures pictures."""
+"""phi: the feature maps in which the isometric term measures pictures, `--irl-phi`.
+
+A feature map takes images [B, C, H, W] in about [-1, 1] to vectors [B, F]; the distance of two
+pictures is the Euclidean distance of theirs. In training the images are in the teacher's space:
+maps that look at pictures decode them first.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
 
+Phi = Callable[[Tensor], Tensor]
+
 PHI_SIGMA = 0.2
+PIXEL_SIDE = 8
+
+
+@dataclass(frozen=True)
+class PhiSources:
+    """What feature maps are made from: the frozen teacher and its first stage, the data's standard
+    deviation per channel (in [-1, 1] scale), and where weights lie."""
+
+    teacher: Denoiser
+    autoencoder: Autoencoder
+    std: Sequence[float]
+    cache: Path
+    offline: bool
+    device: torch.device
+
+
+def build_phi(name: str, sources: PhiSources) -> Phi:
+    """A feature map by name. Raises GsdError (exit 4) when its weights cannot be had."""
+    return PHIS[name](sources)
+
+
+def _teacher(sources: PhiSources) -> Phi:
+    return lambda images: teacher_features(sources.teacher, images)
+
+
+def _lpips(sources: PhiSources) -> Phi:
+    from gsd_cli.core.lpips import load_lpips
+
+    lpips = load_lpips(sources.cache, sources.device, offline=sources.offline)
+    return lambda images: lpips(sources.autoencoder.decode(images))
+
+
+def _pixels(sources: PhiSources) -> Phi:
+    std = torch.tensor(sources.std, device=sources.device).reshape(1, -1, 1, 1)
+    return lambda images: pixel_features(sources.autoencoder.decode(images), std)
+
+
+PHIS: dict[str, Callable[[PhiSources], Phi]] = {"teacher": _teacher, "lpips": _lpips, "pixels": _pixels}
+
+
+def pixel_features(images: Tensor, std: Tensor) -> Tensor:
+    """Pixels averaged to 8 x 8 in units of the data's standard deviation, [B, 64 C]: the RMS over
+    places is the length. std: [1, C, 1, 1] (the mean would cancel in every difference)."""
+    pooled = torch.nn.functional.adaptive_avg_pool2d(images.float() / std, PIXEL_SIDE)
+    return pooled.flatten(1) / PIXEL_SIDE
 
 
 def normalise_channels(maps: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images from seeds, in a stream."""
+"""Images from seeds: of the one-step generator, in a stream; of a teacher, by a sampler."""
 
 from __future__ import annotations
 
@@ -8,29 +8,62 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.generator import Generator
-from gsd_cli.core.noise import latents
+from gsd_cli.core.noise import latents, seed_labels
+from gsd_cli.core.samplers import Sampler, Step
+from gsd_cli.core.teachers import Teacher
+from gsd_cli.core.world import World
 
 
 @torch.no_grad()
 def sample(
-    generator: Generator, seeds: Sequence[int], batch_size: int, truncation: float = 1.0
+    generator: Generator,
+    seeds: Sequence[int],
+    batch_size: int,
+    truncation: float = 1.0,
+    label: int | None = None,
+    world: World | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (seed, image [C, H, W] in about [-1, 1], on the CPU), in the order of `seeds`.
 
-    truncation scales the latents towards 0. When the device runs out of memory the batch is
-    halved and the work goes on; at batch 1 the error is raised.
+    truncation scales the latents towards 0. A class-conditional model makes class `label`, or the
+    class that each seed draws. The processes of `world` share each batch, and every one yields all
+    images. When the device runs out of memory the batch is halved and the work goes on; at batch 1
+    the error is raised.
     """
     device = next(generator.parameters()).device
-    start = 0
-    while start < len(seeds):
-        batch = seeds[start : start + batch_size]
-        try:
-            z = truncation * latents(batch, generator.latent_shape)
-            images = generator(z.to(device)).float().cpu()
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size //= 2
-            continue
+    world = world or World()
+    size = batch_size
+    for start in range(0, len(seeds), batch_size * world.size):
+        batch = seeds[start : start + batch_size * world.size]
+        share = -(-len(batch) // world.size)
+        # the last processes repeat the last image where shares are uneven: gathered tensors are of one shape
+        own = [batch[min(i, len(batch) - 1)] for i in range(share * world.rank, share * (world.rank + 1))]
+        made: list[Tensor] = []
+        while (done := sum(map(len, made))) < len(own):
+            part = own[done : done + size]
+            z = truncation * latents(part, generator.latent_shape)
+            try:
+                made.append(generator(z.to(device), labels_for(generator, part, label)).float())
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+        images = world.gather(torch.cat(made))[: len(batch)].cpu()
         yield from zip(batch, images, strict=True)
-        start += len(batch)
+
+
+def labels_for(generator: Generator, seeds: Sequence[int], label: int | None = None) -> Tensor | None:
+    """The classes of the seeds' images, int64 [len(seeds)] on the generator's device; None without classes."""
+    classes = generator.denoiser.classes
+    drawn = seed_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
+    return drawn.to(next(generator.parameters()).device) if classes and drawn is not None else None
+
+
+@torch.no_grad()
+def sample_teacher(
+    teacher: Teacher, sampler: Sampler, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None
+) -> Tensor:
+    """Pictures of a teacher by its sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
+    labels = seed_labels(seeds, teacher.denoiser.classes)
+    model = teacher.denoiser.given(labels if labels is None else labels.to(noise.device))
+    return teacher.autoencoder.decode(sampler(model, noise, seeds, on_step))

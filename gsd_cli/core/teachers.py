@@ -8,55 +8,65 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.folders import load_denoiser
-from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.core.folders import load_autoencoder, load_denoiser
+from gsd_cli.core.hub import OnBytes, fetch
+from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS, read_json
 from gsd_cli.registry import TEACHERS
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.safetensors"]
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A frozen denoiser and where it came from.
 
-    `features` names the bundled feature extractor trained on the same images, if there is one.
+    `autoencoder` is the identity but for latent-diffusion models. `features` names the bundled
+    feature extractor trained on the same images, if there is one; `class_names` the classes of a
+    conditional model, where they are known.
     """
 
     name: str
     denoiser: Denoiser
     source: str
     revision: str | None = None
+    autoencoder: Autoencoder = field(default_factory=Autoencoder)
     features: str | None = None
+    class_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of its pictures."""
+        return self.autoencoder.picture_shape(self.denoiser.shape)
 
-def load_teacher(spec: str, *, offline: bool = False, revision: str | None = None) -> Teacher:
+
+def load_teacher(
+    spec: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None
+) -> Teacher:
     """Find and read a teacher.
 
-    spec: a name of the registry, a diffusers folder, or a hub id `owner/name`.
+    spec: a name of the registry, a diffusers folder, or a hub id `owner/name`. on_bytes: see `fetch`.
     Raises GsdError: exit 3 (missing, damaged, unsupported), exit 4 (hub or network).
     """
     if spec.endswith((".pkl", ".pt", ".pth", ".ckpt")):
         raise GsdError(
             f"{spec}: pickled models are not loaded, a pickle can run any code",
-            hint="give a diffusers folder with safetensors weights",
+            hint="EDM's networks come in no other form: take a diffusers folder or hub id with safetensors weights "
+            "(ddpm-cifar10, say), or train one on your images with gsd prepare --fit-teacher",
         )
-    notes = []
-    if (entry := TEACHERS.get(spec)) is not None:
-        if entry.hub is None:
-            return _from_folder(ASSETS / spec, spec)
-        if entry.caution:
-            notes.append(entry.caution)
-        folder, commit = fetch(entry.hub, offline=offline, revision=revision)
-        return Teacher(spec, load_denoiser(folder), entry.hub, commit, notes=notes)
-    if Path(spec).is_dir():
+    entry = TEACHERS.get(spec)
+    if entry is not None and entry.hub is None:
+        return _from_folder(ASSETS / spec, spec)
+    if entry is None and Path(spec).is_dir():
         return _from_folder(Path(spec), Path(spec).resolve().name)
-    if _HUB_ID.fullmatch(spec) and not Path(spec).exists():
-        folder, commit = fetch(spec, offline=offline, revision=revision)
-        return Teacher(spec, load_denoiser(folder), spec, commit)
+    if entry is not None or (_HUB_ID.fullmatch(spec) and not Path(spec).exists()):
+        hub_id = entry.hub if entry is not None and entry.hub else spec
+        folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
+        notes = [entry.caution] if entry is not None and entry.caution else []
+        return Teacher(spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes)
     close = difflib.get_close_matches(spec, TEACHERS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
     raise GsdError(f"no such teacher: {spec}", hint=hint)
@@ -64,44 +74,11 @@ def load_teacher(spec: str, *, offline: bool = False, revision: str | None = Non
 
 def _from_folder(folder: Path, name: str) -> Teacher:
     card: dict[str, Any] = read_json(folder / "gsd.json") if (folder / "gsd.json").exists() else {}
-    return Teacher(name, load_denoiser(folder), str(card.get("name", name)), features=card.get("features"))
-
-
-def fetch(hub_id: str, *, offline: bool, revision: str | None) -> tuple[Path, str]:
-    """Download (or find in the hub cache) a model; returns its folder and commit. Exit 4 on failure."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-    disable_progress_bars()
-
-    def download(patterns: list[str]) -> Path:
-        return Path(
-            snapshot_download(
-                hub_id, revision=revision, local_files_only=offline, allow_patterns=patterns, etag_timeout=10
-            )
-        )
-
-    try:
-        folder = download(_HUB_FILES)
-        if not any(folder.rglob("*.safetensors")):
-            folder = download([*_HUB_FILES, "diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.bin"])
-    except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds
-        raise _hub_error(hub_id, error, offline) from error
-    return folder, folder.name
-
-
-def _hub_error(hub_id: str, error: Exception, offline: bool) -> GsdError:
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        cause, hint = "access to it must be granted", f"ask for it at huggingface.co/{hub_id}, then set HF_TOKEN"
-    elif isinstance(error, RepositoryNotFoundError):
-        cause, hint = "the hub has no such model", "check the name; private models need HF_TOKEN"
-    elif offline:
-        cause, hint = "it is not in the cache", "run once without --offline"
-    elif isinstance(error, LocalEntryNotFoundError):
-        cause, hint = "the hub cannot be reached and it is not in the cache", "check the network, or use a local folder"
-    else:
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        hint = "check the network, or use a local folder or the bundled ddpm-fashion"
-    return GsdError(f"cannot get {hub_id}: {cause}", hint=hint, code=ExitCode.NETWORK)
+    return Teacher(
+        name,
+        load_denoiser(folder),
+        str(card.get("name", name)),
+        autoencoder=load_autoencoder(folder),
+        features=card.get("features"),
+        class_names=tuple(card.get("classes") or ()),
+    )

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.review import review
+from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.paths import atomic_file, storage_errors
 
@@ -83,13 +86,16 @@ def train(
     run: Path,
     cadence: Cadence,
     should_stop: Callable[[], bool] = lambda: False,
+    world: World | None = None,
 ) -> Iterator[Report]:
     """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if any.
 
-    Yields a Report per step. Stops early, saved, once `should_stop()` is true. Raises GsdError:
+    Yields a Report per step. Stops early, saved, once `should_stop()` is true in any process of
+    `world`; the main one measures, logs and saves, and all read the checkpoint. Raises GsdError:
     exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
     """
-    with exclusive(run):
+    world = world or World()
+    with exclusive(run) if world.main else nullcontext():
         store = CheckpointStore(run / "checkpoints")
         checkpoint, damaged = store.latest()
         step, skipped, seen_seconds = 0, 0, 0.0
@@ -99,7 +105,8 @@ def train(
             step, skipped = checkpoint.step, checkpoint.state["skipped"]
             seen_seconds = checkpoint.state["seconds"]
             notes.append(f"resumed at step {step}")
-        log = MetricsLog(run / "metrics.jsonl", step)
+        world.wait()  # all have read it before anything is written
+        log = MetricsLog(run / "metrics.jsonl", step) if world.main else None
         bad, started, first = 0, time.monotonic(), step
         last_save = started
 
@@ -107,7 +114,7 @@ def train(
             elapsed = seen_seconds + time.monotonic() - started
             store.save(step, task.tensors(), {"skipped": skipped, "seconds": elapsed})
 
-        if step == 0:
+        if step == 0 and log is not None:
             log.append({"step": 0, "images": 0, **task.evaluate(0)})
         while step < total:
             metrics = task.step(step)
@@ -122,15 +129,16 @@ def train(
                 )
             now = time.monotonic()
             evaluation: dict[str, float] = {}
-            if step % cadence.evaluate_steps == 0 or step == total:
+            if log is not None and (step % cadence.evaluate_steps == 0 or step == total):
                 evaluation = task.evaluate(step)
-            if evaluation or step % cadence.log_steps == 0:
+            if log is not None and (evaluation or step % cadence.log_steps == 0):
                 row = {"step": step, "images": step * task.batch_size, "skipped": skipped}
                 log.append({**row, **metrics, **evaluation})
-            stopping = should_stop()
+                notes += review(log.rows) if evaluation else []
+            stopping = world.any(should_stop())
             # a checkpoint of a state in doubt would be resumed: save only after a good step
             due = now - last_save > cadence.checkpoint_seconds or step == total or stopping
-            if due and bad == 0:
+            if due and bad == 0 and world.main:
                 save()
                 last_save = now
             yield Report(
@@ -154,15 +162,16 @@ class MetricsLog:
 
     def __init__(self, path: Path, resumed_step: int):
         self.path = path
-        rows = [row for row in read_metrics(path) if row["step"] <= resumed_step]
+        self.rows = [row for row in read_metrics(path) if row["step"] <= resumed_step] if resumed_step else []
         with atomic_file(path) as temporary:
-            kept = rows if resumed_step else []
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
+        row = {k: _number(v) for k, v in row.items()}
+        self.rows.append(row)
         with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _number(v) for k, v in row.items()}, allow_nan=False) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def _number(value: Any) -> Any:

@@ -12,8 +12,8 @@ ARCHITECTURES: dict[str, dict[str, tuple[int, ...]]] = {
 """Channels per level, and the levels with self-attention."""
 
 
-def build_unet(architecture: str, size: int, channels: int) -> Any:
-    """A UNet2DModel with fresh weights for `channels` x `size` x `size` images."""
+def build_unet(architecture: str, size: int, channels: int, classes: int | None = None) -> Any:
+    """A UNet2DModel with fresh weights for `channels` x `size` x `size` images, of `classes` classes if any."""
     from diffusers import UNet2DModel
 
     widths, attention = ARCHITECTURES[architecture].values()
@@ -26,6 +26,7 @@ def build_unet(architecture: str, size: int, channels: int) -> Any:
         block_out_channels=widths,
         norm_num_groups=8,
         attention_head_dim=32 if attention else None,
+        num_class_embeds=classes,
         down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in levels),
         up_block_types=tuple("AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(levels)),
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler
+from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import Extractor
@@ -66,7 +67,7 @@ def sampled_statistics(
         "sampler": sampler.name,
         "calls": str(calls),
         "seeds": f"0-{n - 1}",
-        "mode": "clean estimate clipped to [-1, 1], images rounded to 8 bits",
+        "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
     return gaussian_statistics(features, extractor.name, about)
 
@@ -75,8 +76,8 @@ def _sample(
     teacher: Teacher, sampler: Sampler, extractor: Extractor, seeds: range, device: torch.device,
     report: Callable[[int, int], None], path: Path,
 ) -> Tensor:  # fmt: skip
-    noise = latents(seeds, teacher.denoiser.image_shape).to(device)
-    images = sampler(teacher.denoiser, noise, seeds, report)
+    noise = latents(seeds, teacher.denoiser.shape).to(device)
+    images = sample_teacher(teacher, sampler, noise, seeds, report)
     with torch.no_grad():
         features = extractor.features(images).float().cpu()
     with atomic_file(path) as temporary, temporary.open("wb") as file:

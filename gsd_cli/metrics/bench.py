@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.errors import GsdError
+from gsd_cli.metrics import geometry
 from gsd_cli.metrics.baselines import reference_statistics, sampled_statistics, shipped_statistics
 from gsd_cli.metrics.comparison import Row, Subject, baseline_subject, generator_subject, timing_task
 from gsd_cli.metrics.evaluation import generator_features
@@ -25,7 +27,6 @@ from gsd_cli.metrics.features import (
     features_folder,
     inception_features,
 )
-from gsd_cli.metrics.isometry import isometry
 from gsd_cli.metrics.ppl import PathLength, noise_floor, path_length
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
@@ -55,8 +56,10 @@ class Bench:
         self.cache = cache_dir(options.cache_dir)
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
-        self.teacher = load_teacher(model.teacher, offline=options.offline)
+        revision = model.card.get("teacher_revision")
+        self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
         self.teacher.denoiser.to(device)
+        self.teacher.autoencoder.to(device)
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
         self.reference: Statistics | None = None
@@ -64,12 +67,14 @@ class Bench:
         if "fd" in wanted:
             self.reference, self.reference_name = self._reference()
         self.samples = options.num_samples or self._baseline_size()
+        self.ppl_protocol = ""
 
     def rows(self) -> list[Row]:
         """Baselines first, the model last, as the paper prints them."""
         subjects: dict[str, tuple[Subject, Sampler | None]] = {}
+        self.samplers = [s.fitted(self.teacher.denoiser, self.device) for s in self.samplers]
         for sampler in self.samplers:
-            subject = baseline_subject(sampler, self.teacher.denoiser, self.device, self.check)
+            subject = baseline_subject(sampler, self.teacher, self.device, self.check)
             subjects[subject.name] = (subject, sampler)
         ours = generator_subject("GSD", self.model.generator, self.device)
         subjects[ours.name] = (ours, None)
@@ -93,9 +98,14 @@ class Bench:
             )
         if "ppl" in self.wanted:
             facts["PPL"] = (
-                f"{self.options.ppl_samples} pairs, slerp of flattened latents, e = 1e-4, float32 images, "
-                f"1% trimmed at each end, distance: channel-normalised {self.perceptual.name} maps; "
+                f"{self.ppl_protocol}; distance: channel-normalised {self.perceptual.name} maps; "
                 "multi-step models through their deterministic sampler (eta 0)"
+            )
+        if "isometry" in self.wanted:
+            facts["isometry"] = (
+                f"{geometry.PATHS} random great circles to angles in [0.02, pi/2], {geometry.SEGMENTS} segments; speed "
+                f"over {geometry.STEP} rad; Jacobian in {geometry.DIRECTIONS} tangents at {geometry.PROBES} latents; "
+                f"distance: channel-normalised {self.perceptual.name} maps"
             )
         if "time" in self.wanted:
             facts["time"] = (
@@ -110,7 +120,7 @@ class Bench:
         z = latents(seeds, self.model.generator.latent_shape)
         with self.progress("figure 1"):
             made = {
-                s.name: baseline_subject(s, self.teacher.denoiser, self.device, self.check).sample(z, seeds).cpu()
+                s.name: baseline_subject(s, self.teacher, self.device, self.check).sample(z, seeds).cpu()
                 for s in self.samplers
             }
             made["GSD"] = generator_subject("GSD", self.model.generator, self.device).sample(z, seeds).cpu()
@@ -122,7 +132,7 @@ class Bench:
         if spec != "inception":
             extractor = classifier_features(spec, self.device)
             return extractor, extractor
-        perceptual = TeacherFeatures(self.teacher.denoiser)
+        perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if "fd" not in self.wanted:
             return perceptual, perceptual
         return inception_features(self.cache, self.device, offline=self.options.offline), perceptual
@@ -181,15 +191,33 @@ class Bench:
         if "ppl" in self.wanted:
             found = self._path_length(row, subject, EPSILON)
             row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
-            row.figures["ppl_untrimmed"] = found.untrimmed
-            row.protocol["ppl"] = f"{found.pairs} pairs, {subject.images_protocol}"
+            row.figures |= {
+                "ppl_untrimmed": found.untrimmed,
+                "ppl_untrimmed_low": found.untrimmed_low,
+                "ppl_untrimmed_high": found.untrimmed_high,
+            }
+            self.ppl_protocol = found.protocol
+            row.protocol["ppl"] = f"{found.protocol}, {subject.images_protocol}"
             if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
                 row.figures["ppl_1e-3"] = self._path_length(row, subject, COARSE_EPSILON).mean
                 row.figures["ppl_noise_floor"] = noise_floor(subject.images, distance, shape) / EPSILON**2
         if "isometry" in self.wanted:
-            with self.progress(f"isometry of {row.name}"):
-                measured = isometry(subject.images, distance, shape, seed=self.options.seed)
-            row.figures |= asdict(measured)
+            row.figures |= self._isometry(row, subject)
+
+    def _isometry(self, row: Row, subject: Subject) -> dict[str, float]:
+        """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
+        shape = self.model.generator.latent_shape
+        with self.progress(f"isometry of {row.name}") as bar:
+
+            def on_batch(done: int, total: int) -> None:
+                self.check()
+                bar.update(done, total)
+
+            found = geometry.geometry(
+                subject.images, self.perceptual.embed, shape, seed=self.options.seed,
+                batch_size=self.options.batch_size, on_batch=on_batch,
+            )  # fmt: skip
+        return {name: value for name, value in asdict(found).items() if math.isfinite(value)}
 
     def _path_length(self, row: Row, subject: Subject, epsilon: float) -> PathLength:
         pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape

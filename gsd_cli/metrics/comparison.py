@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
-from gsd_cli.core.samplers import Sampler, ddim
+from gsd_cli.core.samplers import Sampler, parse_sampler
+from gsd_cli.core.sampling import labels_for, sample_teacher
+from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.timing import Timing
 
 PPL_STEPS = 50
@@ -53,28 +54,36 @@ def generator_subject(name: str, generator: Generator, device: torch.device) -> 
     def images(z: Tensor) -> Tensor:
         return generator(z.to(device)).float()
 
+    @torch.no_grad()
+    def sample(z: Tensor, seeds: range) -> Tensor:
+        return generator(z.to(device), labels_for(generator, seeds)).float()
+
     parameters = sum(p.numel() for p in generator.parameters())
-    return Subject(name, 1, parameters, lambda z, seeds: images(z), images, "one call")
+    return Subject(name, 1, parameters, sample, images, "one call")
 
 
-def baseline_subject(sampler: Sampler, teacher: Denoiser, device: torch.device, check: Callable[[], None]) -> Subject:
-    """The teacher under a sampler; `check` is called between steps and may raise to stop."""
-    parameters = sum(p.numel() for p in teacher.parameters())
+def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> Subject:
+    """The teacher under a sampler; `check` is called between steps and may raise to stop.
+
+    The deterministic road of a class-conditional teacher keeps to class 0, as the generator's does.
+    """
+    denoiser = teacher.denoiser
+    parameters = sum(p.numel() for p in denoiser.parameters())
 
     def sample(z: Tensor, seeds: range) -> Tensor:
-        return sampler(teacher, z.to(device), seeds, lambda *_: check())
+        return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
 
+    smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{PPL_STEPS}")
+
+    @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
-        if sampler.kind == "one-step-teacher":
-            return sample(z, range(len(z)))
-        steps = sampler.calls(teacher) if sampler.kind == "ddim" else PPL_STEPS
+        model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
         # never clipped: a clamp would flatten the path
-        return ddim(teacher, z.to(device), steps, clip=False, on_step=lambda *_: check())
+        made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
+        return teacher.autoencoder.decode(made)
 
-    protocol = {"one-step-teacher": "one call", "ddim": f"{sampler.name}, eta 0"}.get(
-        sampler.kind, f"ddim-{PPL_STEPS}, eta 0"
-    )
-    return Subject(sampler.name, sampler.calls(teacher), parameters, sample, deterministic, protocol)
+    protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
+    return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
 
 
 def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:

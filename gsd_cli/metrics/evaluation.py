@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
+from gsd_cli.core.sampling import labels_for
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.features import Extractor
 from gsd_cli.metrics.isometry import isometry
@@ -32,12 +34,15 @@ class Evaluation:
     reference: Statistics | None
     samples: int
     batch_size: int
+    autoencoder: Autoencoder | None = None
 
     def __call__(self, generator: Generator, step: int) -> dict[str, float]:
-        """Figures of the generator after `step` steps."""
+        """Figures of the generator after `step` steps, measured at its pictures."""
+        generator = Generator(generator.denoiser, generator.sigma_init, self.autoencoder)
         device = next(generator.parameters()).device
         with torch.no_grad():
-            grid = generator(latents(range(GRID), generator.latent_shape).to(device))
+            shown = range(min(GRID, self.samples))
+            grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
         save_grid(grid, self.pictures / f"step-{step:07d}.png")
         if self.extractor is None:
             return {}
@@ -49,7 +54,7 @@ class Evaluation:
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()
 
-        found = isometry(images, self.extractor.squared_distance, generator.latent_shape, PAIRS)
+        found = isometry(images, self.extractor.squared_distance, generator.latent_shape, min(PAIRS, self.samples // 2))
         return {**figures, "speed_cv": found.speed_cv, "spearman": found.spearman, "pair_distance": found.pair_distance}
 
 
@@ -58,5 +63,6 @@ def generator_features(generator: Generator, extractor: Extractor, seeds: range,
     device = next(generator.parameters()).device
     with torch.no_grad():
         for start in range(0, len(seeds), batch_size):
-            z = latents(seeds[start : start + batch_size], generator.latent_shape).to(device)
-            yield extractor.features(generator(z).float())
+            batch = seeds[start : start + batch_size]
+            z = latents(batch, generator.latent_shape).to(device)
+            yield extractor.features(generator(z, labels_for(generator, batch)).float())

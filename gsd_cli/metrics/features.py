@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -10,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.classifier import FeatureNet, load_features
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.downloads import fetch_file
 from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
 from gsd_cli.data.pictures import from_uint8, to_uint8
-from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -33,6 +34,9 @@ class Extractor(Protocol):
     def features(self, images: Tensor) -> Tensor:
         """Feature vectors [B, F] of images as they would be saved: rounded to 8 bits."""
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Vectors [B, E] of unrounded images, whose Euclidean distance is the perceptual distance."""
+
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Squared perceptual distance of unrounded images: [B]."""
 
@@ -47,10 +51,13 @@ class ClassifierFeatures:
         """[B, 128]."""
         return self.net.features(_as_saved(images))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """The classifier's maps as LPIPS compares maps, without learnt weights."""
+        return normalise_channels(self.net.maps(images))
+
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS's form on the classifier's maps, without learnt weights."""
-        difference = normalise_channels(self.net.maps(a)) - normalise_channels(self.net.maps(b))
-        return difference.square().sum(1)
+        """LPIPS's form on the classifier's maps."""
+        return (self.embed(a) - self.embed(b)).square().sum(1)
 
 
 class TeacherFeatures:
@@ -58,17 +65,21 @@ class TeacherFeatures:
 
     name, figure = "teacher", "FD-teacher"
 
-    def __init__(self, teacher: Denoiser):
-        self.teacher = teacher
+    def __init__(self, teacher: Denoiser, autoencoder: Autoencoder):
+        self.teacher, self.autoencoder = teacher, autoencoder
 
     def features(self, images: Tensor) -> Tensor:
         """The mid block at sigma 0.2, averaged over positions."""
-        images = _as_saved(images)
-        return self.teacher.encode(images, per_image(PHI_SIGMA, images))[-1].mean((2, 3))
+        code = self.autoencoder.encode(_as_saved(images))
+        return self.teacher.encode(code, per_image(PHI_SIGMA, code))[-1].mean((2, 3))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The map that the isometric term uses by default."""
+        return teacher_features(self.teacher, self.autoencoder.encode(images))
 
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance in the map that the isometric term uses."""
-        return (teacher_features(self.teacher, a) - teacher_features(self.teacher, b)).square().sum(1)
+        """Distance in that map."""
+        return (self.embed(a) - self.embed(b)).square().sum(1)
 
 
 class InceptionFeatures:
@@ -91,8 +102,12 @@ class InceptionFeatures:
         resized = np.stack([self.resize(image) for image in pixels])
         return self.net(torch.from_numpy(resized).permute(0, 3, 1, 2).float().to(self.device))
 
-    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Inception is no perceptual distance: PPL asks another extractor."""
+        raise GsdError("Inception features measure no perceptual distance")
+
+    def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """As `embed`."""
         raise GsdError("Inception features measure no perceptual distance")
 
 
@@ -118,19 +133,6 @@ def classifier_features(spec: str, device: torch.device) -> ClassifierFeatures:
 def inception_features(cache: Path, device: torch.device, *, offline: bool) -> InceptionFeatures:
     """Find Inception in the cache or download it; its hash is checked. Exit 4 when it cannot be had."""
     path = cache / "inception" / INCEPTION_FILE
-    if not path.exists():
-        hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
-        if offline:
-            raise GsdError("FID needs Inception, which is not in the cache", hint=hint, code=ExitCode.NETWORK)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
-        except (OSError, RuntimeError) as error:
-            raise GsdError(f"cannot download Inception: {error}", hint=hint, code=ExitCode.NETWORK) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != INCEPTION_SHA256:
-        raise GsdError(
-            f"{path} is damaged: sha256 {found[:12]}..., {INCEPTION_SHA256[:12]}... expected", hint="delete it"
-        )
+    hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
+    fetch_file(path, INCEPTION_URL, INCEPTION_SHA256, "Inception, which FID needs,", hint, offline=offline)
     return InceptionFeatures(path.parent, device)

@@ -1,4 +1,4 @@
-"""How isometric a generator is: equal steps in the latent, equal steps in the picture?"""
+"""How isometric a generator is, cheaply, for evaluations during training; `geometry` is the full report."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def table(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
         for row, value in zip(rows[:-1], values, strict=False):
             ratios[row.name].append(_ratio(last, value))
 
-    for key, title in (("fd", figure), ("ppl", "PPL"), ("speed_cv", "speed CV"), ("pair_distance", "pair distance")):
+    titles = {"fd": figure, "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "effective_rank": "rank"}
+    for key, title in {**titles, "pair_distance": "pair distance"}.items():
         values = [row.figures.get(key) for row in rows]
         if any(value is not None for value in values):
             add(title, values, [_cell(row, key) for row in rows])

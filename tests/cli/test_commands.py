@@ -144,10 +144,24 @@ def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
     assert list(rows) == ["msa-10", "ddim-3", "GSD"]
     assert [rows[name]["calls"] for name in rows] == [10, 3, 1]
     assert rows["GSD"]["time"]["median"] < rows["msa-10"]["time"]["median"]
-    assert all(row["ppl"] > 0 for row in rows.values())
+    assert all(row["ppl_low"] < row["ppl"] < row["ppl_high"] for row in rows.values())
+    assert "e = 0.0001" in report["metrics"]["protocol"]["PPL"]
     assert "Table 1" in done.stderr.decode()
     files = {Path(path).name for path in report["outputs"]}
     assert files == {"table1.md", "table1.csv", "bench.json", "figure1.png"}
+
+
+def test_bench_reports_the_geometry(workshop: Shell) -> None:
+    done = workshop.gsd("bench", "--model", "run", "--compare", "one-step-teacher", "--metrics", "isometry", "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads(done.stdout)["metrics"]
+    for row in metrics["rows"].values():
+        assert row["speed_cv"] > 0
+        assert row["effective_rank"] >= 1
+        assert row["mcn"] >= 1
+        assert row["path_ratio"] >= 1
+        assert 0 < row["spearman"] <= 1
+    assert "great circles" in metrics["protocol"]["isometry"]
 
 
 def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:

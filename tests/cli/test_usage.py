@@ -11,6 +11,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
      ["--alpha", "--steps", "--lr", "--device", "--preset", "did you mean quick?"]),
     (["distill", "--batch-size", "x", "--irl-ratio", "-1", "--irl-weight", "often", "--beta1", "1"],
      ["--batch-size", "--irl-ratio", "--irl-weight", "--beta1"]),
+    (["distill", "--irl", "isometric", "--irl-phi", "vgg", "--irl-every", "0"], ["--irl", "--irl-phi", "--irl-every"]),
     (["distill", "--steps", "5", "--kimg", "2"], ["one of --kimg, --steps"]),
     (["distill", "--tau-min", "1", "--tau-max", "0.5"], ["--tau-min"]),
     (["sample", "--seeds", "5-3"], ["runs backwards"]),

@@ -114,8 +114,8 @@ def test_encode_gives_what_the_network_computes(toy_teacher: Denoiser, attention
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_image_shape_and_per_image() -> None:
-    assert Denoiser(Recorder(), LINEAR).image_shape == (3, 4, 6)
+def test_shape_and_per_image() -> None:
+    assert Denoiser(Recorder(), LINEAR).shape == (3, 4, 6)
     filled = per_image(2.5, torch.zeros(3, 1, 2, 2, dtype=torch.float64))
     assert filled.dtype == torch.float64
     assert filled.tolist() == [2.5] * 3

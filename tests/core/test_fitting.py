@@ -99,4 +99,4 @@ def test_the_average_is_a_teacher(data: ImageArchive, tmp_path: Path) -> None:
     task = fit(data, tmp_path)
     task.step(0)
     save_denoiser(task.denoiser(), tmp_path / "teacher", half=False)
-    assert load_denoiser(tmp_path / "teacher").image_shape == data.shape == (1, 16, 16)
+    assert load_denoiser(tmp_path / "teacher").shape == data.shape == (1, 16, 16)

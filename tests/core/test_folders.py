@@ -55,7 +55,7 @@ def test_round_trip(
     save_denoiser(model, tmp_path / "saved", half=half)
     back = load_denoiser(tmp_path / "saved")
     assert back.prediction == prediction
-    assert back.image_shape == (1, 16, 16)
+    assert back.shape == (1, 16, 16)
     assert not back.training
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in back.parameters())
     torch.testing.assert_close(eps(back, probe), eps(model, probe), rtol=0, atol=tolerance)
@@ -210,8 +210,8 @@ def _rebuilt(**changes: object) -> UNet2DModel:
     return UNet2DModel(**{**config, **changes})
 
 
-def class_conditional(folder: Path) -> None:
-    _rebuilt(num_class_embeds=10).save_pretrained(folder)
+def embedding_conditional(folder: Path) -> None:
+    _rebuilt(class_embed_type="timestep").save_pretrained(folder)
 
 
 def sigma_conditional(folder: Path) -> None:
@@ -227,7 +227,7 @@ def another_family(folder: Path) -> None:
     [
         no_config, broken_config, list_config, wrong_class, four_channels, no_weights, truncated_weights,
         empty_weights, text_for_weights, other_sizes, some_weights_only, unknown_prediction, unknown_schedule,
-        list_schedule, no_sample_size, class_conditional, sigma_conditional, another_family,
+        list_schedule, no_sample_size, embedding_conditional, sigma_conditional, another_family,
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_teacher_is_an_input_error(folder: Path, damage) -> None:

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gsd_cli.core.noise import NoiseSchedule, angle, generator_for, latents, rotate, slerp
+from gsd_cli.core.noise import NoiseSchedule, angle, generator_for, latents, rotate, slerp, tangent
 from gsd_cli.errors import GsdError
 
 LINEAR = NoiseSchedule.linear()
@@ -162,3 +162,16 @@ def test_rotate_towards_an_orthogonal_latent_is_the_exact_angle() -> None:
     z[..., 0], w[..., 1] = 3.0, 3.0
     tau = torch.tensor([0.05, 0.5])
     torch.testing.assert_close(angle(z, rotate(z, w, tau)), tau)
+
+
+def test_tangent_is_orthogonal_of_the_same_norm_and_turns_exactly() -> None:
+    z, w = torch.randn(2, 5, 2, 4, 4, dtype=torch.float64)
+    v = tangent(w, z)
+    assert (v * z).flatten(1).sum(1).abs().max() < 1e-12
+    torch.testing.assert_close(v.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
+    tau = torch.linspace(0.01, 1.5, 5, dtype=torch.float64)
+    turned = rotate(z, v, tau)
+    torch.testing.assert_close(angle(z, turned), tau)
+    torch.testing.assert_close(turned.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
+    # v lies in the plane of z and w
+    torch.testing.assert_close(angle(v, w), (angle(w, z) - math.pi / 2).abs())

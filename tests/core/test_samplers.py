@@ -58,7 +58,7 @@ def test_ancestral_is_ddpm_of_diffusers(
     net: str, steps: int | None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = request.getfixturevalue(net)
-    noise = latents(SEEDS, model.image_shape)
+    noise = latents(SEEDS, model.shape)
     theirs = _ddpm_of_diffusers(model, noise, steps or 1000, monkeypatch)
     ours = ancestral(model, noise, SEEDS, steps)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
@@ -71,7 +71,7 @@ def test_ddim_is_ddim_of_diffusers(trained: Denoiser, steps: int, clip: bool) ->
     model = trained
     scheduler = DDIMScheduler(clip_sample=clip, set_alpha_to_one=True, timestep_spacing="leading", steps_offset=0)
     scheduler.set_timesteps(steps)
-    noise = x = latents(SEEDS, model.image_shape)
+    noise = x = latents(SEEDS, model.shape)
     for t in scheduler.timesteps:
         x = scheduler.step(model.net(x, t).sample, t, x, eta=0.0).prev_sample
     scale = 1.0 if clip else x.abs().max().item()
@@ -83,7 +83,7 @@ def test_an_image_depends_on_its_seed_alone(trained: Denoiser, sampler: str) -> 
     model = trained
 
     def sample(seeds: list[int]) -> Tensor:
-        noise = latents(seeds, model.image_shape)
+        noise = latents(seeds, model.shape)
         return ancestral(model, noise, seeds, 20) if sampler == "ancestral" else ddim(model, noise, 20)
 
     together = sample([5, 3, 8])
@@ -95,7 +95,7 @@ def test_an_image_depends_on_its_seed_alone(trained: Denoiser, sampler: str) -> 
 @pytest.mark.parametrize("steps", [4, 7])
 def test_steps_are_reported(model: Denoiser, steps: int) -> None:
     seen: list[tuple[int, int]] = []
-    noise = latents([0], model.image_shape)
+    noise = latents([0], model.shape)
     ancestral(model, noise, [0], steps, on_step=lambda i, n: seen.append((i, n)))
     ddim(model, noise, steps, on_step=lambda i, n: seen.append((i, n)))
     assert seen == [(i + 1, steps) for i in range(steps)] * 2

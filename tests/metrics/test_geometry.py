@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import chi2, spearmanr
 from torch import Tensor
 
-from gsd_cli.core.noise import generator_for, latents, slerp
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.generator import Generator
+from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, slerp
+from gsd_cli.core.samplers import ddim
+from gsd_cli.metrics.geometry import Paths, condition, effective_rank, geometry, graph_correlation
 from gsd_cli.metrics.isometry import isometry
-from gsd_cli.metrics.ppl import noise_floor, path_length
+from gsd_cli.metrics.ppl import _summarise, noise_floor, path_length
 
 SHAPE = (1, 6, 6)
 
@@ -48,6 +54,60 @@ def test_path_length_is_quadratic_in_the_speed_and_independent_of_the_batch() ->
     one = path_length(scaled(1), squared, SHAPE, 30, 1e-3)
     two = path_length(scaled(2), squared, SHAPE, 30, 1e-3, batch_size=7)
     assert two.mean == pytest.approx(4 * one.mean, rel=1e-6)
+
+
+def test_both_intervals_hold_what_they_say() -> None:
+    """On squared Gaussians, skewed as path lengths are, some 95 % of intervals hold the true means."""
+    random = torch.Generator().manual_seed(1)
+    low, high = chi2.ppf([0.01, 0.99], 4)
+    trimmed_truth = chi2.expect(lambda x: x, (4,), lb=low, ub=high) / 0.98
+    hits = torch.zeros(2)
+    for _ in range(300):
+        found = _summarise(torch.randn(400, 4, generator=random).square().sum(1).double(), 1e-4)
+        hits[0] += found.low < trimmed_truth < found.high
+        hits[1] += found.untrimmed_low < 4 < found.untrimmed_high
+    assert ((hits / 300 > 0.91) & (hits / 300 < 0.99)).all()
+
+
+def test_deterministic_samplers_are_measured_on_the_same_paths() -> None:
+    """The DDIM map of pixels ~ N(0, c^2) is a known factor: so is the ratio of the path lengths."""
+
+    class Net(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
+            sigma = NoiseSchedule.linear().sigma(t).reshape(-1, 1, 1, 1)
+            return SimpleNamespace(sample=sigma * x * (1 + sigma**2).sqrt() / (0.25 + sigma**2))
+
+    teacher = Denoiser(Net(), NoiseSchedule.linear())
+    found = path_length(lambda z: ddim(teacher, z.float(), 20, clip=False), squared, SHAPE, 20, 1e-3)
+    factor = ddim(teacher, torch.ones(1, *SHAPE), 20, clip=False).mean().item()
+    assert factor == pytest.approx(0.5, rel=0.2)  # 20 steps are coarse
+    assert found.mean == pytest.approx(factor**2 * path_length(scaled(1), squared, SHAPE, 20, 1e-3).mean, rel=1e-3)
+
+
+def test_path_length_agrees_with_torchmetrics(toy_teacher: Denoiser) -> None:
+    """An independent implementation, on the same generator and distance, within the sampling error."""
+    torchmetrics = pytest.importorskip("torchmetrics.functional.image")
+    generator = Generator(toy_teacher).double()
+    shape, pairs = generator.latent_shape, 300
+
+    class Theirs(torch.nn.Module):
+        def sample(self, num_samples: int) -> Tensor:
+            return torch.randn(num_samples, math.prod(shape), dtype=torch.float64)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return (generator(z.reshape(-1, *shape)) + 1) * 127.5
+
+    class Net(torch.nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return squared(a, b)
+
+    mean, _, values = torchmetrics.perceptual_path_length(
+        Theirs(), pairs, interpolation_method="slerp_any", epsilon=1e-3, resize=None, sim_net=Net()
+    )
+    ours = path_length(lambda z: generator(z.double()), squared, shape, pairs, 1e-3)
+    error = math.hypot((ours.high - ours.mean) / 1.96, (values.std() / len(values) ** 0.5).item())
+    assert error < 0.05 * ours.mean
+    assert abs(ours.mean - mean.item()) < 3.5 * error
 
 
 def test_one_per_cent_is_trimmed_at_each_end() -> None:
@@ -94,3 +154,76 @@ def test_path_points_agree_with_slerp() -> None:
     path_length(images, squared, SHAPE, 6, 1e-3, batch_size=1)
     t = torch.rand((), generator=generator_for(5, "ppl-t"), dtype=torch.float64)
     torch.testing.assert_close(seen[5][:1], slerp(z0.double(), z1.double(), t).float())
+
+
+# -- the isometry report ------------------------------------------------------------------------
+
+D = 16 * 16
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def test_the_report_of_an_orthogonal_generator() -> None:
+    q = torch.linalg.qr(torch.randn(D, D)).Q
+    found = geometry(lambda z: 3 * (z.flatten(1) @ q.T).reshape(z.shape), flat, (1, 16, 16), paths=48)
+    # the lengths of latents spread by 1 / sqrt(2 d)
+    assert found.speed_cv < 1.4 / math.sqrt(2 * D)
+    assert found.stress < 2 / (2 * D)
+    assert found.spearman > 0.99
+    assert found.effective_rank == pytest.approx(D - 1, rel=1e-2)
+    assert found.mcn == pytest.approx(1, abs=1e-3)
+    assert found.vor == pytest.approx(8 / (2 * D), rel=0.9)  # of the lengths again
+    assert found.pair_distance == pytest.approx(3 * math.sqrt(2 * D), rel=0.03)
+    # arc against chord: theta / (2 sin(theta / 2)) is 1 to 1.11 for theta up to pi / 2
+    assert 1.02 < found.path_ratio < 1.06
+    assert found.graph_spearman > 0.9
+
+
+def test_the_report_of_an_anisotropic_linear_generator() -> None:
+    scales = torch.linspace(0.1, 4, D).square()
+    q, p = torch.linalg.qr(torch.randn(2, D, D)).Q
+    a = q @ torch.diag(scales) @ p
+    found = geometry(lambda z: (z.flatten(1) @ a.T).reshape(z.shape), flat, (1, 16, 16), paths=48)
+    h = scales**2
+    assert found.effective_rank == pytest.approx((h.sum() ** 2 / h.square().sum()).item(), rel=0.25)
+    # Var(u . H u) / E^2 = 2 (D Tr H^2 / Tr(H)^2 - 1) / (D + 2), halved for the speed itself, and |z|'s own spread
+    share = D * h.square().sum() / h.sum() ** 2
+    wanted = math.sqrt((2 * (share - 1) / (D + 2)).item() / 4 + 1 / (2 * D))
+    assert found.speed_cv == pytest.approx(wanted, rel=0.3)
+    assert found.mcn > 1.2
+
+
+def test_a_collapsed_generator_has_a_report_too() -> None:
+    found = geometry(lambda z: 0 * z, flat, (1, 4, 4), paths=8)
+    assert found.spearman == found.graph_spearman == found.pair_distance == 0
+
+
+def test_effective_rank_from_random_frames_is_that_of_the_matrix() -> None:
+    h = torch.diag(torch.linspace(0.1, 3, 20, dtype=torch.float64))
+    q = torch.linalg.qr(torch.randn(20000, 20, 4, dtype=torch.float64)).Q
+    wanted = (h.trace() ** 2 / (h @ h).trace()).item()
+    assert effective_rank(q.mT @ h @ q, 20) == pytest.approx(wanted, rel=0.01)
+    assert effective_rank(torch.eye(4).repeat(3, 1, 1).double(), 20) == pytest.approx(20)
+
+
+def test_condition_is_of_the_singular_values() -> None:
+    values = torch.tensor([[1.0, 2.0, 4.0], [1.0, 3.0, 9.0]], dtype=torch.float64)
+    mcn, vor = condition(torch.diag_embed(values.square()))
+    assert mcn == pytest.approx((4 + 9) / 2)
+    wanted = sum(values[:, i].log().var().item() for i in range(3))
+    assert vor == pytest.approx(wanted)
+
+
+def test_the_graph_finds_the_way_that_the_chord_cuts_short() -> None:
+    angles = torch.linspace(0, 1.6 * math.pi, 60, dtype=torch.float64)[None].repeat(2, 1)
+    ring = torch.stack([angles.cos(), angles.sin()], 2)
+    ring[1] += torch.tensor([0.01, 0.0])
+    found = graph_correlation(Paths(angles, ring))
+    assert found > 0.99
+    chords = (ring[0, 1:] - ring[0, 0]).norm(dim=1)
+    assert spearmanr(angles[0, 1:], chords).statistic < 0.8  # they shrink again past half the ring
+    # separate islands are joined by more neighbours
+    ring[1] += torch.tensor([50.0, 0.0])
+    assert graph_correlation(Paths(angles, ring)) > 0.3

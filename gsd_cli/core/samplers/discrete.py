@@ -1,23 +1,17 @@
-"""Samplers: one short function each, over a Denoiser, in variance-exploding scale.
-
-Each takes `noise` [B, C, H, W] ~ N(0, I) and returns images, about [-1, 1], unclamped.
-"""
+"""The teacher's own discrete chains: ancestral sampling and DDIM."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.noise import generator_for
-from gsd_cli.errors import ExitCode, GsdError
 
 Step = Callable[[int, int], None]
-ONE_STEP_SIGMA = 2.5
-"""Where `one-step-teacher` calls the network: where distillation starts."""
+"""Called after each step with (step, steps)."""
 
 
 def _leading_timesteps(total: int, steps: int) -> list[int]:
@@ -82,42 +76,3 @@ def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_
         if on_step is not None:
             on_step(i + 1, len(times))
     return x
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """A sampler by name: `msa`, `msa-100`, `ddim-50`, `one-step-teacher`."""
-
-    name: str
-    kind: str
-    steps: int | None
-
-    def __call__(
-        self, model: Denoiser, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None, clip: bool = True
-    ) -> Tensor:
-        """Images from noise [B, C, H, W]; seeds name the fresh noise of each image."""
-        if self.kind == "msa":
-            return ancestral(model, noise, seeds, self.steps, clip, on_step)
-        if self.kind == "ddim":
-            return ddim(model, noise, self.calls(model), clip, on_step)
-        with torch.no_grad():
-            return model(ONE_STEP_SIGMA * noise, per_image(ONE_STEP_SIGMA, noise))
-
-    def calls(self, model: Denoiser) -> int:
-        """Network calls per image."""
-        default = {"msa": model.schedule.steps, "ddim": 50, "one-step-teacher": 1}[self.kind]
-        return self.steps or default
-
-
-def parse_sampler(name: str) -> Sampler:
-    """Read a sampler's name. Raises GsdError (exit 2) for an unknown one."""
-    if name == "one-step-teacher":
-        return Sampler(name, name, 1)
-    kind, dash, steps = name.partition("-")
-    if kind not in ("msa", "ddim") or (dash and not (steps.isascii() and steps.isdigit() and 0 < int(steps) <= 1000)):
-        raise GsdError(
-            f"unknown sampler {name!r}",
-            hint="msa (all of the teacher's steps), msa-100, ddim-50, one-step-teacher",
-            code=ExitCode.USAGE,
-        )
-    return Sampler(name, kind, int(steps) if dash else None)

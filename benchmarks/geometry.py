@@ -1,0 +1,271 @@
+"""Does the isometric term work? Distil with and without it, measure, tabulate, draw.
+
+    python benchmarks/geometry.py --kimg 24 --seeds 0,1,2 --data fashion-test.zip --page docs/results/geometry.md
+
+Every variant is a `gsd distill` of equal length in a run folder of its own under --out. Run again, it
+goes on where it stopped: finished runs and measured rows are not repeated. results.csv has a row for
+each variant and seed, cost.csv the seconds an image costs; the page and its pictures come from both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from geometry_page import Row, Variant, page, variants, verdict
+from torch import Tensor
+
+from gsd_cli.core.device import resolve_device
+from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.generator import Generator, load_model
+from gsd_cli.core.noise import latents
+from gsd_cli.core.phi import PhiSources, build_phi
+from gsd_cli.core.teachers import Teacher, load_teacher
+from gsd_cli.core.walks import walk
+from gsd_cli.data.archive import ImageArchive
+from gsd_cli.metrics.baselines import reference_statistics
+from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, draw_walks
+from gsd_cli.metrics.evaluation import generator_features
+from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
+from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
+from gsd_cli.metrics.manifold import manifold
+from gsd_cli.metrics.ppl import path_length
+from gsd_cli.metrics.reference import data_statistics
+from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
+from gsd_cli.metrics.timing import time_interleaved
+from gsd_cli.options import DistillSettings
+from gsd_cli.paths import atomic_file, cache_dir
+
+FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
+PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12
+PROTOCOL = ("teacher", "kimg", "seeds", "batch_size", "samples", "ppl_pairs", "paths", "repeats")
+
+
+class Laboratory:
+    """What all measurements share."""
+
+    def __init__(self, args: argparse.Namespace):
+        self.args, self.device = args, resolve_device(args.device)
+        self.teacher: Teacher = load_teacher(args.teacher, offline=True)
+        self.teacher.denoiser.to(self.device)
+        self.teacher.autoencoder.to(self.device)
+        self.extractor, self.reference = self._features()
+        self.real: Tensor | None = None
+        if args.data is not None:
+            archive = ImageArchive(args.data)
+            batches = itertools.islice(archive.batches(100), -(-args.samples // 100))
+            found = [self.extractor.features(batch.to(self.device)).cpu() for batch in batches]
+            self.real = torch.cat(found)[: args.samples]
+
+    def _features(self) -> tuple[Extractor, Statistics]:
+        """The teacher's domain's classifier and real images; else the teacher's own map, on --data."""
+        if self.teacher.features is not None:
+            extractor = classifier_features(self.teacher.features, self.device)
+            return extractor, reference_statistics(None, features_folder(self.teacher.features), extractor)[0]
+        if self.args.data is None:
+            raise SystemExit(f"{self.args.teacher} has no features of its domain: give --data")
+        own = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
+        return own, data_statistics(self.args.data, own, self.device, self.args.batch_size)
+
+    def folder(self, variant: Variant, seed: int) -> Path:
+        """The run folder of a variant."""
+        return Path(self.args.out) / "runs" / f"{variant.name}-seed{seed}"
+
+    def distil(self, variant: Variant, seed: int) -> None:
+        """Run or finish one distillation, as a user would."""
+        options = ["--teacher", self.args.teacher, "--kimg", f"{self.args.kimg:g}", "--seed", str(seed)]
+        options += ["--batch-size", str(self.args.batch_size), "--device", self.args.device]
+        options += ["--eval-samples", "256", "--eval-every", f"{self.args.kimg:g}"]
+        for name, value in self.args.set.items():
+            options += ["--" + name.replace("_", "-"), value]
+        command = ["distill", *options, *variant.flags, "-o", str(self.folder(variant, seed))]
+        print("gsd", shlex.join(command), file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "gsd_cli", *command], check=True, stdout=subprocess.DEVNULL)
+
+    def generator(self, variant: Variant, seed: int) -> Generator:
+        """The distilled generator, ready to be measured."""
+        found = load_model(str(self.folder(variant, seed))).generator
+        return found.to(self.device).eval().requires_grad_(False)
+
+    def images(self, generator: Generator) -> Callable[[Tensor], Tensor]:
+        """Latents to float32 images."""
+        return torch.no_grad()(lambda z: generator(z.to(self.device)).float())
+
+    def measure(self, generator: Generator) -> Row:
+        """All figures, on the same latents for every variant."""
+        shape, batch, images = generator.latent_shape, self.args.batch_size, self.images(generator)
+        features = torch.cat(list(generator_features(generator, self.extractor, range(self.args.samples), batch)))
+        row: Row = {"fd": frechet_distance(gaussian_statistics([features], self.extractor.name), self.reference)}
+        if self.real is not None:
+            found = manifold(features.cpu(), self.real)
+            row |= {"precision": found.precision, "recall": found.recall}
+        for key, epsilon in (("ppl", 1e-4), ("ppl_coarse", 1e-3)):
+            distance, pairs = self.extractor.squared_distance, self.args.ppl_pairs
+            length = path_length(images, distance, shape, pairs, epsilon, batch_size=batch)
+            row[key] = length.mean
+            if key == "ppl":
+                row |= {"ppl_low": length.low, "ppl_high": length.high, "ppl_untrimmed": length.untrimmed}
+        return row | asdict(geometry(images, self.extractor.embed, shape, self.args.paths, batch_size=batch))
+
+    def cost(self, forms: Sequence[str]) -> dict[str, float]:
+        """Seconds an image of one whole training step at full strength, median, forms interleaved."""
+        tasks = {form: self._stepper(form) for form in forms}
+        for task in tasks.values():
+            task()  # warm-up
+        images = self.args.batch_size * int(self.args.set.get("irl_every", 1))
+        times = time_interleaved(tasks, images, self.device, self.args.repeats)
+        return {form: timing.median for form, timing in times.items()}
+
+    def _stepper(self, form: str) -> Callable[[], object]:
+        given = {"irl": form, "batch_size": self.args.batch_size, **self.args.set}
+        settings = DistillSettings.model_validate(given)
+        teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
+        sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
+        phi = build_phi(settings.irl_phi, sources)
+        task = Distillation(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
+        steps = iter(range(1, 10**6))  # from 1 on: past the warm-up of a run of one step
+        # whole turns of the term: the steps between them are cheaper
+        return lambda: [task.step(next(steps)) for _ in range(settings.irl_every)]
+
+
+def read(path: Path) -> list[Row]:
+    """The rows of a CSV; numbers become numbers, empty cells are left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: _value(v) for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """A CSV of all columns that occur."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list[Row]:
+    """Distil and measure what is missing; returns the rows asked for."""
+    path, args = Path(lab.args.out) / "results.csv", lab.args
+    same = {"kimg": args.kimg, "samples": args.samples, "ppl_pairs": args.ppl_pairs, "paths": args.paths}
+    rows = read(path)
+    found = []
+    for seed in seeds:
+        for variant in wanted:
+            key = {"variant": variant.name, "seed": seed, **same}
+            row = next((row for row in rows if all(row.get(k) == v for k, v in key.items())), None)
+            if row is None:
+                lab.distil(variant, seed)
+                row = key | lab.measure(lab.generator(variant, seed))
+                rows.append(row)
+                write(path, rows)
+            found.append(row)
+    return found
+
+
+def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:
+    """Seconds an image by form; measured once, all forms together."""
+    path = Path(lab.args.out) / "cost.csv"
+    forms = list(dict.fromkeys(v.form for v in wanted))
+    known = {row["form"]: row["seconds"] for row in read(path)}
+    if not set(forms) <= known.keys():
+        known = lab.cost(forms)
+        write(path, [{"form": form, "seconds": seconds} for form, seconds in known.items()])
+    return {form: known[form] for form in forms}
+
+
+def facts(lab: Laboratory, argv: list[str]) -> dict[str, str]:
+    """What the page says of the protocol."""
+    gpu = torch.cuda.get_device_name(lab.device) if lab.device.type == "cuda" else "no GPU"
+    return {
+        "command": shlex.join(["python", "benchmarks/geometry.py", *argv]),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {torch.__version__}",
+        "figure": lab.extractor.figure,
+        "features": lab.extractor.name,
+        **{name: str(getattr(lab.args, name)) for name in PROTOCOL},
+    }
+
+
+def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
+    """Speeds, angles and walks without the term and with it."""
+    pair = {"without": lab.generator(Variant("off", 0.0), seed), best.name: lab.generator(best, seed)}
+    images = {name: lab.images(generator) for name, generator in pair.items()}
+    shape, embed = pair[best.name].latent_shape, lab.extractor.embed
+    draw_speeds({name: circle_speeds(g, embed, shape) for name, g in images.items()}, folder / "speeds.png")
+    angles = path_angles(PATHS, 0)
+    draw_angles({name: great_circles(g, embed, shape, angles) for name, g in images.items()}, folder / "angles.png")
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return lab.extractor.squared_distance(a, b).sqrt()
+
+    z = latents(range(8), shape)
+    ends = [(z[i], z[i + 4]) for i in range(4)]
+    walks = {name: [walk(a, b, FRAMES, "slerp", g, distance).images for a, b in ends] for name, g in images.items()}
+    draw_walks(walks, folder / "walks.png")
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="ddpm-fashion")
+    parser.add_argument("--out", default="runs/geometry", help="run folders, CSV files and pictures")
+    parser.add_argument("--kimg", type=float, default=24.0, help="thousand images a run")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--forms", default=FORMS)
+    parser.add_argument("--ratios", default=RATIOS, help="target ratios of the gradients' norms")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE",
+        help="another setting for every gsd distill, such as irl_every=4; take another --out for it",
+    )  # fmt: skip
+    parser.add_argument("--data", type=Path, help="prepared real images, for recall")
+    parser.add_argument("--samples", type=int, default=2000, help="images for FD and recall")
+    parser.add_argument("--ppl-pairs", type=int, default=PPL_PAIRS)
+    parser.add_argument("--paths", type=int, default=256, help="great circles of the isometry report")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="timings of a training step")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--page", type=Path, help="write the page here, its pictures beside it")
+    args = parser.parse_args(argv)
+    args.set = dict(pair.split("=", 1) for pair in args.set)
+    return args
+
+
+def main(argv: list[str]) -> None:
+    """Distil, measure, draw, write."""
+    args = arguments(argv)
+    wanted, seeds = variants(args.forms, args.ratios), [int(s) for s in args.seeds.split(",")]
+    lab = Laboratory(args)
+    rows = experiment(lab, wanted, seeds)
+    cost = costs(lab, wanted)
+    pictures = Path(args.out) / "pictures"
+    draw(lab, verdict(rows, wanted, cost)[0] or wanted[-1], seeds[0], pictures)
+    text = page(rows, wanted, cost, facts(lab, argv))
+    if args.page is not None:
+        with atomic_file(args.page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        shutil.copytree(pictures, args.page.parent / "geometry", dirs_exist_ok=True)
+    print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

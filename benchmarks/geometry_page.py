@@ -1,0 +1,132 @@
+"""Tables, verdict and page of benchmarks/geometry.py, from its rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+MEASURED = {
+    "fd": "FD", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman",
+    "precision": "precision", "recall": "recall", "pair_distance": "pair distance",
+}  # fmt: skip
+MORE = {
+    "ppl_untrimmed": "PPL untrimmed", "ppl_coarse": "PPL, e = 1e-3", "stress": "stress", "path_ratio": "path / chord",
+    "graph_spearman": "graph Spearman", "effective_rank": "effective rank", "mcn": "MCN", "vor": "VoR",
+}  # fmt: skip
+GOAL = {"ppl": 0.70, "speed_cv": 0.65, "fd": 1.05, "cost": 1.25}
+"""What the default form must reach, as ratios to the distillation alone."""
+
+Row = dict[str, Any]
+
+PAGE = """# The isometric term, measured
+
+Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
+{batch_size}, seeds {seeds}. Mean ± standard deviation over seeds; in brackets the mean ratio to the run of the
+same seed without the term (`off`).
+
+    {command}
+
+Machine: {machine}.
+
+{table}
+
+Goal for the default: PPL <= {goal_ppl:.2f} x and CV of speed <= {goal_cv:.2f} x those of the distillation alone, at a
+Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x. {outcome}
+
+FD: `{figure}` of {samples} samples, biased upwards at small N, comparable at equal N only. PPL: {ppl_pairs} pairs,
+e = 1e-4, slerp of flattened latents, float32 images neither rounded nor clamped, 1% trimmed at each end. Geometry
+on {paths} great circles. Distances in `{features}` maps. Blur and collapse lower PPL too: read it beside FD, recall
+and the distance of random pairs. Cost: seconds an image of a whole training step, median of {repeats}, forms
+interleaved.
+
+{more}
+
+![Speed along random great circles](geometry/speeds.png)
+
+![Angle between latents against the length of the pictures' path](geometry/angles.png)
+
+![Latent walks, without and with the term in turn](geometry/walks.png)
+"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to distil; ratio 0 is the distillation alone."""
+
+    form: str
+    ratio: float
+
+    @property
+    def name(self) -> str:
+        """`off`, `speed-1`."""
+        return "off" if self.form == "off" else f"{self.form}-{self.ratio:g}"
+
+    @property
+    def flags(self) -> list[str]:
+        """For gsd distill."""
+        return ["--irl", self.form] + ([] if self.form == "off" else ["--irl-ratio", f"{self.ratio:g}"])
+
+
+def variants(forms: str, ratios: str) -> list[Variant]:
+    """The distillation alone, then every form at every ratio."""
+    grid = [Variant(f, float(r)) for f in forms.split(",") for r in ratios.split(",")]
+    return [Variant("off", 0.0), *grid]
+
+
+def ratios(rows: list[Row], name: str, key: str) -> list[float]:
+    """A variant's figure over the distillation's alone, seed by seed."""
+    base = {row["seed"]: row[key] for row in rows if row["variant"] == "off" and key in row}
+    mine = [row for row in rows if row["variant"] == name and key in row]
+    return [row[key] / base[row["seed"]] for row in mine if base.get(row["seed"])]
+
+
+def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> tuple[Variant | None, bool]:
+    """The variant to choose, and whether it reaches the goal.
+
+    Of those whose distance and cost are within the goal the one with the least PPL x CV of speed.
+    """
+    scored = []
+    for variant in wanted[1:]:
+        reached = {key: mean(ratios(rows, variant.name, key)) for key in ("fd", "ppl", "speed_cv")}
+        reached["cost"] = cost[variant.form] / cost["off"]
+        if reached["fd"] <= GOAL["fd"] and reached["cost"] <= GOAL["cost"]:
+            done = all(reached[key] <= limit for key, limit in GOAL.items())
+            scored.append((not done, reached["ppl"] * reached["speed_cv"], variant))
+    if not scored:
+        return None, False
+    missed, _, best = min(scored, key=lambda entry: entry[:2])
+    return best, not missed
+
+
+def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: dict[str, float] | None) -> str:
+    """Markdown: mean and standard deviation over seeds, and the mean ratio to the distillation alone."""
+    keys = [key for key in titles if any(key in row for row in rows)]
+    lines = [["variant", *(titles[key] for key in keys), *(["s / image"] if cost else [])]]
+    lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
+    for variant in wanted:
+        cells = [variant.name]
+        for key in keys:
+            values = [row[key] for row in rows if row["variant"] == variant.name and key in row]
+            spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+            share = ratios(rows, variant.name, key) if variant.form != "off" else []
+            cells.append(f"{mean(values):.3g}{spread}" + (f" ({mean(share):.2f})" if share else ""))
+        if cost:
+            share_of_cost = "" if variant.form == "off" else f" ({cost[variant.form] / cost['off']:.2f})"
+            cells.append(f"{cost[variant.form]:.3g}{share_of_cost}")
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def page(rows: list[Row], wanted: list[Variant], cost: dict[str, float], facts: dict[str, str]) -> str:
+    """docs/results/geometry.md; facts: command, machine and protocol."""
+    best, reached = verdict(rows, wanted, cost)
+    if best is None:
+        outcome = "**No variant keeps within the distance and the cost.**"
+    else:
+        outcome = f"**`{best.name}` {'reaches it' if reached else 'comes nearest, and misses it'}.**"
+    limits = {
+        "goal_ppl": GOAL["ppl"], "goal_cv": GOAL["speed_cv"], "goal_fd": GOAL["fd"], "goal_cost": GOAL["cost"]
+    }  # fmt: skip
+    tables = {"table": table(rows, wanted, MEASURED, cost), "more": table(rows, wanted, MORE, None)}
+    return PAGE.format(**facts, **tables, **limits, outcome=outcome)

@@ -1,0 +1,123 @@
+"""Models of the Hugging Face hub, through its own client: cached, resumed, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.core.layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_WEIGHTS
+from gsd_cli.errors import ExitCode, GsdError
+
+OnBytes = Callable[[int, int], None]
+
+
+def fetch(
+    hub_id: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None
+) -> tuple[Path, str]:
+    """Download a model, or find it in the hub cache; returns its folder and commit.
+
+    on_bytes(done, total) is called now and then, from other threads. A download that was cut goes
+    on where it stopped. Raises GsdError (exit 4): no network, not found, gated, damaged on the way.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+    bar = _reporting(on_bytes or (lambda *_: None))
+
+    def download(patterns: list[str]) -> Path:
+        fetched = snapshot_download(
+            hub_id,
+            revision=revision,
+            local_files_only=offline,
+            allow_patterns=patterns,
+            etag_timeout=10,
+            tqdm_class=bar,
+        )
+        return Path(str(fetched))
+
+    try:
+        folder = download([*CONFIGS, *(part + SAFE_WEIGHTS for part in PARTS)])
+        bare = [part for part in PARTS if (folder / part / "config.json").exists()]
+        bare = [part for part in bare if not (folder / part / SAFE_WEIGHTS).exists()]
+        if bare:
+            folder = download([part + BIN_WEIGHTS for part in bare])
+    except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds
+        raise _explained(hub_id, error, offline) from error
+    finally:
+        bar.listening = False
+    if bar.moved:
+        _verify(hub_id, folder)
+    return folder, folder.name
+
+
+def cached(hub_id: str) -> bool:
+    """Whether a model's weights are in the hub cache; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = [part + weights for part in PARTS for weights in (SAFE_WEIGHTS, BIN_WEIGHTS)]
+    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+def _reporting(on_bytes: OnBytes) -> Any:
+    """A tqdm class that draws nothing: it reports bytes while `listening`, and notes whether any `moved`."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        listening, moved = True, False
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
+
+        def display(self, *_args: Any, **_kwargs: Any) -> bool:
+            if Bar.listening and self.unit == "B" and self.n:
+                Bar.moved = True
+                on_bytes(int(self.n), int(self.total or 0))
+            return True
+
+    return Bar
+
+
+def _verify(hub_id: str, folder: Path) -> None:
+    """Weights against their sha256, which is the name of the blob a large file is stored under."""
+    for path in folder.rglob("*"):
+        blob = path.resolve()
+        if path.suffix not in (".safetensors", ".bin") or len(blob.name) != 64:
+            continue
+        with blob.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != blob.name:
+            path.unlink()
+            blob.unlink(missing_ok=True)
+            raise GsdError(
+                f"{path.name} of {hub_id} was damaged on the way: sha256 {found[:12]}..., {blob.name[:12]}... expected",
+                hint="it was removed; run the command again",
+                code=ExitCode.NETWORK,
+            )
+
+
+def _explained(hub_id: str, error: Exception, offline: bool) -> GsdError:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        cause, hint = "access to it must be granted", f"ask for it at huggingface.co/{hub_id}, then set HF_TOKEN"
+    elif isinstance(error, RepositoryNotFoundError):
+        cause, hint = "the hub has no such model", "check the name; private models need HF_TOKEN"
+    elif isinstance(error, RevisionNotFoundError):
+        cause, hint = "it has no such revision", "give a branch, a tag or a commit of it"
+    elif offline:
+        cause, hint = "it is not in the cache", "run once without --offline"
+    elif isinstance(error, LocalEntryNotFoundError):
+        cause, hint = "the hub cannot be reached and it is not in the cache", "check the network, or use a local folder"
+    else:
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        hint = "check the network and run again: a download goes on where it stopped"
+    return GsdError(f"cannot get {hub_id}: {cause}", hint=hint, code=ExitCode.NETWORK)

@@ -1,0 +1,82 @@
+"""One process, or several that work together: Hugging Face accelerate, as its launcher or torchrun set it up."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class World:
+    """The processes of a run. Alone, everything here is the identity.
+
+    rank: this process's number; size: how many there are.
+    """
+
+    def __init__(self, accelerator: Any = None):
+        self._accelerator = accelerator
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.size: int = accelerator.num_processes if accelerator else 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """A view of `module` whose backward passes average gradients over the processes."""
+        shared: nn.Module = self._accelerator.prepare_model(module) if self.size > 1 else module
+        return shared
+
+    def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Backward passes in here only accumulate: the next one outside averages all."""
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module) if self.size > 1 else nullcontext()
+        return context
+
+    def gather(self, tensor: Tensor, dim: int = 0) -> Tensor:
+        """The tensors of all processes, of one shape, joined in the order of ranks; no gradient passes."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, tensor.detach().contiguous())
+        return torch.cat(parts, dim)
+
+    def total(self, *values: float) -> list[float]:
+        """Each value summed over the processes."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        if self._accelerator.device.type != "cpu":
+            tensor = tensor.to(self._accelerator.device)
+        torch.distributed.all_reduce(tensor)
+        summed: list[float] = tensor.tolist()
+        return summed
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.total(float(flag))[0] > 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            self._accelerator.wait_for_everyone()
+
+
+def launched() -> int:
+    """How many processes a launcher started this one among; 1 when there was none. No heavy imports needed."""
+    together = "MASTER_ADDR" in os.environ and "RANK" in os.environ
+    return int(os.environ.get("WORLD_SIZE", "1")) if together else 1
+
+
+def join_world(device: torch.device) -> World:
+    """The world of this process, connected with the others if a launcher started several."""
+    if launched() == 1:
+        return World()
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
+    # every process keeps the same buffers, and no step leaves a parameter out
+    settings = DistributedDataParallelKwargs(broadcast_buffers=False)
+    return World(Accelerator(cpu=device.type == "cpu", kwargs_handlers=[settings]))

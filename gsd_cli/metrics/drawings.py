@@ -1,0 +1,77 @@
+"""Pictures of a generator's geometry, side by side for several generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gsd_cli.data.pictures import save_grid
+from gsd_cli.metrics.geometry import Embed, Paths, great_circles
+from gsd_cli.metrics.ppl import Images
+from gsd_cli.paths import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CIRCLES, POINTS = 6, 65
+COLOUR = "#3060a0"
+
+
+def circle_speeds(images: Images, embed: Embed, shape: tuple[int, int, int], seed: int = 0) -> Paths:
+    """Whole random great circles, for `draw_speeds`."""
+    angles = torch.linspace(0, 2 * math.pi, POINTS).repeat(CIRCLES, 1)
+    return great_circles(images, embed, shape, angles, seed)
+
+
+def draw_speeds(circles: Mapping[str, Paths], target: Path) -> Path:
+    """The speed along great circles in units of its mean, a panel a generator; flat is isometric."""
+    canvas, panels = _panels(len(circles))
+    for axes, (name, found) in zip(panels, circles.items(), strict=True):
+        turns = found.angles[:, 1:] - found.angles[:, :-1]
+        speed = found.lengths / turns
+        middle = (found.angles[:, 1:] + found.angles[:, :-1]) / 2
+        axes.plot(middle.T, (speed / speed.mean()).T, linewidth=0.8)
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_title(f"{name}: CV {(speed.std() / speed.mean()).item():.2f}", fontsize=10)
+        axes.set_xlabel("angle along the circle, rad")
+    panels[0].set_ylabel("speed / mean speed")
+    return _save(canvas, target)
+
+
+def draw_angles(paths: Mapping[str, Paths], target: Path) -> Path:
+    """Angle theta between latents against g, the length of the path between their pictures."""
+    canvas, panels = _panels(len(paths))
+    for axes, (name, found) in zip(panels, paths.items(), strict=True):
+        theta, g = found.angles[:, -1], found.lengths.sum(1)
+        axes.scatter(theta, g, s=6, color=COLOUR)
+        slope = ((g @ theta) / (theta @ theta)).item()
+        axes.plot([0, math.pi / 2], [0, slope * math.pi / 2], color="black", linewidth=0.8)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("theta, rad")
+    panels[0].set_ylabel("g")
+    return _save(canvas, target)
+
+
+def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:
+    """Walks [frames, C, H, W] as rows: each walk by every generator in turn, in the mapping's order."""
+    rows = [row for group in zip(*walks.values(), strict=True) for row in group]
+    return save_grid(torch.cat(rows), target, columns=len(rows[0]), scale=2)
+
+
+def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    canvas = Figure(figsize=(4 * count, 3.2), layout="constrained")
+    return canvas, list(canvas.subplots(1, count, squeeze=False, sharey=True)[0])
+
+
+def _save(canvas: Figure, target: Path) -> Path:
+    with atomic_file(target) as temporary:
+        canvas.savefig(temporary, dpi=110)
+    return target

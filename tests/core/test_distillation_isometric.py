@@ -1,0 +1,187 @@
+"""The isometric term inside the distillation: its gradient, its cost, its weight, and its harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.generator import Generator
+from gsd_cli.core.noise import NoiseSchedule, latents
+from gsd_cli.core.review import review
+from gsd_cli.core.training import Cadence, train
+from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
+from gsd_cli.options import DistillSettings
+
+CPU = torch.device("cpu")
+SHAPE = (1, 4, 4)
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
+    values = {"batch_size": 8, **settings}
+    return Distillation(teacher, DistillSettings(**values), total, CPU, lambda *_: {}, flat)
+
+
+@pytest.mark.parametrize("form", ["speed", "stress", "literal", "jacobian"])
+def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
+    task = make(toy_teacher, irl=form, sidl_weight=0.0)
+    reference = make(toy_teacher, irl=form, sidl_weight=0.0)
+    metrics = task._generator_step(0)
+    placed = reference.isometric.place(reference._normal("generator", 0, "z"), 0)
+    y = reference.generator(torch.cat([placed.z, placed.extra]))
+    shared = reference.isometric.form.shared * placed.pairs
+    features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
+    loss = reference.isometric.form.judge(features, placed.theta)[0].mean()
+    assert metrics["irl_loss"] == pytest.approx(loss.item(), rel=1e-3)
+    wanted = torch.autograd.grad(loss, list(reference.generator.parameters()), allow_unused=True)
+    largest = max(g.abs().max().item() for g in wanted if g is not None)
+    for parameter, gradient in zip(task.generator.parameters(), wanted, strict=True):
+        # float32 differences of near images: a per cent
+        torch.testing.assert_close(parameter.grad, gradient, rtol=2e-2, atol=2e-2 * largest)
+
+
+@pytest.mark.parametrize(
+    ("form", "images"), [("off", 8), ("speed", 8), ("stress", 8), ("literal", 14), ("jacobian", 16)]
+)
+def test_pairs_share_the_images_of_the_distillation(toy_teacher: Denoiser, form: str, images: int) -> None:
+    task = make(toy_teacher, irl=form)
+    seen = []
+    task.generator.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    task._generator_step(1)  # past the warm-up of a run of one step
+    assert sum(seen) == images
+    assert len(seen) == (1 if images == 8 else 2)
+
+
+def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: Denoiser) -> None:
+    task = make(toy_teacher, irl="jacobian", precision="bf16")
+    seen = []
+    conv = task.generator.denoiser.net.conv_in
+    conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))
+    metrics = task._generator_step(1)
+    assert seen == [(8, torch.bfloat16), (8, torch.float32)]
+    assert metrics["irl_norm"] > 0
+
+
+def test_every_kth_step_measures_and_the_others_say_nothing(toy_teacher: Denoiser) -> None:
+    task = make(toy_teacher, irl_every=3, irl_weight=0.2)
+    rows = [task.step(step) for step in range(6)]
+    assert ["irl_weight" in row for row in rows] == [False, False, True] * 2
+    assert rows[5]["irl_weight"] == pytest.approx(0.6)
+    assert rows[5]["irl_ratio"] == pytest.approx(0.6 * rows[5]["irl_norm"] / rows[5]["sidl_norm"])
+    assert all(row["sidl_norm"] > 0 for row in rows)
+
+
+# -- a teacher of one Gaussian: trained in milliseconds, measured exactly ------------------------
+
+
+class GaussianNet(nn.Module):
+    """The exact eps of pixels ~ N(mean, scale^2): what a DDPM would learn of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(sample_size=SHAPE[1], in_channels=SHAPE[0])
+        self.mean = nn.Parameter(torch.linspace(-0.5, 0.5, 16).reshape(SHAPE))
+        self.log_scale = nn.Parameter(torch.linspace(0.1, 1.0, 16).reshape(SHAPE).log())
+        self.sigmas = NoiseSchedule.linear()
+
+    def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
+        sigma = self.sigmas.sigma(t).reshape(-1, 1, 1, 1)
+        variance = self.log_scale.exp().square() + sigma**2
+        return SimpleNamespace(sample=sigma * (x * (1 + sigma**2).sqrt() - self.mean) / variance)
+
+
+@pytest.fixture
+def gaussian_teacher() -> Denoiser:
+    return Denoiser(GaussianNet(), NoiseSchedule.linear())
+
+
+def distance_to_teacher(teacher: Denoiser, generator: Generator) -> float:
+    net = teacher.net
+    truth = Statistics(
+        net.mean.detach().flatten().double().numpy(),
+        np.diag(net.log_scale.detach().exp().square().flatten().double().numpy()),
+        10**6,
+        "pixels",
+    )
+    with torch.no_grad():
+        made = generator(latents(range(1000), SHAPE))
+    return frechet_distance(gaussian_statistics([flat(made)], "pixels"), truth)
+
+
+def distil(teacher: Denoiser, run: Path, steps: int, **settings: object) -> tuple[list[dict[str, float]], list[str]]:
+    values = {"batch_size": 32, "lr": 3e-3, "ema_half_life": 1000.0, **settings}
+    task = Distillation(
+        teacher, DistillSettings(**values), steps, CPU, lambda g, _: {"fd": distance_to_teacher(teacher, g)}, flat
+    )
+    reports = list(train(task, steps, run, Cadence(evaluate_steps=steps // 10, checkpoint_seconds=1e9)))
+    return [r.metrics | r.evaluation for r in reports], [note for r in reports for note in r.notes]
+
+
+@pytest.mark.parametrize(("ratio", "every"), [(2.0, 1), (0.5, 4)])
+def test_auto_reaches_its_target_ratio_and_holds_it(
+    gaussian_teacher: Denoiser, tmp_path: Path, ratio: float, every: int
+) -> None:
+    rows, _ = distil(gaussian_teacher, tmp_path, 320, irl_ratio=ratio, irl_every=every)
+    ratios = torch.tensor([row.get("irl_ratio", 0.0) for row in rows])
+    assert ratios[:32].max() == 0  # the first tenth
+    # single batches scatter by a factor of two, and with `every` there are few in a window
+    assert ratios[64:].mean().item() == pytest.approx(ratio, rel=0.35)
+    for window in ratios[64:].split(64):
+        assert window.mean().item() == pytest.approx(ratio, rel=0.35 * every**0.5)
+
+
+def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_teacher: Denoiser, tmp_path: Path) -> None:
+    settings = {"irl": "jacobian", "batch_size": 16, "lr": 1.5e-2, "fake_lr": 6e-2, "ema_half_life": 200.0}
+    rows, notes = distil(gaussian_teacher, tmp_path, 120, irl_ratio=3.0, **settings)
+    good = [row["fd"] for row in rows if "fd" in row]
+    assert notes == []
+    assert good[-1] < 0.2 * good[0]
+    held = sum(row["irl_weight"] for row in rows[-50:]) / 50
+    # the run goes on, lengthened, with the weight that `auto` had found times a hundred
+    rows, notes = distil(gaussian_teacher, tmp_path, 240, irl_weight=100 * held, **settings)
+    harmed = [row["fd"] for row in rows if "fd" in row]
+    assert min(harmed[-3:]) > 2 * good[-1]
+    resumed, *told = notes
+    assert resumed == "resumed at step 120"
+    assert any("times the distillation's: the pictures will suffer; use --irl-weight auto" in note for note in told)
+    assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in told)
+
+
+def rows_of(*distances: float | None, ratio: float = 1.0) -> list[dict[str, object]]:
+    return [{"step": i, "irl_ratio": ratio, **({} if d is None else {"fd": d})} for i, d in enumerate(distances)]
+
+
+def test_a_good_run_is_not_blamed() -> None:
+    # the bundled generator's own run: one evaluation lay a third above the one before
+    assert review(rows_of(70.8, 15.8, 20.9, 13.9, 13.0, 11.9, 11.3, 9.3)) == []
+    for distances in ((70.8, 15.8, 20.9, 13.9), (70, 10, 90), (5, 90, 90), (None, None), ()):
+        assert [n for n in review(rows_of(*distances)) if "rises" not in n] == []
+    assert review(rows_of(70, 10, 90)) == []
+
+
+def test_a_rise_is_told_once_and_blamed_on_what_leads() -> None:
+    (light,) = review(rows_of(70, 10, None, 16, 19))
+    assert "from 10 at step 1 to 19" in light
+    assert "--lr" in light
+    assert review(rows_of(70, 10, None, 16, 19, 25)) == []  # told before
+    assert review(rows_of(70, 10, 16, 19, 12)) == []
+    assert len(review(rows_of(70, 10, 16, 9, 20, 21))) == 1  # a second time, after it had ended
+
+
+def test_a_leading_term_is_told_once() -> None:
+    (first,) = review(rows_of(70, ratio=90.0))
+    assert "90 times" in first
+    assert review(rows_of(70, 60, ratio=90.0)) == []
+    (rise,) = review(rows_of(70, 10, 16, 19, ratio=90.0))
+    assert "90 times" in rise
+    assert review(rows_of(70, 10, ratio=3.0)) == []

@@ -1,0 +1,159 @@
+"""A batch in parts, and over processes, trains as it does whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.isometric import arranged
+from gsd_cli.core.noise import NoiseSchedule, normal_rows
+from gsd_cli.core.recipes import ddpm_recipe, edm_recipe, karras_level
+from gsd_cli.core.world import World
+from gsd_cli.options import DistillSettings
+
+CPU = torch.device("cpu")
+
+
+class Share(World):
+    """One of several, as far as arithmetic on rows goes."""
+
+    def __init__(self, rank: int, size: int):
+        super().__init__()
+        self.rank, self.size = rank, size
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_pairs_are_the_same_however_a_batch_is_shared(size: int) -> None:
+    whole = arranged(32, World())
+    pairs = {frozenset(pair) for pair in zip(whole[:8], whole[8:16], strict=True)}
+    found, rows = set(), []
+    for rank in range(size):
+        own = arranged(32, Share(rank, size))
+        count = len(own) // 4
+        found |= {frozenset(pair) for pair in zip(own[:count], own[count : 2 * count], strict=True)}
+        rows += own
+    assert found == pairs
+    assert sorted(rows) == list(range(32))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 63])
+def test_every_row_has_its_place(batch: int) -> None:
+    assert sorted(arranged(batch, World())) == list(range(batch))
+
+
+def test_a_row_depends_on_its_number_alone() -> None:
+    whole = normal_rows(range(6), (2, 3), 7, "x", 1)
+    assert torch.equal(normal_rows([4, 1], (2, 3), 7, "x", 1), whole[[4, 1]])
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(normal_rows([0], (2, 3), 7, "x", 2)[0], whole[0])
+
+
+def gradients(task: Distillation) -> dict[str, torch.Tensor]:
+    named = {f"generator.{k}": p for k, p in task.generator.named_parameters()}
+    named |= {f"fake.{k}": p for k, p in task.fake.named_parameters()}
+    return {name: parameter.grad.clone() for name, parameter in named.items() if parameter.grad is not None}
+
+
+def require_alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Gradients, not weights: where one is zero but for rounding, Adam moves by its sign."""
+    assert one.keys() == other.keys()
+    largest = max(value.abs().max().item() for value in one.values())
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=2e-3, atol=1e-4 * largest, msg=name)
+
+
+def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
+    task = Distillation(teacher, DistillSettings(batch_size=10, lr=1e-4, **settings), 2, CPU, lambda *_: {})
+    for step in range(2):
+        task.step(step)
+    return gradients(task)
+
+
+@pytest.mark.parametrize("irl", ["speed", "literal", "off"])
+def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str) -> None:
+    whole = two_steps(toy_teacher, irl=irl)
+    require_alike(whole, two_steps(toy_teacher, irl=irl, micro_batch=3))
+    with pytest.raises(AssertionError):
+        require_alike(whole, two_steps(toy_teacher, irl=irl, seed=1))
+
+
+def test_the_edm_recipe_has_the_published_levels() -> None:
+    assert karras_level(torch.tensor([0.0, 0.8, 1.0])).tolist() == pytest.approx([0.002, 24.4, 80.0], rel=2e-3)
+    recipe = edm_recipe(NoiseSchedule.linear())
+    random = torch.Generator().manual_seed(0)
+    logs = recipe.fake_sigma(20_000, random).log()
+    assert logs.mean().item() == pytest.approx(-1.2, abs=0.03)
+    assert logs.std().item() == pytest.approx(1.2, abs=0.03)
+    levels = recipe.generator_sigma(20_000, random)
+    assert levels.max() <= 24.5
+    assert levels.min() >= NoiseSchedule.linear().sigmas[0] * 0.999
+    sigma = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(recipe.weight(sigma), (sigma**2 + 0.25) / (0.5 * sigma) ** 2)
+
+
+def test_the_discrete_recipe_draws_the_tables_levels() -> None:
+    schedule = NoiseSchedule.linear()
+    recipe = ddpm_recipe(schedule, 20, 30)
+    drawn = recipe.generator_sigma(500, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == set(schedule.sigmas[20:31].float().tolist())
+    torch.testing.assert_close(recipe.weight(torch.tensor([2.0])), torch.tensor([0.25]))
+
+
+# -- real processes ------------------------------------------------------------------------------
+
+TRAIN = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.generator import Generator
+from gsd_cli.core.sampling import sample
+from gsd_cli.core.folders import load_denoiser
+from gsd_cli.core.world import join_world
+from gsd_cli.options import DistillSettings
+torch.set_num_threads(1)
+world = join_world(torch.device("cpu"))
+settings = DistillSettings(batch_size=16, lr=1e-4, irl_weight=0.5, micro_batch=3)
+task = Distillation(load_denoiser(Path(sys.argv[1])), settings, 2, torch.device("cpu"), lambda *_: {}, world=world)
+metrics = [task.step(step) for step in range(2)]
+images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
+if world.main:
+    state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
+    state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake.named_parameters()}
+    state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
+    state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
+    save_file(state, sys.argv[2])
+world.wait()
+"""
+
+
+def run(folder: Path, teacher: Path, processes: int) -> dict[str, torch.Tensor]:
+    script, out = folder / "train.py", folder / f"{processes}.safetensors"
+    script.write_text(TRAIN)
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, str(script), str(teacher), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, timeout=280, env=environment)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return load_file(out)
+
+
+def test_two_processes_train_and_sample_as_one_does(toy_teacher_folder: Path, tmp_path: Path) -> None:
+    one, two = (run(tmp_path, toy_teacher_folder, n) for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        if name.startswith("image"):
+            assert torch.equal(value, two[name]), name
+        if name.startswith("metric"):
+            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    weights = {name for name in one if name.startswith(("generator", "fake"))}
+    require_alike({name: one[name] for name in weights}, {name: two[name] for name in weights})

@@ -1,0 +1,73 @@
+"""Teachers of the real formats, with random weights, as diffusers itself saves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel, VQModel
+from diffusers.pipelines import LDMPipeline
+
+PIXELS = DDPMScheduler(variance_type="fixed_large", clip_sample=True)
+
+CIFAR10: dict[str, Any] = {
+    "sample_size": 32, "block_out_channels": (128, 256, 256, 256), "layers_per_block": 2, "norm_eps": 1e-6,
+    "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "attention_head_dim": None,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+"""google/ddpm-cifar10-32, all of it: 35,746,307 parameters."""
+
+FACES: dict[str, Any] = {
+    **CIFAR10, "sample_size": 64, "block_out_channels": (32, 32, 64, 64, 128, 128), "attention_head_dim": None,
+    "down_block_types": ("DownBlock2D",) * 4 + ("AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * 4,
+}  # fmt: skip
+"""google/ddpm-ema-{celebahq,bedroom,church}-256 at a quarter of the width and of the side."""
+
+SMALL: dict[str, Any] = {
+    "sample_size": 16, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": (8, 16),
+    "norm_num_groups": 8, "attention_head_dim": 8,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+
+LATENT: dict[str, Any] = {**SMALL, "in_channels": 3, "out_channels": 3}
+"""CompVis/ldm-celebahq-256's UNet, small: three latent channels."""
+
+FIRST_STAGE: dict[str, Any] = {
+    "block_out_channels": (8, 16), "latent_channels": 3, "norm_num_groups": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2,
+}  # fmt: skip
+
+
+def unet(config: dict[str, Any], seed: int = 0, **changes: Any) -> UNet2DModel:
+    """A network of random weights."""
+    torch.manual_seed(seed)
+    return UNet2DModel(**{**config, **changes}).eval().requires_grad_(False)
+
+
+def flat(folder: Path, net: UNet2DModel) -> Path:
+    """config.json, weights and scheduler_config.json side by side, as google/ddpm-cifar10-32 has them."""
+    net.save_pretrained(folder)
+    PIXELS.save_pretrained(folder)
+    DDPMPipeline(net, PIXELS).save_config(folder)
+    return folder
+
+
+def pipeline(folder: Path, net: UNet2DModel, *, safe: bool = True) -> Path:
+    """unet/ and scheduler/."""
+    DDPMPipeline(net, PIXELS).save_pretrained(folder, safe_serialization=safe)
+    return folder
+
+
+def latent_pipeline(folder: Path, net: UNet2DModel, kind: str = "VQModel") -> Path:
+    """A latent-diffusion folder in the manner of CompVis/ldm-celebahq-256: vqvae/, unet/, scheduler/."""
+    torch.manual_seed(5)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
+    if kind == "VQModel":
+        stage: Any = VQModel(**FIRST_STAGE, num_vq_embeddings=64, scaling_factor=1.0)
+    else:
+        stage = AutoencoderKL(**FIRST_STAGE)
+    LDMPipeline(stage.eval(), net, scheduler).save_pretrained(folder)
+    return folder

@@ -1,0 +1,62 @@
+"""The page of benchmarks/geometry.py says what its rows say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import geometry_page
+
+    yield geometry_page
+    sys.modules.pop("geometry_page")
+
+
+def rows(**figures: tuple[float, float, float]) -> list[dict[str, Any]]:
+    made = []
+    for name, (fd, ppl, cv) in figures.items():
+        for seed in (0, 1):
+            row = {"variant": name.replace("_", "-"), "seed": seed, "fd": fd + seed, "ppl": ppl, "speed_cv": cv}
+            made.append(row)
+    return made
+
+
+def test_variants_are_the_grid_and_the_run_without(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "0.3,1")
+    assert [v.name for v in wanted] == ["off", "speed-0.3", "speed-1", "jacobian-0.3", "jacobian-1"]
+    assert wanted[2].flags == ["--irl", "speed", "--irl-ratio", "1"]
+    assert wanted[0].flags == ["--irl", "off"]
+
+
+def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "1")
+    cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}
+    made = rows(off=(10, 40, 0.8), speed_1=(10.2, 25, 0.5), jacobian_1=(12, 10, 0.1))
+    best, reached = module.verdict(made, wanted, cost)
+    assert (best.name, reached) == ("speed-1", True)
+    assert module.verdict(made, wanted, {**cost, "speed": 1.5})[0] is None
+    made = rows(off=(10, 40, 0.8), speed_1=(10, 35, 0.7), jacobian_1=(10, 30, 0.7))
+    best, reached = module.verdict(made, wanted, cost)
+    assert (best.name, reached) == ("jacobian-1", False)
+
+
+def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
+    wanted = module.variants("speed", "1")
+    made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
+    facts = dict.fromkeys(
+        ["command", "machine", "figure", "features", "teacher", "kimg", "seeds", "batch_size", "samples", "ppl_pairs",
+         "paths", "repeats"], "x",
+    )  # fmt: skip
+    text = module.page(made, wanted, {"off": 0.5, "speed": 0.6}, facts)
+    assert "| variant | FD | PPL | speed CV | s / image |" in text
+    assert "| off | 10.5 ± 0.71 | 40 ± 0 | 0.8 ± 0 | 0.5 |" in text
+    assert "| speed-1 | 20.5 ± 0.71 (1.95) | 30 ± 0 (0.75) | 0.4 ± 0 (0.50) | 0.6 (1.20) |" in text
+    assert "No variant keeps within" in text
