@@ -174,13 +174,28 @@ def one(count: int, workers: int, shards: int | None) -> None:
         source = open_source(str(folder), "train", folder, offline=True)
         target = Path(temporary) / ("x.json" if shards else "x.zip")
         recipe = Recipe(32, 3, shards=shards)
-        start = time.perf_counter()
-        prepare(source, target, recipe, source.labels, False, workers, StopRequest(), lambda done: None)
+        start, worker = time.perf_counter(), 0.0
+
+        def on_done(done: int) -> None:
+            nonlocal worker
+            worker = max(worker, *(peak(pid) for pid in _children()), 0)
+
+        prepare(source, target, recipe, source.labels, False, workers, StopRequest(), on_done)
         taken = time.perf_counter() - start
-    parent, worker = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    print(json.dumps({"parent": parent, "worker": worker, "rate": count / taken}))
+    print(json.dumps({"parent": peak("self"), "worker": worker, "rate": count / taken}))
+
+
+def peak(pid: str) -> float:
+    """Peak resident memory of a process, in MB (Linux). getrusage would count what a child shared before its exec."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0.0)
+
+
+def _children() -> list[str]:
+    return [pid for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
 
 
 def main() -> None:

@@ -2,11 +2,11 @@
 
 import sys
 
-from gsd_cli.app import main
-
 
 def run() -> None:
     """Run gsd and leave with its exit code."""
+    from gsd_cli.app import main  # here: worker processes import this module too, and need no command line
+
     sys.exit(main())
 
 

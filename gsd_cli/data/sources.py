@@ -77,8 +77,14 @@ def identity(parts: Iterable[object]) -> str:
 
 def _folder(root: Path) -> Source:
     listing = _Listing(root)
-    walked = sorted(_walk(root, "", listing), key=lambda found: found[0].split("/"))
-    names = [name for name, *_ in walked]
+    names: list[str] = []
+
+    def found() -> Iterator[tuple[str, int, int]]:
+        for name, size, changed in _walk(root, "", listing):
+            names.append(name)
+            yield name, size, changed
+
+    state = identity(found())
     listing.require(names)
     index = root / "dataset.json"
     labels = listing.labels(names, index.read_bytes() if index.is_file() else None)
@@ -90,7 +96,7 @@ def _folder(root: Path) -> Source:
         root.resolve().name,
         names,
         payloads,
-        identity(walked),
+        state,
         labels,
         refused=tuple(listing.refused),
         notes=listing.notes(),
@@ -98,9 +104,9 @@ def _folder(root: Path) -> Source:
 
 
 def _walk(root: Path, inside: str, listing: _Listing) -> Iterator[tuple[str, int, int]]:
-    """(name, bytes, mtime) of the pictures under root/inside. Links to folders are not followed: they may loop."""
+    """(name, bytes, mtime) of the pictures under root/inside, in order. Links to folders may loop: not followed."""
     try:
-        entries = list(os.scandir(root / inside))
+        entries = sorted(os.scandir(root / inside), key=lambda entry: entry.name)
     except OSError as error:
         listing.refused.append((inside or str(root), f"cannot be listed: {error.strerror}"))
         return
