@@ -35,10 +35,10 @@ from gsd_cli.data.prepare import Recipe, prepare
 from gsd_cli.interrupts import StopRequest
 
 SETS = {
-    "CelebA-like: 178 x 218 JPEG to 64": (178, 218, "jpeg", 64, 2000),
-    "LSUN-like: 341 x 256 JPEG to 256": (341, 256, "jpeg", 256, 500),
-    "photographs: 1600 x 1200 JPEG to 64": (1600, 1200, "jpeg", 64, 80),
-    "CIFAR-like: 32 x 32 PNG to 32": (32, 32, "png", 32, 5000),
+    "CelebA-like: 178 x 218 JPEG to 64": (178, 218, "jpeg", 64, 4000),
+    "LSUN-like: 341 x 256 JPEG to 256": (341, 256, "jpeg", 256, 1500),
+    "photographs: 1600 x 1200 JPEG to 64": (1600, 1200, "jpeg", 64, 160),
+    "CIFAR-like: 32 x 32 PNG to 32": (32, 32, "png", 32, 10000),
 }
 MEMORY_SIZES = (10_000, 50_000, 200_000)
 
