@@ -55,7 +55,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
 
 
 def _target(options: PrepareOptions) -> Path:
-    """The zip, or the index of shards. Raises UsageError when it would be the source itself."""
+    """The zip, or the index of shards. Raises UsageError when it would be the source, or a zip called .json."""
     suffix = ".json" if options.shards else ".zip"
     target = options.output
     if target is None:
@@ -63,6 +63,8 @@ def _target(options: PrepareOptions) -> Path:
         target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
     elif options.shards and target.suffix != suffix:
         target = target.with_suffix(suffix)
+    elif not options.shards and target.suffix == ".json":
+        raise UsageError([f"{target}: .json is the index of shards"], hint="add --shards N, or write a .zip")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target

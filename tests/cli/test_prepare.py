@@ -196,6 +196,7 @@ def test_the_source_itself_is_never_overwritten(
         (["celeba-hq"], 3, "datasets/celeba-hq"),
         (["lsun-bedroom", "--split", "test"], 2, "train or val"),
         ([str(IMAGES), "--labels", "nothing.csv", "-o", "x.zip"], 3, "nothing.csv"),
+        ([str(IMAGES), "-o", "x.json"], 2, "--shards"),
         ([str(IMAGES), "--shards", "0", "--workers", "0"], 2, "--workers"),
     ],
     ids=lambda value: str(value)[:40],
