@@ -104,7 +104,8 @@ def arranged(batch: int, world: World) -> list[int]:
     share, pairs = len(own), pair_count(len(own))
     stride = share // pairs if pairs else 1
     points, neighbours = own[: pairs * stride : stride], own[1 : pairs * stride : stride]
-    return [*points, *neighbours, *(row for row in own if row not in {*points, *neighbours})]
+    paired = {*points, *neighbours}
+    return [*points, *neighbours, *(row for row in own if row not in paired)]
 
 
 @dataclass(frozen=True)
