@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import FitSettings, PrepareOptions
 from gsd_cli.paths import cache_dir, require_writable
+
+if TYPE_CHECKING:
+    from gsd_cli.core.world import World
 
 FEATURE_STEPS = 2000
 FEW = 512
@@ -34,9 +37,26 @@ def plan(options: PrepareOptions) -> list[str]:
 
 
 def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
-    """Prepare the data set if it is not there, then fit what was asked for."""
+    """Prepare the data set if it is not there, then fit what was asked for.
+
+    Of several processes the first prepares and measures, all fit the teacher.
+    """
     target = _target(options)
     require_writable(target, folder=False)
+    if options.fit_teacher is None:
+        return _first_part(options, target, console, stop)
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.world import join_world
+
+    world = join_world(resolve_device(options.device))
+    result = _first_part(options, target, console, stop) if world.main else Result()
+    world.wait()
+    result.outputs.append(str(_fit_teacher(options, target, world, console, stop)))
+    return result
+
+
+def _first_part(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> Result:
+    """The data set, its features and its statistics."""
     outputs, metrics = [target], {}
     if target.exists() and not options.force:
         record = _made_before(options, target, console)
@@ -49,8 +69,6 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
         metrics["features"] = figures
     if (statistics := _statistics(options, target, console)) is not None:
         outputs.append(statistics)
-    if options.fit_teacher:
-        outputs.append(_fit_teacher(options, target, console, stop))
     return Result([str(path) for path in outputs], metrics)
 
 
@@ -180,7 +198,9 @@ def _fit_features(
     return folder, figures
 
 
-def _fit_teacher(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> Path:
+def _fit_teacher(
+    options: PrepareOptions, target: Path, world: World, console: Console, stop: StopRequest
+) -> Path:  # fmt: skip
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.fitting import TeacherFit, save_teacher
@@ -190,12 +210,14 @@ def _fit_teacher(options: PrepareOptions, target: Path, console: Console, stop: 
     settings = _fit_settings(options)
     folder = _beside(target, "teacher")
     work = folder.with_name(folder.name + ".fit")
-    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device))
-    report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop)
+    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world)
+    report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop, world)
     if report is None:
         console.say(f"{folder} is trained already")
-    features = bundled_features(task.data.record)
-    save_teacher(task, folder, half=options.weights == "fp16", features=features)
+    if world.main:
+        features = bundled_features(task.data.record)
+        save_teacher(task, folder, half=options.weights == "fp16", features=features)
+    world.wait()
     return folder
 
 

@@ -24,7 +24,7 @@ from gsd_cli.core.noise import generator_for, normal_rows
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.training import ema_decay, update_average
-from gsd_cli.core.world import World
+from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
@@ -235,12 +235,7 @@ def _require_fit(teacher: Denoiser, settings: DistillSettings, world: World) -> 
             hint=f"give --t-max {round(0.793 * teacher.schedule.steps)}",
             code=ExitCode.USAGE,
         )
-    if settings.batch_size % world.size:
-        raise GsdError(
-            f"a batch of {settings.batch_size} cannot be shared by {world.size} processes",
-            hint=f"give a --batch-size that is a multiple of {world.size}",
-            code=ExitCode.USAGE,
-        )
+    require_even_shares(settings.batch_size, world)
 
 
 def _column(sigma: Tensor) -> Tensor:

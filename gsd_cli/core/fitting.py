@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, seed_label
 from gsd_cli.core.samplers import ddim
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.unet import build_unet
+from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.errors import GsdError
@@ -26,10 +28,17 @@ GRID_SEEDS = range(64)
 
 
 class TeacherFit:
-    """The eps-prediction task: predict n from sqrt(bar) x + sqrt(1 - bar) n, uniform t."""
+    """The eps-prediction task: predict n from sqrt(bar) x + sqrt(1 - bar) n, uniform t.
 
-    def __init__(self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device):
+    Several processes each work on their rows of the batch and average their gradients.
+    """
+
+    def __init__(
+        self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device, world: World | None = None
+    ):
         self.settings, self.data, self.run, self.device = settings, data, run, device
+        self.world = world or World()
+        require_even_shares(settings.batch_size, self.world)
         self.batch_size = settings.batch_size
         channels, size, _ = data.shape
         self.classes = self._count_classes() if settings.conditional else None
@@ -37,6 +46,7 @@ class TeacherFit:
             torch.manual_seed(generator_for(settings.seed, "init").initial_seed())
             self.net: nn.Module = build_unet(settings.architecture, size, channels, self.classes).to(device)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._shared = self.world.share(self.net)
         self.schedule = NoiseSchedule.linear()
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.lr)
         self._order: tuple[int, Tensor] | None = None
@@ -44,23 +54,24 @@ class TeacherFit:
     def step(self, step: int) -> dict[str, float]:
         """One Adam step on the eps error of one batch."""
         s = self.settings
-        generator = generator_for(s.seed, "fit", step)
-        indices = self._indices(step)
+        generator, own = generator_for(s.seed, "fit", step), self.world.rows(s.batch_size)
+        indices = self._indices(step)[own]
         images = self.data.batch(indices).to(self.device)  # [B, C, H, W] in [-1, 1]
-        noise = torch.randn(images.shape, generator=generator).to(self.device)
-        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator).to(self.device)
+        noise = torch.randn(s.batch_size, *self.data.shape, generator=generator)[own].to(self.device)
+        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator)[own].to(self.device)
         bar = self.schedule.alphas_bar.to(self.device)[t].float().reshape(-1, 1, 1, 1)
         noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
         labels = self.data.labels[indices].to(self.device) if self.classes and self.data.labels is not None else None
-        loss = (self.net(noisy, t, labels).sample - noise).square().mean()
+        loss = (self._shared(noisy, t, labels).sample - noise).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), s.clip_grad)
-        metrics = {"loss": loss.item(), "grad_norm_loss": norm.item(), "lr": lr}
-        if torch.isfinite(loss) and torch.isfinite(norm):
+        mean = self.world.total(loss.item())[0] / self.world.size
+        metrics = {"loss": mean, "grad_norm_loss": norm.item(), "lr": lr}
+        if math.isfinite(mean) and torch.isfinite(norm):
             self.optimizer.step()
             seen = (step + 1) * s.batch_size
             update_average(self.average, self.net, ema_decay(s.batch_size, seen, s.ema_half_life))

@@ -100,11 +100,12 @@ def arranged(batch: int, world: World) -> list[int]:
     Neighbours have neighbouring numbers, so that a share of the batch holds whole pairs, and the same
     ones however many processes there are (as long as each one's share is a multiple of PAIR_SHARE).
     """
-    share = batch // world.size
-    own, pairs = list(range(share * world.rank, share * (world.rank + 1))), pair_count(share)
+    own = list(range(batch)[world.rows(batch)])
+    share, pairs = len(own), pair_count(len(own))
     stride = share // pairs if pairs else 1
     points, neighbours = own[: pairs * stride : stride], own[1 : pairs * stride : stride]
-    return [*points, *neighbours, *(row for row in own if row not in {*points, *neighbours})]
+    paired = {*points, *neighbours}
+    return [*points, *neighbours, *(row for row in own if row not in paired)]
 
 
 @dataclass(frozen=True)

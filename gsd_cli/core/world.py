@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.errors import ExitCode, GsdError
+
 
 class World:
     """The processes of a run. Alone, everything here is the identity.
@@ -25,6 +27,11 @@ class World:
     def main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
+
+    def rows(self, batch: int) -> slice:
+        """This process's part of a batch over all of them."""
+        share = batch // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
 
     def share(self, module: nn.Module) -> nn.Module:
         """A view of `module` whose backward passes average gradients over the processes."""
@@ -63,6 +70,16 @@ class World:
         """Until all processes are here."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
+
+
+def require_even_shares(batch: int, world: World) -> None:
+    """Raise GsdError (exit 2) when a batch cannot be shared evenly."""
+    if batch % world.size:
+        raise GsdError(
+            f"a batch of {batch} cannot be shared by {world.size} processes",
+            hint=f"give a --batch-size that is a multiple of {world.size}",
+            code=ExitCode.USAGE,
+        )
 
 
 def launched() -> int:

@@ -115,20 +115,26 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.fitting import TeacherFit
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.sampling import sample
 from gsd_cli.core.folders import load_denoiser
 from gsd_cli.core.world import join_world
-from gsd_cli.options import DistillSettings
+from gsd_cli.data.archive import ImageArchive
+from gsd_cli.options import DistillSettings, FitSettings
 torch.set_num_threads(1)
 world = join_world(torch.device("cpu"))
 settings = DistillSettings(batch_size=16, lr=1e-4, irl_weight=0.5, micro_batch=3)
 task = Distillation(load_denoiser(Path(sys.argv[1])), settings, 2, torch.device("cpu"), lambda *_: {}, world=world)
 metrics = [task.step(step) for step in range(2)]
 images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
+fit_settings = FitSettings(architecture="tiny", batch_size=8)
+fit = TeacherFit(ImageArchive(Path(sys.argv[3])), fit_settings, Path("fit"), torch.device("cpu"), world)
+metrics += [fit.step(step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake.named_parameters()}
+    state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
     state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
     save_file(state, sys.argv[2])
@@ -136,24 +142,27 @@ world.wait()
 """
 
 
-def run(folder: Path, teacher: Path, processes: int) -> dict[str, torch.Tensor]:
+def run(folder: Path, teacher: Path, data: Path, processes: int) -> dict[str, torch.Tensor]:
     script, out = folder / "train.py", folder / f"{processes}.safetensors"
     script.write_text(TRAIN)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(script), str(teacher), str(out)]
+    command = [sys.executable, *launcher, str(script), str(teacher), str(out), str(data)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stderr.decode()[-3000:]
     return load_file(out)
 
 
-def test_two_processes_train_and_sample_as_one_does(toy_teacher_folder: Path, tmp_path: Path) -> None:
-    one, two = (run(tmp_path, toy_teacher_folder, n) for n in (1, 2))
+def test_two_processes_train_and_sample_as_one_does(
+    toy_teacher_folder: Path, toy_archive_path: Path, tmp_path: Path
+) -> None:
+    one, two = (run(tmp_path, toy_teacher_folder, toy_archive_path, n) for n in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
         if name.startswith("image"):
             assert torch.equal(value, two[name]), name
         if name.startswith("metric"):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    weights = {name for name in one if name.startswith(("generator", "fake"))}
-    require_alike({name: one[name] for name in weights}, {name: two[name] for name in weights})
+    for kind in ("generator", "fake", "fitted"):
+        names = {name for name in one if name.startswith(kind)}
+        require_alike({name: one[name] for name in names}, {name: two[name] for name in names})
