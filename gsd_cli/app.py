@@ -16,6 +16,7 @@ from gsd_cli import options as models
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.interrupts import StopRequest
+from gsd_cli.launch import rank
 from gsd_cli.resolve import Resolved, field_names, resolve
 from gsd_cli.signature import with_signature
 from gsd_cli.table import Table
@@ -86,7 +87,7 @@ def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
         resolved = resolve(name, model, used, COMMANDS, config)
         options = resolved.options
         # of several processes that a launcher started, the first one speaks
-        silent = os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ
+        silent = rank() != 0
         console = Console(quiet=options.quiet or silent, verbose=options.verbose, as_json=options.json_)
         console.claim_stdout()
         _current = console

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from gsd_cli.core.world import launched
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.launch import launched, local_rank
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -19,9 +18,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             # a launcher gives each of its processes a device of its own
-            return (
-                torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if launched() > 1 else torch.device("cuda")
-            )
+            return torch.device("cuda", local_rank()) if launched() > 1 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()

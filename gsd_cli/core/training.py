@@ -97,64 +97,110 @@ def train(
     world = world or World()
     with exclusive(run) if world.main else nullcontext():
         store = CheckpointStore(run / "checkpoints")
-        checkpoint, damaged = store.latest()
-        step, skipped, seen_seconds = 0, 0, 0.0
-        notes = [f"damaged checkpoint skipped: {path}" for path in damaged]
-        if checkpoint is not None:
-            task.load(checkpoint.tensors)
-            step, skipped = checkpoint.step, checkpoint.state["skipped"]
-            seen_seconds = checkpoint.state["seconds"]
-            notes.append(f"resumed at step {step}")
-        world.wait()  # all have read it before anything is written
-        log = MetricsLog(run / "metrics.jsonl", step) if world.main else None
-        bad, started, first = 0, time.monotonic(), step
-        last_save = started
-
-        def save() -> None:
-            elapsed = seen_seconds + time.monotonic() - started
-            store.save(step, task.tensors(), {"skipped": skipped, "seconds": elapsed})
-
-        if step == 0 and log is not None:
+        count, notes = _restore(task, store, total)
+        world.wait()  # all have read the checkpoint before anything is written
+        log = MetricsLog(run / "metrics.jsonl", count.step) if world.main else None
+        if count.step == 0 and log is not None:
             log.append({"step": 0, "images": 0, **task.evaluate(0)})
-        while step < total:
-            metrics = task.step(step)
-            step += 1
-            finite = all(math.isfinite(v) for k, v in metrics.items() if "loss" in k)
-            bad, skipped = (0, skipped) if finite else (bad + 1, skipped + 1)
-            if bad >= MAX_BAD_STEPS:
-                raise GsdError(
-                    f"training diverged: {bad} steps in a row were not finite",
-                    hint=f"the last good state is in {store.folder}; lower --lr or --alpha",
-                    code=ExitCode.DIVERGED,
-                )
-            now = time.monotonic()
+        while count.step < total:
+            metrics = task.step(count.step)
+            count.add(metrics, store.folder)
             evaluation: dict[str, float] = {}
-            if log is not None and (step % cadence.evaluate_steps == 0 or step == total):
-                evaluation = task.evaluate(step)
-            if log is not None and (evaluation or step % cadence.log_steps == 0):
-                row = {"step": step, "images": step * task.batch_size, "skipped": skipped}
-                log.append({**row, **metrics, **evaluation})
+            if log is not None:
+                evaluation = _log_step(log, task, count, metrics, cadence)
                 notes += review(log.rows) if evaluation else []
             stopping = world.any(should_stop())
+            due = count.unsaved_seconds > cadence.checkpoint_seconds or count.step == total or stopping
             # a checkpoint of a state in doubt would be resumed: save only after a good step
-            due = now - last_save > cadence.checkpoint_seconds or step == total or stopping
-            if due and bad == 0 and world.main:
-                save()
-                last_save = now
-            yield Report(
-                step=step,
-                total=total,
-                images=step * task.batch_size,
-                metrics=metrics,
-                evaluation=evaluation,
-                seconds=seen_seconds + now - started,
-                images_per_second=(step - first) * task.batch_size / max(now - started, 1e-9),
-                skipped=skipped,
-                notes=notes,
-            )
+            if due and count.bad == 0 and world.main:
+                count.save(store, task)
+            yield count.report(task.batch_size, metrics, evaluation, notes)
             notes = []
             if stopping:
                 return
+
+
+@dataclass
+class _Count:
+    """Where a run stands: steps done, steps skipped in all and in a row, and the clock.
+
+    seconds_before: those of earlier sessions; first: the step this session began at; now: when the last
+    step was done.
+    """
+
+    total: int
+    step: int = 0
+    skipped: int = 0
+    bad: int = 0
+    seconds_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.first = self.step
+        self.started = self.now = self.saved = time.monotonic()
+
+    @property
+    def unsaved_seconds(self) -> float:
+        return self.now - self.saved
+
+    def add(self, metrics: dict[str, float], folder: Path) -> None:
+        """One step more. Raises GsdError (exit 6) after too many in a row that were not finite."""
+        self.step += 1
+        self.now = time.monotonic()
+        finite = all(math.isfinite(v) for k, v in metrics.items() if "loss" in k)
+        self.bad = 0 if finite else self.bad + 1
+        self.skipped += not finite
+        if self.bad >= MAX_BAD_STEPS:
+            raise GsdError(
+                f"training diverged: {self.bad} steps in a row were not finite",
+                hint=f"the last good state is in {folder}; lower --lr or --alpha",
+                code=ExitCode.DIVERGED,
+            )
+
+    def save(self, store: CheckpointStore, task: Task) -> None:
+        elapsed = self.seconds_before + time.monotonic() - self.started
+        store.save(self.step, task.tensors(), {"skipped": self.skipped, "seconds": elapsed})
+        self.saved = self.now
+
+    def report(
+        self, batch: int, metrics: dict[str, float], evaluation: dict[str, float], notes: list[str]
+    ) -> Report:  # fmt: skip
+        seconds = self.now - self.started
+        return Report(
+            step=self.step,
+            total=self.total,
+            images=self.step * batch,
+            metrics=metrics,
+            evaluation=evaluation,
+            seconds=self.seconds_before + seconds,
+            images_per_second=(self.step - self.first) * batch / max(seconds, 1e-9),
+            skipped=self.skipped,
+            notes=notes,
+        )
+
+
+def _restore(task: Task, store: CheckpointStore, total: int) -> tuple[_Count, list[str]]:
+    """Load the newest intact checkpoint into the task; where the run stands, and what to tell of it."""
+    checkpoint, damaged = store.latest()
+    notes = [f"damaged checkpoint skipped: {path}" for path in damaged]
+    if checkpoint is None:
+        return _Count(total), notes
+    task.load(checkpoint.tensors)
+    state = checkpoint.state
+    count = _Count(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
+    return count, [*notes, f"resumed at step {checkpoint.step}"]
+
+
+def _log_step(
+    log: MetricsLog, task: Task, count: _Count, metrics: dict[str, float], cadence: Cadence
+) -> dict[str, float]:  # fmt: skip
+    """Measure and write what is due at this step; returns what was measured."""
+    evaluation: dict[str, float] = {}
+    if count.step % cadence.evaluate_steps == 0 or count.step == count.total:
+        evaluation = task.evaluate(count.step)
+    if evaluation or count.step % cadence.log_steps == 0:
+        row = {"step": count.step, "images": count.step * task.batch_size, "skipped": count.skipped}
+        log.append({**row, **metrics, **evaluation})
+    return evaluation
 
 
 class MetricsLog:

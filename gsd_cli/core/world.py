@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.launch import launched
 
 
 class World:
@@ -80,12 +80,6 @@ def require_even_shares(batch: int, world: World) -> None:
             hint=f"give a --batch-size that is a multiple of {world.size}",
             code=ExitCode.USAGE,
         )
-
-
-def launched() -> int:
-    """How many processes a launcher started this one among; 1 when there was none. No heavy imports needed."""
-    together = "MASTER_ADDR" in os.environ and "RANK" in os.environ
-    return int(os.environ.get("WORLD_SIZE", "1")) if together else 1
 
 
 def join_world(device: torch.device) -> World:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
+from scipy.integrate import cumulative_trapezoid
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
@@ -45,13 +47,13 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
         slopes.append(slope(model, x, sigma))
         if i + 1 < len(fine):
             x = x + (fine[i + 1] - sigma) * slopes[-1]
-    grid = torch.tensor(fine, dtype=torch.float64)
-    values = torch.stack(slopes).flatten(1).double().cpu()  # [PILOT_STEPS, N d]
-    bend = _derivative(values, grid)
-    twist = _derivative(bend, grid)
+    grid = np.array(fine)
+    values = torch.stack(slopes).flatten(1).double().cpu().numpy()  # [PILOT_STEPS, N d]
+    bend = np.gradient(values, grid, axis=0)
+    twist = np.gradient(bend, grid, axis=0)
     first = first_order_steps(steps)
-    high = _equal_shares(grid, bend.square().mean(1).sqrt() ** (1 / 2), fine[0], SWITCH, first)
-    low = _equal_shares(grid, twist.square().mean(1).sqrt() ** (1 / 3), SWITCH, fine[-1], steps - first - 1)
+    high = _equal_shares(grid, _size(bend) ** (1 / 2), fine[0], SWITCH, first)
+    low = _equal_shares(grid, _size(twist) ** (1 / 3), SWITCH, fine[-1], steps - first - 1)
     return [*high, *low[1:], 0.0]
 
 
@@ -69,26 +71,14 @@ def hybrid(model: Denoiser, noise: Tensor, sigmas: list[float], on_step: Step | 
     return x
 
 
-def _derivative(values: Tensor, sigma: Tensor) -> Tensor:
-    """d values / d sigma along the first axis, by central differences on an uneven grid."""
-    (gradient,) = torch.gradient(values, spacing=(sigma,), dim=0)
-    return gradient
+def _size(values: np.ndarray) -> np.ndarray:
+    root: np.ndarray = np.sqrt(np.square(values).mean(1))
+    return root
 
 
-def _equal_shares(sigma: Tensor, density: Tensor, high: float, low: float, steps: int) -> list[float]:
-    """steps + 1 levels from high to low between which the density has equal integrals."""
-    inside = (sigma < high) & (sigma > low)
-    grid = torch.cat([torch.tensor([high]).double(), sigma[inside], torch.tensor([low]).double()])
-    values = _interpolate(grid.flip(0), sigma.flip(0), density.flip(0)).flip(0)
-    area = torch.cat([torch.zeros(1).double(), ((values[1:] + values[:-1]) / 2 * (grid[:-1] - grid[1:])).cumsum(0)])
-    wanted = torch.linspace(0, 1, steps + 1, dtype=torch.float64) * area[-1]
-    levels = _interpolate(wanted, area, grid).tolist()
-    levels[0], levels[-1] = high, low
-    return [float(level) for level in levels]
-
-
-def _interpolate(x: Tensor, known_x: Tensor, known_y: Tensor) -> Tensor:
-    """Linear interpolation; known_x ascending."""
-    right = torch.searchsorted(known_x, x).clamp(1, len(known_x) - 1)
-    share = (x - known_x[right - 1]) / (known_x[right] - known_x[right - 1]).clamp(min=1e-300)
-    return torch.lerp(known_y[right - 1], known_y[right], share.clamp(0, 1))
+def _equal_shares(grid: np.ndarray, density: np.ndarray, high: float, low: float, steps: int) -> list[float]:
+    """steps + 1 levels from high to low between which the density, known on a falling grid, has equal integrals."""
+    levels = np.array([high, *grid[(grid < high) & (grid > low)], low])
+    area = cumulative_trapezoid(np.interp(levels, grid[::-1], density[::-1]), -levels, initial=0)
+    shares: list[float] = np.interp(np.linspace(0, area[-1], steps + 1), area, levels).tolist()
+    return [high, *shares[1:-1], low]

@@ -75,17 +75,12 @@ def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None 
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         clean = model(x, per_image(sigma, x))
         if following == 0:
-            return _reported(clean, i, steps, on_step)
-        h = math.log(sigma / following)  # the step in lambda = -log sigma
-        estimate = clean if previous is None else clean + (clean - previous) * h / (2 * last_h)
-        x = following / sigma * x - math.expm1(-h) * estimate
-        previous, last_h = clean, h
+            x = clean
+        else:
+            h = math.log(sigma / following)  # the step in lambda = -log sigma
+            estimate = clean if previous is None else clean + (clean - previous) * h / (2 * last_h)
+            x = following / sigma * x - math.expm1(-h) * estimate
+            previous, last_h = clean, h
         if on_step is not None:
             on_step(i + 1, steps)
-    return x
-
-
-def _reported(x: Tensor, i: int, steps: int, on_step: Step | None) -> Tensor:
-    if on_step is not None:
-        on_step(i + 1, steps)
     return x
