@@ -29,7 +29,7 @@ def fit(
                 console.say(note)
             figures |= report.metrics | report.evaluation
             if report.evaluation:
-                console.detail(_line(report, report.evaluation))
+                console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
             bar.update(report.step, note=_line(report, figures))
     if last is not None and last.step < total:
         stop.follow()
@@ -39,5 +39,4 @@ def fit(
 
 def _line(report: Report, figures: dict[str, float]) -> str:
     shown = [f"{name} {figures[key]:.3g}" for key, name in SHOWN.items() if key in figures]
-    left = f"{report.seconds_left / 60:.0f} min left"
-    return " · ".join([f"{report.images_per_second:.0f} img/s", *shown, left])
+    return " · ".join([f"{report.images_per_second:.0f} img/s", *shown])

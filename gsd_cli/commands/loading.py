@@ -53,7 +53,7 @@ def open_teacher(spec: str, console: Console, *, offline: bool, revision: str | 
     """Load a teacher, from the hub with progress, and say what should be known of it."""
     from gsd_cli.core.teachers import load_teacher
 
-    with console.progress(f"fetching {spec}") as bar:
+    with console.progress(f"opening {spec}") as bar:
 
         def on_bytes(done: int, total: int) -> None:
             bar.update(done // 1_000_000, total // 1_000_000, note="MB")

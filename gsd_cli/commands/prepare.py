@@ -118,6 +118,7 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
     from gsd_cli.data.labels import read_labels
     from gsd_cli.data.pool import available_cores
     from gsd_cli.data.prepare import Recipe, channels_of, prepare, work_folder
+    from gsd_cli.locks import exclusive
 
     if options.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -125,8 +126,6 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
     for note in source.notes:
         console.warn(note)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
-    from gsd_cli.core.training import exclusive  # loads torch: after what may be missing
-
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import CheckpointStore
 from gsd_cli.core.review import review
 from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.locks import exclusive
 from gsd_cli.paths import atomic_file, storage_errors
 
 MAX_BAD_STEPS = 20
@@ -236,29 +236,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
-
-
-class exclusive:  # noqa: N801 - reads as a statement: with exclusive(run)
-    """Hold a run folder for one process. Raises GsdError (exit 2) when another holds it."""
-
-    def __init__(self, run: Path):
-        with storage_errors(run):
-            run.mkdir(parents=True, exist_ok=True)
-        self.run = run
-        self.lock = FileLock(run / ".lock")
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            raise GsdError(
-                f"another gsd process is working in {self.run}",
-                hint="wait for it, or choose another folder with -o",
-                code=ExitCode.USAGE,
-            ) from None
-
-    def __exit__(self, *exc: object) -> None:
-        self.lock.release()
 
 
 def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05) -> float:

@@ -17,8 +17,9 @@ from gsd_cli.core.checkpoint import CheckpointStore
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.generator import Generator
-from gsd_cli.core.training import Cadence, exclusive, train
+from gsd_cli.core.training import Cadence, train
 from gsd_cli.errors import GsdError
+from gsd_cli.locks import exclusive
 from gsd_cli.options import DistillSettings
 
 CPU = torch.device("cpu")
