@@ -176,6 +176,9 @@ class DistillSettings(BaseModel):
     )
     t_min: NonNegativeInt = opt(20, "Smallest timestep of the distillation.", panel="Method")
     t_max: PositiveInt = opt(793, "Largest timestep of the distillation.", panel="Method")
+    adversarial: NonNegativeFloat = opt(
+        0.0, "Weight of an adversarial term against --data, after SiDA; 0 is off.", panel="Method"
+    )
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
     lr: Positive = opt(1e-4, "Adam's learning rate.", panel="Optimizer")
     fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
@@ -187,6 +190,15 @@ class DistillSettings(BaseModel):
     clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
     micro_batch: PositiveInt | None = opt(
         None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
+    )
+    recompute: bool = opt(
+        False, "Recompute activations in backward passes: less memory, about a third slower.", panel="Optimizer"
+    )
+    compile: bool = opt(False, "Compile the networks: worth it on a GPU, for long runs.", panel="Optimizer")
+    reuse_images: bool = opt(
+        False,
+        "Show the fake score the generator step's own images instead of fresh ones: a call less.",
+        panel="Optimizer",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
     ema_half_life: Positive = opt(
@@ -224,6 +236,9 @@ class DistillOptions(Common, DistillSettings):
     force: bool = opt(False, "Accept other options than the run was started with.")
     eval_every: Positive = opt(4.0, "Thousand images between evaluations.", panel="Progress")
     eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples of each evaluation.", panel="Progress")
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = opt(
+        None, "Send figures to an experiment tracker too.", panel="Progress"
+    )
     weights: Literal["fp32", "fp16"] = opt("fp32", "How the generator's weights are stored.")
 
     @model_validator(mode="after")
@@ -328,5 +343,6 @@ class BenchOptions(Common):
     stats: Path | None = opt(None, "Reference statistics (.npz); default: of the model's own data.", metavar="REF.npz")
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
     time_batch: PositiveInt = opt(1, "Images a call while timing.")
+    compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
     report: Path | None = opt(None, "Also write tables (.md, .csv, .json) and figure1.png here.", metavar="DIR")
     max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.")

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import DistillOptions, DistillSettings
 from gsd_cli.paths import RUNS, cache_dir, read_json, require_writable, write_json
-from gsd_cli.registry import TEACHERS
-from gsd_cli.table import Table
 
 if TYPE_CHECKING:
-    from gsd_cli.core.distillation import Distillation
+    from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.teachers import Teacher
+    from gsd_cli.data.archive import ImageArchive
     from gsd_cli.metrics.evaluation import Evaluation
 
 DEFAULT_EPOCH = 50_000
-_MAY_CHANGE = {"precision", "micro_batch"}
+_MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
+GIGABYTE = 1e9
 
 
 def plan(options: DistillOptions) -> list[str]:
@@ -32,8 +32,29 @@ def plan(options: DistillOptions) -> list[str]:
     steps = total_steps(options)
     return [
         f"{steps} steps of batch {options.batch_size} = {steps * options.batch_size:,} images",
-        f"writes {run_folder(options)}/: generator/ samples/ metrics.jsonl curves.png options.json checkpoints/",
+        f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/",
+        _needs(options, steps),
     ]
+
+
+def _needs(options: DistillOptions, steps: int) -> str:
+    """Memory and time, when the teacher is at hand: a dry run downloads nothing."""
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.estimate import estimate
+    from gsd_cli.core.teachers import load_teacher
+
+    try:
+        teacher = load_teacher(options.teacher, offline=True, revision=options.revision)
+    except GsdError as error:
+        return f"needs: not known before the teacher is at hand ({error})"
+    device = resolve_device(options.device)
+    found = estimate(teacher.denoiser, options, device)
+    minutes = found.seconds_per_step * steps / 60
+    time = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    return (
+        f"needs about {found.memory_bytes / GIGABYTE:.1f} GB in float32 ({found.parameters / 1e6:.1f} M parameters, "
+        f"{found.activation_bytes / GIGABYTE:.1f} GB of activations) and {time} on {device}, evaluations aside"
+    )
 
 
 def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
@@ -49,38 +70,67 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     console.say(f"{options.teacher} -> {folder} ({total} steps of {options.batch_size})")
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
 
+    from gsd_cli.commands.exporting import Exporter
     from gsd_cli.commands.fitting import fit
     from gsd_cli.commands.loading import open_teacher
     from gsd_cli.core.checkpoint import CheckpointStore
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.phi import build_phi
+    from gsd_cli.core.trackers import open_tracker
     from gsd_cli.core.world import join_world
 
     device = resolve_device(options.device)
     world = join_world(device)
     revision = options.revision or _recorded_revision(options, folder)
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
-    if world.main:
-        if not options.resume:
-            CheckpointStore(folder / "checkpoints").clear()
-        identity = {**_identity(options), "total_steps": total, "teacher_revision": teacher.revision}
-        write_json(folder / "options.json", identity)
-    world.wait()
+    identity = {**_identity(options), "total_steps": total}
     evaluation = _evaluation(options, teacher, folder, device, console)
     phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world)
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, _real(options))
+    figure = evaluation.extractor.figure if evaluation.extractor else "FD"
+    exporter = Exporter(options, teacher, folder, identity, _features(options) or teacher.features, figure)
+    tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
+    if world.main:  # nothing is written before all that may be refused was looked at
+        if not options.resume:
+            CheckpointStore(folder / "checkpoints").clear()
+            exporter.forget()
+        write_json(folder / "options.json", {**identity, "teacher_revision": teacher.revision})
+    world.wait()
     try:
-        fit(task, total, folder, every, "distilling", console, stop, world)
+        fit(
+            task, total, folder, every, "distilling", console, stop, world, tracker=tracker,
+            on_evaluation=lambda report: exporter.keep_best(task.average, report),
+        )  # fmt: skip
     except Stopped:
         if world.main:
-            _export(options, teacher, task, evaluation, folder, total)
+            exporter.finish(task.average)
         raise
+    finally:
+        tracker.close()
     if world.main:
-        _export(options, teacher, task, evaluation, folder, total)
+        exporter.finish(task.average)
+        _compare_with_best(folder, exporter, console)
     world.wait()
     return _result(folder)
+
+
+def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> None:
+    last = read_json(folder / "generator" / "gsd.json")["figures"].get("fd")
+    if last is not None and exporter.best < last:
+        best = folder / "best"
+        console.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
+
+
+def _real(options: DistillOptions) -> ImageArchive | None:
+    """The real images that the adversarial term shows."""
+    data = _data(options)
+    if data is None or not options.adversarial:
+        return None
+    from gsd_cli.data.archive import ImageArchive
+
+    return ImageArchive(data)
 
 
 def run_folder(options: DistillOptions) -> Path:
@@ -211,61 +261,8 @@ def _phi_sources(options: DistillOptions, teacher: Teacher, device: Any) -> PhiS
     return PhiSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)
 
 
-def _export(
-    options: DistillOptions, teacher: Teacher, task: Distillation, evaluation: Evaluation, folder: Path, total: int
-) -> None:
-    """The moving average as a generator folder, and the curves."""
-    from gsd_cli.core.card import generator_card
-    from gsd_cli.core.generator import Generator, save_generator
-    from gsd_cli.core.training import read_metrics
-    from gsd_cli.metrics.curves import draw_curves
-    from gsd_cli.versions import versions
-
-    rows = read_metrics(folder / "metrics.jsonl")
-    extractor = evaluation.extractor
-    figure = extractor.figure if extractor else "FD"
-    last = rows[-1] if rows else {"step": 0}
-    card = {
-        "kind": "generator",
-        "teacher": options.teacher,
-        "teacher_source": teacher.source,
-        "teacher_revision": teacher.revision,
-        "features": _features(options) or teacher.features,
-        "classes": list(teacher.class_names),
-        "preset": options.preset,
-        "settings": {**_identity(options), "total_steps": total},
-        "steps": last["step"],
-        "images": last.get("images", 0),
-        "figures": {key: last[key] for key in ("fd", "speed_cv", "spearman", "pair_distance") if key in last},
-        "figure_name": figure,
-        "eval_samples": options.eval_samples,
-        "versions": versions(),
-    }
-    half = options.weights == "fp16"
-    average = Generator(task.average.denoiser, task.average.sigma_init, teacher.autoencoder)
-    save_generator(average, folder / "generator", card, generator_card(card), half=half)
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png", figure)
-
-
 def _result(folder: Path) -> Result:
     card = read_json(folder / "generator" / "gsd.json")
     if not isinstance(card, dict):
         raise GsdError(f"{folder / 'generator' / 'gsd.json'} is damaged")
     return Result([str(folder / "generator")], {"images": card["images"], **card["figures"]})
-
-
-def list_teachers() -> Result:
-    """The teachers known by name: what they are, where from, whether they are at hand."""
-    from gsd_cli.core.hub import cached
-
-    rows, facts = [], {}
-    for name, entry in TEACHERS.items():
-        at_hand = "bundled" if entry.hub is None else "cached" if cached(entry.hub) else "no"
-        source = entry.hub or "this package"
-        millions = f"{entry.parameters / 1e6:.1f} M"
-        rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, at_hand])
-        facts[name] = {**asdict(entry), "at_hand": at_hand}
-    notes = [f"{name}: {entry.caution}" for name, entry in TEACHERS.items() if entry.caution]
-    notes.append("Any other: --teacher FOLDER or --teacher OWNER/NAME, a DDPM in diffusers format.")
-    columns = ["teacher", "pictures", "parameters", "licence", "source", "at hand"]
-    return Result(list(TEACHERS), {"teachers": facts}, Table("Teachers", columns, rows, notes))

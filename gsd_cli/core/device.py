@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.launch import launched, local_rank
 
+Module = TypeVar("Module", bound=nn.Module)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,6 +33,24 @@ def resolve_device(name: str) -> torch.device:
             code=ExitCode.DEVICE,
         )
     return device
+
+
+def placed(module: Module, device: torch.device, *, training: bool = True) -> Module:
+    """The module on its device, laid out as that computes fastest.
+
+    Convolutions read channels last on a GPU; on a CPU that gains a seventh in inference and loses a
+    tenth in training.
+    """
+    module = module.to(device)
+    if device.type == "cuda" or not training:
+        # typed for tensors only, it works on modules all the same
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
+    """Adam on a module's parameters; one kernel for all of them where the device has it."""
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type == "cuda")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

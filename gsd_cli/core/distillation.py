@@ -10,25 +10,41 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.core.adversary import Adversary, Real, logits_of
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import autocast, full_precision
+from gsd_cli.core.device import adam, autocast, full_precision, placed
+from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, set_dropout
 from gsd_cli.core.isometric import IsometricTerm, Latents, arranged
-from gsd_cli.core.losses import fake_score_loss, score_identity_loss
-from gsd_cli.core.noise import generator_for, normal_rows
+from gsd_cli.core.losses import adversarial_loss, discriminator_loss, fake_score_loss, score_identity_loss
+from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.training import ema_decay, update_average
 from gsd_cli.core.world import World, require_even_shares
+from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
 Evaluate = Callable[[Generator, int], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One generator step's latents and classes, and the generator's images of both [B + M, ...].
+
+    The images carry their graph, unless micro-batches are to make it again piece by piece.
+    """
+
+    latents: Latents
+    labels: Tensor | None
+    images: Tensor
 
 
 class Distillation:
@@ -48,24 +64,34 @@ class Distillation:
         evaluate: Evaluate,
         phi: Phi | None = None,
         world: World | None = None,
+        data: ImageArchive | None = None,
     ):
         world = world or World()
         _require_fit(teacher, settings, world)
         self.settings, self.device, self.world = settings, device, world
         self.batch_size = settings.batch_size
         self.recipe = build_recipe(settings, teacher.schedule)
-        self.teacher = copy.deepcopy(teacher).to(device).eval().requires_grad_(False)
+        self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world)
-        self.rows = arranged(settings.batch_size, world)
-        self.generator = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout).to(device).train()
-        self.fake = copy.deepcopy(teacher).to(device).train().requires_grad_(True)
+        self.adversary = Adversary(settings.adversarial, data, teacher)
+        rows = arranged(settings.batch_size, world)
+        self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
+        student = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout)
+        self.generator = placed(student, device).train()
+        self.fake = placed(copy.deepcopy(teacher), device).train().requires_grad_(True)
         set_dropout(self.fake, settings.dropout)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         s = settings
         fake_betas = (_first(s.fake_beta1, s.beta1), _first(s.fake_beta2, s.beta2))
-        self.generator_adam = torch.optim.Adam(self.generator.parameters(), s.lr, (s.beta1, s.beta2))
-        self.fake_adam = torch.optim.Adam(self.fake.parameters(), _first(s.fake_lr, s.lr), fake_betas)
+        self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
+        self.fake_adam = adam(self.fake, _first(s.fake_lr, s.lr), fake_betas, device)
+        if settings.recompute:
+            for model in (self.teacher, self.fake, self.generator.denoiser):
+                model.net.enable_gradient_checkpointing()
+        if settings.compile:
+            for model in (self.teacher, self.fake, self.generator.denoiser):
+                model.net.compile()
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._evaluate = evaluate
 
@@ -77,11 +103,12 @@ class Distillation:
         rise = min(1.0, (step + 1) * self.batch_size / (1000 * s.warmup)) if s.warmup else 1.0
         self.generator_adam.param_groups[0]["lr"] = rise * s.lr
         self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
+        batch = self._generate(step) if s.reuse_images else None
         for k in range(s.fake_steps):
-            loss = self._fake_step("fake", step, k)
-            if not math.isfinite(loss):
-                return {"fake_loss": loss}
-        metrics = {"fake_loss": loss, **self._generator_step(step)}
+            metrics = self._fake_step("fake", step, k, batch=batch)
+            if not math.isfinite(metrics["fake_loss"]):
+                return metrics
+        metrics |= self._generator_step(step, batch)
         if math.isfinite(metrics["sidl_loss"]) and math.isfinite(metrics.get("irl_loss", 0.0)):
             seen = (step + 1) * self.batch_size
             update_average(self.average, self.generator, ema_decay(self.batch_size, seen, s.ema_half_life))
@@ -91,44 +118,68 @@ class Distillation:
         """Measure the moving average."""
         return self._evaluate(self.average, step)
 
-    def _fake_step(self, *stream: int | str) -> float:
-        """One update of the fake score on fresh images of the generator; its loss."""
-        z, noise = self._normal(*stream, "z"), self._normal(*stream, "noise")
-        sigma, labels = self._sigma(self.recipe.fake_sigma, *stream), self._labels(*stream)
+    def _fake_step(self, *stream: int | str, batch: Batch | None = None) -> dict[str, float]:
+        """One update of the fake score, on fresh images of the generator or on those of `batch`."""
+        draws = self.draws
+        z, noise = draws.normal(*stream, "z"), draws.normal(*stream, "noise")
+        sigma, labels = draws.sigma(self.recipe.fake_sigma, *stream), draws.labels(*stream)
+        labels = labels if batch is None or labels is None or batch.labels is None else batch.labels[: len(z)]
+        real = self.adversary.draw(draws, *stream)
         self.fake_adam.zero_grad(set_to_none=True)
-        loss = 0.0
+        totals = torch.zeros(2, dtype=torch.float64)
         for part, last in self._parts(len(z)):
             own = _rows(labels, part)
-            with torch.no_grad(), self._autocast():
-                y = self.generator(z[part], own).float()
+            if batch is None:
+                with torch.no_grad(), self._autocast():
+                    y = self.generator(z[part], own).float()
+            else:
+                y = batch.images[part].detach()
             with nullcontext() if last else self.world.without_sync(self._shared_fake):
-                with self._autocast():
-                    g = self._shared_fake(y + _column(sigma[part]) * noise[part], sigma[part], own).float()
-                share = fake_score_loss(y, g, self.recipe.weight(sigma[part])).sum() / len(z)
-                share.backward()
-            loss += share.item()
-        loss = self.world.total(loss)[0] / self.world.size
-        if math.isfinite(loss):
+                seen = real and Real(real.images[part], _rows(real.labels, part))
+                score, judgement = self._fake_losses(y, own, sigma[part], noise[part], seen)
+                ((score + judgement).sum() / len(z)).backward()
+            totals += torch.stack([score.detach().sum(), judgement.detach().sum()]).cpu() / len(z)
+        loss, judged = (total / self.world.size for total in self.world.total(*totals.tolist()))
+        if math.isfinite(loss + judged):
             self._descend(self.fake, self.fake_adam)
-        return loss
+        return {"fake_loss": loss + judged} | ({"discriminator_loss": judged} if real else {})
 
-    def _generator_step(self, step: int) -> dict[str, float]:
-        latents = self.isometric.place(self._normal("generator", step, "z"), step)
-        labels = self.isometric.share_classes(self._labels("generator", step), latents)
-        parts = self._parts(len(latents.z), len(latents.extra))
-        split = self.settings.micro_batch is not None
-        with torch.set_grad_enabled(not split):
-            y = torch.cat([self._images(latents, labels, part) for part, _ in parts])
+    def _fake_losses(
+        self, y: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor, real: Real | None
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the fake score as a score and as a judge of real pictures, per image [B]."""
+        images, count = y, len(y)
+        if real is not None:  # one pass for both: a wrapped network may be called once a backward pass
+            images, sigma, noise = torch.cat([y, real.images]), sigma.repeat(2), noise.repeat(2, 1, 1, 1)
+            labels = None if labels is None or real.labels is None else torch.cat([labels, real.labels])
+        with self._autocast(), logits_of(self.fake if real else None) as maps:
+            g = self._shared_fake(images + _column(sigma) * noise, sigma, labels).float()
+        score = fake_score_loss(y, g[:count], self.recipe.weight(sigma[:count]))
+        if real is None:
+            return score, torch.zeros_like(score)
+        return score, discriminator_loss(maps[0][count:], maps[0][:count])
+
+    def _generate(self, step: int) -> Batch:
+        """The images that the generator's step `step` is about."""
+        latents = self.isometric.place(self.draws.normal("generator", step, "z"), step)
+        labels = self.isometric.share_classes(self.draws.labels("generator", step), latents)
+        with torch.set_grad_enabled(self.settings.micro_batch is None):
+            parts = self._parts(len(latents.z), len(latents.extra))
+            return Batch(latents, labels, torch.cat([self._images(latents, labels, part) for part, _ in parts]))
+
+    def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
+        batch = batch or self._generate(step)
+        latents, y = batch.latents, batch.images
         # the two terms meet at the images: their gradients there can be measured, weighed and
         # added before one backward pass through the generator
         images = y.detach()
-        sidl, sidl_grad = self._sidl(images[: len(latents.z)], labels, step)
+        metrics, sidl_grad = self._sidl(images[: len(latents.z)], batch.labels, step)
         sidl_grad = torch.cat([sidl_grad, torch.zeros_like(images[len(latents.z) :])])
         irl = self.isometric.measure(images, latents)
         squares = self.world.total(sidl_grad.square().sum().item(), irl.gradient.square().sum().item())
         sidl_norm, irl_norm = (math.sqrt(square) / self.world.size for square in squares)
         weight = self.isometric.weigh(sidl_norm, irl_norm, step)
-        metrics = {"sidl_loss": sidl, "sidl_norm": sidl_norm}
+        metrics["sidl_norm"] = sidl_norm
         if self.isometric.due(step):
             metrics |= {"irl_loss": irl.loss, "irl_norm": irl_norm, "irl_weight": weight}
             metrics |= {"speed_spread": irl.speed_spread}
@@ -138,14 +189,20 @@ class Distillation:
         if self.world.any(not torch.isfinite(gradient).all()):
             return metrics | {"sidl_loss": math.nan}
         self.generator_adam.zero_grad(set_to_none=True)
-        with full_precision(self.device) if len(latents.extra) else nullcontext():
-            if not split:
-                y.backward(gradient)
-            for part, last in parts if split else ():
-                with nullcontext() if last else self.world.without_sync(self._shared_generator):
-                    self._images(latents, labels, part).backward(gradient[part])
+        self._pull_back(batch, gradient)
         self._descend(self.generator, self.generator_adam)
         return metrics
+
+    def _pull_back(self, batch: Batch, gradient: Tensor) -> None:
+        """From the gradient at the images [B + M, ...] to the generator's parameters."""
+        latents = batch.latents
+        with full_precision(self.device) if len(latents.extra) else nullcontext():
+            if batch.images.requires_grad:
+                batch.images.backward(gradient)
+                return
+            for part, last in self._parts(len(latents.z), len(latents.extra)):
+                with nullcontext() if last else self.world.without_sync(self._shared_generator):
+                    self._images(latents, batch.labels, part).backward(gradient[part])
 
     def _images(self, latents: Latents, labels: Tensor | None, part: slice) -> Tensor:
         """Images of rows `part` of the batch and, after it, the isometric term's extra latents."""
@@ -157,23 +214,28 @@ class Distillation:
         with full_precision(self.device):
             return self._shared_generator(z, own)
 
-    def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[float, Tensor]:
-        """The distillation loss, and its weighted gradient at the images [B, ...]."""
+    def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[dict[str, float], Tensor]:
+        """The distillation's losses, with the adversarial one, and their weighted gradient at the images [B, ...]."""
         if self.settings.sidl_weight == 0:
-            return 0.0, torch.zeros_like(images)
-        sigma, noise = self._sigma(self.recipe.generator_sigma, "generator", step), self._normal("judge", step)
-        loss, gradients = 0.0, []
+            return {"sidl_loss": 0.0}, torch.zeros_like(images)
+        sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
+        noise, judging = self.draws.normal("judge", step), self.adversary.weight
+        totals, gradients = torch.zeros(2, dtype=torch.float64), []
         self.fake.requires_grad_(False)
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
-            with self._autocast():
+            with self._autocast(), logits_of(self.fake if judging else None) as maps:
                 f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
-            share = score_identity_loss(y, f, g, self.settings.alpha).sum() / len(images)
-            gradients.append(torch.autograd.grad(self.settings.sidl_weight * share, y)[0])
-            loss += share.item()
+            losses = score_identity_loss(y, f, g, self.settings.alpha)
+            judged = adversarial_loss(maps[0], y, f) if judging else torch.zeros_like(losses)
+            share = self.settings.sidl_weight * (losses + judging * judged).sum() / len(images)
+            gradients.append(torch.autograd.grad(share, y)[0])
+            totals += torch.stack([losses.detach().sum(), judged.detach().sum()]).cpu() / len(images)
         self.fake.requires_grad_(True)
-        return self.world.total(loss)[0] / self.world.size, torch.cat(gradients)
+        sidl, judged_mean = (total / self.world.size for total in self.world.total(*totals.tolist()))
+        metrics = {"sidl_loss": sidl} | ({"adversarial_loss": judged_mean} if judging else {})
+        return metrics, torch.cat(gradients)
 
     def _parts(self, batch: int, extra: int = 0) -> list[tuple[slice, bool]]:
         """Rows that go through a network at a time, those of the batch apart from extra ones; the last is marked."""
@@ -181,23 +243,6 @@ class Distillation:
         slices = [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
         slices += [slice(batch + i, batch + min(i + size, extra)) for i in range(0, extra, size)]
         return [(part, part is slices[-1]) for part in slices]
-
-    def _normal(self, *stream: int | str) -> Tensor:
-        """N(0, I) for this process's rows, [B, *shape]."""
-        return normal_rows(self.rows, self.teacher.shape, self.settings.seed, *stream).to(self.device)
-
-    def _sigma(self, draw: Callable[[int, torch.Generator], Tensor], *stream: int | str) -> Tensor:
-        """Noise levels for this process's rows, [B]."""
-        random = generator_for(self.settings.seed, *stream, "sigma")
-        return draw(self.batch_size, random)[self.rows].to(self.device)
-
-    def _labels(self, *stream: int | str) -> Tensor | None:
-        """Classes for this process's rows, drawn uniformly, int64 [B]; None for an unconditional teacher."""
-        classes = self.teacher.classes
-        if not classes:
-            return None
-        random = generator_for(self.settings.seed, *stream, "class")
-        return torch.randint(classes, (self.batch_size,), generator=random)[self.rows].to(self.device)
 
     def _descend(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if self.settings.clip_grad:

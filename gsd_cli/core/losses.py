@@ -6,6 +6,7 @@ g = D_fake(x, sigma). Images are [B, C, H, W].
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 TINY = 1e-12
@@ -18,9 +19,13 @@ def score_identity_loss(y: Tensor, f: Tensor, g: Tensor, alpha: float = 1.0) -> 
 
     f and g must carry their graph back to y: detaching them gives another method's gradient.
     """
-    w = (y - f).detach().abs().flatten(1).mean(1).clamp(min=1e-5)
     product = (f - g) * ((f - y) - alpha * (f - g))
-    return product.flatten(1).sum(1) / w
+    return product.flatten(1).sum(1) / residual(y, f)
+
+
+def residual(y: Tensor, f: Tensor) -> Tensor:
+    """w = stop_gradient(mean |y - f|) over pixels, at least 1e-5: [B]."""
+    return (y - f).detach().abs().flatten(1).mean(1).clamp(min=1e-5)
 
 
 def fake_score_loss(y: Tensor, g: Tensor, weight: Tensor) -> Tensor:
@@ -30,6 +35,27 @@ def fake_score_loss(y: Tensor, g: Tensor, weight: Tensor) -> Tensor:
     a DDPM is trained with (Ho et al. 2020).
     """
     return weight * (g - y).square().flatten(1).sum(1)
+
+
+# -- the adversarial term --------------------------------------------------------------------------
+# Logits are maps [B, h, w], positive for a real picture.
+
+
+def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
+    """Binary cross-entropy of the judge, mean over its map, real and made in equal shares: [B]."""
+    return (F.softplus(-real).flatten(1).mean(1) + F.softplus(made).flatten(1).mean(1)) / 2
+
+
+def adversarial_loss(logits: Tensor, y: Tensor, f: Tensor) -> Tensor:
+    """What the judge holds against the generator's images, on the scale of `score_identity_loss`: [B].
+
+        d * mean softplus(-logits) / w,   d = C H W, logits clamped to +-10
+
+    After SiDA (Zhou et al., ICLR 2025), which takes the mean over the batch too; an image's own
+    value keeps micro-batches and processes exact.
+    """
+    held = F.softplus(-logits.clamp(-10, 10)).flatten(1).mean(1)
+    return y[0].numel() * held / residual(y, f)
 
 
 # -- the isometric term: four forms -------------------------------------------------------------

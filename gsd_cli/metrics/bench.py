@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import placed
 from gsd_cli.core.generator import Model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
@@ -58,8 +59,12 @@ class Bench:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
         self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
-        self.teacher.denoiser.to(device)
+        placed(self.teacher.denoiser, device, training=False)
+        placed(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
+        if options.compile:
+            self.teacher.denoiser.net.compile()
+            model.generator.denoiser.net.compile()
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
         self.reference: Statistics | None = None

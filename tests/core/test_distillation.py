@@ -118,8 +118,8 @@ def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> 
 
     from gsd_cli.core.losses import score_identity_loss
 
-    z, noise = reference._normal("generator", 0, "z"), reference._normal("judge", 0)
-    sigma = reference._sigma(reference.recipe.generator_sigma, "generator", 0)
+    z, noise = reference.draws.normal("generator", 0, "z"), reference.draws.normal("judge", 0)
+    sigma = reference.draws.sigma(reference.recipe.generator_sigma, "generator", 0)
     y = reference.generator(z)
     x = y + sigma.reshape(-1, 1, 1, 1) * noise
     loss = score_identity_loss(y, reference.teacher(x, sigma), reference.fake(x, sigma)).mean()
@@ -263,7 +263,7 @@ def test_two_trainings_in_one_process_exclude_each_other(tmp_path: Path) -> None
 @pytest.mark.parametrize(("t_min", "t_max"), [(20, 793), (100, 100)])
 def test_noise_levels_are_uniform_between_the_two_timesteps(toy_teacher: Denoiser, t_min: int, t_max: int) -> None:
     task = make(toy_teacher, batch_size=4000, t_min=t_min, t_max=t_max)
-    t = task.teacher.schedule.timestep(task._sigma(task.recipe.generator_sigma, "any")).round()
+    t = task.teacher.schedule.timestep(task.draws.sigma(task.recipe.generator_sigma, "any")).round()
     assert t.min() >= t_min
     assert t.max() <= t_max
     spread = t_max - t_min

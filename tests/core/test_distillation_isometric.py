@@ -37,7 +37,7 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
     task = make(toy_teacher, irl=form, sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
     metrics = task._generator_step(0)
-    placed = reference.isometric.place(reference._normal("generator", 0, "z"), 0)
+    placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), 0)
     y = reference.generator(torch.cat([placed.z, placed.extra]))
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))

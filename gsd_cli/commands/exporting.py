@@ -1,0 +1,86 @@
+"""What a distillation leaves behind: its newest and its best generator, and its curves."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsd_cli.options import DistillOptions
+from gsd_cli.paths import read_json
+
+if TYPE_CHECKING:
+    from gsd_cli.core.generator import Generator
+    from gsd_cli.core.teachers import Teacher
+    from gsd_cli.core.training import Report
+
+NEWEST, BEST = "generator", "best"
+
+
+class Exporter:
+    """Writes generator folders into a run; `settings` is the run's identity, `figure` its distance's name."""
+
+    def __init__(
+        self, options: DistillOptions, teacher: Teacher, folder: Path, settings: dict[str, Any],
+        features: str | None, figure: str,
+    ):  # fmt: skip
+        self.options, self.teacher, self.folder = options, teacher, folder
+        self.settings, self.features, self.figure = settings, features, figure
+        self.best = best_distance(folder)
+
+    def forget(self) -> None:
+        """Drop the best snapshot: the run starts again."""
+        shutil.rmtree(self.folder / BEST, ignore_errors=True)
+        self.best = math.inf
+
+    def keep_best(self, average: Generator, report: Report) -> None:
+        """Keep the moving average as the best so far, if this evaluation says that it is."""
+        distance = report.evaluation.get("fd", math.inf)
+        if distance < self.best:
+            row = {"step": report.step, "images": report.images, **report.evaluation}
+            self._save(average, BEST, row)
+            self.best = distance
+
+    def finish(self, average: Generator) -> None:
+        """The moving average as it is now, and the curves."""
+        from gsd_cli.core.training import read_metrics
+        from gsd_cli.metrics.curves import draw_curves
+
+        rows = read_metrics(self.folder / "metrics.jsonl")
+        self._save(average, NEWEST, rows[-1] if rows else {"step": 0})
+        draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png", self.figure)
+
+    def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
+        from gsd_cli.core.card import generator_card
+        from gsd_cli.core.generator import Generator, save_generator
+        from gsd_cli.versions import versions
+
+        card = {
+            "kind": "generator",
+            "teacher": self.options.teacher,
+            "teacher_source": self.teacher.source,
+            "teacher_revision": self.teacher.revision,
+            "features": self.features,
+            "classes": list(self.teacher.class_names),
+            "preset": self.options.preset,
+            "settings": self.settings,
+            "steps": row["step"],
+            "images": row.get("images", 0),
+            "figures": {key: row[key] for key in ("fd", "speed_cv", "spearman", "pair_distance") if key in row},
+            "figure_name": self.figure,
+            "eval_samples": self.options.eval_samples,
+            "versions": versions(),
+        }
+        whole = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
+        half = self.options.weights == "fp16"
+        save_generator(whole, self.folder / name, card, generator_card(card), half=half)
+
+
+def best_distance(folder: Path) -> float:
+    """The distance of a run's best snapshot; infinite when there is none."""
+    path = folder / BEST / "gsd.json"
+    card = read_json(path) if path.exists() else {}
+    figures = card.get("figures", {}) if isinstance(card, dict) else {}
+    distance = figures.get("fd") if isinstance(figures, dict) else None
+    return float(distance) if isinstance(distance, int | float) else math.inf

@@ -1,0 +1,102 @@
+"""What a distillation will need, before it starts: memory by counting, time by trying one call."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.device import synchronize
+from gsd_cli.core.world import World
+from gsd_cli.options import DistillSettings
+
+FLOAT = 4
+COPIES = 10
+"""float32 numbers a parameter: teacher, fake score, generator, its average; two gradients; two Adams of two."""
+TRIED = 8
+"""Images in the call that is timed, at most."""
+FAKE_CALLS, GENERATOR_CALLS = 4, 8
+"""Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
+(forward and backward of G; forward and the images' half of the backward of f and g; the isometric term) cost."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one process of a run needs.
+
+    state_bytes: weights, gradients and optimizers; activation_bytes: what the backward passes of a generator
+    step keep, float32; seconds_per_step: by one forward call on this machine.
+    """
+
+    parameters: int
+    state_bytes: int
+    activation_bytes: int
+    seconds_per_step: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak, roughly: libraries and fragments come on top."""
+        return self.state_bytes + self.activation_bytes
+
+
+def estimate(
+    teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
+) -> Estimate:
+    """Memory and time of a distillation of `teacher` with these settings."""
+    share = max(1, settings.batch_size // (world or World()).size)
+    together = min(share, settings.micro_batch or share)
+    parameters = sum(p.numel() for p in teacher.parameters())
+    # the generator's graph, and those of f and g at its images, live at once
+    activations = 3 * together * activation_bytes(teacher, recompute=settings.recompute)
+    forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
+    calls = (FAKE_CALLS * settings.fake_steps + GENERATOR_CALLS) * (4 / 3 if settings.recompute else 1)
+    return Estimate(parameters, COPIES * FLOAT * parameters, activations, calls * forward)
+
+
+def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
+    """Bytes that the backward pass of one image keeps, counted on a network without storage."""
+    net = copy.deepcopy(model.net).to("meta").requires_grad_(True)
+    if recompute:
+        net.enable_gradient_checkpointing()
+    weights = {p.untyped_storage()._cdata for p in net.parameters()}
+    seen: dict[int, int] = {}
+    kept: list[Tensor] = []  # while they live, no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            seen[storage._cdata] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    # two images, since some layers save what does not depend on how many there are
+    totals = []
+    for batch in (1, 2):
+        seen.clear()
+        x = torch.empty(batch, *model.shape, device="meta", requires_grad=True)
+        labels = (torch.zeros(batch, dtype=torch.long, device="meta"),) if model.classes else ()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = net(x, torch.ones(batch, device="meta"), *labels).sample
+        totals.append(sum(seen.values()))
+        del output
+    return totals[1] - totals[0]
+
+
+@torch.no_grad()
+def seconds_per_image(model: Denoiser, device: torch.device, batch: int) -> float:
+    """Seconds an image takes in one forward call of `batch`, the better of two after a warm-up."""
+    net: nn.Module = copy.deepcopy(model.net).to(device).eval()
+    x = torch.zeros(batch, *model.shape, device=device)
+    labels = (torch.zeros(batch, dtype=torch.long, device=device),) if model.classes else ()
+    taken = []
+    for _ in range(3):
+        synchronize(device)
+        start = time.perf_counter()
+        net(x, torch.ones(batch, device=device), *labels)
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:]) / batch

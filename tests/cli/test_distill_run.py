@@ -1,0 +1,76 @@
+"""A run of gsd distill with everything switched on, as a process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.shell import DISTILL, Shell
+
+ALL = ("--adversarial", "0.01", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
+
+
+@pytest.fixture(scope="module")
+def run(workshop: Shell) -> Shell:
+    done = workshop.gsd(*DISTILL, "--steps", "12", "--eval-every", "0.016", "-o", "everything", *ALL)
+    assert done.returncode == 0, done.stderr.decode()
+    return Shell(workshop.folder / "everything")
+
+
+def rows(run: Shell) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_best_snapshot_is_kept_beside_the_newest(run: Shell) -> None:
+    measured = {row["step"]: row["fd"] for row in rows(run) if "fd" in row and row["step"]}
+    card = json.loads((run.folder / "best" / "gsd.json").read_text())
+    assert card["figures"]["fd"] == min(measured.values())
+    assert measured[card["steps"]] == min(measured.values())
+    assert json.loads((run.folder / "generator" / "gsd.json").read_text())["steps"] == 12
+
+
+def test_the_best_snapshot_samples(run: Shell) -> None:
+    done = run.gsd("sample", "--model", "best", "-N", "2", "-o", "out")
+    assert done.returncode == 0, done.stderr.decode()
+    assert len(list((run.folder / "out").glob("*.png"))) == 2
+
+
+def test_the_tracker_holds_what_the_metrics_hold(run: Shell) -> None:
+    events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    sent = {event.step: event.value for event in events.Scalars("fd")}
+    measured = {row["images"]: row["fd"] for row in rows(run) if "fd" in row and row["step"]}
+    assert sent == pytest.approx(measured)
+    assert "discriminator_loss" in events.Tags()["scalars"]
+    assert "adversarial_loss" in rows(run)[-1]
+
+
+def test_starting_again_forgets_the_best(workshop: Shell, run: Shell) -> None:
+    copy = workshop.folder / "again"
+    shutil.copytree(run.folder, copy)
+    card = copy / "best" / "gsd.json"
+    facts = json.loads(card.read_text())
+    card.write_text(json.dumps({**facts, "figures": {"fd": -1.0}}))
+    done = workshop.gsd(*DISTILL, "--steps", "2", "--eval-every", "0.016", "-o", "again", "--no-resume")
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(card.read_text())["figures"]["fd"] > 0
+
+
+def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> None:
+    done = workshop.gsd(*DISTILL, "-o", "not-yet", "--dry-run", "--json")
+    plan = json.loads(done.stdout)["metrics"]["plan"]
+    assert any("needs about" in line and "activations" in line for line in plan)
+    absent = workshop.gsd("distill", "--teacher", "ddpm-cifar10", "--dry-run", "--json")
+    assert any("not known before" in line for line in json.loads(absent.stdout)["metrics"]["plan"])
+    assert not (workshop.folder / "not-yet").exists()
+
+
+def test_what_is_missing_is_said(workshop: Shell) -> None:
+    done = workshop.gsd("distill", "--teacher", "ddpm-fashion", "--adversarial", "1", "--steps", "1", "-o", "none")
+    assert done.returncode == 2
+    assert "needs real pictures" in done.stderr.decode()
+    done = workshop.gsd(*DISTILL, "--steps", "1", "-o", "none", "--tracker", "trackio")
+    assert done.returncode == 2
+    assert "gsd-cli[trackio]" in done.stderr.decode()
