@@ -331,12 +331,16 @@ class BenchOptions(Common):
     compare: str = opt(
         "msa",
         "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
-        "one-step-teacher.",
+        "one-step-teacher; or other generators, by folder: runs/a.",
     )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )
-    metrics: str = opt("fd,ppl,time", "Which figures: fd (or fid), ppl, isometry, time.")
+    metrics: str = opt(
+        "fd,ppl,time",
+        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
+        "memory, throughput.",
+    )
     features: str | None = opt(
         None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
     )
@@ -345,4 +349,8 @@ class BenchOptions(Common):
     time_batch: PositiveInt = opt(1, "Images a call while timing.")
     compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
     report: Path | None = opt(None, "Also write tables (.md, .csv, .json) and figure1.png here.", metavar="DIR")
-    max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.")
+    max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.", panel="Thresholds")
+    max_ppl: Positive | None = opt(None, "Exit 7 when the perceptual path length is above this.", panel="Thresholds")
+    min_speedup: Positive | None = opt(
+        None, "Exit 7 when the model is not this many times faster than the first baseline.", panel="Thresholds"
+    )

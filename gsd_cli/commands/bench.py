@@ -14,7 +14,8 @@ from gsd_cli.paths import require_writable
 if TYPE_CHECKING:
     from gsd_cli.metrics.comparison import Row
 
-METRICS = ("fd", "fid", "ppl", "isometry", "time")
+METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput")
+NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
 
 
 def plan(options: BenchOptions) -> list[str]:
@@ -46,7 +47,10 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     }
     outputs = write_report(options.report, shown, metrics, bench.pictures()) if options.report else []
     result = Result([str(path) for path in outputs], metrics, shown)
-    _judge(options, rows[-1], bench.figure, result, console)
+    missed = _missed(options, rows, bench.figure)
+    if missed:  # the result is printed all the same
+        console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
+        raise GsdError("; ".join(missed), code=ExitCode.THRESHOLD)
     return result
 
 
@@ -54,11 +58,13 @@ def _wanted(options: BenchOptions) -> set[str]:
     """The metrics asked for. Raises UsageError naming all unknown ones."""
     names = [name.strip() for name in options.metrics.split(",")]
     unknown = [f"--metrics: unknown metric {name!r}" for name in names if name not in METRICS]
-    if options.max_fid is not None and not {"fd", "fid"} & set(names):
-        unknown.append("--max-fid needs fd among --metrics")
+    wanted = {"fd" if name == "fid" else name for name in names}
+    for threshold, metric in NEEDS.items():
+        if getattr(options, threshold) is not None and metric not in wanted:
+            unknown.append(f"--{threshold.replace('_', '-')} needs {metric} among --metrics")
     if unknown:
         raise UsageError(unknown, hint=f"known: {', '.join(METRICS)}")
-    return {"fd" if name == "fid" else name for name in names}
+    return wanted
 
 
 def _row_metrics(row: Row) -> dict[str, Any]:
@@ -66,10 +72,16 @@ def _row_metrics(row: Row) -> dict[str, Any]:
     return {"calls": row.calls, "parameters": row.parameters, **row.figures, "time": time, "protocol": row.protocol}
 
 
-def _judge(options: BenchOptions, ours: Row, figure: str, result: Result, console: Console) -> None:
-    """Exit 7 when a threshold was missed; the result is printed all the same."""
-    measured = ours.figures.get("fd")
-    if options.max_fid is None or measured is None or measured <= options.max_fid:
-        return
-    console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
-    raise GsdError(f"{figure} {measured:.3f} is above {options.max_fid:g}", code=ExitCode.THRESHOLD)
+def _missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:
+    """The thresholds that the model, the last row, misses."""
+    ours, first = rows[-1], rows[0]
+    missed = []
+    for name, key, limit in ((figure, "fd", options.max_fid), ("PPL", "ppl", options.max_ppl)):
+        value = ours.figures.get(key)
+        if limit is not None and value is not None and value > limit:
+            missed.append(f"{name} {value:.3f} is above {limit:g}")
+    if options.min_speedup is not None and ours.time is not None and first.time is not None:
+        speedup = first.time.median / ours.time.median
+        if speedup < options.min_speedup:
+            missed.append(f"{ours.name} is {speedup:.3g} times as fast as {first.name}, not {options.min_speedup:g}")
+    return missed

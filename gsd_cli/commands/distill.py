@@ -242,7 +242,7 @@ def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device:
         require_same_shape(ImageArchive(data), teacher.image_shape)
         reference = data_statistics(data, extractor, device, options.batch_size)
     elif features is not None:
-        reference, _ = reference_statistics(None, features_folder(features), extractor)
+        reference = reference_statistics(None, features_folder(features), extractor).statistics
     else:
         console.say("no --data: the Frechet distance is not measured")
     return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size, autoencoder)

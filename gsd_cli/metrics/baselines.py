@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import Extractor
+from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS, atomic_file
 
@@ -41,7 +43,8 @@ def sampled_statistics(
     batch_size: int,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Sample seeds 0..n-1 and measure them; batches already in the cache are not made again.
+    """Sample seeds 0..n-1 and measure them, all their features kept; batches already in the cache are not
+    made again.
 
     on_step(done, total) counts network calls over all batches.
     """
@@ -69,7 +72,7 @@ def sampled_statistics(
         "seeds": f"0-{n - 1}",
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
-    return gaussian_statistics(features, extractor.name, about)
+    return replace(gaussian_statistics(features, extractor.name, about), features=torch.cat(features))
 
 
 def _sample(
@@ -105,13 +108,18 @@ def fingerprint(teacher: Teacher) -> str:
     return digest.hexdigest()[:16]
 
 
-def reference_statistics(path: Path | None, folder: Path | None, extractor: Extractor) -> tuple[Statistics, str]:
-    """The real images' statistics and a name for them: the given .npz, else the feature set's own."""
-    if path is not None:
-        return Statistics.load(path), path.name
-    if folder is not None and (folder / "train.npz").exists():
-        return Statistics.load(folder / "train.npz"), f"{folder.name}/train.npz"
-    raise GsdError(
-        f"no reference statistics for {extractor.figure}",
-        hint="give --stats REF.npz, as gsd prepare writes it",
-    )
+def reference_statistics(path: Path | None, folder: Path | None, extractor: Extractor) -> Real:
+    """The real images' statistics, with features where they hold some: the given .npz, else those that the
+    feature set holds or lies beside."""
+    if path is None and folder is not None:
+        data = folder.resolve().name.removesuffix("-features")
+        places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz"))
+        path = next((place for place in places if place.exists()), None)
+    if path is None:
+        raise GsdError(
+            f"no reference statistics for {extractor.figure}",
+            hint="give --stats REF.npz, as gsd prepare writes it",
+        )
+    found = Statistics.load(path)
+    name = f"{path.parent.name}/{path.name}" if path.name == "train.npz" else path.name
+    return Real(found, name, found.features, name)

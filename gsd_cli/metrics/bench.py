@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.device import placed
-from gsd_cli.core.generator import Model
+from gsd_cli.core.generator import Generator, Model
 from gsd_cli.core.noise import latents
-from gsd_cli.core.samplers import Sampler, parse_sampler
+from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.errors import GsdError
-from gsd_cli.metrics import geometry
+from gsd_cli.metrics import geometry, quality
 from gsd_cli.metrics.baselines import reference_statistics, sampled_statistics, shipped_statistics
-from gsd_cli.metrics.comparison import Row, Subject, baseline_subject, generator_subject, timing_task
-from gsd_cli.metrics.evaluation import generator_features
+from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, timing_task
 from gsd_cli.metrics.features import (
     Extractor,
     TeacherFeatures,
@@ -28,8 +29,11 @@ from gsd_cli.metrics.features import (
     features_folder,
     inception_features,
 )
+from gsd_cli.metrics.made import made_features
 from gsd_cli.metrics.ppl import PathLength, noise_floor, path_length
-from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
+from gsd_cli.metrics.protocol import protocol
+from gsd_cli.metrics.statistics import Statistics
+from gsd_cli.metrics.throughput import peak_memory, throughput
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import BenchOptions
 from gsd_cli.paths import cache_dir
@@ -39,6 +43,8 @@ COARSE_EPSILON = 1e-3
 DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
+DIVERSITY_PAIRS = 200
+FEATURE_METRICS = {"fd", "kid", "pr"}
 
 ProgressOf = Callable[..., AbstractContextManager[Any]]
 """progress(what, total=None) yields something with update(done, total=None) and advance(count)."""
@@ -53,7 +59,6 @@ class Bench:
     ):  # fmt: skip
         self.options, self.wanted, self.model, self.device = options, wanted, model, device
         self.progress, self.check = progress, check
-        self.samplers = [parse_sampler(name.strip()) for name in options.compare.split(",") if name.strip()]
         self.cache = cache_dir(options.cache_dir)
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
@@ -65,71 +70,52 @@ class Bench:
         if options.compile:
             self.teacher.denoiser.net.compile()
             model.generator.denoiser.net.compile()
+        self.baselines = contenders(options.compare, self.teacher, device, check)
+        self.ours = Contender(generator_subject("GSD", model.generator, device), model.generator)
+        self._require_one_space()
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
-        self.reference: Statistics | None = None
-        self.reference_name = ""
-        if "fd" in wanted:
-            self.reference, self.reference_name = self._reference()
+        self.real = self._reference() if FEATURE_METRICS & wanted else None
+        if self.real is not None and self.real.features is None and {"kid", "pr"} & wanted:
+            raise GsdError(
+                f"{self.real.name} holds no features of real images, which KID, precision and recall need",
+                hint="make it anew: gsd prepare DATA writes them beside the statistics",
+            )
         self.samples = options.num_samples or self._baseline_size()
         self.ppl_protocol = ""
 
     def rows(self) -> list[Row]:
         """Baselines first, the model last, as the paper prints them."""
-        subjects: dict[str, tuple[Subject, Sampler | None]] = {}
-        self.samplers = [s.fitted(self.teacher.denoiser, self.device) for s in self.samplers]
-        for sampler in self.samplers:
-            subject = baseline_subject(sampler, self.teacher, self.device, self.check)
-            subjects[subject.name] = (subject, sampler)
-        ours = generator_subject("GSD", self.model.generator, self.device)
-        subjects[ours.name] = (ours, None)
-        rows = {name: Row(name, s.calls, s.parameters) for name, (s, _) in subjects.items()}
-        if "fd" in self.wanted:
-            for name, (_, maybe) in subjects.items():
-                self._frechet(rows[name], maybe)
-        for name, (subject, _) in subjects.items():
-            self._geometry(rows[name], subject)
+        everyone = [*self.baselines, self.ours]
+        rows = {c.name: Row(c.name, c.subject.calls, c.subject.parameters) for c in everyone}
+        for contender in everyone:
+            if self.real is not None:
+                self._quality(rows[contender.name], contender, self.real)
+        for contender in everyone:
+            self._geometry(rows[contender.name], contender)
         if "time" in self.wanted:
-            self._time(rows, {name: s for name, (s, _) in subjects.items()})
+            self._time(rows, everyone)
+        if "memory" in self.wanted:
+            self._memory(rows, everyone)
+        if "throughput" in self.wanted:
+            rows[self.ours.name].figures |= self._throughput()
         return list(rows.values())
 
     def facts(self) -> dict[str, str]:
         """The protocol of every figure."""
-        facts = {"model": self.model.name, "teacher": self.teacher.name, "device": str(self.device)}
-        if self.reference is not None:
-            facts[self.figure] = (
-                f"{self.samples} samples (seeds 0-{self.samples - 1}, 8-bit) against {self.reference_name} "
-                f"({self.reference.n or 'unknown'} images); biased upwards at small N, compare at equal N only"
-            )
-        if "ppl" in self.wanted:
-            facts["PPL"] = (
-                f"{self.ppl_protocol}; distance: channel-normalised {self.perceptual.name} maps; "
-                "multi-step models through their deterministic sampler (eta 0)"
-            )
-        if "isometry" in self.wanted:
-            facts["isometry"] = (
-                f"{geometry.PATHS} random great circles to angles in [0.02, pi/2], {geometry.SEGMENTS} segments; speed "
-                f"over {geometry.STEP} rad; Jacobian in {geometry.DIRECTIONS} tangents at {geometry.PROBES} latents; "
-                f"distance: channel-normalised {self.perceptual.name} maps"
-            )
-        if "time" in self.wanted:
-            facts["time"] = (
-                f"seconds an image at batch {self.options.time_batch}, median of 5 after one warm-up, models "
-                "interleaved in one process, loading excluded"
-            )
-        return facts
+        return protocol(self)
 
     def pictures(self) -> dict[str, Tensor]:
         """Figure 1: each baseline's samples above ours, same seeds."""
-        seeds = PICTURES
-        z = latents(seeds, self.model.generator.latent_shape)
+        z = latents(PICTURES, self.model.generator.latent_shape)
         with self.progress("figure 1"):
-            made = {
-                s.name: baseline_subject(s, self.teacher, self.device, self.check).sample(z, seeds).cpu()
-                for s in self.samplers
-            }
-            made["GSD"] = generator_subject("GSD", self.model.generator, self.device).sample(z, seeds).cpu()
-        return made
+            return {c.name: c.subject.sample(z, PICTURES).cpu() for c in [*self.baselines, self.ours]}
+
+    def _require_one_space(self) -> None:
+        shape = self.model.generator.latent_shape
+        for contender in self.baselines:
+            if isinstance(contender.model, Generator) and contender.model.latent_shape != shape:
+                raise GsdError(f"{contender.name} has latents of {contender.model.latent_shape}, the model of {shape}")
 
     def _extractors(self) -> tuple[Extractor, Extractor]:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""
@@ -138,48 +124,55 @@ class Bench:
             extractor = classifier_features(spec, self.device)
             return extractor, extractor
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
-        if "fd" not in self.wanted:
+        if not FEATURE_METRICS & self.wanted:
             return perceptual, perceptual
         return inception_features(self.cache, self.device, offline=self.options.offline), perceptual
 
-    def _reference(self) -> tuple[Statistics, str]:
+    def _reference(self) -> quality.Real:
         spec = self.options.features or self.model.features
         folder = features_folder(spec) if spec and spec != "inception" else None
         return reference_statistics(self.options.stats, folder, self.extractor)
 
     def _baseline_size(self) -> int:
         """As many samples as the shipped baseline has: distances compare at equal N."""
-        shipped = [self._shipped(sampler) for sampler in self.samplers]
+        shipped = [self._shipped(c.model) for c in self.baselines if isinstance(c.model, Sampler)]
         return min((s.n for s in shipped if s is not None), default=DEFAULT_SAMPLES)
 
     def _shipped(self, sampler: Sampler) -> Statistics | None:
         return shipped_statistics(self.teacher, sampler, self.extractor)
 
-    def _frechet(self, row: Row, sampler: Sampler | None) -> None:
-        if self.reference is None:
-            return
-        if sampler is None:
-            found, origin = gaussian_statistics(self._model_features(), self.extractor.name), "made now"
-        else:
-            found, origin = self._baseline(sampler)
-        row.protocol["fd"] = f"{found.n} samples, {origin}"
-        row.figures["fd"] = frechet_distance(found, self.reference)
-        row.figures["n"] = found.n
+    def _quality(self, row: Row, contender: Contender, real: quality.Real) -> None:
+        """Frechet distance, KID, precision and recall, as asked."""
+        made, origin = self._made(contender)
+        row.protocol["samples"] = f"{self.samples} samples, {origin}"
+        if "fd" in self.wanted:
+            row.figures |= quality.frechet_figures(made, real, self.options.seed)
+        if isinstance(made, Tensor) and real.features is not None:
+            if "kid" in self.wanted:
+                row.figures |= quality.kernel_figures(made, real.features, self.options.seed)
+            if "pr" in self.wanted:
+                row.figures |= quality.manifold_figures(made, real.features)
 
-    def _model_features(self) -> Iterator[Tensor]:
-        seeds = range(self.samples)
-        with self.progress(f"{self.figure} of GSD", self.samples) as bar:
-            for batch in generator_features(self.model.generator, self.extractor, seeds, self.options.batch_size):
+    def _made(self, contender: Contender) -> tuple[Tensor | Statistics, str]:
+        """Features of a contender's images, or statistics where there is no more; and where they come from."""
+        if isinstance(contender.model, Sampler):
+            found, origin = self._baseline(contender.model)
+            return (found if found.features is None else found.features), origin
+        with self.progress(f"images of {contender.name}", self.samples) as bar:
+
+            def on_batch(count: int) -> None:
                 self.check()
-                bar.advance(len(batch))
-                yield batch
+                bar.advance(count)
+
+            size = self.options.batch_size
+            return made_features(contender.model, self.extractor, self.samples, size, on_batch), "made now"
 
     def _baseline(self, sampler: Sampler) -> tuple[Statistics, str]:
-        """Statistics of the teacher's samples, and where they come from."""
+        """Statistics of the teacher's samples with their features, and where they come from."""
         shipped = self._shipped(sampler)
         if shipped is not None and shipped.n == self.samples:
             return shipped, "statistics shipped with the teacher"
-        with self.progress(f"{self.figure} of {sampler.name}") as bar:
+        with self.progress(f"images of {sampler.name}") as bar:
 
             def on_step(done: int, total: int) -> None:
                 self.check()
@@ -191,10 +184,14 @@ class Bench:
             )  # fmt: skip
         return found, "made here, kept in the cache"
 
-    def _geometry(self, row: Row, subject: Subject) -> None:
-        shape, distance = self.model.generator.latent_shape, self.perceptual.squared_distance
+    def _geometry(self, row: Row, contender: Contender) -> None:
+        shape, distance, subject = (
+            self.model.generator.latent_shape,
+            self.perceptual.squared_distance,
+            contender.subject,
+        )
         if "ppl" in self.wanted:
-            found = self._path_length(row, subject, EPSILON)
+            found = self._path_length(contender, EPSILON)
             row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
             row.figures |= {
                 "ppl_untrimmed": found.untrimmed,
@@ -204,45 +201,76 @@ class Bench:
             self.ppl_protocol = found.protocol
             row.protocol["ppl"] = f"{found.protocol}, {subject.images_protocol}"
             if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
-                row.figures["ppl_1e-3"] = self._path_length(row, subject, COARSE_EPSILON).mean
+                row.figures["ppl_1e-3"] = self._path_length(contender, COARSE_EPSILON).mean
                 row.figures["ppl_noise_floor"] = noise_floor(subject.images, distance, shape) / EPSILON**2
         if "isometry" in self.wanted:
-            row.figures |= self._isometry(row, subject)
+            row.figures |= self._isometry(contender)
+        if "diversity" in self.wanted:
+            row.figures |= self._diversity(contender)
 
-    def _isometry(self, row: Row, subject: Subject) -> dict[str, float]:
+    def _isometry(self, contender: Contender) -> dict[str, float]:
         """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
         shape = self.model.generator.latent_shape
-        with self.progress(f"isometry of {row.name}") as bar:
+        with self.progress(f"isometry of {contender.name}") as bar:
 
             def on_batch(done: int, total: int) -> None:
                 self.check()
                 bar.update(done, total)
 
             found = geometry.geometry(
-                subject.images, self.perceptual.embed, shape, seed=self.options.seed,
+                contender.subject.images, self.perceptual.embed, shape, seed=self.options.seed,
                 batch_size=self.options.batch_size, on_batch=on_batch,
             )  # fmt: skip
         return {name: value for name, value in asdict(found).items() if math.isfinite(value)}
 
-    def _path_length(self, row: Row, subject: Subject, epsilon: float) -> PathLength:
+    def _diversity(self, contender: Contender) -> dict[str, float]:
+        """Mean perceptual distance of random pairs of images, and its standard error."""
+        shape, size = self.model.generator.latent_shape, self.options.batch_size
+        z = latents(range(2 * DIVERSITY_PAIRS), shape, "diversity")
+        with self.progress(f"diversity of {contender.name}", len(z)) as bar:
+            distances = []
+            for a, b in zip(z[::2].split(size), z[1::2].split(size), strict=True):
+                self.check()
+                squares = self.perceptual.squared_distance(contender.subject.images(a), contender.subject.images(b))
+                distances.append(squares.sqrt().cpu())
+                bar.advance(2 * len(a))
+        found = torch.cat(distances)
+        return {"diversity": found.mean().item(), "diversity_error": (found.std() / len(found) ** 0.5).item()}
+
+    def _path_length(self, contender: Contender, epsilon: float) -> PathLength:
         pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape
-        with self.progress(f"PPL of {row.name}", pairs) as bar:
+        with self.progress(f"PPL of {contender.name}", pairs) as bar:
 
             def on_batch(done: int, _total: int) -> None:
                 self.check()
                 bar.update(done)
 
             return path_length(
-                subject.images, self.perceptual.squared_distance, shape, pairs, epsilon, self.options.seed,
+                contender.subject.images, self.perceptual.squared_distance, shape, pairs, epsilon, self.options.seed,
                 self.options.batch_size, on_batch,
             )  # fmt: skip
 
-    def _time(self, rows: dict[str, Row], subjects: dict[str, Subject]) -> None:
+    def _time(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
         batch, shape = self.options.time_batch, self.model.generator.latent_shape
-        tasks = {name: timing_task(subject, batch, shape) for name, subject in subjects.items()}
+        tasks = {c.name: timing_task(c.subject, batch, shape) for c in everyone}
         with self.progress("timing", REPEATS * len(tasks)) as bar:
             for task in tasks.values():
                 task()  # warm-up
             timings = time_interleaved(tasks, batch, self.device, REPEATS, lambda done, _: bar.update(done))
         for name, timing in timings.items():
             rows[name].time = timing
+
+    def _memory(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
+        z = latents(range(self.options.batch_size), self.model.generator.latent_shape, "timing").to(self.device)
+        for contender in everyone:
+            teacher = partial(self.teacher.denoiser, sigma=per_image(ONE_STEP_SIGMA, z))
+            found = peak_memory(contender.model if isinstance(contender.model, Generator) else teacher, z)
+            if found is not None:
+                rows[contender.name].figures["peak_memory_mb"] = found / 1e6
+
+    def _throughput(self) -> dict[str, float]:
+        """Images a second of the model by batch size."""
+        with self.progress("throughput") as bar:
+            rates = throughput(self.model.generator, self.device, self.options.batch_size, self.check)
+            bar.update(1, 1)
+        return {f"images_per_second_{size}": rate for size, rate in rates.items()}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gsd_cli.core.generator import Generator
+from gsd_cli.core.device import placed
+from gsd_cli.core.generator import Generator, load_model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.sampling import labels_for, sample_teacher
@@ -45,6 +47,19 @@ class Subject:
     sample: Callable[[Tensor, range], Tensor]
     images: Callable[[Tensor], Tensor]
     images_protocol: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row to be: how it is measured, and what it is."""
+
+    subject: Subject
+    model: Sampler | Generator
+
+    @property
+    def name(self) -> str:
+        """Its row's name."""
+        return self.subject.name
 
 
 def generator_subject(name: str, generator: Generator, device: torch.device) -> Subject:
@@ -84,6 +99,20 @@ def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, c
 
     protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
+
+
+def contenders(names: str, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> list[Contender]:
+    """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
+    found: list[Contender] = []
+    for name in filter(None, (name.strip() for name in names.split(","))):
+        if "/" in name or Path(name).is_dir():
+            model = load_model(name)
+            generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
+            found.append(Contender(generator_subject(name, generator, device), generator))
+        else:
+            sampler = parse_sampler(name).fitted(teacher.denoiser, device)
+            found.append(Contender(baseline_subject(sampler, teacher, device, check), sampler))
+    return found
 
 
 def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:

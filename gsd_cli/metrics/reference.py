@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ from gsd_cli.metrics.features import INCEPTION_FILE, Extractor, classifier_featu
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS
 from gsd_cli.registry import bundled_features
+
+KEPT = 5000
+"""Real images whose features lie beside the statistics, for figures that compare images with images."""
 
 
 def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extractor | None:
@@ -39,7 +43,9 @@ def write_statistics(
         "size": str(archive.shape[1]),
         "mode": str(archive.record.get("resize", "as prepared")),
     }
-    statistics = gaussian_statistics(_features(archive, extractor, device, batch_size, on_image), extractor.name, about)
+    kept: list[Tensor] = []
+    batches = _some_kept(_features(archive, extractor, device, batch_size, on_image), len(archive), kept)
+    statistics = replace(gaussian_statistics(batches, extractor.name, about), features=torch.cat(kept))
     return statistics.save(data.with_name(f"{data.stem}.{extractor.name}.npz"))
 
 
@@ -50,6 +56,16 @@ def data_statistics(data: Path, extractor: Extractor, device: torch.device, batc
         archive = ImageArchive(data)
         return gaussian_statistics(_features(archive, extractor, device, batch_size, lambda _: None), extractor.name)
     return Statistics.load(path)
+
+
+def _some_kept(batches: Iterator[Tensor], total: int, kept: list[Tensor]) -> Iterator[Tensor]:
+    """Pass feature batches on; every so many images one goes into `kept`, KEPT of them at most."""
+    stride, seen = max(1, -(-total // KEPT)), 0
+    for batch in batches:
+        first = -seen % stride
+        kept.append(batch[first::stride].cpu())
+        seen += len(batch)
+        yield batch
 
 
 @torch.no_grad()

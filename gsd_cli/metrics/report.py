@@ -16,6 +16,16 @@ from gsd_cli.metrics.comparison import Row
 from gsd_cli.paths import atomic_file
 from gsd_cli.table import Table
 
+TITLES = {
+    "fd_infinity": "at N = inf", "kid": "KID", "precision": "precision", "recall": "recall", "density": "density",
+    "coverage": "coverage", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "effective_rank": "rank",
+    "pair_distance": "pair distance", "diversity": "diversity", "peak_memory_mb": "memory (MB)",
+}  # fmt: skip
+SPREADS = {
+    "fd": "fd_error", "fd_infinity": "fd_infinity_error", "kid": "kid_std", "diversity": "diversity_error",
+}  # fmt: skip
+"""Where a figure's plus-or-minus is."""
+
 
 def table(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
     """The paper's Table 1: a line a model, and the last line's ratio to each baseline."""
@@ -32,8 +42,7 @@ def table(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
         for row, value in zip(rows[:-1], values, strict=False):
             ratios[row.name].append(_ratio(last, value))
 
-    titles = {"fd": figure, "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "effective_rank": "rank"}
-    for key, title in {**titles, "pair_distance": "pair distance"}.items():
+    for key, title in {"fd": figure, **TITLES}.items():
         values = [row.figures.get(key) for row in rows]
         if any(value is not None for value in values):
             add(title, values, [_cell(row, key) for row in rows])
@@ -48,9 +57,11 @@ def _cell(row: Row, key: str) -> str:
     value = row.figures.get(key)
     if value is None:
         return "-"
+    spread = row.figures.get(SPREADS.get(key, ""))
     if key == "ppl":
-        return f"{value:.4g} ± {(row.figures['ppl_high'] - row.figures['ppl_low']) / 2:.2g}"
-    return f"{value:.3f}"
+        spread = (row.figures["ppl_high"] - row.figures["ppl_low"]) / 2
+    text = f"{value:.4g}" if key in ("ppl", "peak_memory_mb") else f"{value:.5f}" if key == "kid" else f"{value:.3f}"
+    return text if spread is None else f"{text} ± {spread:.2g}"
 
 
 def _ratio(ours: float | None, theirs: float | None) -> str:

@@ -21,7 +21,7 @@ class Statistics:
     """Mean and covariance of N feature vectors, float64, and what they are of.
 
     mu: [F]; sigma: [F, F], the unbiased covariance; extractor: the features' name; about: free
-    facts (source, split, size, sampler, seeds).
+    facts (source, split, size, sampler, seeds); features: [M, F] of some of the images, or None.
     """
 
     mu: np.ndarray
@@ -29,11 +29,15 @@ class Statistics:
     n: int
     extractor: str
     about: dict[str, str] = field(default_factory=dict)
+    features: Tensor | None = None
 
     def save(self, path: Path) -> Path:
-        """Write as .npz with mu, sigma, n, extractor and the facts."""
+        """Write as .npz with mu, sigma, n, extractor, the facts, and features in half precision."""
+        extra = _about(self.about)
+        if self.features is not None:
+            extra["features"] = self.features.half().cpu().numpy()
         with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, mu=self.mu, sigma=self.sigma, n=self.n, extractor=self.extractor, **_about(self.about))
+            np.savez(file, mu=self.mu, sigma=self.sigma, n=self.n, extractor=self.extractor, **extra)
         return path
 
     @classmethod
@@ -51,11 +55,20 @@ class Statistics:
         if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all():
             raise GsdError(f"{path}: mu {mu.shape} and sigma {sigma.shape} are no mean and covariance")
         about = {k.removeprefix("about_"): str(v) for k, v in known.items() if k.startswith("about_")}
-        return cls(mu, sigma, int(known.get("n", 0)), str(known.get("extractor", "inception")), about)
+        n, extractor = int(known.get("n", 0)), str(known.get("extractor", "inception"))
+        return cls(mu, sigma, n, extractor, about, _features(path, known.get("features"), len(mu)))
 
 
 def _about(facts: dict[str, str]) -> dict[str, Any]:
     return {f"about_{key}": value for key, value in facts.items()}
+
+
+def _features(path: Path, found: np.ndarray | None, size: int) -> Tensor | None:
+    if found is None:
+        return None
+    if found.ndim != 2 or found.shape[1] != size or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise GsdError(f"{path}: features {found.shape} do not belong to a mean of {size} numbers")
+    return torch.from_numpy(found.astype(np.float32))
 
 
 def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[str, str] | None = None) -> Statistics:

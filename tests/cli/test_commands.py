@@ -190,3 +190,28 @@ def test_pipelines(script: str, workshop: Shell) -> None:
     done = workshop.sh(script)
     assert done.returncode == 0, done.stderr.decode()
     assert b"Traceback" not in done.stderr
+
+
+def test_bench_measures_quality_against_other_generators(workshop: Shell) -> None:
+    done = workshop.gsd(
+        "bench", "--model", "run", "--compare", "one-step-teacher,./run", "--metrics",
+        "fd,kid,pr,diversity,memory,throughput", "-N", "32", "--batch-size", "16", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads(done.stdout)["metrics"]
+    ours, same = metrics["rows"]["GSD"], metrics["rows"]["./run"]
+    for key in ("fd", "kid", "precision", "recall", "density", "coverage", "diversity"):
+        assert ours[key] == pytest.approx(same[key]), key
+    assert ours["images_per_second_16"] > 0
+    assert "equal N only" in metrics["protocol"]["FD-toy"]
+    assert "KID" in metrics["protocol"]
+
+
+def test_bench_judges_thresholds(workshop: Shell) -> None:
+    done = workshop.gsd(
+        "bench", "--model", "run", "--compare", "ddim-2", "--metrics", "ppl,time", "--ppl-samples", "10",
+        "--max-ppl", "1e-9", "--min-speedup", "1e9", "--json",
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert "PPL" in done.stderr.decode() and "times as fast as ddim-2" in done.stderr.decode()
+    assert json.loads(done.stdout)["metrics"]["rows"]["GSD"]["ppl"] > 0
