@@ -348,7 +348,21 @@ class BenchOptions(Common):
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
     time_batch: PositiveInt = opt(1, "Images a call while timing.")
     compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
-    report: Path | None = opt(None, "Also write tables (.md, .csv, .json) and figure1.png here.", metavar="DIR")
+    ablate: bool = opt(
+        False, "Also distil the variants without either loss and compare them: the paper's Table 2.", panel="Ablation"
+    )
+    ablate_preset: Literal["quick", "standard", "paper", "sid"] = opt(
+        "quick", "Preset of the variants' runs.", panel="Ablation"
+    )
+    ablate_kimg: Positive | None = opt(
+        None, "Length of the variants' runs in thousand images; default: the preset's.", panel="Ablation"
+    )
+    ablate_runs: Path | None = opt(
+        None, "Where the variants' runs live; default runs/ablate-TEACHER-PRESET.", panel="Ablation", metavar="DIR"
+    )
+    report: Path | None = opt(
+        None, "Also write report.html, tables (.md, .csv, .tex), bench.json and pictures here.", metavar="DIR"
+    )
     max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.", panel="Thresholds")
     max_ppl: Positive | None = opt(None, "Exit 7 when the perceptual path length is above this.", panel="Thresholds")
     min_speedup: Positive | None = opt(

@@ -1,4 +1,4 @@
-"""gsd bench: the paper's Table 1 for any generator, live."""
+"""gsd bench: the paper's tables for any generator, live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from gsd_cli.options import BenchOptions
 from gsd_cli.paths import require_writable
 
 if TYPE_CHECKING:
+    from gsd_cli.core.generator import Model
+    from gsd_cli.metrics.bench import Bench
     from gsd_cli.metrics.comparison import Row
+    from gsd_cli.table import Table
 
 METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput")
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
@@ -22,36 +25,71 @@ def plan(options: BenchOptions) -> list[str]:
     """What a run would do."""
     _wanted(options)
     report = f"; writes {options.report}/" if options.report else ""
-    return [f"measures {options.metrics} of the model and of {options.compare}{report}"]
+    lines = [f"measures {options.metrics} of the model and of {options.compare}{report}"]
+    if options.ablate:
+        lines.append(f"distils three variants at --preset {options.ablate_preset}, or finds them done")
+    return lines
 
 
 def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
-    """Measure the model and each baseline, print the table, judge the threshold."""
+    """Measure the model and each baseline, print the tables, judge the thresholds."""
     wanted = _wanted(options)
     if options.report is not None:
         require_writable(options.report, folder=True)
     from gsd_cli.commands.loading import open_model
     from gsd_cli.core.device import resolve_device
     from gsd_cli.metrics.bench import Bench
-    from gsd_cli.metrics.report import table, write_report
+    from gsd_cli.metrics.tables import table1
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
     bench = Bench(options, wanted, model, device, console.progress, stop.check)
+    variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
     rows = bench.rows()
-    shown = table(rows, bench.figure, bench.facts())
-    metrics = {
-        "rows": {row.name: _row_metrics(row) for row in rows},
-        "figure": bench.figure,
-        "protocol": bench.facts(),
-    }
-    outputs = write_report(options.report, shown, metrics, bench.pictures()) if options.report else []
-    result = Result([str(path) for path in outputs], metrics, shown)
+    tables = [table1(rows, bench.figure, bench.facts())]
+    metrics = _metrics(rows, bench)
+    if variants is not None:
+        tables.append(variants[0])
+        metrics["ablation"] = variants[1]
+    outputs = _report(options, bench, model, rows, tables, metrics) if options.report is not None else []
+    for earlier in tables[:-1]:
+        console.show(earlier)
+    result = Result([str(path) for path in outputs], metrics, tables[-1])
     missed = _missed(options, rows, bench.figure)
     if missed:  # the result is printed all the same
         console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
         raise GsdError("; ".join(missed), code=ExitCode.THRESHOLD)
     return result
+
+
+def _ablate(
+    options: BenchOptions, wanted: set[str], first: Bench, console: Console, stop: StopRequest
+) -> tuple[Table, dict[str, Any]]:
+    """Table 2 and its figures: each variant measured as the model is, at as many samples."""
+    from gsd_cli.commands.ablation import FULL, distil_variants
+    from gsd_cli.metrics.bench import Bench
+    from gsd_cli.metrics.tables import table2
+
+    variants = distil_variants(options, str(first.model.teacher), console, stop)
+    full = variants.pop(FULL)
+    full.generator.to(first.device).eval().requires_grad_(False)
+    same = options.model_copy(update={"compare": "", "num_samples": first.samples})
+    bench = Bench(same, wanted, full, first.device, console.progress, stop.check, FULL, variants)
+    rows = bench.rows()
+    facts = bench.facts() | {"model": f"{full.card['images']:,} images each, one start and one seed"}
+    return table2(rows, bench.figure, facts), _metrics(rows, bench)
+
+
+def _report(
+    options: BenchOptions, bench: Bench, model: Model, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
+) -> list[Any]:
+    from gsd_cli.metrics.report import Findings, write_report
+
+    assert options.report is not None
+    title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
+    run = model.folder.parent if (model.folder.parent / "metrics.jsonl").exists() else None
+    found = Findings(title, bench.figure, rows, tables, metrics, bench.pictures(), bench.walks(), run)
+    return write_report(options.report, found)
 
 
 def _wanted(options: BenchOptions) -> set[str]:
@@ -67,9 +105,14 @@ def _wanted(options: BenchOptions) -> set[str]:
     return wanted
 
 
-def _row_metrics(row: Row) -> dict[str, Any]:
-    time = asdict(row.time) if row.time else None
-    return {"calls": row.calls, "parameters": row.parameters, **row.figures, "time": time, "protocol": row.protocol}
+def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
+    found = {}
+    for row in rows:
+        time = asdict(row.time) if row.time else None
+        found[row.name] = {
+            "calls": row.calls, "parameters": row.parameters, **row.figures, "time": time, "protocol": row.protocol,
+        }  # fmt: skip
+    return {"rows": found, "figure": bench.figure, "protocol": bench.facts()}
 
 
 def _missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:

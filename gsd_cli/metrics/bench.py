@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -18,10 +18,11 @@ from gsd_cli.core.generator import Generator, Model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
 from gsd_cli.core.teachers import load_teacher
+from gsd_cli.core.walks import walk
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics import geometry, quality
 from gsd_cli.metrics.baselines import reference_statistics, sampled_statistics, shipped_statistics
-from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, timing_task
+from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, rival, timing_task
 from gsd_cli.metrics.features import (
     Extractor,
     TeacherFeatures,
@@ -44,6 +45,7 @@ DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
 DIVERSITY_PAIRS = 200
+WALKS, FRAMES = 4, 12
 FEATURE_METRICS = {"fd", "kid", "pr"}
 
 ProgressOf = Callable[..., AbstractContextManager[Any]]
@@ -51,11 +53,14 @@ ProgressOf = Callable[..., AbstractContextManager[Any]]
 
 
 class Bench:
-    """Everything the rows share: models, features, reference, what was asked."""
+    """Everything the rows share: models, features, reference, what was asked.
+
+    name: what the model's row is called; rivals: other generators by name, after those of `--compare`.
+    """
 
     def __init__(
         self, options: BenchOptions, wanted: set[str], model: Model, device: torch.device, progress: ProgressOf,
-        check: Callable[[], None],
+        check: Callable[[], None], name: str = "GSD", rivals: Mapping[str, Model] | None = None,
     ):  # fmt: skip
         self.options, self.wanted, self.model, self.device = options, wanted, model, device
         self.progress, self.check = progress, check
@@ -71,7 +76,8 @@ class Bench:
             self.teacher.denoiser.net.compile()
             model.generator.denoiser.net.compile()
         self.baselines = contenders(options.compare, self.teacher, device, check)
-        self.ours = Contender(generator_subject("GSD", model.generator, device), model.generator)
+        self.baselines += [rival(label, other, device) for label, other in (rivals or {}).items()]
+        self.ours = Contender(generator_subject(name, model.generator, device), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
@@ -110,6 +116,22 @@ class Bench:
         z = latents(PICTURES, self.model.generator.latent_shape)
         with self.progress("figure 1"):
             return {c.name: c.subject.sample(z, PICTURES).cpu() for c in [*self.baselines, self.ours]}
+
+    def walks(self) -> dict[str, list[Tensor]]:
+        """Walks between the same latents by every generator here, the model's first."""
+        generators = [self.ours, *(c for c in self.baselines if isinstance(c.model, Generator))]
+        z = latents(range(2 * WALKS), self.model.generator.latent_shape, "walk")
+        distance = self.perceptual.squared_distance
+
+        def steps(a: Tensor, b: Tensor) -> Tensor:
+            return distance(a, b).sqrt()
+
+        pairs = list(zip(z[::2], z[1::2], strict=True))
+        with self.progress("latent walks"):
+            return {
+                c.name: [walk(a, b, FRAMES, "slerp", c.subject.images, steps).images.cpu() for a, b in pairs]
+                for c in generators
+            }
 
     def _require_one_space(self) -> None:
         shape = self.model.generator.latent_shape

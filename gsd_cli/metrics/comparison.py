@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.device import placed
-from gsd_cli.core.generator import Generator, load_model
+from gsd_cli.core.generator import Generator, Model, load_model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.sampling import labels_for, sample_teacher
@@ -101,14 +101,18 @@ def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, c
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
 
 
+def rival(name: str, model: Model, device: torch.device) -> Contender:
+    """Another generator, ready to be measured."""
+    generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
+    return Contender(generator_subject(name, generator, device), generator)
+
+
 def contenders(names: str, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> list[Contender]:
     """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
     found: list[Contender] = []
     for name in filter(None, (name.strip() for name in names.split(","))):
         if "/" in name or Path(name).is_dir():
-            model = load_model(name)
-            generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
-            found.append(Contender(generator_subject(name, generator, device), generator))
+            found.append(rival(name, load_model(name), device))
         else:
             sampler = parse_sampler(name).fitted(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check), sampler))

@@ -58,6 +58,30 @@ def draw_angles(paths: Mapping[str, Paths], target: Path) -> Path:
     return _save(canvas, target)
 
 
+def draw_pareto(points: Mapping[str, tuple[float, float]], figure: str, target: Path) -> Path:
+    """Each model's (seconds an image, distance); those that no other beats in both are joined."""
+    canvas, (axes,) = _panels(1)
+    canvas.set_size_inches(6, 4)
+    best = sorted(p for p in points.values() if not any(_beats(q, p) for q in points.values()))
+    axes.plot(*zip(*best, strict=True), color="#909090", linewidth=0.8, drawstyle="steps-post")
+    for name, (seconds, distance) in points.items():
+        axes.scatter([seconds], [distance], s=24, color=COLOUR)
+        axes.annotate(name, (seconds, distance), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.margins(x=0.2, y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds an image")
+    axes.set_ylabel(figure)
+    axes.grid(alpha=0.3)
+    return _save(canvas, target)
+
+
+def _beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+
 def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:
     """Walks [frames, C, H, W] as rows: each walk by every generator in turn, in the mapping's order."""
     rows = [row for group in zip(*walks.values(), strict=True) for row in group]

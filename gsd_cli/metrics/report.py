@@ -1,101 +1,98 @@
-"""Rows of measurements as a table, Markdown, CSV, JSON and a picture."""
+"""What `--report` writes: tables, pictures, JSON, and one page that shows them all."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from gsd_cli.data.pictures import tile, to_pil
+from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.comparison import Row
+from gsd_cli.metrics.curves import draw_curves
+from gsd_cli.metrics.drawings import draw_pareto, draw_walks
+from gsd_cli.metrics.page import Headline, Picture, render
+from gsd_cli.metrics.tables import comma_separated, latex, markdown
 from gsd_cli.paths import atomic_file
 from gsd_cli.table import Table
 
-TITLES = {
-    "fd_infinity": "at N = inf", "kid": "KID", "precision": "precision", "recall": "recall", "density": "density",
-    "coverage": "coverage", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "effective_rank": "rank",
-    "pair_distance": "pair distance", "diversity": "diversity", "peak_memory_mb": "memory (MB)",
-}  # fmt: skip
-SPREADS = {
-    "fd": "fd_error", "fd_infinity": "fd_infinity_error", "kid": "kid_std", "diversity": "diversity_error",
-}  # fmt: skip
-"""Where a figure's plus-or-minus is."""
+
+@dataclass(frozen=True)
+class Findings:
+    """What a bench found. samples: each model's images of the same seeds, baselines first; walks: each
+    generator's latent walks [frames, C, H, W] between the same latents; run: where it was trained."""
+
+    title: str
+    figure: str
+    rows: list[Row]
+    tables: list[Table]
+    metrics: dict[str, Any]
+    samples: Mapping[str, Tensor]
+    walks: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    run: Path | None = None
 
 
-def table(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
-    """The paper's Table 1: a line a model, and the last line's ratio to each baseline."""
-    ours = rows[-1]
-    columns = ["model", "calls"]
-    cells = {row.name: [row.name, str(row.calls)] for row in rows}
-    ratios = {row.name: [f"GSD / {row.name}", f"1/{row.calls}"] for row in rows[:-1]}
-
-    def add(title: str, values: list[float | None], texts: list[str]) -> None:
-        columns.append(title)
-        for row, text in zip(rows, texts, strict=True):
-            cells[row.name].append(text)
-        last = values[-1]
-        for row, value in zip(rows[:-1], values, strict=False):
-            ratios[row.name].append(_ratio(last, value))
-
-    for key, title in {"fd": figure, **TITLES}.items():
-        values = [row.figures.get(key) for row in rows]
-        if any(value is not None for value in values):
-            add(title, values, [_cell(row, key) for row in rows])
-    if ours.time is not None:
-        times = [row.time.median if row.time else None for row in rows]
-        add("time (s/image)", times, ["-" if t is None else f"{t:.4g}" for t in times])
-    notes = [f"{name}: {fact}" for name, fact in facts.items()]
-    return Table("Table 1", columns, [*cells.values(), *ratios.values()], notes)
-
-
-def _cell(row: Row, key: str) -> str:
-    value = row.figures.get(key)
-    if value is None:
-        return "-"
-    spread = row.figures.get(SPREADS.get(key, ""))
-    if key == "ppl":
-        spread = (row.figures["ppl_high"] - row.figures["ppl_low"]) / 2
-    text = f"{value:.4g}" if key in ("ppl", "peak_memory_mb") else f"{value:.5f}" if key == "kid" else f"{value:.3f}"
-    return text if spread is None else f"{text} ± {spread:.2g}"
-
-
-def _ratio(ours: float | None, theirs: float | None) -> str:
-    if ours is None or not theirs:
-        return "-"
-    ratio = ours / theirs
-    return f"{ratio:.2f}" if ratio >= 0.01 else f"1/{1 / ratio:.0f}"
-
-
-def markdown(shown: Table) -> str:
-    """The table and its protocol in Markdown."""
-    lines = [shown.columns, ["---"] + ["---:"] * (len(shown.columns) - 1), *shown.rows]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return body + "\n\n" + "\n".join(f"- {note}" for note in shown.notes) + "\n"
-
-
-def write_report(folder: Path, shown: Table, metrics: dict[str, Any], pictures: Mapping[str, Tensor]) -> list[Path]:
-    """table1.md, table1.csv, bench.json and figure1.png (each model's samples a row, same seeds)."""
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows([shown.columns, *shown.rows])
-    texts = {
-        "table1.md": markdown(shown),
-        "table1.csv": buffer.getvalue(),
-        "bench.json": json.dumps(metrics, indent=2) + "\n",
-    }
+def write_report(folder: Path, findings: Findings) -> list[Path]:
+    """Write everything into `folder`; returns the paths, the page last."""
     written = []
-    for name, text in texts.items():
+
+    def write(name: str, text: str) -> None:
         with atomic_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
         written.append(folder / name)
-    import torch
 
-    picture = to_pil(torch.cat([tile(images, len(images)) for images in pictures.values()], 1))
-    picture = picture.resize((picture.width * 2, picture.height * 2), resample=0)
-    with atomic_file(folder / "figure1.png") as temporary:
-        picture.save(temporary)
-    return [*written, folder / "figure1.png"]
+    for number, shown in enumerate(findings.tables, 1):
+        for suffix, form in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
+            write(f"table{number}.{suffix}", form(shown))
+    write("bench.json", json.dumps(findings.metrics, indent=2) + "\n")
+    pictures = _pictures(folder, findings)
+    written += [picture.path for picture in pictures]
+    write("report.html", render(findings.title, headlines(findings.rows, findings.figure), findings.tables, pictures))
+    return written
+
+
+def headlines(rows: list[Row], figure: str) -> list[Headline]:
+    """The model against the first baseline, where both have the figure; less is better for all but speed."""
+    ours, first = rows[-1], rows[0]
+    found = []
+    for key, name in (("fd", figure), ("ppl", "PPL")):
+        mine, theirs = ours.figures.get(key), first.figures.get(key)
+        if mine is not None and theirs:
+            found.append(Headline(name, f"{mine / theirs:.2f} x", f"{mine:.3g}, {first.name} has {theirs:.3g}"))
+    if ours.time is not None and first.time is not None:
+        times = first.time.median / ours.time.median
+        text = f"{1000 * ours.time.median:.3g} ms an image, {first.name} takes {1000 * first.time.median:.3g} ms"
+        found.append(Headline("speed", f"{times:,.0f} x" if times >= 10 else f"{times:.1f} x", text))
+    return found
+
+
+def _pictures(folder: Path, findings: Findings) -> list[Picture]:
+    """Draw what there is to draw."""
+    names = list(findings.samples)
+    columns = len(next(iter(findings.samples.values())))
+    figure = save_grid(torch.cat(list(findings.samples.values())), folder / "figure1.png", columns, scale=2)
+    pictures = [Picture(figure, "Figure 1", f"Rows from above: {', '.join(names)}; the same seeds in each.")]
+    points = {
+        row.name: (row.time.median, row.figures["fd"]) for row in findings.rows if row.time and _finite(row, "fd")
+    }
+    if len(points) > 1:
+        drawn = draw_pareto(points, findings.figure, folder / "pareto.png")
+        pictures.append(Picture(drawn, "Quality against time", "Below and to the left is better."))
+    if findings.walks:
+        drawn = draw_walks(findings.walks, folder / "walks.png")
+        whose = ", then ".join(findings.walks)
+        pictures.append(Picture(drawn, "Latent walks", f"Equal steps between the same latents: {whose}."))
+    if findings.run is not None:
+        curves = draw_curves(findings.run / "metrics.jsonl", folder / "curves.png", findings.figure)
+        if curves is not None:
+            pictures.append(Picture(curves, "Training", "Figures of the moving average during the run."))
+    return pictures
+
+
+def _finite(row: Row, key: str) -> bool:
+    return math.isfinite(row.figures.get(key, math.nan))

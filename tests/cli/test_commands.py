@@ -148,7 +148,17 @@ def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
     assert "e = 0.0001" in report["metrics"]["protocol"]["PPL"]
     assert "Table 1" in done.stderr.decode()
     files = {Path(path).name for path in report["outputs"]}
-    assert files == {"table1.md", "table1.csv", "bench.json", "figure1.png"}
+    wanted = {
+        "table1.md",
+        "table1.csv",
+        "table1.tex",
+        "bench.json",
+        "figure1.png",
+        "walks.png",
+        "curves.png",
+        "report.html",
+    }
+    assert wanted <= files
 
 
 def test_bench_reports_the_geometry(workshop: Shell) -> None:
@@ -215,3 +225,25 @@ def test_bench_judges_thresholds(workshop: Shell) -> None:
     assert done.returncode == 7
     assert "PPL" in done.stderr.decode() and "times as fast as ddim-2" in done.stderr.decode()
     assert json.loads(done.stdout)["metrics"]["rows"]["GSD"]["ppl"] > 0
+
+
+def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
+    arguments = (
+        "bench", "--model", "run", "--compare", "one-step-teacher", "--metrics", "ppl,time", "--ppl-samples", "10",
+        "--ablate", "--ablate-kimg", "0.128", "--ablate-runs", "variants", "--json",
+    )  # fmt: skip
+    done = workshop.gsd(*arguments)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)["metrics"]["ablation"]
+    assert list(found["rows"])[-1] == "full loss"
+    assert set(found["rows"]) == {"full loss", "without isometry loss", "without distillation loss"}
+    assert "Table 2" in done.stderr.decode() and "Table 1" in done.stderr.decode()
+    cards = [
+        json.loads(path.read_text()) for path in sorted((workshop.folder / "variants").glob("*/generator/gsd.json"))
+    ]
+    assert [card["images"] for card in cards] == [128] * 3
+    assert [(card["settings"]["irl"], card["settings"]["sidl_weight"]) for card in cards] == [
+        ("speed", 1.0), ("speed", 0.0), ("off", 1.0),
+    ]  # fmt: skip
+    again = workshop.gsd(*arguments)
+    assert again.stderr.decode().count("nothing to do") == 3

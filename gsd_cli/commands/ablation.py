@@ -1,0 +1,58 @@
+"""gsd bench --ablate: the paper's Table 2. Three distillations at equal images, then one bench over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsd_cli.commands import distill
+from gsd_cli.console import Console
+from gsd_cli.interrupts import StopRequest
+from gsd_cli.options import PRESETS, BenchOptions, DistillOptions
+from gsd_cli.paths import RUNS
+
+if TYPE_CHECKING:
+    from gsd_cli.core.generator import Model
+
+FULL = "full loss"
+VARIANTS: dict[str, dict[str, Any]] = {
+    FULL: {},
+    "without isometry loss": {"irl": "off"},
+    "without distillation loss": {"sidl_weight": 0.0},
+}
+
+
+def runs_folder(options: BenchOptions, teacher: str) -> Path:
+    """Where the variants' runs live, and are found again."""
+    return options.ablate_runs or RUNS / f"ablate-{Path(teacher).name}-{options.ablate_preset}"
+
+
+def distil_variants(options: BenchOptions, teacher: str, console: Console, stop: StopRequest) -> dict[str, Model]:
+    """Distil what is not there yet, from one start and one seed; the generators by the variant's name.
+
+    An interrupted run goes on where it stopped when the command is given again.
+    """
+    from gsd_cli.core.generator import load_model
+
+    folder, resume = runs_folder(options, teacher), stop.resume
+    models = {}
+    for name, changes in VARIANTS.items():
+        run = folder / name.replace(" ", "-")
+        distill.run(_options(options, teacher, run, changes), console, stop)
+        stop.resume = resume
+        models[name] = load_model(str(run))
+    return models
+
+
+def _options(options: BenchOptions, teacher: str, run: Path, changes: dict[str, Any]) -> DistillOptions:
+    shared = {
+        name: getattr(options, name)
+        for name in ("device", "precision", "seed", "offline", "cache_dir", "features")
+        if name in options.model_fields_set
+    }
+    length = dict(PRESETS[options.ablate_preset])
+    if options.ablate_kimg is not None:
+        length = {key: value for key, value in length.items() if key not in ("kimg", "epochs")}
+        length["kimg"] = options.ablate_kimg
+    preset = {"preset": options.ablate_preset, **length}
+    return DistillOptions(teacher=teacher, output=run, **shared, **preset, **changes)
