@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -82,10 +83,22 @@ def require_even_shares(batch: int, world: World) -> None:
         )
 
 
+def require_whole_weights() -> None:
+    """Raise GsdError (exit 2) when accelerate was told to cut weights into pieces: checkpoints hold them whole."""
+    for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true", "yes", "y"):
+            raise GsdError(
+                f"{kind} cuts weights into pieces, gsd keeps them whole on each device",
+                hint="launch with --multi_gpu; where memory is short, --recompute and --micro-batch",
+                code=ExitCode.USAGE,
+            )
+
+
 def join_world(device: torch.device) -> World:
     """The world of this process, connected with the others if a launcher started several."""
     if launched() == 1:
         return World()
+    require_whole_weights()
     from accelerate import Accelerator
 
     return World(Accelerator(cpu=device.type == "cpu"))

@@ -16,7 +16,8 @@ from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.isometric import arranged
 from gsd_cli.core.noise import NoiseSchedule, normal_rows
 from gsd_cli.core.recipes import ddpm_recipe, edm_recipe, karras_level
-from gsd_cli.core.world import World
+from gsd_cli.core.world import World, require_whole_weights
+from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
 CPU = torch.device("cpu")
@@ -124,12 +125,13 @@ from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings, FitSettings
 torch.set_num_threads(1)
 world = join_world(torch.device("cpu"))
-settings = DistillSettings(batch_size=16, lr=1e-4, irl_weight=0.5, micro_batch=3)
-task = Distillation(load_denoiser(Path(sys.argv[1])), settings, 2, torch.device("cpu"), lambda *_: {}, world=world)
+settings = DistillSettings(batch_size=16, lr=1e-4, irl_weight=0.5, micro_batch=3, adversarial=0.01)
+teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
+task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [task.step(step) for step in range(2)]
 images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
 fit_settings = FitSettings(architecture="tiny", batch_size=8)
-fit = TeacherFit(ImageArchive(Path(sys.argv[3])), fit_settings, Path("fit"), torch.device("cpu"), world)
+fit = TeacherFit(data, fit_settings, Path("fit"), torch.device("cpu"), world)
 metrics += [fit.step(step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
@@ -166,3 +168,11 @@ def test_two_processes_train_and_sample_as_one_does(
     for kind in ("generator", "fake", "fitted"):
         names = {name for name in one if name.startswith(kind)}
         require_alike({name: one[name] for name in names}, {name: two[name] for name in names})
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_launchers_that_cut_weights_in_pieces_are_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(GsdError, match="whole") as caught:
+        require_whole_weights()
+    assert caught.value.code == ExitCode.USAGE
