@@ -67,7 +67,10 @@ CLASS = Field(
 class Common(BaseModel):
     """Options that every subcommand takes."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
+    # by name too: from Python an option is class_, in a file it is class
+    model_config = ConfigDict(
+        frozen=True, defer_build=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
 
     device: Device = opt("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", panel="Common", metavar="DEVICE")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = opt(
@@ -78,7 +81,7 @@ class Common(BaseModel):
     offline: bool = opt(False, "Never use the network.", panel="Common")
     cache_dir: Path | None = opt(None, "Where caches live.", panel="Common", metavar="DIR")
     json_: bool = Field(
-        False,
+        default=False,
         alias="json",
         description="Print one JSON object on stdout instead of paths.",
         json_schema_extra={"panel": "Common", "short": None, "metavar": ""},
@@ -269,6 +272,14 @@ class InvertSettings(BaseModel):
 
     invert_steps: PositiveInt = opt(200, "Adam steps of an inversion.", panel="Inversion")
     invert_lr: Positive = opt(0.05, "Adam's learning rate of an inversion.", panel="Inversion")
+
+
+class InvertOptions(Common, InvertSettings):
+    """Find the latents of pictures; from Python only."""
+
+    images: tuple[str, ...] = argument(..., "Pictures: files, or seed:42.", "IMAGE...")
+    model: str | None = MODEL
+    class_: str | None = CLASS
 
 
 class InterpolateOptions(Common, InvertSettings):

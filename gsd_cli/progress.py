@@ -47,19 +47,19 @@ class RichProgress(Progress):
     def __init__(self, what: str, total: int | None, console: Any):
         super().__init__(what, total)
         from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
         self._bars = Bars(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
         )
-        self._task = self._bars.add_task(what, total=total, note="")
+        self._task = self._bars.add_task(what, total=total, note="", count="")
         self._live = Live(get_renderable=self._draw, console=console, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> Progress:
@@ -75,7 +75,8 @@ class RichProgress(Progress):
         """See Progress."""
         super().update(done, total, note, facts)
         shown = "" if self.facts else self.note
-        self._bars.update(self._task, completed=self.done, total=self.total, note=shown)
+        count = f"{self.done}/{self.total}" if self.total else ""
+        self._bars.update(self._task, completed=self.done, total=self.total, note=shown, count=count)
 
     def _draw(self) -> Any:
         if not self.facts:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from gsd_cli.errors import UsageError
 from gsd_cli.flags import flag
-from gsd_cli.options import PRESETS
+from gsd_cli.options import PRESETS, DistillOptions
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -85,6 +85,13 @@ def _apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
         taken = lengths & values.keys() if name in lengths else name in values
         if not taken:
             values[name], origins[name] = value, f"preset {preset}"
+
+
+def with_preset(options: DistillOptions) -> DistillOptions:
+    """Options given from Python, with the preset's defaults where nothing was given."""
+    values = options.model_dump(include=options.model_fields_set)
+    _apply_preset(values, {})
+    return type(options).model_validate(values)
 
 
 def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:

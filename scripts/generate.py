@@ -14,6 +14,12 @@ from scripts import manpages, reference
 
 ROOT = Path(__file__).parents[1]
 SHELLS = {"gsd.bash": "bash", "_gsd": "zsh", "gsd.fish": "fish"}
+REGISTER = "compdef _gsd_completion gsd"
+AUTOLOADED = f"""if [[ $funcstack[1] == _gsd ]]; then
+  _gsd_completion "$@"
+else
+  {REGISTER}
+fi"""
 
 
 def files() -> dict[Path, str]:
@@ -24,7 +30,9 @@ def files() -> dict[Path, str]:
     found = {STORE: dump(commands)}
     for name, shell in SHELLS.items():
         script = get_completion_script(prog_name="gsd", complete_var="_GSD_COMPLETE", shell=shell)
-        found[ROOT / "completions" / name] = script.lstrip("\n").rstrip() + "\n"  # zsh: #compdef must come first
+        # zsh: #compdef must come first, and a file found in $fpath is itself the function that completes
+        script = script.strip().replace(REGISTER, AUTOLOADED) if shell == "zsh" else script.strip()
+        found[ROOT / "completions" / name] = script + "\n"
     found[ROOT / "man" / "gsd.1"] = manpages.overview(commands, gsd_version())
     found[ROOT / "docs" / "reference" / "index.md"] = reference.overview(commands)
     for name, command in commands.items():

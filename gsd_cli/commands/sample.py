@@ -21,12 +21,12 @@ FORMATS = {".png": "png", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
 
 def plan(options: SampleOptions) -> list[str]:
     """What a run would write."""
-    return [f"{len(_seeds(options))} images as {_format(options)} to {options.output}"]
+    return [f"{len(seeds_of(options))} images as {_format(options)} to {options.output}"]
 
 
 def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     """Generate the images of the seeds and write them as asked."""
-    seeds, format_ = _seeds(options), _format(options)
+    seeds, format_ = seeds_of(options), _format(options)
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
@@ -62,7 +62,8 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     return Result(open_writer(format_, target)(images()), metrics)
 
 
-def _seeds(options: SampleOptions) -> tuple[int, ...] | range:
+def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
+    """The seeds that are asked for."""
     return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
 
 

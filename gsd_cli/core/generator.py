@@ -14,8 +14,8 @@ from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.folders import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import ASSETS, RUNS, atomic_folder, read_json, write_json
 from gsd_cli.finding import CARD, find_model
+from gsd_cli.paths import ASSETS, atomic_folder, read_json, write_json
 
 FORMAT = 1
 
