@@ -5,7 +5,9 @@ Help, completion and the version come from plain data: pydantic is loaded to che
 
 from __future__ import annotations
 
+import errno
 import importlib
+import json
 import os
 import shlex
 import sys
@@ -22,7 +24,6 @@ from gsd_cli.flags import Command, commands, models
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import rank
 from gsd_cli.signature import with_signature
-from gsd_cli.table import Table
 
 if TYPE_CHECKING:
     from gsd_cli.options import Common
@@ -185,15 +186,17 @@ def _show(console: Console, result: Result) -> None:
 
 
 def _dry_run(console: Console, name: str, resolved: Resolved[Common]) -> None:
-    """Options with their origins, and what would be written."""
+    """Options with their origins, as a file that --config takes, and what would be written."""
     values = resolved.options.model_dump(mode="json", by_alias=True)
-    plan = importlib.import_module(f"gsd_cli.commands.{name}").plan(resolved.options)
-    rows = [[public, str(values[public]), origin] for public, origin in resolved.origins.items()]
-    console.show(Table(f"gsd {name} (dry run)", ["option", "value", "from"], rows, plan))
+    module = importlib.import_module(f"gsd_cli.commands.{name}")
+    plan = module.plan(resolved.options)
     if console.as_json:
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)
-    else:
-        console.write_lines([*(f"{k} = {v}  # {o}" for k, v, o in rows), *(f"# {line}" for line in plan)])
+        return
+    unset = [public for public in resolved.origins if values[public] is None]
+    lines = [f"{k} = {json.dumps(values[k])}  # {origin}" for k, origin in resolved.origins.items() if k not in unset]
+    lines += [f"# {public} is not set" for public in unset]
+    console.write_lines([*lines, "", *(f"# {line}" for line in plan)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = build_app()(words or ["--help"], prog_name="gsd", standalone_mode=False)
         return (code or ExitCode.DONE) if words else ExitCode.USAGE
     except SystemExit as done:
+        if isinstance(done.__context__, BrokenPipeError):  # typer's answer to a reader that went away is 1
+            return ExitCode.DONE
         return done.code if isinstance(done.code, int) else int(bool(done.code))
     except GsdError as error:
         _report(error)
@@ -236,6 +241,8 @@ def _report(error: GsdError) -> int:
 
 def _unexpected(error: Exception) -> GsdError:
     first = (str(error).splitlines() or [""])[0][:300]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return GsdError(f"no room to write: {first}", hint="free some space", code=ExitCode.STORAGE)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in first.lower():
         return GsdError(f"out of memory: {first}", hint="use a smaller --batch-size", code=ExitCode.DEVICE)
     return GsdError(

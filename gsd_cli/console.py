@@ -51,12 +51,14 @@ class Console:
 
     def claim_stdout(self) -> None:
         """Keep stdout for results: whatever a library prints from here on goes to stderr."""
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         try:
             self._out = os.fdopen(os.dup(1), "wb")
-            os.dup2(2, 1)
         except OSError:  # stdout was closed by the caller
             self._out = None
+        with suppress(OSError):  # or stderr was
+            os.dup2(2, 1)
 
     # -- messages ---------------------------------------------------------------------------
 

@@ -29,9 +29,13 @@ def plan(options: DistillOptions) -> list[str]:
     """What a run would write."""
     if options.list_teachers:
         return ["lists the teachers known by name"]
+    from gsd_cli.estimate import distillation
+
     steps = total_steps(options)
+    images = steps * options.batch_size
     return [
-        f"{steps} steps of batch {options.batch_size} = {steps * options.batch_size:,} images",
+        f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images",
+        *distillation(options.teacher, images),
         f"writes {run_folder(options)}/: generator/ samples/ metrics.jsonl curves.png options.json checkpoints/",
     ]
 
@@ -46,7 +50,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     if finished:
         console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
         return _result(folder)
-    console.say(f"{options.teacher} -> {folder} ({total} steps of {options.batch_size})")
+    console.say(f"run folder: {folder}")
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
 
     from gsd_cli.commands.fitting import fit

@@ -21,7 +21,11 @@ FORMATS = {".png": "png", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
 
 def plan(options: SampleOptions) -> list[str]:
     """What a run would write."""
-    return [f"{len(seeds_of(options))} images as {_format(options)} to {options.output}"]
+    from gsd_cli.estimate import pictures
+
+    where = "stdout" if options.output == "-" else options.output
+    format_ = "a grid" if options.grid else _format(options)
+    return [f"{pictures(options.model, len(seeds_of(options)))} as {format_} to {where}"]
 
 
 def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
