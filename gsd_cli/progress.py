@@ -34,7 +34,7 @@ class Progress:
         self.done = done
         self.total = total if total is not None else self.total
         self.note = note if note is not None else self.note
-        self.facts |= facts or {}
+        self.facts = dict(facts or self.facts)
 
     def advance(self, count: int = 1) -> None:
         """`count` more are done."""
