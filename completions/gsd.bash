@@ -8,4 +8,3 @@ _gsd_completion() {
 }
 
 complete -o default -F _gsd_completion gsd
-

@@ -1,1 +1,55 @@
-"""gsd: from a pretrained diffusion model to a one-step generator, from the shell."""
+"""gsd: from a pretrained diffusion model to a one-step generator, from the shell or from Python.
+
+`import gsd_cli` loads nothing heavy; torch comes with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsd_cli.api import Latents, bench, distill, edit, interpolate, invert, prepare, sample
+    from gsd_cli.console import Result
+    from gsd_cli.errors import GsdError
+    from gsd_cli.options import (
+        BenchOptions,
+        DistillOptions,
+        EditOptions,
+        InterpolateOptions,
+        InvertOptions,
+        PrepareOptions,
+        SampleOptions,
+    )
+
+__all__ = [
+    "BenchOptions",
+    "DistillOptions",
+    "EditOptions",
+    "GsdError",
+    "InterpolateOptions",
+    "InvertOptions",
+    "Latents",
+    "PrepareOptions",
+    "Result",
+    "SampleOptions",
+    "bench",
+    "distill",
+    "edit",
+    "interpolate",
+    "invert",
+    "prepare",
+    "sample",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from gsd_cli import api, console, errors, options
+
+    homes = {"GsdError": errors, "Result": console}
+    return getattr(homes.get(name, options if name.endswith("Options") else api), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

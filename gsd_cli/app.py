@@ -1,90 +1,119 @@
-"""Assembles the six subcommands; turns an error into a message and an exit code, once."""
+"""Assembles the six subcommands; turns an error into a message and an exit code, once.
+
+Help, completion and the version come from plain data: pydantic is loaded to check values, torch to work.
+"""
 
 from __future__ import annotations
 
+import errno
 import importlib
+import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
-from pydantic import BaseModel
+from typer.core import TyperCommand, TyperGroup
 
-from gsd_cli import options as models
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.errors import ExitCode, GsdError, UsageError
+from gsd_cli.examples import EXAMPLES
+from gsd_cli.flags import Command, commands, models
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import rank
-from gsd_cli.resolve import Resolved, field_names, resolve
 from gsd_cli.signature import with_signature
-from gsd_cli.table import Table
-from gsd_cli.versions import gsd_version
 
-COMMANDS: dict[str, type[models.Common]] = {
-    "prepare": models.PrepareOptions,
-    "distill": models.DistillOptions,
-    "sample": models.SampleOptions,
-    "interpolate": models.InterpolateOptions,
-    "edit": models.EditOptions,
-    "bench": models.BenchOptions,
-}
+if TYPE_CHECKING:
+    from gsd_cli.options import Common
+    from gsd_cli.resolve import Resolved
 
-EXAMPLES: dict[str, tuple[str, str]] = {
-    "prepare": ("gsd prepare fashion-mnist -o fashion.zip", "gsd prepare photos/ --size 32 --fit-teacher small"),
-    "distill": (
-        "gsd distill --teacher ddpm-fashion --preset quick",
-        "gsd distill --teacher ddpm-cifar10 -o runs/cifar",
-    ),
-    "sample": ("gsd sample -N 16 -o grid.png", "gsd sample --seeds 0-9999 -o - --format tar | tar x -C images"),
-    "interpolate": ("gsd interpolate a.png b.png -o strip.png", "gsd interpolate seed:1 seed:2 seed:3 -o walk.gif"),
-    "edit": ("gsd edit photo.png --direction pc0 --strength 2", "gsd edit seed:4 --direction pc1 --range=-3:3:7"),
-    "bench": ("gsd bench --compare msa", "gsd bench --compare msa,ddim-50 --report report/"),
-}  # fmt: skip
+SUMMARY = "Turn a pretrained diffusion model into a one-step generator with a latent space you can walk."
 
 _current: Console | None = None
 
 
+class _Verbatim:
+    """Typer would load pydantic to turn text into text; values are checked later, in `resolve`."""
+
+    def coerce(self, value: Any, **_: Any) -> Any:
+        return list(value) if isinstance(value, tuple) else value
+
+
+class _Light:
+    """A typer command whose parameters stay text, and whose switches have no metavar."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for param in found:
+            param._runtime_param = _Verbatim()
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return found
+
+
+class _Subcommand(_Light, TyperCommand):
+    """One subcommand with all its flags."""
+
+
+class _Subcommands(_Light, TyperGroup):
+    """Builds the flags of a subcommand when it is called; its name and summary are enough for the list."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in self.commands:
+            self.commands[args[0]] = _whole(commands()[args[0]])
+        return super().resolve_command(ctx, args)
+
+
 def build_app() -> typer.Typer:
     """The typer application; importing this imports nothing heavy."""
-    app = typer.Typer(
-        name="gsd",
-        help="Turn a pretrained diffusion model into a one-step generator with a latent space you can walk.",
-        context_settings={"help_option_names": ["-h", "--help"]},
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
-    )
+    app = _typer(cls=_Subcommands, name="gsd", help=SUMMARY, add_completion=True)
 
     @app.callback()
     def main_options(
         version: bool = typer.Option(False, "--version", is_eager=True, help="Print the version.", callback=_version),
     ) -> None:
-        """Turn a pretrained diffusion model into a one-step generator with a latent space you can walk."""
+        """The options of gsd itself."""
 
-    for name, model in COMMANDS.items():
-        app.command(name, help=_help(name, model))(with_signature(_command(name, model), model))
+    for command in commands().values():
+        app.command(command.name, help=command.summary)(lambda: None)
     return app
 
 
-def _help(name: str, model: type[BaseModel]) -> str:
-    first, second = EXAMPLES[name]
-    return f"{(model.__doc__ or '').strip()}\n\n[dim]$[/] {first}\n\n[dim]$[/] {second}"
+def _typer(**more: Any) -> typer.Typer:
+    settings = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(context_settings=settings, pretty_exceptions_enable=False, rich_markup_mode="rich", **more)
+
+
+def _whole(command: Command) -> Any:
+    alone = _typer(add_completion=False)
+    # unknown options are collected, to be named together with every other problem
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    decorate = alone.command(command.name, cls=_Subcommand, help=_help(command), context_settings=settings)
+    decorate(with_signature(_command(command), command))
+    return typer.main.get_command(alone)
+
+
+def _help(command: Command) -> str:
+    first, second = (line.replace("[", r"\[") for line in EXAMPLES[command.name])
+    return f"{command.summary}\n\n[dim]$[/] {first}\n[dim]$[/] {second}"
 
 
 def _version(value: bool) -> None:
     if value:
+        from gsd_cli.versions import gsd_version
+
         typer.echo(f"gsd {gsd_version()}")
         raise typer.Exit
 
 
-def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
-    def command(*, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
+def _command(command: Command) -> Callable[..., None]:
+    def run(*, ctx: typer.Context, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
         used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
-        resolved = resolve(name, model, used, COMMANDS, config)
+        resolved = _resolve(command, used, ctx.args, config)
         options = resolved.options
         # of several processes that a launcher started, the first one speaks
         silent = rank() != 0
@@ -92,37 +121,93 @@ def _command(name: str, model: type[models.Common]) -> Callable[..., None]:
         console.claim_stdout()
         _current = console
         if dry_run:
-            _dry_run(console, name, resolved)
+            _dry_run(console, command.name, resolved)
             return
-        stop = StopRequest()
-        stop.resume = shlex.join(["gsd", *sys.argv[1:]])
-        stop.install()
-        module = importlib.import_module(f"gsd_cli.commands.{name}")
-        result: Result = module.run(options, console, stop)
-        if silent:
-            return
-        console.finish(name, result, options.model_dump(mode="json", by_alias=True))
+        result = _work(command.name, options, console)
+        if not silent:
+            console.finish(command.name, result, options.model_dump(mode="json", by_alias=True))
+            if options.show:
+                _show(console, result)
 
-    return command
+    return run
 
 
-def _dry_run(console: Console, name: str, resolved: Resolved[models.Common]) -> None:
-    """Options with their origins, and what would be written."""
+def _resolve(command: Command, used: dict[str, Any], extra: Sequence[str], config: str | None) -> Resolved[Common]:
+    from gsd_cli.resolve import resolve
+
+    unknown = _unknown(command, used, extra)
+    return resolve(command.name, models()[command.name], used, models(), config, unknown)
+
+
+def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> list[str]:
+    """Options that do not exist, wherever the parser put them; else arguments that are too many."""
+    from gsd_cli.resolve import nearest
+
+    arguments = [used[one.public] for one in command.flags if one.argument and one.public in used]
+    words = [word for found in arguments for word in (found if isinstance(found, list) else [found])]
+    wrong = [word.partition("=")[0] for word in [*words, *extra] if word.startswith("-") and word != "-"]
+    if wrong and "--" not in sys.argv:
+        known = {name.lstrip("-"): name for name in ["--config", "--dry-run", *(one.name for one in command.flags)]}
+        return [f"no such option: {word}{nearest(word.lstrip('-'), known, known)}" for word in wrong]
+    return [f"unexpected argument: {word}" for word in extra]
+
+
+def _work(name: str, options: Common, console: Console) -> Result:
+    """Say a word, load what is heavy, do it."""
+    stop = StopRequest()
+    stop.resume = shlex.join(["gsd", *sys.argv[1:]])
+    stop.install()
+    module = importlib.import_module(f"gsd_cli.commands.{name}")
+    _find(name, options)
+    if plan := module.plan(options):
+        console.say(plan[0])  # at once: torch takes seconds to load
+    result: Result = module.run(options, console, stop)
+    return result
+
+
+def _find(name: str, options: Any) -> None:
+    """A wrong name is an error before torch is loaded."""
+    from gsd_cli.finding import find_model, require_teacher
+
+    if name == "distill":
+        require_teacher(options.teacher)
+    elif name != "prepare":
+        find_model(options.model)
+
+
+def _show(console: Console, result: Result) -> None:
+    from gsd_cli.showing import picture_of
+
+    path = picture_of(result.outputs)
+    if path is None:
+        console.warn("--show: no picture was written to a file")
+    else:
+        console.picture(path)
+
+
+def _dry_run(console: Console, name: str, resolved: Resolved[Common]) -> None:
+    """Options with their origins, as a file that --config takes, and what would be written."""
     values = resolved.options.model_dump(mode="json", by_alias=True)
-    plan = importlib.import_module(f"gsd_cli.commands.{name}").plan(resolved.options)
-    rows = [[public, str(values[public]), resolved.origins[public]] for public in field_names(type(resolved.options))]
-    console.show(Table(f"gsd {name} (dry run)", ["option", "value", "from"], rows, plan))
+    module = importlib.import_module(f"gsd_cli.commands.{name}")
+    plan = module.plan(resolved.options)
     if console.as_json:
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)
-    else:
-        console.write_lines([*(f"{k} = {v}  # {o}" for k, v, o in rows), *(f"# {line}" for line in plan)])
+        return
+    unset = [public for public in resolved.origins if values[public] is None]
+    lines = [f"{k} = {json.dumps(values[k])}  # {origin}" for k, origin in resolved.origins.items() if k not in unset]
+    lines += [f"# {public} is not set" for public in unset]
+    console.write_lines([*lines, "", *(f"# {line}" for line in plan)])
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run gsd; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        build_app()()
+        code = build_app()(words or ["--help"], prog_name="gsd", standalone_mode=False)
+        return (code or ExitCode.DONE) if words else ExitCode.USAGE
     except SystemExit as done:
+        if isinstance(done.__context__, BrokenPipeError):  # typer's answer to a reader that went away is 1
+            return ExitCode.DONE
         return done.code if isinstance(done.code, int) else int(bool(done.code))
     except GsdError as error:
         _report(error)
@@ -132,23 +217,32 @@ def main() -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except Exception as error:
+        if hasattr(error, "format_message"):  # the parser's own: an option without its value, no such command
+            return _report(_misspelt(error, words))
         if os.environ.get("GSD_DEBUG"):
             raise
-        _report(_unexpected(error))
-        return _unexpected(error).code
-    return ExitCode.DONE
+        return _report(_unexpected(error))
 
 
-def _report(error: GsdError) -> None:
+def _misspelt(error: Any, words: Sequence[str]) -> UsageError:
+    named = next((word for word in words if word in EXAMPLES), None)
+    text = str(error.format_message()).rstrip(".")
+    return UsageError([text[:1].lower() + text[1:]], hint=f"gsd {named} --help" if named else "gsd --help")
+
+
+def _report(error: GsdError) -> int:
     if os.environ.get("GSD_DEBUG"):
         import traceback
 
         traceback.print_exception(error)
     (_current or Console()).fail(error)
+    return error.code
 
 
 def _unexpected(error: Exception) -> GsdError:
     first = (str(error).splitlines() or [""])[0][:300]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return GsdError(f"no room to write: {first}", hint="free some space", code=ExitCode.STORAGE)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in first.lower():
         return GsdError(f"out of memory: {first}", hint="use a smaller --batch-size", code=ExitCode.DEVICE)
     return GsdError(

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.progress import PlainProgress, Progress, RichProgress
 from gsd_cli.table import Table
 
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
 SCHEMA = "gsd/1"
-PLAIN_INTERVAL = 10.0
-"""Seconds between progress lines when stderr is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,30 @@ class Console:
     """Messages, progress and results of one command."""
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False):
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self._out: IO[bytes] | None = None
+
+    @cached_property
+    def _err(self) -> RichConsole:
         from rich.console import Console as RichConsole
 
-        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
-        self._err = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._out: IO[bytes] | None = None
+        return RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether stderr is no terminal that colours and moving bars are for."""
+        return sys.stderr is None or not sys.stderr.isatty() or self._err.is_dumb_terminal
 
     def claim_stdout(self) -> None:
         """Keep stdout for results: whatever a library prints from here on goes to stderr."""
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         try:
             self._out = os.fdopen(os.dup(1), "wb")
-            os.dup2(2, 1)
         except OSError:  # stdout was closed by the caller
             self._out = None
+        with suppress(OSError):  # or stderr was
+            os.dup2(2, 1)
 
     # -- messages ---------------------------------------------------------------------------
 
@@ -81,10 +91,12 @@ class Console:
         encoding = getattr(sys.stderr, "encoding", None) or "ascii"
         safe = text.encode(encoding, "replace").decode(encoding)
         # a closed stderr must not turn a result into a failure
-        try:
-            self._err.print(safe, style=style, markup=False)
-        except (BrokenPipeError, ValueError):
-            return
+        with suppress(OSError, ValueError, AttributeError):
+            if self._plain:  # rich takes a tenth of a second to load
+                sys.stderr.write(safe + "\n")
+                sys.stderr.flush()
+            else:
+                self._err.print(safe, style=style, markup=False)
 
     def show(self, table: Table) -> None:
         """A table on stderr, for the eyes."""
@@ -111,12 +123,25 @@ class Console:
         bar: Progress
         if self.quiet:
             bar = Progress(what, total)
-        elif self._err.is_terminal and not self._err.is_dumb_terminal:
-            bar = _RichProgress(what, total, self._err)
+        elif self._plain:
+            bar = PlainProgress(what, total, self.say)
         else:
-            bar = _PlainProgress(what, total, self)
+            bar = RichProgress(what, total, self._err)
         with bar:
             yield bar
+
+    # -- pictures ---------------------------------------------------------------------------
+
+    def picture(self, path: Path) -> None:
+        """A picture on the terminal: in pixels where it can (kitty, sixel, iTerm2), else in half blocks."""
+        if self.quiet:
+            return
+        if self._plain:
+            self.warn("--show needs a terminal")
+            return
+        from gsd_cli.showing import drawn
+
+        self._err.print(drawn(path, self._err.size))
 
     # -- results ----------------------------------------------------------------------------
 
@@ -171,83 +196,3 @@ class Console:
         for stream in (self._out, sys.stdout):
             if stream is not None:
                 os.dup2(null, stream.fileno())
-
-
-class Progress:
-    """Silent progress; the base of the two that show."""
-
-    def __init__(self, what: str, total: int | None):
-        self.what, self.total, self.done, self.note = what, total, 0, ""
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def update(self, done: int, total: int | None = None, note: str | None = None) -> None:
-        """`done` of `total`, and a short note shown beside it."""
-        self.done = done
-        self.total = total if total is not None else self.total
-        self.note = note if note is not None else self.note
-
-    def advance(self, count: int = 1) -> None:
-        """`count` more are done."""
-        self.update(self.done + count)
-
-
-class _RichProgress(Progress):
-    def __init__(self, what: str, total: int | None, console: Any):
-        super().__init__(what, total)
-        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bars
-
-        self._bars = Bars(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}", style="dim"),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bars.add_task(what, total=total, note="")
-
-    def __enter__(self) -> Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self._bars.stop()
-
-    def update(self, done: int, total: int | None = None, note: str | None = None) -> None:
-        super().update(done, total, note)
-        self._bars.update(self._task, completed=self.done, total=self.total, note=self.note)
-
-
-class _PlainProgress(Progress):
-    def __init__(self, what: str, total: int | None, console: Console):
-        super().__init__(what, total)
-        self._console = console
-        self._last = time.monotonic()
-        self._first: tuple[float, int] | None = None
-
-    def update(self, done: int, total: int | None = None, note: str | None = None) -> None:
-        super().update(done, total, note)
-        now = time.monotonic()
-        self._first = self._first or (now, done)
-        if now - self._last >= PLAIN_INTERVAL:
-            self._last = now
-            of = f"/{self.total}" if self.total else ""
-            facts = [f"{self.done}{of}", self.note, self._left(now)]
-            self._console.say(f"{self.what}: {', '.join(fact for fact in facts if fact)}")
-
-    def _left(self, now: float) -> str:
-        """The time left at the pace since the first update."""
-        seconds, done = (now - self._first[0], self.done - self._first[1]) if self._first else (0.0, 0)
-        if not self.total or done <= 0:
-            return ""
-        return f"{timedelta(seconds=round(seconds * (self.total - self.done) / done))} left"

@@ -21,6 +21,21 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+MEANINGS: dict[ExitCode, str] = {
+    ExitCode.DONE: "done",
+    ExitCode.UNEXPECTED: "something unexpected: a bug",
+    ExitCode.USAGE: "wrong options",
+    ExitCode.INPUT: "input missing or damaged",
+    ExitCode.NETWORK: "network or hub out of reach, or offline",
+    ExitCode.DEVICE: "device missing, or out of memory",
+    ExitCode.DIVERGED: "training diverged",
+    ExitCode.THRESHOLD: "a threshold asked of gsd bench was missed",
+    ExitCode.STORAGE: "disk full or not writable",
+    ExitCode.INTERRUPTED: "interrupted; state saved",
+    ExitCode.TERMINATED: "terminated; state saved",
+}
+
+
 class GsdError(Exception):
     """An expected failure: one line of cause, one line of advice, an exit code."""
 

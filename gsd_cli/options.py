@@ -55,7 +55,7 @@ def argument(default: Any, help: str, metavar: str) -> Any:
     return Field(default, description=help, json_schema_extra={"argument": True, "metavar": metavar})
 
 
-MODEL = opt(None, "A run, a generator folder or a bundled name; default: newest run, else bundled.")
+MODEL = opt(None, "A run, a generator folder or a bundled name; default: newest run, else bundled.", metavar="MODEL")
 CLASS = Field(
     None,
     alias="class",
@@ -67,9 +67,12 @@ CLASS = Field(
 class Common(BaseModel):
     """Options that every subcommand takes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # by name too: from Python an option is class_, in a file it is class
+    model_config = ConfigDict(
+        frozen=True, defer_build=True, extra="forbid", validate_by_name=True, validate_by_alias=True
+    )
 
-    device: Device = opt("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", panel="Common")
+    device: Device = opt("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", panel="Common", metavar="DEVICE")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = opt(
         "auto", "Arithmetic of the networks; auto is bf16 on a GPU that has it, else fp32.", panel="Common"
     )
@@ -78,11 +81,12 @@ class Common(BaseModel):
     offline: bool = opt(False, "Never use the network.", panel="Common")
     cache_dir: Path | None = opt(None, "Where caches live.", panel="Common", metavar="DIR")
     json_: bool = Field(
-        False,
+        default=False,
         alias="json",
         description="Print one JSON object on stdout instead of paths.",
         json_schema_extra={"panel": "Common", "short": None, "metavar": ""},
     )
+    show: bool = opt(False, "Show the picture on the terminal.", panel="Common")
     quiet: bool = opt(False, "Nothing on stderr but errors.", panel="Common", short="-q")
     verbose: bool = opt(False, "More on stderr.", panel="Common", short="-v")
 
@@ -90,7 +94,7 @@ class Common(BaseModel):
 class FitSettings(BaseModel):
     """How a small DDPM is trained on images."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     architecture: Literal["tiny", "small", "base"] = "small"
     steps: PositiveInt = 20_000
@@ -118,7 +122,7 @@ class PrepareOptions(Common):
     )
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Side of the pictures, in pixels.")
     grey: bool | None = opt(None, "One channel instead of three; default: as the source is.")
-    split: str = opt("train", "Which part of a known data set: train, test or val.")
+    split: str = opt("train", "Which part of a known data set: train, test or val.", metavar="NAME")
     limit: PositiveInt | None = opt(None, "Stop after this many images.")
     labels: Path | None = opt(
         None,
@@ -146,7 +150,7 @@ class PrepareOptions(Common):
 class DistillSettings(BaseModel):
     """The mathematics of a distillation: what a resumed run must agree on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
@@ -219,7 +223,7 @@ class DistillOptions(Common, DistillSettings):
     """Distil a teacher into a one-step generator."""
 
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
-    revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.")
+    revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
     list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
     data: Path | None = opt(None, "Prepared real images, to measure against.", metavar="DATA.zip")
     features: str | None = opt(
@@ -279,10 +283,18 @@ class SampleOptions(Common):
 class InvertSettings(BaseModel):
     """How a picture is turned into a latent."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     invert_steps: PositiveInt = opt(200, "Adam steps of an inversion.", panel="Inversion")
     invert_lr: Positive = opt(0.05, "Adam's learning rate of an inversion.", panel="Inversion")
+
+
+class InvertOptions(Common, InvertSettings):
+    """Find the latents of pictures; from Python only."""
+
+    images: tuple[str, ...] = argument(..., "Pictures: files, or seed:42.", "IMAGE...")
+    model: str | None = MODEL
+    class_: str | None = CLASS
 
 
 class InterpolateOptions(Common, InvertSettings):

@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gsd_cli.errors import UsageError
-from gsd_cli.options import PRESETS
+from gsd_cli.flags import flag
+from gsd_cli.options import PRESETS, DistillOptions
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -32,24 +33,21 @@ def field_names(model: type[BaseModel]) -> dict[str, str]:
     return {info.alias or name: name for name, info in model.model_fields.items()}
 
 
-def flag(public: str) -> str:
-    """The flag of a public option name."""
-    return "--" + public.replace("_", "-")
-
-
 def resolve(
     command: str,
     model: type[Options],
     given: Mapping[str, Any],
     models: Mapping[str, type[BaseModel]],
     config: str | None = None,
+    unknown: Sequence[str] = (),
 ) -> Resolved[Options]:
     """Merge all sources and validate once.
 
     given: the flags actually used, by public name. models: every subcommand's model, so that a
-    config file may serve them all. Raises UsageError (exit 2) naming every wrong option.
+    config file may serve them all. unknown: what is already known to be wrong.
+    Raises UsageError (exit 2) naming every wrong option.
     """
-    problems: list[str] = []
+    problems = list(unknown)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
 
@@ -89,6 +87,13 @@ def _apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
             values[name], origins[name] = value, f"preset {preset}"
 
 
+def with_preset(options: DistillOptions) -> DistillOptions:
+    """Options given from Python, with the preset's defaults where nothing was given."""
+    values = options.model_dump(include=options.model_fields_set)
+    _apply_preset(values, {})
+    return type(options).model_validate(values)
+
+
 def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:
     """(name, text) of the config files that apply, weakest first."""
     from platformdirs import user_config_path
@@ -124,9 +129,9 @@ def _read_config(
         if key in known and isinstance(value, dict):
             for inner in value:
                 if inner.replace("-", "_") not in known[key]:
-                    problems.append(f"{path}: unknown key {inner!r} in [{key}]{_nearest(inner, known[key])}")
+                    problems.append(f"{path}: unknown key {inner!r} in [{key}]{nearest(inner, known[key])}")
         elif public not in everything:
-            problems.append(f"{path}: unknown key {key!r}{_nearest(key, everything | set(known))}")
+            problems.append(f"{path}: unknown key {key!r}{nearest(key, everything | set(known))}")
         elif public in known[command]:
             chosen[public] = value
     table = content.get(command, {})
@@ -149,7 +154,7 @@ def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) ->
         name = f"{name} (from {origin})"
     hint = ""
     if expected := error.get("ctx", {}).get("expected"):
-        hint = _nearest(str(error["input"]), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
+        hint = nearest(str(error["input"]), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
     if error["type"] == "value_error":  # our own words: they name the value where it helps
         return f"{name}: {message}"
     return f"{name}: {_lower_first(message)}, not {error['input']!r}{hint}"
@@ -159,6 +164,7 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _nearest(word: str, names: Any) -> str:
+def nearest(word: str, names: Iterable[str], shown: Mapping[str, str] | None = None) -> str:
+    """` (did you mean NAME?)`, or nothing; `shown` says how a name is written."""
     close = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {(shown or {}).get(close[0], close[0])}?)" if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 MOST_SEEDS = 10_000_000
 
@@ -36,4 +36,19 @@ def _parse(value: Any) -> Any:
     return parse_seeds(value) if isinstance(value, str) else value
 
 
-SeedList = Annotated[tuple[int, ...], BeforeValidator(_parse)]
+def format_seeds(seeds: tuple[int, ...]) -> str:
+    """(0, 1, 2, 3, 8) to `0-3,8`: what parse_seeds reads."""
+    spans: list[list[int]] = []
+    for seed in seeds:
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
+
+
+SeedList = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_parse),
+    PlainSerializer(format_seeds, return_type=str, when_used="json-unless-none"),
+]

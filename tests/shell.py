@@ -35,6 +35,15 @@ class Shell:
         environment = self.environment() | options.pop("env", {})  # type: ignore[operator]
         return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment, **options)  # type: ignore[call-overload, no-any-return]
 
+    def python(
+        self, script: str, *arguments: str, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """A script of Python in the same surroundings, with gsd importable."""
+        root = str(Path(__file__).parents[1])
+        environment = self.environment() | {"PYTHONPATH": root} | (env or {})
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment)
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "gsd_cli", *arguments]
         return subprocess.Popen(

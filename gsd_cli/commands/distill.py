@@ -22,39 +22,41 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCH = 50_000
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
-GIGABYTE = 1e9
 
 
 def plan(options: DistillOptions) -> list[str]:
     """What a run would write."""
     if options.list_teachers:
         return ["lists the teachers known by name"]
+    from gsd_cli.estimate import distillation
+
     steps = total_steps(options)
+    images = steps * options.batch_size
     return [
-        f"{steps} steps of batch {options.batch_size} = {steps * options.batch_size:,} images",
+        f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images",
+        *distillation(options.teacher, images),
+        *_measured(options, steps),
         f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/",
-        _needs(options, steps),
     ]
 
 
-def _needs(options: DistillOptions, steps: int) -> str:
-    """Memory and time, when the teacher is at hand: a dry run downloads nothing."""
+def _measured(options: DistillOptions, steps: int) -> list[str]:
+    """Activations and time, when the teacher is at hand: a dry run downloads nothing."""
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.estimate import estimate
     from gsd_cli.core.teachers import load_teacher
+    from gsd_cli.estimate import size
 
     try:
         teacher = load_teacher(options.teacher, offline=True, revision=options.revision)
     except GsdError as error:
-        return f"needs: not known before the teacher is at hand ({error})"
+        return [f"activations and time: not known before the teacher is at hand ({error})"]
     device = resolve_device(options.device)
     found = estimate(teacher.denoiser, options, device)
     minutes = found.seconds_per_step * steps / 60
-    time = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    return (
-        f"needs about {found.memory_bytes / GIGABYTE:.1f} GB in float32 ({found.parameters / 1e6:.1f} M parameters, "
-        f"{found.activation_bytes / GIGABYTE:.1f} GB of activations) and {time} on {device}, evaluations aside"
-    )
+    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} hours"
+    kept = size(found.activation_bytes)
+    return [f"{kept} of activations in float32; about {time} on {device}, evaluations aside (one call was tried)"]
 
 
 def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
@@ -67,7 +69,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     if finished:
         console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
         return _result(folder)
-    console.say(f"{options.teacher} -> {folder} ({total} steps of {options.batch_size})")
+    console.say(f"run folder: {folder}")
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
 
     from gsd_cli.commands.exporting import Exporter

@@ -42,11 +42,19 @@ def fit(
             if report.evaluation:
                 on_evaluation(report)
                 console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
-            bar.update(report.step, note=_line(report, figures))
+            bar.update(report.step, note=_line(report, figures), facts=_facts(report, figures, work))
     if last is not None and last.step < total:
         stop.follow()
     stop.check()
     return last
+
+
+def _facts(report: Report, figures: dict[str, float], work: Path) -> dict[str, str]:
+    """What the live panel shows of a run."""
+    shown = {name: f"{figures[key]:.3g}" for key, name in SHOWN.items() if key in figures}
+    facts = {"images a second": f"{report.images_per_second:.0f}", **shown}
+    grids = sorted((work / "samples").glob("*.png"))
+    return facts | ({"last grid": str(grids[-1])} if grids else {})
 
 
 def _line(report: Report, figures: dict[str, float]) -> str:

@@ -21,12 +21,16 @@ FORMATS = {".png": "png", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
 
 def plan(options: SampleOptions) -> list[str]:
     """What a run would write."""
-    return [f"{len(_seeds(options))} images as {_format(options)} to {options.output}"]
+    from gsd_cli.estimate import pictures
+
+    where = "stdout" if options.output == "-" else options.output
+    format_ = "a grid" if options.grid else _format(options)
+    return [f"{pictures(options.model, len(seeds_of(options)))} as {format_} to {where}"]
 
 
 def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     """Generate the images of the seeds and write them as asked."""
-    seeds, format_ = _seeds(options), _format(options)
+    seeds, format_ = seeds_of(options), _format(options)
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
@@ -62,7 +66,8 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     return Result(open_writer(format_, target)(images()), metrics)
 
 
-def _seeds(options: SampleOptions) -> tuple[int, ...] | range:
+def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
+    """The seeds that are asked for."""
     return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
 
 

@@ -14,10 +14,9 @@ from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.folders import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import ASSETS, RUNS, atomic_folder, read_json, write_json
-from gsd_cli.registry import BUNDLED_MODELS
+from gsd_cli.finding import CARD, find_model
+from gsd_cli.paths import ASSETS, atomic_folder, read_json, write_json
 
-CARD = "gsd.json"
 FORMAT = 1
 
 
@@ -111,25 +110,6 @@ def load_model(spec: str | None) -> Model:
     generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)
-
-
-def find_model(spec: str | None) -> Path:
-    """The generator folder that `--model` names."""
-    if spec is None:
-        runs = [p.parent.parent for p in RUNS.glob(f"*/generator/{CARD}")]
-        newest = max(runs, key=lambda run: (run / "generator" / CARD).stat().st_mtime, default=None)
-        return newest / "generator" if newest else ASSETS / BUNDLED_MODELS[0]
-    path = Path(spec)
-    for folder in (path, path / "generator"):
-        if (folder / CARD).is_file():
-            return folder
-    if spec in BUNDLED_MODELS:
-        return ASSETS / spec
-    if path.is_dir():
-        raise GsdError(
-            f"{spec} holds no generator", hint="give a run of gsd distill or its generator/; an unfinished run has none"
-        )
-    raise GsdError(f"no such model: {spec}", hint=f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
 
 
 @torch.no_grad()

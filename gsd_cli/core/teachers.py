@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,9 @@ from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.folders import load_autoencoder, load_denoiser
 from gsd_cli.core.hub import OnBytes, fetch
-from gsd_cli.errors import GsdError
+from gsd_cli.finding import require_teacher
 from gsd_cli.paths import ASSETS, read_json
 from gsd_cli.registry import TEACHERS
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -51,25 +47,16 @@ def load_teacher(
     spec: a name of the registry, a diffusers folder, or a hub id `owner/name`. on_bytes: see `fetch`.
     Raises GsdError: exit 3 (missing, damaged, unsupported), exit 4 (hub or network).
     """
-    if spec.endswith((".pkl", ".pt", ".pth", ".ckpt")):
-        raise GsdError(
-            f"{spec}: pickled models are not loaded, a pickle can run any code",
-            hint="EDM's networks come in no other form: take a diffusers folder or hub id with safetensors weights "
-            "(ddpm-cifar10, say), or train one on your images with gsd prepare --fit-teacher",
-        )
+    require_teacher(spec)
     entry = TEACHERS.get(spec)
     if entry is not None and entry.hub is None:
         return _from_folder(ASSETS / spec, spec)
     if entry is None and Path(spec).is_dir():
         return _from_folder(Path(spec), Path(spec).resolve().name)
-    if entry is not None or (_HUB_ID.fullmatch(spec) and not Path(spec).exists()):
-        hub_id = entry.hub if entry is not None and entry.hub else spec
-        folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
-        notes = [entry.caution] if entry is not None and entry.caution else []
-        return Teacher(spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes)
-    close = difflib.get_close_matches(spec, TEACHERS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
-    raise GsdError(f"no such teacher: {spec}", hint=hint)
+    hub_id = entry.hub if entry is not None and entry.hub else spec
+    folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
+    notes = [entry.caution] if entry is not None and entry.caution else []
+    return Teacher(spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes)
 
 
 def _from_folder(folder: Path, name: str) -> Teacher:

@@ -13,8 +13,6 @@ from PIL import Image
 
 from tests.shell import DISTILL, Shell
 
-LOAD = "import sys; from PIL import Image; Image.open(sys.stdin.buffer).load()"
-
 
 def test_prepare_wrote_the_layout_that_others_read(workshop: Shell) -> None:
     with zipfile.ZipFile(workshop.folder / "toy.zip") as archive:
@@ -182,24 +180,6 @@ def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
     assert done.returncode == 7, done.stderr.decode()
     row = json.loads(done.stdout)["metrics"]["rows"]["GSD"]
     assert row["fd"] > 0.0001
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        "gsd sample --model run -N 3 -o piped/ | xargs -n1 test -s",
-        f"gsd sample --model run -N 1 -o - | python -c '{LOAD}'",
-        "gsd sample --model run -N 1 -o - | gsd edit - --model run --direction pc0 --invert-steps 5 -o - > b.png",
-        "gsd sample --model run --seeds 0-9 -o - --format tar | tar t | grep -c seed- | grep -qx 10",
-        "gsd sample --model run --seeds 0-9 -o - --format zip > s.zip && python -m zipfile -t s.zip",
-        "gsd sample --model run -N 40 -o many/ | head -1 | grep -q seed-00000000",
-        "! gsd sample --model run -N 1 -o - > /dev/full",
-    ],
-)
-def test_pipelines(script: str, workshop: Shell) -> None:
-    done = workshop.sh(script)
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"Traceback" not in done.stderr
 
 
 def test_bench_measures_quality_against_other_generators(workshop: Shell) -> None:

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gsd_cli.app import COMMANDS
-from gsd_cli.resolve import field_names, flag
+from gsd_cli.flags import commands
+from scripts.generate import ROOT, files
 from tests.shell import Shell
-
-COMPLETIONS = Path(__file__).parents[2] / "completions"
 
 
 def test_help_and_usage_errors_load_nothing_heavy() -> None:
@@ -28,33 +25,31 @@ def test_help_and_usage_errors_load_nothing_heavy() -> None:
         assert done.returncode == code, done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", commands())
 def test_help_names_every_option_and_two_examples(command: str, shell: Shell) -> None:
     done = shell.gsd(command, "-h", env={"COLUMNS": "200"})
     text = done.stdout.decode()
     assert done.returncode == 0
     assert text.count("$ gsd") == 2
-    for public, info in zip(field_names(COMMANDS[command]), COMMANDS[command].model_fields.values(), strict=True):
-        extra = info.json_schema_extra or {}
-        if not extra.get("argument"):  # type: ignore[union-attr]
-            assert flag(public) in text
+    for one in commands()[command].flags:
+        assert (one.metavar if one.argument else one.name) in text
 
 
-def test_version(shell: Shell) -> None:
-    done = shell.gsd("--version")
-    assert done.returncode == 0
-    assert done.stdout.decode().startswith("gsd ")
+def test_version_and_the_list_of_commands(shell: Shell) -> None:
+    version = shell.gsd("--version")
+    assert version.returncode == 0
+    assert version.stdout.decode().startswith("gsd ")
+    alone = shell.gsd()
+    assert alone.returncode == 2
+    assert all(name in alone.stdout.decode() for name in commands())
 
 
-@pytest.mark.parametrize(("name", "kind"), [("gsd.bash", "bash"), ("_gsd", "zsh"), ("gsd.fish", "fish")])
-def test_committed_completions_are_what_the_app_generates(name: str, kind: str) -> None:
-    script = "import sys; sys.argv = ['gsd']; from gsd_cli.app import main; sys.exit(main())"
-    made = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "_GSD_COMPLETE": f"source_{kind}"},
-        capture_output=True,
-        text=True,
-    )
-    # zsh needs #compdef on the first line
-    assert (COMPLETIONS / name).read_text().strip() == made.stdout.strip()
-    assert (COMPLETIONS / name).read_text()[0] != "\n"
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_follows_from_the_option_models_is_up_to_date(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == files()[path], "run: python -m scripts.generate"
+
+
+def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = commands()
+    monkeypatch.setattr("gsd_cli.flags.fingerprint", lambda: "other")
+    assert commands() == stored

@@ -1,0 +1,1 @@
+"""What is generated: python -m scripts.generate."""

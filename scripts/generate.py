@@ -1,0 +1,56 @@
+"""Write everything that follows from the option models: python -m scripts.generate
+
+flags.json for a fast start, completions for three shells, man pages, the reference.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from gsd_cli.flags import STORE, describe, dump, models
+from gsd_cli.versions import gsd_version
+from scripts import manpages, reference
+
+ROOT = Path(__file__).parents[1]
+SHELLS = {"gsd.bash": "bash", "_gsd": "zsh", "gsd.fish": "fish"}
+REGISTER = "compdef _gsd_completion gsd"
+AUTOLOADED = f"""if [[ $funcstack[1] == _gsd ]]; then
+  _gsd_completion "$@"
+else
+  {REGISTER}
+fi"""
+
+
+def files() -> dict[Path, str]:
+    """Every generated file and what it should hold."""
+    from typer._completion_shared import get_completion_script
+
+    commands = {name: describe(name, model) for name, model in models().items()}
+    found = {STORE: dump(commands)}
+    for name, shell in SHELLS.items():
+        script = get_completion_script(prog_name="gsd", complete_var="_GSD_COMPLETE", shell=shell)
+        # zsh: #compdef must come first, and a file found in $fpath is itself the function that completes
+        script = script.strip().replace(REGISTER, AUTOLOADED) if shell == "zsh" else script.strip()
+        found[ROOT / "completions" / name] = script + "\n"
+    found[ROOT / "man" / "gsd.1"] = manpages.overview(commands, gsd_version())
+    found[ROOT / "docs" / "reference" / "index.md"] = reference.overview(commands)
+    for name, command in commands.items():
+        found[ROOT / "man" / f"gsd-{name}.1"] = manpages.page(command, gsd_version())
+        found[ROOT / "docs" / "reference" / f"gsd-{name}.md"] = reference.page(command)
+    return found
+
+
+def main() -> int:
+    """Write what differs, and name it; with --check, only name it and fail."""
+    stale = {p: text for p, text in files().items() if not p.exists() or p.read_text(encoding="utf-8") != text}
+    for path, text in stale.items():
+        print(path.relative_to(ROOT))
+        if "--check" not in sys.argv:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return int("--check" in sys.argv and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Completions, driven in the real shells: names of commands, options, values, runs, files."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import typer
+
+from gsd_cli.flags import commands
+from tests.shell import Shell
+
+COMPLETIONS = Path(__file__).parents[2] / "completions"
+CASES = [
+    ("gsd dis", {"distill"}),
+    ("gsd distill --teacher ddpm-c", {"ddpm-cifar10", "ddpm-celebahq", "ddpm-church"}),
+    ("gsd distill --preset s", {"standard", "sid"}),
+    ("gsd sample --model r", {"runs/one"}),
+    ("gsd edit seed:1 --direction pc1", {"pc1", *(f"pc{k}" for k in range(10, 16))}),
+    ("gsd bench --compare msa,heun", {"msa,heun-18"}),
+    ("gsd prepare fash", {"fashion-mnist"}),
+    ("gsd edit pho", {"photo.png"}),
+]
+
+
+def need(shell: str) -> str:
+    found = shutil.which(shell)
+    if found is None:
+        pytest.skip(f"{shell} is not installed (apt-get install {shell})")
+    return found
+
+
+@pytest.fixture
+def place(shell: Shell) -> Shell:
+    """A folder with a run, a photo and a `gsd` on the path."""
+    (shell.folder / "runs/one/generator").mkdir(parents=True)
+    (shell.folder / "runs/one/generator/gsd.json").write_text('{"attributes": ["smile"]}')
+    (shell.folder / "photo.png").touch()
+    gsd = shell.folder / "bin" / "gsd"
+    gsd.parent.mkdir()
+    root = Path(__file__).parents[2]
+    gsd.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {sys.executable} -m gsd_cli "$@"\n')
+    gsd.chmod(0o755)
+    return shell
+
+
+def test_bash(place: Shell) -> None:
+    need("bash")
+    script = f"PATH=$PWD/bin:$PATH; source {COMPLETIONS / 'gsd.bash'}\n"
+    for line, _ in CASES:
+        words = " ".join(f"'{word}'" for word in line.split(" "))
+        script += f"COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gsd_completion gsd\n"
+        script += 'echo "${COMPREPLY[*]}"\n'
+    done = place.sh(script + "complete -p gsd")
+    assert done.returncode == 0, done.stderr.decode()
+    *lines, spec = done.stdout.decode().splitlines()
+    assert spec == "complete -o default -F _gsd_completion gsd"  # nothing to offer: readline completes files
+    for (line, wanted), offered in zip(CASES, lines, strict=True):
+        assert set(offered.split()) == (set() if wanted == {"photo.png"} else wanted), line
+
+
+def test_fish(place: Shell) -> None:
+    need("fish")
+    asked = "; ".join(f"complete -C '{line}'; echo ==" for line, _ in CASES)
+    done = place.sh(f'PATH=$PWD/bin:$PATH fish --no-config -c "source {COMPLETIONS / "gsd.fish"}; {asked}"')
+    assert done.returncode == 0, done.stderr.decode()
+    answers = done.stdout.decode().split("==\n")
+    for (line, wanted), answer in zip(CASES, answers, strict=False):
+        assert {offered.split("\t")[0] for offered in answer.splitlines()} == wanted, line
+
+
+def test_zsh(place: Shell) -> None:
+    """zsh completes inside its line editor only: typed into a terminal, what can be inserted is."""
+    zsh = need("zsh")
+    master, slave = pty.openpty()
+    environment = place.environment() | {"PATH": f"{place.folder}/bin:{os.environ['PATH']}", "TERM": "dumb"}
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.chdir(place.folder)
+        for descriptor in (0, 1, 2):
+            os.dup2(slave, descriptor)
+        os.execve(zsh, ["zsh", "-f", "-i"], environment)
+    os.close(slave)
+    try:
+        _type(master, f"fpath=({COMPLETIONS} $fpath); autoload -U compinit; compinit -u -D; echo rea''dy\n", "ready")
+        for line, wanted in (
+            ("gsd dis\t", "gsd distill "),
+            ("gsd distill --preset q\t", "--preset quick "),
+            ("gsd distill --teacher ddpm-ci\t", "--teacher ddpm-cifar10 "),
+            ("gsd sample --model r\t", "--model runs/one "),
+            ("gsd edit pho\t", "photo.png"),
+        ):
+            _type(master, line, wanted)
+            _type(master, "\x15echo cle''ared\n", "cleared")
+    finally:
+        os.write(master, b"\x15exit\n")
+        os.close(master)
+        os.waitpid(pid, 0)
+
+
+def _type(terminal: int, text: str, wanted: str, seconds: float = 30) -> None:
+    """Type, and wait until the terminal shows what is wanted."""
+    os.write(terminal, text.encode())
+    seen, end = "", time.monotonic() + seconds
+    while wanted not in seen:
+        assert time.monotonic() < end, f"{text!r}: {seen!r}"
+        if select.select([terminal], [], [], 0.2)[0]:
+            seen += os.read(terminal, 4096).decode(errors="replace")
+
+
+def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gsd_cli.complete import attributes
+
+    context = cast(typer.Context, SimpleNamespace(params={"model": None}))
+    monkeypatch.chdir(place.folder)
+    assert attributes(context, "sm") == [("smile", "of attributes")]
+    assert attributes(context, "x") == []
+
+
+def test_completion_loads_nothing_heavy(place: Shell) -> None:
+    script = (
+        "import atexit, sys\n"
+        "sys.argv = ['gsd']\n"
+        "heavy = {'pydantic', 'torch', 'diffusers', 'numpy', 'PIL'}\n"
+        "atexit.register(lambda: print('loaded', heavy & set(sys.modules)))\n"
+        "from gsd_cli.app import main\n"
+        "main()\n"
+    )
+    environment = {"_GSD_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    asked = place.python(script, env=environment | {"_TYPER_COMPLETE_ARGS": "gsd sample --"})
+    offered = asked.stdout.decode()
+    assert all(f"{one.name}\t" in offered for one in commands()["sample"].flags)
+    assert "loaded set()" in offered
