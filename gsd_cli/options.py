@@ -292,7 +292,7 @@ class InterpolateOptions(Common, InvertSettings):
     """Walk between pictures through the generator's latent space."""
 
     images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
-        ..., "Two or more pictures: files, - for stdin, saved latents, or seed:42.", "IMAGE IMAGE..."
+        ..., "Two or more pictures: files, - for stdin, saved latents, seed:42 or example:bag.", "IMAGE IMAGE..."
     )
     model: str | None = MODEL
     frames: Annotated[int, Field(ge=2, le=10_000)] = opt(16, "Pictures from each IMAGE to the next, ends included.")
@@ -329,7 +329,7 @@ def _fit_source(value: str | None) -> str | None:
 class EditOptions(Common, InvertSettings):
     """Change one thing in a picture, or move it along a direction the generator knows."""
 
-    image: str | None = argument(None, "A file, - for stdin, a saved latent, or seed:42.", "[IMAGE]")
+    image: str | None = argument(None, "A file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
     attribute: str | None = opt(
         None,
         "What to change: brightness, contrast, width, height, symmetry, a class, or what was fitted.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsd_cli.commands.directing import Directory
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import UsageError
+from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
 from gsd_cli.paths import require_writable
@@ -58,12 +58,13 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
     # of the picture's own directions the picture must be known first, of the others a wrong name is found sooner
     own = name.startswith("jac") and options.attribute is None
-    direction = None if own else chosen(directory, name, options)
+    direction = None if own else directory.in_space(name, options.space)
     anchors = locate([options.image], model, options, console, stop)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one picture"])
     if direction is None:
         direction = _own(name, anchors[0], model)
+    direction = preserved(directory, direction, options)
     frames, z = _edited(model, anchors[0], direction, wanted, options)
     metrics = {
         "image": anchors[0].figures,
@@ -94,14 +95,13 @@ def strengths(options: EditOptions) -> list[float]:
     return [a + (b - a) * i / (n - 1) for i in range(n)]
 
 
-def chosen(directory: Directory, name: str, options: EditOptions) -> Direction:
-    """The direction by name, in the space that --space and --preserve leave, with --preserve projected out."""
+def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
+    """The direction with those that --preserve names, in the same space, projected out."""
     from gsd_cli.core.directions import preserving
 
-    direction = directory.in_space(name, options.space)
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
-    if name in others:
-        raise UsageError([f"--preserve: {name} is what is edited"])
+    if direction.name in others:
+        raise UsageError([f"--preserve: {direction.name} is what is edited"])
     return preserving(direction, [directory.in_space(other, direction.space) for other in others])
 
 
@@ -173,14 +173,22 @@ def _list(options: EditOptions, directory: Directory) -> Result:
         metrics[pc.name] = pc.scale
         drawn.append(pc)
     for name in [*directory.built_in, *directory.fitted_names()]:
-        found = directory.attribute(name) if show else directory.stored(name)
-        rows.append([name, *_row(found)])
+        found = _attempt(directory, name) if show else directory.stored(name)
+        rows.append([name, *(_row(found) if found != [] else ["", "", "nothing in the model changes it"])])
         metrics[name] = found[0].figures if found else None
         drawn += found[:1] if found else []
     table = Table("what can be edited", ["name", "space", "found by", "figures"], rows)
     if show:
         return Result([str(_strips(options, directory, drawn))], metrics, table)
     return Result([row[0] for row in rows], metrics, table)
+
+
+def _attempt(directory: Directory, name: str) -> list[Direction]:
+    """An attribute's directions, found now if need be; none where the model knows none."""
+    try:
+        return directory.attribute(name)
+    except GsdError:
+        return []
 
 
 def _row(found: Sequence[Direction] | None) -> list[str]:

@@ -12,7 +12,7 @@ from gsd_cli.console import Console
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertSettings
-from gsd_cli.paths import cache_dir
+from gsd_cli.paths import ASSETS, cache_dir
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,7 +208,7 @@ def read_picture(name: str, generator: Generator, console: Console | None = None
 
     channels, size, _ = generator.image_shape
     try:
-        picture = decode(_stdin() if name == "-" else Path(name))
+        picture = decode(_stdin() if name == "-" else _path(name))
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {name}", hint="a picture, - for stdin, or seed:42") from error
     except GsdError:
@@ -220,6 +220,17 @@ def read_picture(name: str, generator: Generator, console: Console | None = None
         mode = "grey" if channels == 1 else "RGB"
         console.say(f"{name}: {picture.width} x {picture.height} {picture.mode} -> {size} x {size} {mode}")
     return from_uint8(torch.from_numpy(fit_picture(picture, size, channels).copy())).permute(2, 0, 1)
+
+
+def _path(name: str) -> Path:
+    """A file, or one of the bundled pictures: example:NAME."""
+    if not name.startswith("example:"):
+        return Path(name)
+    bundled = {path.stem: path for path in sorted((ASSETS / "examples").glob("*.png"))}
+    wanted = name.removeprefix("example:")
+    if wanted not in bundled:
+        raise UsageError([f"no example {wanted!r}"], hint=f"there are: {', '.join(bundled)}")
+    return bundled[wanted]
 
 
 def _stdin() -> bytes:

@@ -67,12 +67,13 @@ def gather(
     z = latents(range(samples), generator.latent_shape, "attributes")
     seen: list[Tensor] = []
     scores: dict[str, list[Tensor]] = {a.name: [] for a in attributes}
-    with watched_bottleneck(generator, seen):
-        for part in z.split(batch_size):
+    for part in z.split(batch_size):
+        # only here: scores may run the network's encoder too
+        with watched_bottleneck(generator, seen):
             images = generator(part.to(device))
-            for a in attributes:
-                scores[a.name].append(a.score(images).float().cpu())
-            on_sample(sum(map(len, seen)))
+        for a in attributes:
+            scores[a.name].append(a.score(images).float().cpu())
+        on_sample(sum(map(len, seen)))
     return Pool(z, torch.cat(seen), {name: torch.cat(found) for name, found in scores.items()})
 
 

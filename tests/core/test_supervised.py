@@ -40,6 +40,12 @@ def test_every_way_finds_a_planted_direction() -> None:
         assert direction.figures["auroc"] > 0.95
 
 
+def test_a_score_that_runs_the_network_itself_is_not_taken_for_a_sample() -> None:
+    generator = linear()
+    nosy = Attribute("nosy", lambda images: generator(images).flatten(1).sum(1), signed=False)
+    assert gather(generator, [nosy], 16, 32).h.shape[0] == 32
+
+
 def test_the_mean_gradient_is_the_covariance_of_score_and_latent() -> None:
     generator = linear()
     cubed = Attribute("cubed", lambda images: (images * A).flatten(1).sum(1) ** 3, signed=False)
