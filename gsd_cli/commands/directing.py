@@ -45,9 +45,14 @@ class Directory:
     # -- storage ----------------------------------------------------------------------------
 
     def stored(self, name: str, **about: Any) -> list[Direction] | None:
-        """What the model's folder or the cache holds under this name, if it belongs to this model."""
+        """What the cache or the model's folder holds under this name, if it belongs to this model.
+
+        A number of samples counts only where it was asked for.
+        """
         from gsd_cli.core.directions import load_directions
 
+        if "fit_samples" in self.options.model_fields_set:
+            about["samples"] = self.options.fit_samples
         file = f"{quote(name, safe='')}.safetensors"
         for path in (self.cache / file, self.model.folder / DIRECTIONS / file):
             if (found := load_directions(path, self.about | about)) is not None:

@@ -166,6 +166,8 @@ def _tell(figures: dict[str, Any], console: Console) -> None:
 
 def _teacher_at_hand(model: Model) -> Denoiser | None:
     """The teacher the model was distilled from, where it can be read without the network and fits."""
+    import torch
+
     from gsd_cli.core.teachers import load_teacher
 
     if model.teacher is None:
@@ -177,7 +179,9 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
     generator = model.generator
     if teacher.denoiser.shape != generator.latent_shape or teacher.denoiser.classes != generator.denoiser.classes:
         return None
-    return teacher.denoiser.to(next(generator.parameters()).device)
+    device = next(generator.parameters()).device
+    denoiser = teacher.denoiser.to(device)
+    return denoiser.given(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 
 
 def _saved(path: Path, generator: Generator, mark: str, console: Console) -> list[Anchor]:

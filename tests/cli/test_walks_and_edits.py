@@ -104,7 +104,7 @@ def test_an_attribute_learnt_from_two_folders_is_kept(workshop: Shell) -> None:
     again = workshop.gsd(*call, "--attribute", "lit")
     assert again.returncode == 0, again.stderr.decode()
     assert b"AUROC" not in again.stderr
-    listed = workshop.gsd("edit", "--list", "--model", "run", "--fit-samples", "64").stdout.decode().split()
+    listed = workshop.gsd("edit", "--list", "--model", "run").stdout.decode().split()
     assert listed[:2] == ["pc0", "pc1"]
     assert {"brightness", "width", "symmetry", "lit"} <= set(listed)
 

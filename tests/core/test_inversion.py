@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.folders import load_autoencoder, load_denoiser
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.inversion import encoder_features, invert, judge, ode_backward, psnr
 from gsd_cli.core.noise import NoiseSchedule, latents
 from gsd_cli.core.sphere import to_sphere
+from tests import teachers
 
 
 def test_a_perfect_latent_is_judged_perfect(toy_teacher: Denoiser) -> None:
@@ -60,6 +63,22 @@ def test_the_prior_trades_fidelity_for_gaussianity(toy_teacher: Denoiser) -> Non
     bound = invert(generator, images, features, steps=40, prior_weight=20)
     assert free.psnr[0] >= bound.psnr[0] - 0.5
     assert abs(bound.gaussianity[0].correlation) <= abs(free.gaussianity[0].correlation) + 0.01
+
+
+def test_class_conditional_and_latent_generators_are_inverted_too(tmp_path: Path) -> None:
+    teachers.flat(tmp_path / "classes", teachers.unet(teachers.SMALL, num_class_embeds=3))
+    teachers.latent_pipeline(tmp_path / "latent", teachers.unet(teachers.LATENT))
+    for folder in ("classes", "latent"):
+        teacher = load_denoiser(tmp_path / folder)
+        generator = Generator(teacher, autoencoder=load_autoencoder(tmp_path / folder))
+        generator.label = 1
+        generator.eval().requires_grad_(False)
+        known = teacher.given(torch.tensor([1])) if teacher.classes else teacher
+        with torch.no_grad():
+            images = generator(latents([0, 1], generator.latent_shape)).clamp(-1, 1)
+        found = invert(generator, images, encoder_features(generator), steps=2, starts=1, teacher=known)
+        assert found.z.shape == (2, *generator.latent_shape)
+        assert all(math.isfinite(p) for p in found.psnr)
 
 
 class GaussianTeacher(Denoiser):
