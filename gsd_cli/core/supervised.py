@@ -1,10 +1,11 @@
-"""Directions for an attribute that a picture can be scored for: four ways to find one, the best kept.
+"""Directions for an attribute that a picture can be scored for: several ways to find one, the best kept.
 
 The generator's own samples are scored, so that no inversion is needed (InterFaceGAN, Shen et al. 2020).
 In either space: the difference of the means of samples with and without the attribute (`mean`), and the
 normal of a linear SVM between them (`svm`). In z also the mean gradient of the score (`gradient`): by
 Stein's lemma E[z s(G(z))] = E[grad s(G(z))] for z ~ N(0, I), so that it estimates what the difference of
-means does, with far less noise; and the part of it that leaves other traits' gradients alone (`partial`).
+means does, with far less noise; the part of it that leaves other traits' gradients alone (`partial`); and
+for measurable attributes the mix of gradients that changes the target alone (`balanced`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gsd_cli.core.balance import balanced
 from gsd_cli.core.directions import Direction, Space, preserving
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
@@ -24,7 +26,7 @@ from gsd_cli.core.responses import Measure, measured, respond
 
 SAMPLES = 1024
 GRADIENTS = 96
-CALIBRATION = 16
+CALIBRATION = 24
 """Held-out latents that candidates are calibrated and compared on."""
 MARGIN_WEIGHT = 1e-4
 PROBE_STEP: dict[Space, float] = {"latent": 3.0, "bottleneck": 2.0}
@@ -113,11 +115,14 @@ def fit(
     kept = [t for t in traits if t.name != target.name]
     measures: dict[str, Measure] = {a.name: a.score for a in (target, *kept)}
     z = latents(range(CALIBRATION), generator.latent_shape, "calibration")
-    known = None
     judged = []
-    for candidate in candidates(target, kept, pool, gradients):
-        if known is None:
-            known = measured(generator, z, candidate, [0.0] * len(z), measures, batch_size)
+    idle = _candidate(target.name, "latent", z, torch.zeros(z[0].numel()), "")
+    known = measured(generator, z, idle, [0.0] * len(z), measures, batch_size)
+    tried = candidates(target, kept, pool, gradients)
+    if kept and not target.signed and target.name in gradients:
+        mixed = balanced(generator, target.name, measures, gradients, z, known, deviations, batch_size)
+        tried += read([_candidate(target.name, "latent", z, mixed.flatten(), "balanced")], target, pool)
+    for candidate in tried:
         scaled = calibrated(generator, candidate, target, z, known[target.name], deviations, batch_size)
         if scaled is None:
             continue
@@ -136,15 +141,10 @@ def candidates(
     target: Attribute, kept: Sequence[Attribute], pool: Pool, gradients: Mapping[str, Tensor]
 ) -> list[Direction]:
     """Unit vectors found each way, with their AUROC; their scale is 1 in z, a standard deviation in the bottleneck."""
-    scores = pool.scores[target.name]
-    share = (scores > 0).double().mean().item()
-    labels = scores > 0 if target.signed and RARE < share < 1 - RARE else scores > scores.median()
-    test = torch.zeros(len(labels), dtype=torch.bool)
-    test[3::4] = True
+    labels, test = _split(target, pool)
     found = []
     for space, vectors in (("latent", pool.z), ("bottleneck", pool.h)):
-        flat = vectors.flatten(1)
-        train, side = flat[~test], labels[~test]
+        train, side = vectors.flatten(1)[~test], labels[~test]
         found.append(_candidate(target.name, space, vectors, train[side].mean(0) - train[~side].mean(0), "mean"))
         spread = train.std(0).clamp(min=1e-6)
         normal, _ = linear_svm((train / spread).numpy(), side.numpy(), MARGIN_WEIGHT)
@@ -155,19 +155,33 @@ def candidates(
         others = [_candidate(k.name, "latent", pool.z, gradients[k.name].flatten(), "") for k in kept]
         if others:
             found.append(replace(preserving(steepest, others), how="partial"))
-    return [_read(d, pool, labels, test) for d in found]
+    return read(found, target, pool)
+
+
+def read(directions: Sequence[Direction], target: Attribute, pool: Pool) -> list[Direction]:
+    """With the AUROC of the held-out samples' places along each direction, and the space's unit of length."""
+    labels, test = _split(target, pool)
+    found = []
+    for direction in directions:
+        place = (pool.z if direction.space == "latent" else pool.h).flatten(1) @ direction.vector.flatten()
+        scale = 1.0 if direction.space == "latent" else place.std().item()
+        found.append(replace(direction, scale=scale, figures={"auroc": auroc(place[test], labels[test])}))
+    return found
+
+
+def _split(target: Attribute, pool: Pool) -> tuple[Tensor, Tensor]:
+    """Which samples have the attribute, and which are held out of fits: bool [N] each."""
+    scores = pool.scores[target.name]
+    share = (scores > 0).double().mean().item()
+    labels = scores > 0 if target.signed and RARE < share < 1 - RARE else scores > scores.median()
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[3::4] = True
+    return labels, test
 
 
 def _candidate(name: str, space: str, like: Tensor, flat: Tensor, how: str) -> Direction:
     vector = (flat / flat.norm().clamp(min=1e-12)).reshape(like.shape[1:])
     return Direction(name, "latent" if space == "latent" else "bottleneck", vector, 1.0, how)
-
-
-def _read(direction: Direction, pool: Pool, labels: Tensor, test: Tensor) -> Direction:
-    """With how well the samples' place along the direction tells their label, and its unit of length."""
-    place = (pool.z if direction.space == "latent" else pool.h).flatten(1) @ direction.vector.flatten()
-    scale = 1.0 if direction.space == "latent" else place.std().item()
-    return replace(direction, scale=scale, figures={"auroc": auroc(place[test], labels[test])})
 
 
 def calibrated(

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
+from gsd_cli.core.balance import balanced
+from gsd_cli.core.directions import Direction
 from gsd_cli.core.noise import latents
 from gsd_cli.core.probes import auroc, fit_probe
 from gsd_cli.core.responses import Response, respond
@@ -62,6 +66,27 @@ def test_partial_leaves_other_traits_gradients_alone() -> None:
     gradients = mean_gradients(generator, [mixed, trait], 64, 16)
     (partial,) = [d for d in candidates(mixed, [trait], pool, gradients) if d.how == "partial"]
     assert (partial.vector * in_latent(B)).sum().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_balanced_moves_the_target_alone_where_first_order_does_not() -> None:
+    generator = linear()
+
+    def place(vector: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda images: (images * vector).flatten(1).sum(1)
+
+    # the other trait follows the cube of the target's direction: its gradient understates whole steps
+    def bent(images: Tensor) -> Tensor:
+        return place(B)(images) + 0.05 * place(A)(images) ** 3
+
+    measures = {"target": place(A), "bent": bent}
+    traits = [Attribute(name, score, signed=False) for name, score in measures.items()]
+    gradients = mean_gradients(generator, traits, 64, 256)
+    z, deviations = latents(range(64), SHAPE), {"target": 1.0, "bent": 1.0}
+    base = {name: score(generator(z)) for name, score in measures.items()}
+    vector = balanced(generator, "target", measures, gradients, z, base, deviations, 64)
+    seen = respond(generator, Direction("t", "latent", vector, 1.0, ""), z, (-1.0, 1.0), measures, deviations, 64, base)
+    assert (seen.change("target")[1] - seen.change("target")[0]).mean().item() / 2 == pytest.approx(1.5, abs=0.1)
+    assert (seen.change("bent")[1] - seen.change("bent")[0]).mean().item() / 2 == pytest.approx(0, abs=0.15)
 
 
 def test_strength_one_is_one_standard_deviation_and_the_better_direction_comes_first() -> None:
