@@ -215,12 +215,12 @@ def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     angles = path_angles(PATHS, 0)
     draw_angles({name: great_circles(g, embed, shape, angles) for name, g in images.items()}, folder / "angles.png")
 
-    def distance(a: Tensor, b: Tensor) -> Tensor:
-        return lab.extractor.squared_distance(a, b).sqrt()
-
     z = latents(range(8), shape)
     ends = [(z[i], z[i + 4]) for i in range(4)]
-    walks = {name: [walk(a, b, FRAMES, "slerp", g, distance).images for a, b in ends] for name, g in images.items()}
+    walks = {
+        name: [walk(a, b, FRAMES, "slerp", lambda z, _, g=g: g(z), embed).images for a, b in ends]
+        for name, g in images.items()
+    }
     draw_walks(walks, folder / "walks.png")
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Latents:
     """z: float32 [N, C, H, W], one latent a picture, of norm sqrt(C H W); figures: how well each stands for it
-    (`psnr` in dB, `feature_distance`, `norm`, `correlation`)."""
+    (`psnr` in dB, `feature_distance`, and how Gaussian it is: `norm`, `correlation`, `kurtosis`)."""
 
     z: Tensor
     figures: list[dict[str, Any]]
@@ -85,6 +85,8 @@ def sample(options: SampleOptions) -> NDArray[np.uint8]:
 
 def invert(options: InvertOptions) -> Latents:
     """The latents of pictures: files, or `seed:42`. `generator(z)` makes them again."""
+    import torch
+
     from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
@@ -92,8 +94,8 @@ def invert(options: InvertOptions) -> Latents:
     console = _Silent(options)
     model = open_model(options.model, resolve_device(options.device), console)
     keep_to_class(model, options.class_, console)
-    found = locate(options.images, model, options, options.invert_steps, options.invert_lr, console, StopRequest())
-    return Latents(found.z, found.figures)
+    anchors = locate(options.images, model, options, console, StopRequest())
+    return Latents(torch.stack([anchor.z for anchor in anchors]), [anchor.figures for anchor in anchors])
 
 
 def interpolate(options: InterpolateOptions) -> Result:

@@ -20,7 +20,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "gsd interpolate seed:1 seed:2 seed:3 -o walk.gif",
     ),
     "edit": (
-        "gsd edit seed:4 --direction pc1 --range=-3:3:7",
+        "gsd edit example:bag --attribute brightness --range=-3:3:7",
         "gsd sample -N 1 -o - | gsd edit - --direction pc0 --strength 2 -o edit.png",
     ),
     "bench": (

@@ -280,13 +280,31 @@ class SampleOptions(Common):
         return self
 
 
+def _latent_file(value: Path | None) -> Path | None:
+    if value is not None and value.suffix != ".safetensors":
+        raise ValueError(f"{value} must end in .safetensors")
+    return value
+
+
 class InvertSettings(BaseModel):
     """How a picture is turned into a latent."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
-    invert_steps: PositiveInt = opt(200, "Adam steps of an inversion.", panel="Inversion")
-    invert_lr: Positive = opt(0.05, "Adam's learning rate of an inversion.", panel="Inversion")
+    invert_steps: PositiveInt = opt(80, "L-BFGS steps of an inversion.", panel="Inversion")
+    invert_starts: Annotated[int, Field(ge=1, le=64)] = opt(
+        2, "Noised copies of the picture to begin at, beside the teacher's own noise for it.", panel="Inversion"
+    )
+    invert_prior: NonNegativeFloat = opt(
+        1.0, "Pull of latents towards Gaussian noise: more is more walkable, less more faithful.", panel="Inversion"
+    )
+    tune: NonNegativeInt = opt(
+        0, "Steps of pivotal tuning: weights fitted to each picture, beside the model.", panel="Inversion"
+    )
+    keep_residual: bool = opt(False, "Add what the model misses of a picture to what comes out.", panel="Inversion")
+    save_latent: Annotated[Path | None, AfterValidator(_latent_file)] = opt(
+        None, "Keep the latents; the file serves wherever an IMAGE does.", panel="Inversion", metavar="X.safetensors"
+    )
 
 
 class InvertOptions(Common, InvertSettings):
@@ -300,39 +318,95 @@ class InvertOptions(Common, InvertSettings):
 class InterpolateOptions(Common, InvertSettings):
     """Walk between pictures through the generator's latent space."""
 
-    images: Annotated[tuple[str, ...], Field(min_length=2)] = argument(
-        ..., "Two or more pictures: files, - for stdin, or seed:42.", "IMAGE IMAGE..."
+    images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
+        ..., "Two or more pictures: files, - for stdin, saved latents, seed:42 or example:bag.", "IMAGE IMAGE..."
     )
     model: str | None = MODEL
     frames: Annotated[int, Field(ge=2, le=10_000)] = opt(16, "Pictures from each IMAGE to the next, ends included.")
-    path: Literal["uniform", "slerp", "lerp"] = opt(
-        "uniform", "uniform: slerp with equal perceptual steps; slerp; lerp."
+    path: Literal["uniform", "slerp", "lerp", "geodesic"] = opt(
+        "uniform", "uniform: slerp with equal perceptual steps; slerp; lerp; geodesic: least energy on the sphere."
     )
+    geodesic_steps: PositiveInt = opt(30, "L-BFGS steps of --path geodesic.")
+    loop: bool = opt(False, "Walk from the last picture back to the first.")
+    pingpong: bool = opt(False, "Show the frames forth and back.")
     output: str = opt(
-        "interpolation.png", "A strip .png, a .gif, a folder of frames, or -.", short="-o", metavar="PATH"
+        "interpolation.png",
+        "A strip .png, a .gif, .webp or .mp4, a folder of frames with latents.npz, or -.",
+        short="-o",
+        metavar="PATH",
     )
-    fps: Positive = opt(12.0, "Frames a second of a .gif.")
+    format: Literal["png", "gif", "webp", "mp4"] = opt("png", "What -o - writes.")
+    fps: Annotated[Positive, Field(le=1000)] = opt(12.0, "Frames a second of an animation.")
     class_: str | None = CLASS
+
+    @model_validator(mode="after")
+    def _two_pictures(self) -> InterpolateOptions:
+        # one file of saved latents may hold several
+        if len(self.images) < 2 and not self.images[0].endswith(".safetensors"):
+            raise ValueError("give two or more of IMAGE")
+        return self
+
+
+def _fit_source(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[^=:/]+=[^:]+:[^:]+", value):
+        raise ValueError(f"{value!r} is not NAME=POSITIVE_DIR:NEGATIVE_DIR")
+    return value
 
 
 class EditOptions(Common, InvertSettings):
-    """Move a picture along a direction the generator knows."""
+    """Change one thing in a picture, or move it along a direction the generator knows."""
 
-    image: str | None = argument(None, "A file, - for stdin, or seed:42.", "[IMAGE]")
-    direction: str = opt("pc0", "A principal direction of the bottleneck: pc0, pc1, ...", metavar="pcK")
+    image: str | None = argument(None, "A file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
+    attribute: str | None = opt(
+        None,
+        "What to change: brightness, contrast, width, height, symmetry, a class, or what was fitted.",
+        metavar="NAME",
+    )
+    direction: str | None = opt(
+        None, "Instead: pc0, pc1, ... (principal) or jac0, ... (the picture's own).", metavar="pcK|jacK"
+    )
     strength: Finite = opt(2.0, "How far, in standard deviations over the generator's own samples.")
     range: Annotated[str, Field(pattern=r"^-?[\d.]+:-?[\d.]+:\d+$")] | None = opt(
         None, "A strip of strengths, first:last:count, as in --range=-3:3:7.", metavar="A:B:N"
     )
-    list: bool = opt(False, "Name the directions and stop; with -o FILE.png, show them.")
+    preserve: str | None = opt(
+        None, "Attributes to project out of the direction, comma-separated.", metavar="NAME,NAME"
+    )
+    list: bool = opt(False, "Name what can be edited and stop; with -o FILE.png, show it.")
     model: str | None = MODEL
     class_: str | None = CLASS
-    output: str = opt("edit.png", "A picture or a folder, or - for bytes on stdout.", short="-o", metavar="PATH")
+    output: str = opt(
+        "edit.png",
+        "A picture (a strip with --range), a .gif, .webp or .mp4, a folder, or - for bytes on stdout.",
+        short="-o",
+        metavar="PATH",
+    )
+    format: Literal["png", "gif", "webp", "mp4"] = opt("png", "What -o - writes.")
+    fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames a second of an animation.")
+    fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
+        None, "Learn an attribute from two folders of pictures.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"
+    )
+    data: Path | None = opt(
+        None, "A prepared data set whose labels --attribute names.", panel="Directions", metavar="DATA.zip"
+    )
+    space: Literal["auto", "latent", "bottleneck"] = opt(
+        "auto", "Where attributes are moved; auto takes what worked better.", panel="Directions"
+    )
+    fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
+        1024, "Samples that a direction is found on.", panel="Directions"
+    )
 
     @model_validator(mode="after")
-    def _image_or_list(self) -> EditOptions:
+    def _one_direction(self) -> EditOptions:
+        problems = []
         if self.image is None and not self.list:
-            raise ValueError("give an IMAGE, or --list")
+            problems.append("give an IMAGE, or --list")
+        if self.attribute is not None and self.direction is not None:
+            problems.append("give --attribute or --direction, not both")
+        if self.data is not None and self.attribute is None:
+            problems.append("--data needs --attribute: which of its labels?")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 

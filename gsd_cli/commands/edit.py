@@ -1,35 +1,41 @@
-"""gsd edit: a picture moved along a direction of the generator's bottleneck."""
+"""gsd edit: one thing in a picture changed."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gsd_cli.commands.directing import Directory
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import UsageError
+from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
-from gsd_cli.paths import cache_dir, require_writable
+from gsd_cli.paths import require_writable
 from gsd_cli.table import Table
 
 if TYPE_CHECKING:
-    from gsd_cli.core.directions import Directions
+    from torch import Tensor
+
+    from gsd_cli.core.directions import Direction
     from gsd_cli.core.generator import Model
+    from gsd_cli.core.latent_files import Anchor
 
 LISTED = (-3.0, -1.5, 0.0, 1.5, 3.0)
 LISTED_SEED = 0
+DEFAULT_DIRECTION = "pc0"
 
 
 def plan(options: EditOptions) -> list[str]:
     """What a run would write."""
     if options.list:
-        return ["lists the directions"]
-    return [f"{len(strengths(options))} picture(s) along {options.direction} to {options.output}"]
+        return ["lists what can be edited"]
+    name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
+    return [f"{len(strengths(options))} picture(s) along {name} to {options.output}"]
 
 
 def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
-    """Locate the picture, move its bottleneck by each strength, write what comes out."""
+    """Locate the picture, move it by each strength, write what comes out."""
     target = Path(options.output)
     streaming = options.output == "-"
     wanted = strengths(options)
@@ -39,27 +45,40 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
-    from gsd_cli.core.directions import edited, stored_directions
-    from gsd_cli.data.film import film_bytes, write_film
+    from gsd_cli.data.film import film_bytes, require_format, write_film
 
+    if not options.list and (streaming or target.suffix):
+        require_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), console)
     keep_to_class(model, options.class_, console)
-    with console.progress("directions"):
-        store = cache_dir(options.cache_dir) / "directions" / f"{_fingerprint(model)}.safetensors"
-        directions = stored_directions(model.generator, store, options.batch_size)
+    directory = Directory(model, options, console, stop)
     if options.list:
-        return _list(options, model, directions)
-    import torch
-
-    shifts = torch.stack([directions.shift(options.direction, s) for s in wanted])
+        return _list(options, directory)
     assert options.image is not None  # the option model asks for one unless --list
-    located = locate([options.image or "-"], model, options, options.invert_steps, options.invert_lr, console, stop)
-    frames = edited(model.generator, located.z.expand(len(wanted), *located.z.shape[1:]), shifts)
-    metrics = {"image": located.figures[0], "direction": options.direction, "strengths": wanted}
+    name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
+    # of the picture's own directions the picture must be known first, of the others a wrong name is found sooner
+    own = name.startswith("jac") and options.attribute is None
+    direction = None if own else directory.in_space(name, options.space)
+    anchors = locate([options.image], model, options, console, stop)
+    if len(anchors) != 1:
+        raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one picture"])
+    if direction is None:
+        direction = _own(name, anchors[0], model)
+    direction = preserved(directory, direction, options)
+    frames, z = _edited(model, anchors[0], direction, wanted, options)
+    metrics = {
+        "image": anchors[0].figures,
+        "direction": direction.name,
+        "space": direction.space,
+        "how": direction.how,
+        "figures": {k: v for k, v in direction.figures.items() if not k.startswith("std.")},
+        "strengths": wanted,
+        "measured": _measured(directory, anchors[0], direction, wanted, options, console),
+    }
     if streaming:
-        console.write_bytes(film_bytes(frames, ".png", 1.0))
+        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, 4.0)], metrics)
+    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
 
 
 def strengths(options: EditOptions) -> list[float]:
@@ -76,27 +95,118 @@ def strengths(options: EditOptions) -> list[float]:
     return [a + (b - a) * i / (n - 1) for i in range(n)]
 
 
-def _list(options: EditOptions, model: Model, directions: Directions) -> Result:
-    """Names on stdout; with -o FILE.png a strip of each on one seed."""
-    rows = [[n, f"{d:.3f}"] for n, d in zip(directions.names(), directions.deviations.tolist(), strict=True)]
-    metrics = {name: float(deviation) for name, deviation in rows}
-    table = Table("principal directions of the bottleneck", ["direction", "standard deviation"], rows)
-    if "output" in options.model_fields_set:
-        import torch
+def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
+    """The direction with those that --preserve names, in the same space, projected out."""
+    from gsd_cli.core.directions import preserving
 
-        from gsd_cli.core.directions import edited
-        from gsd_cli.core.noise import latents
-        from gsd_cli.data.pictures import save_grid
-
-        shifts = torch.stack([directions.shift(name, s) for name in directions.names() for s in LISTED])
-        z = latents([LISTED_SEED], model.generator.latent_shape).expand(len(shifts), -1, -1, -1)
-        path = save_grid(edited(model.generator, z, shifts), Path(options.output), columns=len(LISTED))
-        return Result([str(path)], metrics, table)
-    return Result(directions.names(), metrics, table)
+    others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
+    if direction.name in others:
+        raise UsageError([f"--preserve: {direction.name} is what is edited"])
+    return preserving(direction, [directory.in_space(other, direction.space) for other in others])
 
 
-def _fingerprint(model: Model) -> str:
-    """A name for the model's weights: the sha256 of its file."""
-    weights = next(model.folder.glob("**/diffusion_pytorch_model.*"))
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def _fitted(options: EditOptions) -> str | None:
+    return options.fit.partition("=")[0] if options.fit else None
+
+
+def _own(name: str, anchor: Anchor, model: Model) -> Direction:
+    from gsd_cli.core.components import sensitive_directions
+    from gsd_cli.core.inversion import encoder_features
+
+    number = int(name[3:]) if name[3:].isdigit() else -1
+    if not 0 <= number < 16:
+        raise UsageError([f"--direction: no {name!r}"], hint="jac0 to jac15")
+    found = sensitive_directions(model.generator, anchor.z, encoder_features(model.generator), max(4, number + 1))
+    return found[number]
+
+
+def _edited(
+    model: Model, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions
+) -> tuple[Tensor, Tensor | None]:
+    """The frames, and their latents where the edit is one of latents."""
+    import torch
+
+    from gsd_cli.core.directions import moved, moved_latents
+
+    deltas = [anchor.delta] * len(wanted) if anchor.delta else []
+    frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
+    if anchor.residual is not None:
+        frames = frames + anchor.residual
+    if direction.space == "bottleneck":
+        return frames, None
+    shifts = direction.scale * torch.tensor(wanted).reshape(-1, 1, 1, 1) * direction.vector
+    return frames, moved_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
+
+
+def _measured(
+    directory: Directory, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions,
+    console: Console,
+) -> dict[str, list[Any]]:  # fmt: skip
+    """What the edit did to this picture, one value a strength: attributes, distance from the picture, its class."""
+    from gsd_cli.core.inversion import encoder_features
+    from gsd_cli.core.knowledge import TRAITS
+    from gsd_cli.core.responses import Measure, respond
+
+    knowledge, generator = directory.knowledge, directory.model.generator
+    measures: dict[str, Measure] = {t.name: t.score for t in TRAITS} | {"features": encoder_features(generator)}
+    if knowledge.classifier is not None:
+        measures["class"] = knowledge.classifier
+    seen = respond(generator, direction, anchor.z[None], wanted, measures, {}, options.batch_size)
+    found: dict[str, list[Any]] = {t.name: seen.values[t.name][:, 0].tolist() for t in TRAITS}
+    found["feature_distance"] = seen.distance("features").square()[:, 0].tolist()
+    if knowledge.classifier is not None:
+        names = [knowledge.classes[k] for k in seen.values["class"][:, 0].argmax(1).tolist()]
+        before = knowledge.classes[int(seen.base["class"].argmax())]
+        found["class"] = names
+        console.say(f"taken for: {before}; edited: {', '.join(dict.fromkeys(names))}")
+    return found
+
+
+def _list(options: EditOptions, directory: Directory) -> Result:
+    """Names on stdout; with -o FILE.png all are found and a strip of each on one seed is drawn."""
+    show = "output" in options.model_fields_set
+    rows: list[list[str]] = []
+    drawn: list[Direction] = []
+    metrics: dict[str, Any] = {}
+    for pc in directory.components():
+        rows.append([pc.name, pc.space, pc.how, f"{pc.figures['variance_share']:.1%} of the variance"])
+        metrics[pc.name] = pc.scale
+        drawn.append(pc)
+    for name in [*directory.built_in, *directory.fitted_names()]:
+        found = _attempt(directory, name) if show else directory.stored(name)
+        rows.append([name, *(_row(found) if found != [] else ["", "", "nothing in the model changes it"])])
+        metrics[name] = found[0].figures if found else None
+        drawn += found[:1] if found else []
+    table = Table("what can be edited", ["name", "space", "found by", "figures"], rows)
+    if show:
+        return Result([str(_strips(options, directory, drawn))], metrics, table)
+    return Result([row[0] for row in rows], metrics, table)
+
+
+def _attempt(directory: Directory, name: str) -> list[Direction]:
+    """An attribute's directions, found now if need be; none where the model knows none."""
+    try:
+        return directory.attribute(name)
+    except GsdError:
+        return []
+
+
+def _row(found: Sequence[Direction] | None) -> list[str]:
+    if not found:
+        return ["", "", "found when first used"]
+    best, figures = found[0], found[0].figures
+    shown = ", ".join(f"{key} {figures[key]:.2f}" for key in ("auroc", "success", "leakage") if key in figures)
+    return [best.space, best.how, shown]
+
+
+def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) -> Path:
+    import torch
+
+    from gsd_cli.core.directions import moved
+    from gsd_cli.core.noise import latents
+    from gsd_cli.data.pictures import save_grid
+
+    generator = directory.model.generator
+    z = latents([LISTED_SEED], generator.latent_shape)
+    strips = [moved(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
+    return save_grid(torch.cat(strips), Path(options.output), columns=len(LISTED))

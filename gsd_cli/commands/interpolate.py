@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gsd_cli.console import Console, Result
+from gsd_cli.errors import UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import InterpolateOptions
 from gsd_cli.paths import require_writable
@@ -13,11 +15,16 @@ from gsd_cli.paths import require_writable
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gsd_cli.core.generator import Model
+    from gsd_cli.core.latent_files import Anchor
+    from gsd_cli.core.walks import Embed, Walk
+
 
 def plan(options: InterpolateOptions) -> list[str]:
     """What a run would write."""
-    legs = len(options.images) - 1
-    return [f"{legs * (options.frames - 1) + 1} frames to {options.output}"]
+    legs = len(options.images) - 1 + options.loop
+    frames = legs * (options.frames - 1) + (not options.loop)
+    return [f"{2 * frames - 2 if options.pingpong else frames} frames to {options.output}"]
 
 
 def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Result:
@@ -27,43 +34,85 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     if not streaming:
         require_writable(target, folder=target.suffix == "")
 
-    import torch
-
     from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate
     from gsd_cli.core.device import resolve_device
-    from gsd_cli.core.generator import generate
     from gsd_cli.core.inversion import encoder_features
-    from gsd_cli.core.losses import distance
-    from gsd_cli.core.walks import walk
-    from gsd_cli.data.film import film_bytes, write_film
+    from gsd_cli.data.film import film_bytes, require_format, write_film
 
+    if streaming or target.suffix:
+        require_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
     keep_to_class(model, options.class_, console)
-    located = locate(options.images, model, options, options.invert_steps, options.invert_lr, console, stop)
+    anchors = locate(options.images, model, options, console, stop)
+    if len(anchors) < 2:
+        raise UsageError(["a walk needs two pictures"], hint="give another IMAGE, or seed:42")
     features = encoder_features(model.generator)
 
-    def images(z: Tensor) -> Tensor:
-        stop.check()
-        return generate(model.generator, z, options.batch_size)
+    def embed(images: Tensor) -> Tensor:
+        return features(images.to(device))
 
-    def perceptual(a: Tensor, b: Tensor) -> Tensor:
-        return distance(features(a.to(device)), features(b.to(device)))
-
-    legs = [
-        walk(a, b, options.frames, options.path, images, perceptual)
-        for a, b in zip(located.z[:-1], located.z[1:], strict=True)
-    ]
-    # each leg starts where the last one ended: that frame is shown once
-    frames = torch.cat([legs[0].images, *(leg.images[1:] for leg in legs[1:])])
+    ends = [*anchors, anchors[0]] if options.loop else anchors
+    legs = [_leg(a, b, model, options, embed, console, stop) for a, b in pairwise(ends)]
+    frames, z = _film(legs, options)
     metrics = {
-        "images": located.figures,
-        "legs": [{"largest_over_mean_step": leg.unevenness, "length": leg.length} for leg in legs],
+        "images": [anchor.figures for anchor in anchors],
+        "legs": [_report(leg, embed, console) for leg in legs],
+        "frames": len(frames),
     }
-    for leg in legs:
-        console.say(f"largest over mean step {leg.unevenness:.2f}, perceptual length {leg.length:.2f}")
     if streaming:
-        console.write_bytes(film_bytes(frames, ".png", options.fps))
+        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps)], metrics)
+    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+
+
+def _leg(
+    a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, console: Console, stop: StopRequest
+) -> Walk:
+    """The walk from one picture to the next; what is each one's own fades from one to the other."""
+    import torch
+
+    from gsd_cli.core.rendering import between
+    from gsd_cli.core.walks import walk
+
+    def images(z: Tensor, s: Tensor) -> Tensor:
+        stop.check()
+        # a geodesic is found by gradients, and without what is the pictures' own
+        if torch.is_grad_enabled():
+            return model.generator(z.to(next(model.generator.parameters()).device))
+        return between(model.generator, a, b, z, s, options.batch_size)
+
+    if options.path != "geodesic":
+        return walk(a.z, b.z, options.frames, options.path, images, embed)
+    with console.progress("geodesic", options.geodesic_steps) as bar:
+        return walk(
+            a.z, b.z, options.frames, "geodesic", images, embed, options.geodesic_steps, lambda k, _: bar.update(k)
+        )
+
+
+def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor]:
+    """The frames and latents of all legs; each starts where the last one ended: that frame is shown once."""
+    import torch
+
+    frames = torch.cat([legs[0].images, *(leg.images[1:] for leg in legs[1:])])
+    z = torch.cat([legs[0].z, *(leg.z[1:] for leg in legs[1:])])
+    if options.loop:
+        frames, z = frames[:-1], z[:-1]
+    if options.pingpong:
+        frames, z = torch.cat([frames, frames[1:-1].flip(0)]), torch.cat([z, z[1:-1].flip(0)])
+    return frames, z
+
+
+def _report(leg: Walk, embed: Embed, console: Console) -> dict[str, Any]:
+    """How even and how long a walk is, beside plain pixel cross-fading between its ends."""
+    from gsd_cli.core.walks import cross_fade, step_lengths, unevenness
+
+    faded = step_lengths(cross_fade(leg.images[0], leg.images[-1], len(leg.images)), embed)
+    figures = {"largest_over_mean_step": leg.unevenness, "length": leg.length}
+    naive = {"largest_over_mean_step": unevenness(faded), "length": faded.sum().item()}
+    console.say(
+        f"largest over mean step {leg.unevenness:.2f} (pixel cross-fade {naive['largest_over_mean_step']:.2f}), "
+        f"perceptual length {leg.length:.2f} ({naive['length']:.2f})"
+    )
+    return figures | {"cross_fade": naive}

@@ -1,106 +1,111 @@
-"""Directions in the generator's bottleneck: principal components of the mid block's activations.
+"""Directions of an edit: in the latent z, or in the bottleneck (the mid block's activations).
 
-The bottleneck of a U-Net as a semantic space: Kwon et al. (ICLR 2023); its principal components:
-Haas et al. (2023). Here for a generator that is called once.
+The bottleneck of a U-Net as a semantic space: Kwon et al. (ICLR 2023). A latent is moved and put back on its
+sphere; the bottleneck is shifted while the generator runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from gsd_cli.core.generator import Generator
-from gsd_cli.core.noise import latents
+from gsd_cli.core.rendering import Delta, render
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.paths import atomic_file
 
-SAMPLES = 1024
-COUNT = 16
+Space = Literal["latent", "bottleneck"]
+FORMAT = "gsd-directions/1"
+SMALLEST_PART = 0.02
+"""Of a unit vector: with less left by `preserving`, an edit would be noise."""
 
 
 @dataclass(frozen=True)
-class Directions:
-    """Unit vectors [K, c, h, w] in the bottleneck, and the standard deviation [K] of the generator's
-    own samples along each."""
+class Direction:
+    """A unit vector of z's or the bottleneck's shape [c, h, w]; strength 1 is `scale` of it.
 
-    vectors: Tensor
-    deviations: Tensor
+    how: what found it. figures: what was measured of it.
+    """
 
-    def names(self) -> list[str]:
-        """pc0, pc1, ... by falling deviation."""
-        return [f"pc{k}" for k in range(len(self.vectors))]
-
-    def shift(self, name: str, strength: float) -> Tensor:
-        """What to add to the bottleneck [c, h, w]: `strength` standard deviations along a direction.
-
-        Raises GsdError (exit 2) for an unknown name.
-        """
-        if name not in self.names():
-            raise GsdError(
-                f"no direction {name!r}", hint=f"pc0 to pc{len(self.vectors) - 1}; see --list", code=ExitCode.USAGE
-            )
-        k = self.names().index(name)
-        return strength * self.deviations[k] * self.vectors[k]
+    name: str
+    space: Space
+    vector: Tensor
+    scale: float
+    how: str
+    figures: dict[str, float] = field(default_factory=dict)
 
 
-@torch.no_grad()
-def principal_directions(generator: Generator, batch_size: int, samples: int = SAMPLES) -> Directions:
-    """Principal components of the bottleneck over `samples` of the generator's own images."""
-    device = next(generator.parameters()).device
-    seen: list[Tensor] = []
-    with _watch(generator, seen):
-        for seeds in torch.arange(samples).split(batch_size):
-            generator(latents(seeds.tolist(), generator.latent_shape, "directions").to(device))
-    activations = torch.cat(seen)  # [samples, c, h, w]
-    flat = activations.flatten(1) - activations.flatten(1).mean(0)
-    _, singular, vectors = torch.linalg.svd(flat, full_matrices=False)
-    # a component's sign is arbitrary: make its largest entry positive
-    vectors = vectors[:COUNT]
-    vectors = vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()
-    return Directions(vectors.reshape(-1, *activations.shape[1:]).contiguous(), singular[:COUNT] / (samples - 1) ** 0.5)
+def moved(
+    generator: Generator, z: Tensor, direction: Direction, strengths: Sequence[float], deltas: Sequence[Delta] = (),
+    batch_size: int = 64,
+) -> Tensor:  # fmt: skip
+    """Images of latents z [N, C, H, W] (or [1, ...] for all), each moved by its strength [N], on the CPU."""
+    z = z.expand(len(strengths), *z.shape[1:])
+    shifts = direction.scale * torch.tensor(strengths).reshape(-1, 1, 1, 1) * direction.vector
+    if direction.space == "latent":
+        return render(generator, moved_latents(z, shifts), deltas, batch_size=batch_size)
+    return render(generator, z, deltas, shifts, batch_size)
 
 
-def stored_directions(generator: Generator, path: Path, batch_size: int) -> Directions:
-    """Read directions from `path`, or find and store them."""
+def moved_latents(z: Tensor, shifts: Tensor) -> Tensor:
+    """z + shifts [N, C, H, W], put back on the sphere that each z was on."""
+    far = z + shifts
+    norms = z.flatten(1).norm(dim=1) / far.flatten(1).norm(dim=1)
+    return far * norms.reshape(-1, 1, 1, 1)
+
+
+def preserving(direction: Direction, others: Sequence[Direction]) -> Direction:
+    """The direction without its parts along the others', of the same space: orthogonal to each of them.
+
+    The part that is left must go further for the same effect: the scale grows by what it lost. Raises
+    GsdError (exit 2) when nothing is left.
+    """
+    if not others:
+        return direction
+    flat = direction.vector.flatten().double()
+    basis = torch.linalg.qr(torch.stack([o.vector.flatten().double() for o in others], 1)).Q  # [d, K]
+    for _ in range(2):  # twice is enough (Kahan): the first pass leaves rounding errors
+        flat = flat - basis @ (basis.T @ flat)
+    left = flat.norm().item()
+    if left < SMALLEST_PART:
+        names = ", ".join(o.name for o in others)
+        raise GsdError(f"nothing of {direction.name} is left without {names}", code=ExitCode.USAGE)
+    vector = (flat / left).reshape(direction.vector.shape).to(direction.vector)
+    figures = {**direction.figures, "kept": left}
+    return replace(direction, vector=vector, scale=direction.scale / left, figures=figures)
+
+
+def save_directions(path: Path, directions: Sequence[Direction], about: dict[str, Any]) -> None:
+    """Write directions as safetensors; `about` says what they belong to (model, options)."""
+    tensors = {f"{i}": d.vector.contiguous() for i, d in enumerate(directions)}
+    listed = [{k: v for k, v in vars(d).items() if k != "vector"} for d in directions]
+    header = {"format": FORMAT, "about": json.dumps(about, sort_keys=True), "directions": json.dumps(listed)}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_directions(path: Path, about: dict[str, Any]) -> list[Direction] | None:
+    """Read what `save_directions` wrote; None when it is missing, damaged or belongs to something else.
+
+    `about`: the keys that must agree; a stored file may say more.
+    """
     try:
-        found = load_file(path)
-        return Directions(found["vectors"], found["deviations"])
-    except (OSError, KeyError, SafetensorError):
-        directions = principal_directions(generator, batch_size)
-        with atomic_file(path) as temporary:
-            save_file({"vectors": directions.vectors, "deviations": directions.deviations}, temporary)
-        return directions
-
-
-@torch.no_grad()
-def edited(generator: Generator, z: Tensor, shifts: Tensor) -> Tensor:
-    """Images of latents z [B, C, H, W] with the bottleneck moved by shifts [B, c, h, w]."""
-    device = next(generator.parameters()).device
-
-    def move(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        return output + shifts.to(output)
-
-    handle = generator.denoiser.net.mid_block.register_forward_hook(move)
-    try:
-        return generator(z.to(device)).float().cpu()
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _watch(generator: Generator, seen: list[Tensor]) -> Iterator[None]:
-    handle = generator.denoiser.net.mid_block.register_forward_hook(
-        lambda _module, _inputs, output: seen.append(output.float().cpu())
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            stored = json.loads(header["about"])
+            if header.get("format") != FORMAT or any(stored.get(k) != v for k, v in about.items()):
+                return None
+            listed = json.loads(header["directions"])
+            found = [Direction(vector=file.get_tensor(f"{i}"), **known) for i, known in enumerate(listed)]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return found if all(math.isfinite(d.scale) for d in found) else None

@@ -121,17 +121,16 @@ class Bench:
         """Walks between the same latents by every generator here, the model's first."""
         generators = [self.ours, *(c for c in self.baselines if isinstance(c.model, Generator))]
         z = latents(range(2 * WALKS), self.model.generator.latent_shape, "walk")
-        distance = self.perceptual.squared_distance
-
-        def steps(a: Tensor, b: Tensor) -> Tensor:
-            return distance(a, b).sqrt()
-
         pairs = list(zip(z[::2], z[1::2], strict=True))
+
+        def walked(contender: Contender) -> list[Tensor]:
+            def images(z: Tensor, _: Tensor) -> Tensor:
+                return contender.subject.images(z)
+
+            return [walk(a, b, FRAMES, "slerp", images, self.perceptual.embed).images.cpu() for a, b in pairs]
+
         with self.progress("latent walks"):
-            return {
-                c.name: [walk(a, b, FRAMES, "slerp", c.subject.images, steps).images.cpu() for a, b in pairs]
-                for c in generators
-            }
+            return {contender.name: walked(contender) for contender in generators}
 
     def _require_one_space(self) -> None:
         shape = self.model.generator.latent_shape

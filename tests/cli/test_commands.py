@@ -90,49 +90,6 @@ def test_sample_writes_what_the_extension_says(name: str, workshop: Shell, tmp_p
         assert Image.open(outputs[0]).size == (32, 32)
 
 
-def test_interpolate_from_a_file_to_a_seed(workshop: Shell) -> None:
-    workshop.gsd("sample", "--model", "run", "--seeds", "4", "-o", "four.png")
-    done = workshop.gsd(
-        "interpolate", "four.png", "seed:5", "--model", "run", "--frames", "5", "--invert-steps", "20", "--json"
-    )
-    report = json.loads(done.stdout)
-    assert done.returncode == 0, done.stderr.decode()
-    assert Image.open(workshop.folder / report["outputs"][0]).size == (5 * 16, 16)
-    assert report["metrics"]["images"][0]["psnr"] > 5
-    assert report["metrics"]["legs"][0]["largest_over_mean_step"] >= 1
-    assert "PSNR" in done.stderr.decode()
-
-
-def test_interpolate_to_an_animation_and_a_folder(workshop: Shell) -> None:
-    movie = workshop.gsd("interpolate", "seed:1", "seed:2", "seed:3", "--model", "run", "--frames", "4", "-o", "w.gif")
-    assert movie.returncode == 0, movie.stderr.decode()
-    assert Image.open(workshop.folder / "w.gif").n_frames == 7  # the shared frame is shown once
-    folder = workshop.gsd("interpolate", "seed:1", "seed:1", "--model", "run", "--frames", "3", "-o", "frames")
-    assert folder.returncode == 0, folder.stderr.decode()
-    frames = [np.asarray(Image.open(workshop.folder / line)) for line in folder.stdout.decode().split()]
-    assert len(frames) == 3
-    np.testing.assert_array_equal(frames[0], frames[2])
-
-
-def test_edit_moves_more_the_stronger_it_is(workshop: Shell) -> None:
-    done = workshop.gsd("edit", "seed:2", "--model", "run", "--direction", "pc0", "--range=-3:3:7", "-o", "strip.png")
-    assert done.returncode == 0, done.stderr.decode()
-    strip = np.asarray(Image.open(workshop.folder / "strip.png"), dtype=float).reshape(16, 7, 16).transpose(1, 0, 2)
-    moved = np.abs(strip - strip[3]).mean((1, 2))
-    assert moved[0] > moved[1] > 0 < moved[5] < moved[6]
-    unknown = workshop.gsd("edit", "seed:2", "--model", "run", "--direction", "smile")
-    assert unknown.returncode == 2
-    assert "smile" in unknown.stderr.decode()
-
-
-def test_edit_lists_its_directions(workshop: Shell) -> None:
-    done = workshop.gsd("edit", "--list", "--model", "run", "-o", "directions.png")
-    assert done.returncode == 0, done.stderr.decode()
-    assert (workshop.folder / "directions.png").exists()
-    named = workshop.gsd("edit", "--list", "--model", "run")
-    assert named.stdout.decode().split()[:2] == ["pc0", "pc1"]
-
-
 def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
     arguments = ["bench", "--model", "run", "--compare", "msa-10,ddim-3", "-N", "16", "--ppl-samples", "10"]
     done = workshop.gsd(*arguments, "--metrics", "ppl,time", "--json", "--report", "report")

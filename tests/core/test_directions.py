@@ -2,63 +2,90 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.directions import edited, principal_directions, stored_directions
+from gsd_cli.core.directions import (
+    Direction,
+    load_directions,
+    moved,
+    moved_latents,
+    preserving,
+    save_directions,
+)
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
-from gsd_cli.errors import GsdError
+from gsd_cli.errors import ExitCode, GsdError
+from tests.core.linear import linear
+
+SHAPE = (1, 8, 8)
 
 
-def activations(generator: Generator, samples: int) -> np.ndarray:
-    seen: list[Tensor] = []
-    handle = generator.denoiser.net.mid_block.register_forward_hook(lambda _m, _i, out: seen.append(out))
-    with torch.no_grad():
-        generator(latents(range(samples), generator.latent_shape, "directions"))
-    handle.remove()
-    return torch.cat(seen).flatten(1).double().numpy()
+def unit(seed: int, name: str = "a", scale: float = 1.0) -> Direction:
+    (vector,) = latents([seed], SHAPE)
+    return Direction(name, "latent", vector / vector.norm(), scale, "test", {"auroc": 0.5})
 
 
-def test_directions_are_the_eigenvectors_of_the_covariance(toy_teacher: Denoiser) -> None:
+def test_preserve_is_exactly_orthogonal_to_what_it_preserves() -> None:
+    target, others = unit(0), [unit(1, "b"), unit(2, "c"), unit(0, "nearly", 1.0)]
+    nearly = others[2].vector + 0.3 * unit(3).vector
+    others[2] = Direction("nearly", "latent", nearly / nearly.norm(), 1.0, "test")
+    found = preserving(target, others)
+    for other in others:
+        product = (found.vector.double() * other.vector.double()).sum().item()
+        assert product == pytest.approx(0, abs=1e-7)
+    assert found.vector.norm().item() == pytest.approx(1, abs=1e-6)
+    # the part that is left goes as far along the old direction as before
+    along = (found.vector * target.vector).sum().item()
+    assert found.scale * along == pytest.approx(target.scale, rel=1e-5)
+
+
+def test_preserving_itself_leaves_nothing() -> None:
+    with pytest.raises(GsdError, match="nothing of a is left") as error:
+        preserving(unit(0), [unit(0, "b")])
+    assert error.value.code == ExitCode.USAGE
+    whole = unit(0)
+    assert preserving(whole, []) is whole
+
+
+def test_moved_latents_stay_on_their_spheres() -> None:
+    z = latents([1, 2], SHAPE) * torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1)
+    far = moved_latents(z, 5 * unit(3).vector.expand(2, *SHAPE))
+    torch.testing.assert_close(far.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
+
+
+def test_strength_is_in_units_of_the_scale() -> None:
+    generator, z = linear(), latents([1], SHAPE)
+    there = moved(generator, z, unit(3, scale=2.0), [0.0, 1.5])
+    by_hand = moved_latents(z, 3.0 * unit(3).vector[None])
+    torch.testing.assert_close(there[1:], generator(by_hand), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(there[:1], generator(z), atol=1e-5, rtol=1e-4)
+
+
+def test_a_shift_of_the_bottleneck_acts_and_the_hook_is_gone_after(toy_teacher: Denoiser) -> None:
     generator = Generator(toy_teacher)
-    found = principal_directions(generator, batch_size=16, samples=48)
-    values, vectors = np.linalg.eigh(np.cov(activations(generator, 48), rowvar=False))
-    np.testing.assert_allclose(found.deviations[:4].numpy(), np.sqrt(values[::-1][:4]), rtol=1e-3)
-    for k in range(3):
-        cosine = abs(found.vectors[k].flatten().double().numpy() @ vectors[:, -1 - k])
-        assert cosine == pytest.approx(1, abs=1e-3)
-
-
-def test_a_shift_of_nothing_changes_nothing_and_the_hook_is_gone_after(toy_teacher: Denoiser) -> None:
-    generator = Generator(toy_teacher)
-    directions = principal_directions(generator, 16, samples=32)
     z = latents([3], generator.latent_shape)
     with torch.no_grad():
         plain = generator(z)
-    torch.testing.assert_close(edited(generator, z, directions.shift("pc0", 0.0)[None]), plain)
-    moved = edited(generator, z, directions.shift("pc0", 3.0)[None])
-    assert (moved - plain).abs().max() > 1e-4
+    bottleneck = Direction("pc0", "bottleneck", torch.ones(1, 1, 1), 1.0, "test")
+    still, away = moved(generator, z, bottleneck, [0.0, 5.0])
+    torch.testing.assert_close(still, plain[0])
+    assert (away - plain[0]).abs().max() > 1e-4
     with torch.no_grad():
         torch.testing.assert_close(generator(z), plain)
 
 
-def test_strength_is_in_standard_deviations(toy_teacher: Denoiser) -> None:
-    directions = principal_directions(Generator(toy_teacher), 16, samples=32)
-    shift = directions.shift("pc1", 2.5)
-    assert shift.norm().item() == pytest.approx(2.5 * directions.deviations[1].item(), rel=1e-5)
-    with pytest.raises(GsdError, match="smile"):
-        directions.shift("smile", 1)
-
-
-def test_directions_are_stored_once_and_read_back(toy_teacher: Denoiser, tmp_path: Path) -> None:
-    generator = Generator(toy_teacher)
-    path = tmp_path / "cache" / "d.safetensors"
-    first = stored_directions(generator, path, 256)
-    stamp = path.stat().st_mtime_ns
-    again = stored_directions(generator, path, 256)
-    assert path.stat().st_mtime_ns == stamp
-    torch.testing.assert_close(again.vectors, first.vectors)
+def test_directions_are_read_back_for_what_they_belong_to_only(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "a.safetensors"
+    save_directions(path, [unit(0), unit(1, "b", 2.5)], {"model": "abc", "samples": 8})
+    found = load_directions(path, {"model": "abc"})
+    assert found is not None
+    assert [d.name for d in found] == ["a", "b"]
+    assert found[1].scale == 2.5
+    assert found[0].figures == {"auroc": 0.5}
+    torch.testing.assert_close(found[1].vector, unit(1).vector)
+    assert load_directions(path, {"model": "other"}) is None
+    assert load_directions(tmp_path / "none", {}) is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert load_directions(path, {"model": "abc"}) is None
