@@ -19,6 +19,8 @@ Completer = Callable[[typer.Context, str], Completion]
 SOURCES = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
 BASELINES = ("msa", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", "one-step-teacher")
 DIRECTIONS = 16
+MEASURED = ("brightness", "contrast", "width", "height", "symmetry")
+"""Attributes that are measured in the pixels: every model has them."""
 
 
 def completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
@@ -57,12 +59,29 @@ def directions(ctx: typer.Context, incomplete: str) -> Completion:
 
 
 def attributes(ctx: typer.Context, incomplete: str) -> Completion:
-    """Attributes and classes that the model's card names."""
-    found: dict[str, str] = {}
-    for card in _cards(ctx.params.get("model")):
-        for key in ("attributes", "classes"):
-            found |= {str(name): f"of {key}" for name in card.get(key) or ()}
-    return _starting(found.items(), incomplete)
+    """What is measured in the pixels, then the attributes and classes that the model's card names."""
+    return _starting(_attributes(ctx).items(), incomplete)
+
+
+def preserved(ctx: typer.Context, incomplete: str) -> Completion:
+    """The same, after what is already in the list."""
+    return _next_of(_attributes(ctx), incomplete)
+
+
+def classes(ctx: typer.Context, incomplete: str) -> Completion:
+    """The classes of the model."""
+    return _starting(((name, "a class") for name in _named(ctx, "classes")), incomplete)
+
+
+def _attributes(ctx: typer.Context) -> dict[str, str]:
+    found = dict.fromkeys(MEASURED, "measured")
+    return found | {name: f"of {key}" for key in ("attributes", "classes") for name in _named(ctx, key)}
+
+
+def _named(ctx: typer.Context, key: str) -> list[str]:
+    """The names that the cards of the model list under a key."""
+    lists = [card[key] for card in _cards(ctx.params.get("model")) if isinstance(card.get(key), list)]
+    return [str(name) for names in lists for name in names]
 
 
 def _cards(spec: object) -> Iterable[dict[str, Any]]:
@@ -115,8 +134,8 @@ _DYNAMIC: dict[str, Completer] = {
     "model": models,
     "direction": directions,
     "attribute": attributes,
-    "preserve": attributes,
-    "class": attributes,
+    "preserve": preserved,
+    "class": classes,
     "source": sources,
     "compare": baselines,
     "metrics": metrics,

@@ -161,8 +161,13 @@ class Console:
                 "versions": versions(),
             }
             self.write_lines([json.dumps(report, default=str)])
-        else:
+        elif not self._seen(result):
             self.write_lines(result.outputs)
+
+    def _seen(self, result: Result) -> bool:
+        """Whether the lines would only repeat, on one terminal, the names in the table just shown."""
+        names = [row[0] for row in result.table.rows] if result.table else None
+        return names == result.outputs and not self.quiet and self._out is not None and self._out.isatty()
 
     def write_lines(self, lines: Iterable[str]) -> None:
         """Lines of text on stdout."""

@@ -42,7 +42,7 @@ def need(shell: str) -> str:
 def place(shell: Shell) -> Shell:
     """A folder with a run, a photo and a `gsd` on the path."""
     (shell.folder / "runs/one/generator").mkdir(parents=True)
-    (shell.folder / "runs/one/generator/gsd.json").write_text('{"attributes": ["smile"]}')
+    (shell.folder / "runs/one/generator/gsd.json").write_text('{"attributes": ["smile"], "classes": ["coat"]}')
     (shell.folder / "photo.png").touch()
     gsd = shell.folder / "bin" / "gsd"
     gsd.parent.mkdir()
@@ -118,12 +118,14 @@ def _type(terminal: int, text: str, wanted: str, seconds: float = 30) -> None:
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gsd_cli.complete import attributes
+    from gsd_cli.complete import attributes, classes, preserved
 
     context = cast(typer.Context, SimpleNamespace(params={"model": None}))
     monkeypatch.chdir(place.folder)
     assert attributes(context, "sm") == [("smile", "of attributes")]
     assert attributes(context, "x") == []
+    assert [name for name, _ in preserved(context, "width,s")] == ["width,symmetry", "width,smile"]
+    assert classes(context, "") == [("coat", "a class")]
 
 
 def test_completion_loads_nothing_heavy(place: Shell) -> None:
