@@ -87,7 +87,8 @@ class Console:
         if error.hint:
             self._print(f"hint: {error.hint}")
 
-    def _print(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None, *, wrap: bool = False) -> None:
+        """wrap: break long lines between words; not for what somebody may copy, paths and commands."""
         encoding = getattr(sys.stderr, "encoding", None) or "ascii"
         safe = text.encode(encoding, "replace").decode(encoding)
         # a closed stderr must not turn a result into a failure
@@ -96,7 +97,7 @@ class Console:
                 sys.stderr.write(safe + "\n")
                 sys.stderr.flush()
             else:
-                self._err.print(safe, style=style, markup=False)
+                self._err.print(safe, style=style, markup=False, soft_wrap=not wrap)
 
     def show(self, table: Table) -> None:
         """A table on stderr, for the eyes."""
@@ -113,7 +114,7 @@ class Console:
             drawn.add_row(*row)
         self._err.print(drawn)
         for note in table.notes:
-            self._print(note, style="dim")
+            self._print(note, style="dim", wrap=True)
 
     # -- progress ---------------------------------------------------------------------------
 

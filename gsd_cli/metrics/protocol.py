@@ -19,10 +19,11 @@ def protocol(bench: Bench) -> dict[str, str]:
     seeds = f"seeds 0-{bench.samples - 1}, 8-bit"
     if real is not None and "fd" in wanted:
         few = "" if bench.samples >= quality.FEW else "; biased upwards at this N, compare at equal N only"
-        facts[figure] = (
-            f"{bench.samples} samples ({seeds}) against {real.name} ({real.statistics.n or 'unknown'} images){few}; "
-            '+- is one standard error, by a jackknife over ten blocks; "at N = inf" is extrapolated (Chong and Forsyth)'
-        )
+        spread = ""
+        if quality.spread_possible(bench.samples, len(real.statistics.mu)):
+            spread = "; +- is one standard error, by a jackknife over ten blocks; at N = inf: after Chong and Forsyth"
+        against = f"{real.name} ({real.statistics.n or 'unknown'} images)"
+        facts[figure] = f"{bench.samples} samples ({seeds}) against {against}{few}{spread}"
     if real is not None and real.features is not None:
         against = f"{bench.samples} samples ({seeds}) against {len(real.features)} real images of {real.features_name}"
         if "kid" in wanted:

@@ -37,12 +37,16 @@ def frechet_figures(made: Tensor | Statistics, real: Real, seed: int = 0) -> dic
         return {"fd": frechet_distance(made, real.statistics), "n": made.n}
     extractor = real.statistics.extractor
     figures = {"fd": frechet_distance(gaussian_statistics([made], extractor), real.statistics), "n": len(made)}
-    # both need blocks with a covariance of full rank
-    if len(made) >= max(FOR_A_SPREAD, 4 * made.shape[1]):
+    if spread_possible(*made.shape):
         limit = extrapolate(made, real.statistics, smallest=max(len(made) // 4, 2 * made.shape[1]), seed=seed)
         figures |= {"fd_infinity": limit.value, "fd_infinity_error": limit.error}
         figures["fd_error"] = jackknife_error(made, real.statistics)
     return figures
+
+
+def spread_possible(n: int, size: int) -> bool:
+    """Whether n features of `size` numbers are enough for blocks with a covariance of full rank."""
+    return n >= max(FOR_A_SPREAD, 4 * size)
 
 
 def kernel_figures(made: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]:
