@@ -140,12 +140,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", help="comma-separated variants besides the plain loop")
+    parser.add_argument("--only", help="variants besides the plain loop, with ; between them")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     names = [*VARIANTS, *(ON_A_GPU if resolve_device(arguments.device).type == "cuda" else ())]
     if arguments.only:
-        names = [names[0], *(name for name in names[1:] if name in arguments.only.split(","))]
+        names = [names[0], *(name for name in names[1:] if name in arguments.only.split(";"))]
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for name in names:
@@ -160,6 +160,8 @@ def main() -> None:
             taken, peaks[name] = pipes[name].recv()
             if number:  # the first turn warms up
                 seconds[name].append(taken)
+    for pipe in pipes.values():
+        pipe.send(None)
     report = {
         "machine": platform.machine(), "versions": versions(), "rounds": arguments.rounds, "steps": arguments.steps,
         "batch_size": arguments.batch_size, "teacher": arguments.teacher, "threads": arguments.threads,

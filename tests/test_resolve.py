@@ -240,7 +240,7 @@ def test_a_config_that_is_no_text(config: str) -> None:
         ("sample", {"seeds": "1", "num_samples": 3}, ["--num-samples or --seeds"]),
         ("prepare", {}, ["missing argument SOURCE"]),
         ("prepare", {"source": "x", "size": 33}, ["--size", "33"]),
-        ("interpolate", {"images": ("seed:1",)}, ["missing argument IMAGE"]),
+        ("interpolate", {"images": ("seed:1",)}, ["two or more of IMAGE"]),
         ("edit", {}, ["IMAGE"]),
         ("edit", {"image": "a", "range": "1:2"}, ["--range"]),
         ("bench", {"num_samples": "many"}, ["--num-samples", "many"]),

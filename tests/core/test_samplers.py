@@ -88,7 +88,8 @@ def test_an_image_depends_on_its_seed_alone(trained: Denoiser, sampler: str) -> 
 
     together = sample([5, 3, 8])
     for position, seed in enumerate([5, 3, 8]):
-        torch.testing.assert_close(together[position], sample([seed])[0], rtol=0, atol=2e-5)
+        # twenty steps carry the rounding of one batch size or another along: an 8-bit step is 80 times this
+        torch.testing.assert_close(together[position], sample([seed])[0], rtol=0, atol=1e-4)
     assert (together[0] - together[1]).abs().max() > 0.1
 
 

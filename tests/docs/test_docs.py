@@ -1,6 +1,6 @@
 """The documentation is true: every command of README and docs is a command, every link leads somewhere.
 
-Every `gsd ...` line is run with --dry-run. The tutorial (and with -m slow the README's examples) is also run for real,
+Every `gsd ...` line is run with --dry-run. With -m slow the README's and the tutorial's examples are also run for real,
 in a shell, with SHORTENED: what is long is made short, nothing else is changed.
 """
 
@@ -94,8 +94,9 @@ def shortened(line: str) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", [pytest.param("README.md", marks=pytest.mark.slow), "docs/tutorial.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md"])
 def test_the_examples_work_as_written(name: str, shell: Shell) -> None:
     (shell.folder / "photos").mkdir()
     for k in range(8):
