@@ -159,8 +159,9 @@ def _work(name: str, options: Common, console: Console) -> Result:
     stop.install()
     module = importlib.import_module(f"gsd_cli.commands.{name}")
     _find(name, options)
-    if plan := module.plan(options):
-        console.say(plan[0])  # at once: torch takes seconds to load
+    for line in module.plan(options):
+        console.say(line)  # the first, at once: torch takes seconds to load
+        break
     result: Result = module.run(options, console, stop)
     return result
 
@@ -189,7 +190,7 @@ def _dry_run(console: Console, name: str, resolved: Resolved[Common]) -> None:
     """Options with their origins, as a file that --config takes, and what would be written."""
     values = resolved.options.model_dump(mode="json", by_alias=True)
     module = importlib.import_module(f"gsd_cli.commands.{name}")
-    plan = module.plan(resolved.options)
+    plan = list(module.plan(resolved.options))
     if console.as_json:
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)
         return

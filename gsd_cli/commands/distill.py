@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +25,19 @@ DEFAULT_EPOCH = 50_000
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 
 
-def plan(options: DistillOptions) -> list[str]:
-    """What a run would write."""
+def plan(options: DistillOptions) -> Iterator[str]:
+    """What a run would write, line by line: the last ones take seconds to find out."""
     if options.list_teachers:
-        return ["lists the teachers known by name"]
+        yield "lists the teachers known by name"
+        return
     from gsd_cli.estimate import distillation
 
     steps = total_steps(options)
     images = steps * options.batch_size
-    return [
-        f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images",
-        *distillation(options.teacher, images),
-        *_measured(options, steps),
-        f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/",
-    ]
+    yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
+    yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    yield from distillation(options.teacher, images)
+    yield from _measured(options, steps)
 
 
 def _measured(options: DistillOptions, steps: int) -> list[str]:
