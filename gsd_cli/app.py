@@ -21,6 +21,7 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError, UsageError
 from gsd_cli.examples import EXAMPLES
 from gsd_cli.flags import Command, commands, models
+from gsd_cli.helping import show_help
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import rank
 from gsd_cli.signature import with_signature
@@ -54,7 +55,13 @@ class _Light:
 
 
 class _Subcommand(_Light, TyperCommand):
-    """One subcommand with all its flags."""
+    """One subcommand with all its flags; its help is ours, since typer's leaves the text a third of the width."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        name = ctx.info_name
+        usage = " ".join([ctx.command_path, *self.collect_usage_pieces(ctx)])
+        usage = usage.replace("[[", "[").replace("]]", "]")  # a metavar has its own
+        show_help(commands()[name], EXAMPLES[name], usage)
 
 
 class _Subcommands(_Light, TyperGroup):

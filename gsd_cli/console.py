@@ -65,17 +65,17 @@ class Console:
     def say(self, text: str) -> None:
         """A line for the user."""
         if not self.quiet:
-            self._print(text)
+            self._print(text, wrap=True)
 
     def detail(self, text: str) -> None:
         """A line for -v."""
         if self.verbose:
-            self._print(text, style="dim")
+            self._print(text, style="dim", wrap=True)
 
     def warn(self, text: str) -> None:
         """Something the user should know before trusting the result."""
         if not self.quiet:
-            self._print(f"warning: {text}", style="yellow")
+            self._print(f"warning: {text}", style="yellow", wrap=True)
 
     def fail(self, error: GsdError) -> None:
         """One line of cause and one of advice."""
@@ -83,7 +83,7 @@ class Console:
             self._print(error.message, style="yellow")
         else:
             for problem in getattr(error, "problems", [error.message]):
-                self._print(f"error: {problem}", style="bold red")
+                self._print(f"error: {problem}", style="bold red", wrap=True)
         if error.hint:
             self._print(f"hint: {error.hint}")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,13 @@ def test_the_first_word_needs_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ddpm-fashion: 172 steps of batch 64")
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_fits_eighty_columns_and_leaves_half_to_the_text(command: str, shell: Shell) -> None:
+    lines = shell.gsd(command, "--help", env={"COLUMNS": "80"}).stdout.decode().splitlines()
+    assert max(map(len, lines)) == 80
+    continued = [line for line in lines if re.match(r"│ {12,}\S", line)]
+    assert continued
+    # what a flag does begins in the left half
+    assert max(len(line) - len(line[1:].lstrip()) for line in continued) <= 40
