@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import warm
+
 IMAGES = Path(__file__).parent / "assets" / "fashion-100.zip"
 
 
@@ -30,10 +32,18 @@ class Shell:
             "COLUMNS": "100",
         }
 
-    def gsd(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "gsd_cli", *arguments]
-        environment = self.environment() | options.pop("env", {})  # type: ignore[operator]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+    def gsd(
+        self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", cold: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """A command to its end; `cold`: from a fresh interpreter, as a change of what imports read needs."""
+        changed = env or {}
+        environment = self.environment() | changed
+        if cold or any(name.startswith(warm.SETTLED) for name in changed):
+            command = [sys.executable, "-m", "gsd_cli", *arguments]
+            return subprocess.run(
+                command, cwd=self.folder, input=input, capture_output=True, timeout=280, env=environment
+            )
+        return warm.run(arguments, self.folder, environment, input)
 
     def python(
         self, script: str, *arguments: str, env: dict[str, str] | None = None

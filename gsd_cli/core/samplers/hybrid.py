@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.integrate import cumulative_trapezoid
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
@@ -38,6 +37,8 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
     densities proportional to |x''|^(1/2) above SWITCH and |x'''|^(1/3) below make them equal. The
     pilot, 8 fixed seeds of 64 Euler steps, estimates both by differences of the slope.
     """
+    from scipy.integrate import cumulative_trapezoid  # here: a second of imports that sampling need not wait for
+
     fine = karras_sigmas(model.schedule, PILOT_STEPS)[:-1]
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
     labels = seed_labels(PILOT_SEEDS, model.classes)
