@@ -25,9 +25,11 @@ TIMEOUT = 280
 def preload() -> None:
     """All that any command imports; run once, in the server, by importing this module there."""
     import diffusers
+
     import gsd_cli
 
-    assert diffusers.UNet2DModel and diffusers.DDPMScheduler
+    for name in ("UNet2DModel", "DDPMScheduler", "DDIMScheduler"):  # diffusers imports what is asked for
+        getattr(diffusers, name)
     for module in pkgutil.walk_packages(gsd_cli.__path__, "gsd_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -4,6 +4,6 @@ import os
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
 
-from tests.warm import preload  # noqa: E402
+from tests.warm import preload
 
 preload()

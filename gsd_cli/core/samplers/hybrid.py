@@ -37,8 +37,6 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
     densities proportional to |x''|^(1/2) above SWITCH and |x'''|^(1/3) below make them equal. The
     pilot, 8 fixed seeds of 64 Euler steps, estimates both by differences of the slope.
     """
-    from scipy.integrate import cumulative_trapezoid  # here: a second of imports that sampling need not wait for
-
     fine = karras_sigmas(model.schedule, PILOT_STEPS)[:-1]
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
     labels = seed_labels(PILOT_SEEDS, model.classes)
@@ -79,6 +77,8 @@ def _size(values: np.ndarray) -> np.ndarray:
 
 def _equal_shares(grid: np.ndarray, density: np.ndarray, high: float, low: float, steps: int) -> list[float]:
     """steps + 1 levels from high to low between which the density, known on a falling grid, has equal integrals."""
+    from scipy.integrate import cumulative_trapezoid  # here: a second of imports that sampling need not wait for
+
     levels = np.array([high, *grid[(grid < high) & (grid > low)], low])
     area = cumulative_trapezoid(np.interp(levels, grid[::-1], density[::-1]), -levels, initial=0)
     shares: list[float] = np.interp(np.linspace(0, area[-1], steps + 1), area, levels).tolist()
