@@ -1,7 +1,7 @@
 """The flags of every subcommand as plain data.
 
 They are derived from the option models, and kept in flags.json so that help and completion need not
-load pydantic. The file names the text it was made from: when options.py differs, the models speak.
+load pydantic. The file names the texts it was made from: when one of options/ differs, the models speak.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from gsd_cli.options import Common
 
-SOURCE = Path(__file__).with_name("options.py")
+SOURCE = Path(__file__).with_name("options")
 STORE = Path(__file__).with_name("flags.json")
 
 
@@ -95,7 +95,11 @@ def models() -> dict[str, type[Common]]:
 
 def fingerprint() -> str:
     """Of the text that the flags are derived from."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    found = hashlib.sha256()
+    for path in sorted(SOURCE.glob("*.py")):
+        content = path.read_bytes()
+        found.update(f"{path.name} {len(content)}\n".encode() + content)
+    return found.hexdigest()
 
 
 def dump(found: Mapping[str, Command]) -> str:

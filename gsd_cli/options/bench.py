@@ -1,0 +1,57 @@
+"""Options of gsd bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from gsd_cli.options.common import Common
+from gsd_cli.options.kinds import MODEL, Positive, opt
+
+
+class BenchOptions(Common):
+    """Measure a generator against its teacher: the paper's Table 1."""
+
+    model: str | None = MODEL
+    compare: str = opt(
+        "msa",
+        "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
+        "one-step-teacher; or other generators, by folder: runs/a.",
+    )
+    num_samples: Annotated[int, Field(ge=2)] | None = opt(
+        None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
+    )
+    metrics: str = opt(
+        "fd,ppl,time",
+        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
+        "memory, throughput.",
+    )
+    features: str | None = opt(
+        None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
+    )
+    stats: Path | None = opt(None, "Reference statistics (.npz); default: of the model's own data.", metavar="REF.npz")
+    ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
+    time_batch: PositiveInt = opt(1, "Images a call while timing.")
+    compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
+    ablate: bool = opt(
+        False, "Also distil the variants without either loss and compare them: the paper's Table 2.", panel="Ablation"
+    )
+    ablate_preset: Literal["quick", "standard", "paper", "sid"] = opt(
+        "quick", "Preset of the variants' runs.", panel="Ablation"
+    )
+    ablate_kimg: Positive | None = opt(
+        None, "Length of the variants' runs in thousand images; default: the preset's.", panel="Ablation"
+    )
+    ablate_runs: Path | None = opt(
+        None, "Where the variants' runs live; default runs/ablate-TEACHER-PRESET.", panel="Ablation", metavar="DIR"
+    )
+    report: Path | None = opt(
+        None, "Also write report.html, tables (.md, .csv, .tex), bench.json and pictures here.", metavar="DIR"
+    )
+    max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.", panel="Thresholds")
+    max_ppl: Positive | None = opt(None, "Exit 7 when the perceptual path length is above this.", panel="Thresholds")
+    min_speedup: Positive | None = opt(
+        None, "Exit 7 when the model is not this many times faster than the first baseline.", panel="Thresholds"
+    )

@@ -1,0 +1,121 @@
+"""Options of gsd distill: the mathematics, its presets, and how a run is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from gsd_cli.options.common import Common
+from gsd_cli.options.kinds import Beta, Finite, NonNegativeFloat, Positive, opt
+
+
+class DistillSettings(BaseModel):
+    """The mathematics of a distillation: what a resumed run must agree on."""
+
+    model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
+
+    seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    alpha: Annotated[Finite, Field(ge=0)] = opt(1.0, "The alpha of score identity distillation.", panel="Method")
+    sidl_weight: NonNegativeFloat = opt(
+        1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
+    )
+    irl: Literal["speed", "stress", "literal", "jacobian", "off"] = opt(
+        "speed", "Form of the isometric term.", panel="Method"
+    )
+    irl_weight: Literal["auto"] | NonNegativeFloat = opt(
+        "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
+    )
+    irl_ratio: NonNegativeFloat = opt(
+        1.0, "Gradient norm of the isometric term over the distillation's.", panel="Method"
+    )
+    irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
+    irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
+        "teacher", "Features that the isometric term measures pictures in.", panel="Method"
+    )
+    tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
+    tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
+    sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
+    noise: Literal["auto", "ddpm", "edm"] = opt(
+        "auto", "Noise levels: ddpm (uniform t, the choice for discrete teachers) or edm.", panel="Method"
+    )
+    t_min: NonNegativeInt = opt(20, "Smallest timestep of the distillation.", panel="Method")
+    t_max: PositiveInt = opt(793, "Largest timestep of the distillation.", panel="Method")
+    adversarial: NonNegativeFloat = opt(
+        0.0, "Weight of an adversarial term against --data, after SiDA; 0 is off.", panel="Method"
+    )
+    fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
+    lr: Positive = opt(1e-4, "Adam's learning rate.", panel="Optimizer")
+    fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
+    beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
+    beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
+    fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
+    fake_beta2: Beta | None = opt(None, "The same for the fake score; default --beta2.", panel="Optimizer")
+    warmup: NonNegativeFloat = opt(0.0, "Thousand images over which learning rates rise from 0.", panel="Optimizer")
+    clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
+    micro_batch: PositiveInt | None = opt(
+        None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
+    )
+    recompute: bool = opt(
+        False, "Recompute activations in backward passes: less memory, about a third slower.", panel="Optimizer"
+    )
+    compile: bool = opt(False, "Compile the networks: worth it on a GPU, for long runs.", panel="Optimizer")
+    reuse_images: bool = opt(
+        False,
+        "Show the fake score the generator step's own images instead of fresh ones: a call less.",
+        panel="Optimizer",
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
+    ema_half_life: Positive = opt(
+        50_000, "Half-life of the moving average, in images; ramped up from the start.", panel="Optimizer"
+    )
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"kimg": 11, "lr": 1e-4},
+    "standard": {"kimg": 100, "lr": 1e-4},
+    "paper": {"epochs": 100, "lr": 1e-4},
+    "sid": {"kimg": 400_000, "batch_size": 256, "lr": 1e-5, "alpha": 1.2, "ema_half_life": 500_000},
+}
+"""Defaults of `--preset`; any flag, variable or config key wins over them."""
+
+
+class DistillOptions(Common, DistillSettings):
+    """Distil a teacher into a one-step generator."""
+
+    teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
+    revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
+    list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
+    data: Path | None = opt(None, "Prepared real images, to measure against.", metavar="DATA.zip")
+    features: str | None = opt(
+        None,
+        "Features of the Frechet distance: a folder made by --fit-features; default: the teacher's.",
+        metavar="DIR",
+    )
+    output: Path | None = opt(None, "The run folder; default runs/TEACHER-PRESET.", short="-o", metavar="RUN")
+    preset: Literal["quick", "standard", "paper", "sid"] = opt("quick", "A set of defaults.")
+    kimg: Positive | None = opt(None, "Length of the run in thousand images.")
+    steps: PositiveInt | None = opt(None, "Length of the run in steps.")
+    epochs: Positive | None = opt(None, "Length of the run in passes over --data (or 50,000 images).")
+    resume: bool = opt(True, "Go on where the run stopped.")
+    force: bool = opt(False, "Accept other options than the run was started with.")
+    eval_every: Positive = opt(4.0, "Thousand images between evaluations.", panel="Progress")
+    eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples of each evaluation.", panel="Progress")
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = opt(
+        None, "Send figures to an experiment tracker too.", panel="Progress"
+    )
+    weights: Literal["fp32", "fp16"] = opt("fp32", "How the generator's weights are stored.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> DistillOptions:
+        given = [name for name in ("kimg", "steps", "epochs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of --{', --'.join(given)}")
+        if self.tau_min > self.tau_max:
+            raise ValueError("--tau-min is larger than --tau-max")
+        if self.t_min > self.t_max:
+            raise ValueError("--t-min is larger than --t-max")
+        return self

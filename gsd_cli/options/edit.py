@@ -1,0 +1,76 @@
+"""Options of gsd edit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from gsd_cli.options.common import Common
+from gsd_cli.options.invert import InvertSettings
+from gsd_cli.options.kinds import CLASS, MODEL, Finite, Positive, argument, opt
+
+
+def _fit_source(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[^=:/]+=[^:]+:[^:]+", value):
+        raise ValueError(f"{value!r} is not NAME=POSITIVE_DIR:NEGATIVE_DIR")
+    return value
+
+
+class EditOptions(Common, InvertSettings):
+    """Change one thing in a picture, or move it along a direction the generator knows."""
+
+    image: str | None = argument(None, "A file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
+    attribute: str | None = opt(
+        None,
+        "What to change: brightness, contrast, width, height, symmetry, a class, or what was fitted.",
+        metavar="NAME",
+    )
+    direction: str | None = opt(
+        None, "Instead: pc0, pc1, ... (principal) or jac0, ... (the picture's own).", metavar="pcK|jacK"
+    )
+    strength: Finite = opt(2.0, "How far, in standard deviations over the generator's own samples.")
+    range: Annotated[str, Field(pattern=r"^-?[\d.]+:-?[\d.]+:\d+$")] | None = opt(
+        None, "A strip of strengths, first:last:count, as in --range=-3:3:7.", metavar="A:B:N"
+    )
+    preserve: str | None = opt(
+        None, "Attributes to project out of the direction, comma-separated.", metavar="NAME,NAME"
+    )
+    list: bool = opt(False, "Name what can be edited and stop; with -o FILE.png, show it.")
+    model: str | None = MODEL
+    class_: str | None = CLASS
+    output: str = opt(
+        "edit.png",
+        "A picture (a strip with --range), a .gif, .webp or .mp4, a folder, or - for bytes on stdout.",
+        short="-o",
+        metavar="PATH",
+    )
+    format: Literal["png", "gif", "webp", "mp4"] = opt("png", "What -o - writes.")
+    fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames a second of an animation.")
+    fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
+        None, "Learn an attribute from two folders of pictures.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"
+    )
+    data: Path | None = opt(
+        None, "A prepared data set whose labels --attribute names.", panel="Directions", metavar="DATA.zip"
+    )
+    space: Literal["auto", "latent", "bottleneck"] = opt(
+        "auto", "Where attributes are moved; auto takes what worked better.", panel="Directions"
+    )
+    fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
+        1024, "Samples that a direction is found on.", panel="Directions"
+    )
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> EditOptions:
+        problems = []
+        if self.image is None and not self.list:
+            problems.append("give an IMAGE, or --list")
+        if self.attribute is not None and self.direction is not None:
+            problems.append("give --attribute or --direction, not both")
+        if self.data is not None and self.attribute is None:
+            problems.append("--data needs --attribute: which of its labels?")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
