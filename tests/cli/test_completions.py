@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import shutil
 import sys
@@ -22,6 +23,8 @@ COMPLETIONS = Path(__file__).parents[2] / "completions"
 CASES = [
     ("gsd dis", {"distill"}),
     ("gsd distill --teacher ddpm-c", {"ddpm-cifar10", "ddpm-celebahq", "ddpm-church"}),
+    ("gsd distill --teacher=ddpm-ci", {"ddpm-cifar10"}),
+    ("gsd bench --ablate-preset=", {"quick", "standard", "paper", "sid"}),
     ("gsd distill --preset s", {"standard", "sid"}),
     ("gsd sample --model r", {"runs/one"}),
     ("gsd edit seed:1 --direction pc1", {"pc1", *(f"pc{k}" for k in range(10, 16))}),
@@ -56,7 +59,7 @@ def test_bash(place: Shell) -> None:
     need("bash")
     script = f"PATH=$PWD/bin:$PATH; source {COMPLETIONS / 'gsd.bash'}\n"
     for line, _ in CASES:
-        words = " ".join(f"'{word}'" for word in line.split(" "))
+        words = " ".join(f"'{word}'" for word in re.split(r"(?:(?<!=) |(?<!=)(?==)|(?<==)(?!$))", line))
         script += f"COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _gsd_completion gsd\n"
         script += 'echo "${COMPREPLY[*]}"\n'
     done = place.sh(script + "complete -p gsd")
@@ -74,7 +77,8 @@ def test_fish(place: Shell) -> None:
     assert done.returncode == 0, done.stderr.decode()
     answers = done.stdout.decode().split("==\n")
     for (line, wanted), answer in zip(CASES, answers, strict=False):
-        assert {offered.split("\t")[0] for offered in answer.splitlines()} == wanted, line
+        whole = f"{line.split()[-1].partition('=')[0]}=" if "=" in line else ""  # fish replaces the whole word
+        assert {offered.split("\t")[0] for offered in answer.splitlines()} == {whole + one for one in wanted}, line
 
 
 def test_zsh(place: Shell) -> None:
@@ -96,6 +100,7 @@ def test_zsh(place: Shell) -> None:
             ("gsd dis\t", "gsd distill "),
             ("gsd distill --preset q\t", "--preset quick "),
             ("gsd distill --teacher ddpm-ci\t", "--teacher ddpm-cifar10 "),
+            ("gsd distill --teacher=ddpm-ci\t", "--teacher=ddpm-cifar10 "),
             ("gsd sample --model r\t", "--model runs/one "),
             ("gsd edit pho\t", "photo.png"),
         ):
