@@ -11,9 +11,11 @@ from typing import IO
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from gsd_cli.data.pictures import tile, to_pil, to_uint8
+from gsd_cli.data.ahead import map_beside
+from gsd_cli.data.pictures import tile, to_uint8
 from gsd_cli.paths import atomic_file
 
 Images = Iterator[tuple[int, Tensor]]
@@ -43,10 +45,10 @@ def open_writer(format_: str, target: Path | IO[bytes]) -> Writer:
     return write
 
 
-def png_bytes(image: Tensor) -> bytes:
-    """One image [C, H, W] as a PNG file's bytes."""
+def encode(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, C] as a PNG file's bytes."""
     buffer = io.BytesIO()
-    to_pil(image).save(buffer, "png")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
     return buffer.getvalue()
 
 
@@ -55,18 +57,26 @@ def file_name(seed: int) -> str:
     return f"seed-{seed:08d}.png"
 
 
+def _encoded(images: Images) -> Iterator[tuple[int, bytes]]:
+    return map_beside(lambda pair: (pair[0], encode(pair[1])), _pixels(images))
+
+
+def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
+    return ((seed, to_uint8(image).permute(1, 2, 0).numpy()) for seed, image in images)
+
+
 def _write_folder(images: Images, folder: Path) -> list[str]:
-    written = []
-    for seed, image in images:
-        path = folder / file_name(seed)
+    def write(pair: tuple[int, np.ndarray]) -> str:
+        path = folder / file_name(pair[0])
         with atomic_file(path) as temporary:
-            temporary.write_bytes(png_bytes(image))
-        written.append(str(path))
-    return written
+            temporary.write_bytes(encode(pair[1]))
+        return str(path)
+
+    return list(map_beside(write, _pixels(images)))
 
 
 def _write_picture(images: Images, file: IO[bytes]) -> None:
-    file.write(png_bytes(tile(torch.stack([image for _, image in images]))))
+    file.write(encode(to_uint8(tile(torch.stack([image for _, image in images]))).permute(1, 2, 0).numpy()))
 
 
 def _write_npz(images: Images, file: IO[bytes]) -> None:
@@ -77,14 +87,13 @@ def _write_npz(images: Images, file: IO[bytes]) -> None:
 
 def _write_zip(images: Images, file: IO[bytes]) -> None:
     with zipfile.ZipFile(_seekable(file), "w", zipfile.ZIP_STORED) as archive:
-        for seed, image in images:
-            archive.writestr(zipfile.ZipInfo(file_name(seed), (1980, 1, 1, 0, 0, 0)), png_bytes(image))
+        for seed, payload in _encoded(images):
+            archive.writestr(zipfile.ZipInfo(file_name(seed), (1980, 1, 1, 0, 0, 0)), payload)
 
 
 def _write_tar(images: Images, file: IO[bytes]) -> None:
     with tarfile.open(fileobj=file, mode="w|") as archive:
-        for seed, image in images:
-            payload = png_bytes(image)
+        for seed, payload in _encoded(images):
             info = tarfile.TarInfo(file_name(seed))
             info.size, info.mode = len(payload), 0o644
             archive.addfile(info, io.BytesIO(payload))
