@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.comparison import Row
     from gsd_cli.table import Table
 
-METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput")
+METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
 
 
@@ -39,7 +39,7 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.commands.loading import open_model
     from gsd_cli.core.device import resolve_device
     from gsd_cli.metrics.bench import Bench
-    from gsd_cli.metrics.tables import table1
+    from gsd_cli.metrics.tables import edits_table, table1
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
@@ -51,6 +51,8 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     if variants is not None:
         tables.append(variants[0])
         metrics["ablation"] = variants[1]
+    if (edits := edits_table(rows)) is not None:
+        tables.append(edits)
     outputs = _report(options, bench, model, rows, tables, metrics) if options.report is not None else []
     for earlier in tables[:-1]:
         console.show(earlier)
@@ -106,12 +108,14 @@ def _wanted(options: BenchOptions) -> set[str]:
 
 
 def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in rows:
         time = asdict(row.time) if row.time else None
         found[row.name] = {
             "calls": row.calls, "parameters": row.parameters, **row.figures, "time": time, "protocol": row.protocol,
         }  # fmt: skip
+        if row.edits:
+            found[row.name]["edits"] = row.edits
     return {"rows": found, "figure": bench.figure, "protocol": bench.facts()}
 
 

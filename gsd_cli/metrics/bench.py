@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.device import placed
 from gsd_cli.core.generator import Generator, Model
+from gsd_cli.core.knowledge import TRAITS
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
 from gsd_cli.core.teachers import load_teacher
@@ -23,6 +24,8 @@ from gsd_cli.errors import GsdError
 from gsd_cli.metrics import geometry, quality
 from gsd_cli.metrics.baselines import reference_statistics, sampled_statistics, shipped_statistics
 from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, rival, timing_task
+from gsd_cli.metrics.diversity import PAIRS, diversity
+from gsd_cli.metrics.edits import Edits, measure_edits
 from gsd_cli.metrics.features import (
     Extractor,
     TeacherFeatures,
@@ -44,7 +47,6 @@ COARSE_EPSILON = 1e-3
 DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
-DIVERSITY_PAIRS = 200
 WALKS, FRAMES = 4, 12
 FEATURE_METRICS = {"fd", "kid", "pr"}
 
@@ -99,6 +101,8 @@ class Bench:
                 self._quality(rows[contender.name], contender, self.real)
         for contender in everyone:
             self._geometry(rows[contender.name], contender)
+            if "edit" in self.wanted and isinstance(contender.model, Generator):
+                rows[contender.name].edits = self._edits(contender, contender.model)
         if "time" in self.wanted:
             self._time(rows, everyone)
         if "memory" in self.wanted:
@@ -206,11 +210,7 @@ class Bench:
         return found, "made here, kept in the cache"
 
     def _geometry(self, row: Row, contender: Contender) -> None:
-        shape, distance, subject = (
-            self.model.generator.latent_shape,
-            self.perceptual.squared_distance,
-            contender.subject,
-        )
+        subject = contender.subject
         if "ppl" in self.wanted:
             found = self._path_length(contender, EPSILON)
             row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
@@ -223,7 +223,8 @@ class Bench:
             row.protocol["ppl"] = f"{found.protocol}, {subject.images_protocol}"
             if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
                 row.figures["ppl_1e-3"] = self._path_length(contender, COARSE_EPSILON).mean
-                row.figures["ppl_noise_floor"] = noise_floor(subject.images, distance, shape) / EPSILON**2
+                floor = noise_floor(subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape)
+                row.figures["ppl_noise_floor"] = floor / EPSILON**2
         if "isometry" in self.wanted:
             row.figures |= self._isometry(contender)
         if "diversity" in self.wanted:
@@ -245,18 +246,27 @@ class Bench:
         return {name: value for name, value in asdict(found).items() if math.isfinite(value)}
 
     def _diversity(self, contender: Contender) -> dict[str, float]:
-        """Mean perceptual distance of random pairs of images, and its standard error."""
-        shape, size = self.model.generator.latent_shape, self.options.batch_size
-        z = latents(range(2 * DIVERSITY_PAIRS), shape, "diversity")
-        with self.progress(f"diversity of {contender.name}", len(z)) as bar:
-            distances = []
-            for a, b in zip(z[::2].split(size), z[1::2].split(size), strict=True):
+        with self.progress(f"diversity of {contender.name}", 2 * PAIRS) as bar:
+
+            def on_batch(done: int) -> None:
                 self.check()
-                squares = self.perceptual.squared_distance(contender.subject.images(a), contender.subject.images(b))
-                distances.append(squares.sqrt().cpu())
-                bar.advance(2 * len(a))
-        found = torch.cat(distances)
-        return {"diversity": found.mean().item(), "diversity_error": (found.std() / len(found) ** 0.5).item()}
+                bar.update(done)
+
+            return diversity(
+                contender.subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape,
+                self.options.batch_size, on_batch,
+            )  # fmt: skip
+
+    def _edits(self, contender: Contender, generator: Generator) -> Edits:
+        """What edits of a generator achieve; attributes are found in the model's domain, whoever is edited."""
+        with self.progress(f"edits of {contender.name}", len(TRAITS)) as bar:
+
+            def on_attribute(done: int) -> None:
+                self.check()
+                bar.update(done)
+
+            edited = replace(self.model, generator=generator)
+            return measure_edits(edited, self.options.edit_samples, self.options.batch_size, on_attribute)
 
     def _path_length(self, contender: Contender, epsilon: float) -> PathLength:
         pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape
@@ -291,7 +301,6 @@ class Bench:
 
     def _throughput(self) -> dict[str, float]:
         """Images a second of the model by batch size."""
-        with self.progress("throughput") as bar:
+        with self.progress("throughput"):
             rates = throughput(self.model.generator, self.device, self.options.batch_size, self.check)
-            bar.update(1, 1)
         return {f"images_per_second_{size}": rate for size, rate in rates.items()}

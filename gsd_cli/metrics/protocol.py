@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gsd_cli.metrics import geometry, quality
+from gsd_cli.metrics import edits, geometry, quality
 from gsd_cli.versions import versions
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def protocol(bench: Bench) -> dict[str, str]:
         )
     if "memory" in wanted:
         facts["memory"] = f"one network call at batch {options.batch_size}, above what was in use before it"
+    if "edit" in wanted:
+        facts["edits"] = (
+            f"{options.edit_samples} own samples, directions found on {edits.FIT_SAMPLES}, the better of latent and "
+            "bottleneck"
+        )
     if options.compile:
         facts["compiled"] = "networks were compiled with torch.compile"
     return facts

@@ -46,9 +46,9 @@ def write_report(folder: Path, findings: Findings) -> list[Path]:
             temporary.write_text(text, encoding="utf-8")
         written.append(folder / name)
 
-    for number, shown in enumerate(findings.tables, 1):
+    for shown in findings.tables:
         for suffix, form in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
-            write(f"table{number}.{suffix}", form(shown))
+            write(f"{shown.title.lower().replace(' ', '')}.{suffix}", form(shown))
     write("bench.json", json.dumps(findings.metrics, indent=2) + "\n")
     pictures = _pictures(folder, findings)
     written += [picture.path for picture in pictures]

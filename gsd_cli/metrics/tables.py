@@ -19,6 +19,14 @@ SPREADS = {
     "fd": "fd_error", "fd_infinity": "fd_infinity_error", "kid": "kid_std", "diversity": "diversity_error",
 }  # fmt: skip
 """Where a figure's plus-or-minus is."""
+EDITS = {
+    "success": ("success", "mean change of the attribute over what was asked for, at most 1"),
+    "leakage": ("leakage", "mean change of the other attributes over the target's, in standard deviations"),
+    "monotonicity": ("Spearman", "of strength (-2 to 2 standard deviations) and attribute"),
+    "auroc": ("AUROC", "of a linear probe along the direction, on held-out samples: linear separability"),
+    "class_kept": ("kept", "share of edited pictures that the classifier still calls the same"),
+    "feature_distance": ("distance", "squared, in the generator's encoder, from the untouched picture at strength 2"),
+}
 
 
 def table1(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
@@ -30,6 +38,21 @@ def table2(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
     """The paper's Table 2, the ablation: a line a variant, the whole loss (the last of `rows`) first."""
     shown = _table("Table 2", rows, figure, facts, ratios_too=False)
     return replace(shown, rows=[shown.rows[-1], *shown.rows[:-1]])
+
+
+def edits_table(rows: list[Row]) -> Table | None:
+    """What edits achieve: a line for each generator and attribute; None where none was measured."""
+    lines = [
+        [row.name, name, *(_edit(figures, key) for key in EDITS)] for row in rows for name, figures in row.edits.items()
+    ]
+    notes = [f"{title}: {about}" for title, about in EDITS.values()]
+    return (
+        Table("Edits", ["model", "attribute", *(title for title, _ in EDITS.values())], lines, notes) if lines else None
+    )
+
+
+def _edit(figures: Mapping[str, float], key: str) -> str:
+    return f"{figures[key]:.3f}" if key in figures else "-"
 
 
 def _table(title: str, rows: list[Row], figure: str, facts: Mapping[str, str], *, ratios_too: bool) -> Table:

@@ -26,13 +26,14 @@ class BenchOptions(Common):
     metrics: str = opt(
         "fd,ppl,time",
         "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
-        "memory, throughput.",
+        "memory, throughput, edit.",
     )
     features: str | None = opt(
         None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
     )
     stats: Path | None = opt(None, "Reference statistics (.npz); default: of the model's own data.", metavar="REF.npz")
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
+    edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Pictures edited for each attribute.")
     time_batch: PositiveInt = opt(1, "Images a call while timing.")
     compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
     ablate: bool = opt(

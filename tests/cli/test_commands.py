@@ -129,6 +129,26 @@ def test_bench_reports_the_geometry(workshop: Shell) -> None:
     assert "great circles" in metrics["protocol"]["isometry"]
 
 
+def test_bench_measures_edits_of_generators(workshop: Shell) -> None:
+    done = workshop.gsd(
+        "bench", "--model", "run", "--compare", "one-step-teacher,./run", "--metrics", "edit", "--edit-samples", "10",
+        "--report", "edits", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)["metrics"]
+    assert found["rows"]["GSD"]["edits"] == found["rows"]["./run"]["edits"]  # the same weights, the same pictures
+    assert "edits" not in found["rows"]["one-step-teacher"]
+    ours = found["rows"]["GSD"]["edits"]
+    # an untrained generator need not have a direction for each
+    assert ours and ours.keys() <= {"brightness", "contrast", "width", "height", "symmetry"}
+    for figures in ours.values():
+        assert 0 <= figures["success"] <= 1
+        assert -1 <= figures["monotonicity"] <= 1
+        assert figures["leakage"] >= 0
+    assert "10 own samples" in found["protocol"]["edits"]
+    assert (workshop.folder / "edits" / "edits.csv").read_text().startswith("model,attribute,success")
+
+
 def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
     done = workshop.gsd(
         "bench", "--model", "run", "--features", "toy-features", "--stats", "toy.toy.npz",

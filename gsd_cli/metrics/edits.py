@@ -1,0 +1,40 @@
+"""What edits of a generator achieve, attribute by attribute: the measurable ones, by the direction gsd edit takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from gsd_cli.core.generator import Model
+from gsd_cli.core.knowledge import TRAITS, Knowledge
+from gsd_cli.core.noise import latents
+from gsd_cli.core.supervised import fit, gather, mean_gradients
+from gsd_cli.metrics.editing import edit_figures
+
+FIT_SAMPLES = 512
+"""Samples that directions are found on; gradients are averaged over a tenth."""
+
+Edits = Mapping[str, Mapping[str, float]]
+"""Figures by attribute."""
+
+
+def measure_edits(
+    model: Model, pictures: int, batch_size: int, on_attribute: Callable[[int], None] = lambda done: None
+) -> Edits:
+    """Figures of `edit_figures` for brightness, contrast, width, height and symmetry, on `pictures` own samples.
+
+    An attribute that no direction changes is left out.
+    """
+    generator, knowledge = model.generator, Knowledge(model)
+    pool = gather(generator, TRAITS, batch_size, FIT_SAMPLES)
+    gradients = mean_gradients(generator, TRAITS, batch_size, FIT_SAMPLES // 10)
+    device = next(generator.parameters()).device
+    z = latents(range(pictures), generator.latent_shape, "edited").to(device)
+    found = {}
+    for done, target in enumerate(TRAITS, 1):
+        directions = fit(generator, target, TRAITS, pool, gradients, batch_size)
+        if directions:
+            found[target.name] = edit_figures(
+                generator, directions[0], target, TRAITS, pool.deviations(), z, knowledge, batch_size
+            )
+        on_attribute(done)
+    return found
