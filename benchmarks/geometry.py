@@ -35,14 +35,13 @@ from gsd_cli.core.phi import PhiSources, build_phi
 from gsd_cli.core.teachers import Teacher, load_teacher
 from gsd_cli.core.walks import walk
 from gsd_cli.data.archive import ImageArchive
-from gsd_cli.metrics.baselines import reference_statistics
 from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, draw_walks
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
 from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
 from gsd_cli.metrics.manifold import manifold
 from gsd_cli.metrics.ppl import path_length
-from gsd_cli.metrics.reference import data_statistics
+from gsd_cli.metrics.reference import data_statistics, reference_of_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import DistillSettings
@@ -73,7 +72,7 @@ class Laboratory:
         """The teacher's domain's classifier and real images; else the teacher's own map, on --data."""
         if self.teacher.features is not None:
             extractor = classifier_features(self.teacher.features, self.device)
-            return extractor, reference_statistics(None, features_folder(self.teacher.features), extractor)[0]
+            return extractor, reference_of_features(features_folder(self.teacher.features), extractor).statistics
         if self.args.data is None:
             raise SystemExit(f"{self.args.teacher} has no features of its domain: give --data")
         own = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)

@@ -17,6 +17,10 @@ Completion = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Completion]
 
 SOURCES = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
+PUBLISHED = (
+    "cifar10-train", "cifar10-test", "ffhq-256", "ffhq-1024", "lsun-church", "lsun-horse", "lsun-cat", "afhq-cat",
+    "afhq-dog", "afhq-wild",
+)  # fmt: skip
 BASELINES = ("msa", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", "one-step-teacher")
 DIRECTIONS = 16
 MEASURED = ("brightness", "contrast", "width", "height", "symmetry")
@@ -106,6 +110,12 @@ def baselines(ctx: typer.Context, incomplete: str) -> Completion:
     return _next_of(BASELINES, incomplete)
 
 
+def statistics(ctx: typer.Context, incomplete: str) -> Completion:
+    """Statistics here, and the names of published ones."""
+    here = [(str(path), "a file") for path in sorted(Path().glob("*.npz"))]
+    return _starting([*here, *((name, "published by clean-fid") for name in PUBLISHED)], incomplete)
+
+
 def metrics(ctx: typer.Context, incomplete: str) -> Completion:
     """Figures of gsd bench, after what is already in the list."""
     from gsd_cli.commands.bench import METRICS
@@ -139,4 +149,5 @@ _DYNAMIC: dict[str, Completer] = {
     "source": sources,
     "compare": baselines,
     "metrics": metrics,
+    "stats": statistics,
 }

@@ -9,13 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """One known teacher; `hub` is None for the bundled one."""
+    """One known teacher; `hub` is None for the bundled one, `statistics` a name that `gsd bench --stats` takes."""
 
     hub: str | None
     size: int
     parameters: int
     licence: str
     caution: str | None = None
+    statistics: str | None = None
 
 
 TEACHERS: dict[str, TeacherEntry] = {
@@ -27,10 +28,11 @@ TEACHERS: dict[str, TeacherEntry] = {
         "Apache-2.0",
         "google/ddpm-cifar10-32 holds the weights before averaging (FID about 12.4, not the paper's 3.17); "
         "averaged ones: --teacher fusing/ddpm-cifar10-ema",
+        "cifar10-train",
     ),
     "ddpm-celebahq": TeacherEntry("google/ddpm-ema-celebahq-256", 256, 113_673_219, "Apache-2.0"),
     "ddpm-bedroom": TeacherEntry("google/ddpm-ema-bedroom-256", 256, 113_673_219, "Apache-2.0"),
-    "ddpm-church": TeacherEntry("google/ddpm-ema-church-256", 256, 113_673_219, "Apache-2.0"),
+    "ddpm-church": TeacherEntry("google/ddpm-ema-church-256", 256, 113_673_219, "Apache-2.0", statistics="lsun-church"),
 }
 
 BUNDLED_MODELS = ("fashion",)

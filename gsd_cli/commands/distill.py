@@ -228,10 +228,9 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
 def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device: Any, console: Console) -> Evaluation:
     """The measures at hand: bundled or given features and their reference, else the teacher's on --data."""
     from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.metrics.baselines import reference_statistics
     from gsd_cli.metrics.evaluation import Evaluation
     from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-    from gsd_cli.metrics.reference import data_statistics, require_same_shape
+    from gsd_cli.metrics.reference import data_statistics, reference_of_features, require_same_shape
 
     teacher.denoiser.to(device)
     autoencoder = teacher.autoencoder.to(device)
@@ -244,7 +243,7 @@ def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device:
         require_same_shape(ImageArchive(data), teacher.image_shape)
         reference = data_statistics(data, extractor, device, options.batch_size)
     elif features is not None:
-        reference = reference_statistics(None, features_folder(features), extractor).statistics
+        reference = reference_of_features(features_folder(features), extractor).statistics
     else:
         console.say("no --data: the Frechet distance is not measured")
     return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size, autoencoder)

@@ -16,9 +16,7 @@ from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler
 from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
-from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import Extractor
-from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS, atomic_file
 
@@ -106,20 +104,3 @@ def fingerprint(teacher: Teacher) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().half().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def reference_statistics(path: Path | None, folder: Path | None, extractor: Extractor) -> Real:
-    """The real images' statistics, with features where they hold some: the given .npz, else those that the
-    feature set holds or lies beside."""
-    if path is None and folder is not None:
-        data = folder.resolve().name.removesuffix("-features")
-        places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz"))
-        path = next((place for place in places if place.exists()), None)
-    if path is None:
-        raise GsdError(
-            f"no reference statistics for {extractor.figure}",
-            hint="give --stats REF.npz, as gsd prepare writes it",
-        )
-    found = Statistics.load(path)
-    name = f"{path.parent.name}/{path.name}" if path.name == "train.npz" else path.name
-    return Real(found, name, found.features, name)

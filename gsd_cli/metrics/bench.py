@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,17 +11,14 @@ from torch import Tensor
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.device import placed
 from gsd_cli.core.generator import Generator, Model
-from gsd_cli.core.knowledge import TRAITS
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.core.walks import walk
 from gsd_cli.errors import GsdError
-from gsd_cli.metrics import geometry, quality
-from gsd_cli.metrics.baselines import reference_statistics, sampled_statistics, shipped_statistics
+from gsd_cli.metrics import quality
+from gsd_cli.metrics.baselines import sampled_statistics, shipped_statistics
 from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, rival, timing_task
-from gsd_cli.metrics.diversity import PAIRS, diversity
-from gsd_cli.metrics.edits import Edits, measure_edits
 from gsd_cli.metrics.features import (
     Extractor,
     TeacherFeatures,
@@ -33,25 +26,22 @@ from gsd_cli.metrics.features import (
     features_folder,
     inception_features,
 )
+from gsd_cli.metrics.latent_space import LatentSpace, ProgressOf
 from gsd_cli.metrics.made import made_features
-from gsd_cli.metrics.ppl import PathLength, noise_floor, path_length
 from gsd_cli.metrics.protocol import protocol
+from gsd_cli.metrics.reference import reference_statistics
 from gsd_cli.metrics.statistics import Statistics
 from gsd_cli.metrics.throughput import peak_memory, throughput
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import BenchOptions
 from gsd_cli.paths import cache_dir
+from gsd_cli.registry import TEACHERS
 
-EPSILON = 1e-4
-COARSE_EPSILON = 1e-3
 DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
 WALKS, FRAMES = 4, 12
 FEATURE_METRICS = {"fd", "kid", "pr"}
-
-ProgressOf = Callable[..., AbstractContextManager[Any]]
-"""progress(what, total=None) yields something with update(done, total=None) and advance(count)."""
 
 
 class Bench:
@@ -90,7 +80,7 @@ class Bench:
                 hint="make it anew: gsd prepare DATA writes them beside the statistics",
             )
         self.samples = options.num_samples or self._baseline_size()
-        self.ppl_protocol = ""
+        self.latent_space = LatentSpace(options, wanted, model, self.perceptual, progress, check)
 
     def rows(self) -> list[Row]:
         """Baselines first, the model last, as the paper prints them."""
@@ -100,9 +90,7 @@ class Bench:
             if self.real is not None:
                 self._quality(rows[contender.name], contender, self.real)
         for contender in everyone:
-            self._geometry(rows[contender.name], contender)
-            if "edit" in self.wanted and isinstance(contender.model, Generator):
-                rows[contender.name].edits = self._edits(contender, contender.model)
+            self.latent_space.measure(rows[contender.name], contender)
         if "time" in self.wanted:
             self._time(rows, everyone)
         if "memory" in self.wanted:
@@ -154,9 +142,22 @@ class Bench:
         return inception_features(self.cache, self.device, offline=self.options.offline), perceptual
 
     def _reference(self) -> quality.Real:
-        spec = self.options.features or self.model.features
+        options, spec = self.options, self.options.features or self.model.features
         folder = features_folder(spec) if spec and spec != "inception" else None
-        return reference_statistics(self.options.stats, folder, self.extractor)
+        stats = options.stats
+        if stats is None and self.extractor.figure == "FID":
+            known = TEACHERS.get(str(self.model.teacher))
+            stats = known.statistics if known else None
+        with self.progress("real images") as bar:
+
+            def on_image(done: int) -> None:
+                self.check()
+                bar.update(done)
+
+            return reference_statistics(
+                stats, folder, self.extractor, self.cache, self.device, options.batch_size,
+                offline=options.offline, on_image=on_image,
+            )  # fmt: skip
 
     def _baseline_size(self) -> int:
         """As many samples as the shipped baseline has: distances compare at equal N."""
@@ -208,78 +209,6 @@ class Bench:
                 self.options.batch_size, on_step,
             )  # fmt: skip
         return found, "made here, kept in the cache"
-
-    def _geometry(self, row: Row, contender: Contender) -> None:
-        subject = contender.subject
-        if "ppl" in self.wanted:
-            found = self._path_length(contender, EPSILON)
-            row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
-            row.figures |= {
-                "ppl_untrimmed": found.untrimmed,
-                "ppl_untrimmed_low": found.untrimmed_low,
-                "ppl_untrimmed_high": found.untrimmed_high,
-            }
-            self.ppl_protocol = found.protocol
-            row.protocol["ppl"] = f"{found.protocol}, {subject.images_protocol}"
-            if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
-                row.figures["ppl_1e-3"] = self._path_length(contender, COARSE_EPSILON).mean
-                floor = noise_floor(subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape)
-                row.figures["ppl_noise_floor"] = floor / EPSILON**2
-        if "isometry" in self.wanted:
-            row.figures |= self._isometry(contender)
-        if "diversity" in self.wanted:
-            row.figures |= self._diversity(contender)
-
-    def _isometry(self, contender: Contender) -> dict[str, float]:
-        """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
-        shape = self.model.generator.latent_shape
-        with self.progress(f"isometry of {contender.name}") as bar:
-
-            def on_batch(done: int, total: int) -> None:
-                self.check()
-                bar.update(done, total)
-
-            found = geometry.geometry(
-                contender.subject.images, self.perceptual.embed, shape, seed=self.options.seed,
-                batch_size=self.options.batch_size, on_batch=on_batch,
-            )  # fmt: skip
-        return {name: value for name, value in asdict(found).items() if math.isfinite(value)}
-
-    def _diversity(self, contender: Contender) -> dict[str, float]:
-        with self.progress(f"diversity of {contender.name}", 2 * PAIRS) as bar:
-
-            def on_batch(done: int) -> None:
-                self.check()
-                bar.update(done)
-
-            return diversity(
-                contender.subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape,
-                self.options.batch_size, on_batch,
-            )  # fmt: skip
-
-    def _edits(self, contender: Contender, generator: Generator) -> Edits:
-        """What edits of a generator achieve; attributes are found in the model's domain, whoever is edited."""
-        with self.progress(f"edits of {contender.name}", len(TRAITS)) as bar:
-
-            def on_attribute(done: int) -> None:
-                self.check()
-                bar.update(done)
-
-            edited = replace(self.model, generator=generator)
-            return measure_edits(edited, self.options.edit_samples, self.options.batch_size, on_attribute)
-
-    def _path_length(self, contender: Contender, epsilon: float) -> PathLength:
-        pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape
-        with self.progress(f"PPL of {contender.name}", pairs) as bar:
-
-            def on_batch(done: int, _total: int) -> None:
-                self.check()
-                bar.update(done)
-
-            return path_length(
-                contender.subject.images, self.perceptual.squared_distance, shape, pairs, epsilon, self.options.seed,
-                self.options.batch_size, on_batch,
-            )  # fmt: skip
 
     def _time(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
         batch, shape = self.options.time_batch, self.model.generator.latent_shape

@@ -15,7 +15,6 @@ from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.sampling import labels_for, sample_teacher
 from gsd_cli.core.teachers import Teacher
-from gsd_cli.metrics.edits import Edits
 from gsd_cli.metrics.timing import Timing
 
 PPL_STEPS = 50
@@ -31,7 +30,7 @@ class Row:
     parameters: int
     figures: dict[str, float] = field(default_factory=dict)
     time: Timing | None = None
-    edits: Edits = field(default_factory=dict)
+    edits: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from gsd_cli.core.generator import Model
 from gsd_cli.core.knowledge import TRAITS, Knowledge
@@ -13,16 +13,13 @@ from gsd_cli.metrics.editing import edit_figures
 FIT_SAMPLES = 512
 """Samples that directions are found on; gradients are averaged over a tenth."""
 
-Edits = Mapping[str, Mapping[str, float]]
-"""Figures by attribute."""
-
 
 def measure_edits(
     model: Model, pictures: int, batch_size: int, on_attribute: Callable[[int], None] = lambda done: None
-) -> Edits:
-    """Figures of `edit_figures` for brightness, contrast, width, height and symmetry, on `pictures` own samples.
+) -> dict[str, dict[str, float]]:
+    """Figures of `edit_figures` for brightness, contrast, width, height and symmetry, on so many own samples.
 
-    An attribute that no direction changes is left out.
+    By attribute; one that no direction changes is left out.
     """
     generator, knowledge = model.generator, Knowledge(model)
     pool = gather(generator, TRAITS, batch_size, FIT_SAMPLES)

@@ -32,7 +32,9 @@ def protocol(bench: Bench) -> dict[str, str]:
             facts["precision, recall"] = f"{against}, at equal numbers, k = 3; density, coverage: k = 5"
     maps = f"distance: channel-normalised {bench.perceptual.name} maps"
     if "ppl" in wanted:
-        facts["PPL"] = f"{bench.ppl_protocol}; {maps}; multi-step models through their deterministic sampler (eta 0)"
+        facts["PPL"] = (
+            f"{bench.latent_space.ppl_protocol}; {maps}; multi-step models through their deterministic sampler (eta 0)"
+        )
     if "isometry" in wanted:
         facts["isometry"] = (
             f"{geometry.PATHS} random great circles to angles in [0.02, pi/2], {geometry.SEGMENTS} segments; speed "

@@ -1,4 +1,4 @@
-"""Reference statistics of a prepared data set, kept beside it."""
+"""The real images that made ones are compared with: statistics by name, by file, of a prepared data set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import INCEPTION_FILE, Extractor, classifier_features, inception_features
+from gsd_cli.metrics.published import PUBLISHED, published_statistics
+from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS
 from gsd_cli.registry import bundled_features
@@ -49,10 +51,63 @@ def write_statistics(
     return statistics.save(data.with_name(f"{data.stem}.{extractor.name}.npz"))
 
 
+def reference_statistics(
+    spec: str | None, folder: Path | None, extractor: Extractor, cache: Path, device: torch.device, batch_size: int,
+    *, offline: bool, on_image: Callable[[int], None] = lambda done: None,
+) -> Real:  # fmt: skip
+    """The real images' statistics, with features where they hold some.
+
+    spec: a published name, an .npz, or a prepared data set, measured now unless its statistics lie beside
+    it; None: those that the feature set `folder` holds or lies beside.
+    """
+    if spec is None:
+        return reference_of_features(folder, extractor)
+    if spec in PUBLISHED:
+        return Real(published_statistics(spec, cache, offline=offline), spec)
+    path = Path(spec)
+    return _read(path if path.suffix == ".npz" else _of_data(path, extractor, device, batch_size, on_image))
+
+
+def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
+    """The statistics of the real images that a feature set holds or lies beside."""
+    if folder is not None:
+        data = folder.resolve().name.removesuffix("-features")
+        for place in (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz")):
+            if place.exists():
+                return _read(place)
+    raise GsdError(
+        f"no reference statistics for {extractor.figure}",
+        hint=f"give --stats: an .npz or DATA.zip made by gsd prepare, or a name: {', '.join(PUBLISHED)}",
+    )
+
+
+def _read(path: Path) -> Real:
+    found = Statistics.load(path)
+    name = f"{path.parent.name}/{path.name}" if path.name == "train.npz" else path.name
+    return Real(found, name, found.features, name)
+
+
+def _of_data(
+    data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
+) -> Path:
+    if data.suffix not in (".zip", ".json"):
+        known = ", ".join(PUBLISHED)
+        raise GsdError(f"--stats: {data} is no .npz, data set or known name", hint=f"known: {known}")
+    path = _kept_beside(data, extractor)
+    return path if path is not None else write_statistics(data, extractor, device, batch_size, on_image)
+
+
+def _kept_beside(data: Path, extractor: Extractor) -> Path | None:
+    """The statistics that lie beside a data set and are not older."""
+    path = data.with_name(f"{data.stem}.{extractor.name}.npz")
+    there = path.exists() and data.exists() and path.stat().st_mtime >= data.stat().st_mtime
+    return path if there else None
+
+
 def data_statistics(data: Path, extractor: Extractor, device: torch.device, batch_size: int) -> Statistics:
     """The statistics of a data set in these features: read if they lie beside it, else made now."""
-    path = data.with_name(f"{data.stem}.{extractor.name}.npz")
-    if not path.exists() or path.stat().st_mtime < data.stat().st_mtime:
+    path = _kept_beside(data, extractor)
+    if path is None:
         archive = ImageArchive(data)
         return gaussian_statistics(_features(archive, extractor, device, batch_size, lambda _: None), extractor.name)
     return Statistics.load(path)

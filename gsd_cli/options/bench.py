@@ -31,7 +31,12 @@ class BenchOptions(Common):
     features: str | None = opt(
         None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
     )
-    stats: Path | None = opt(None, "Reference statistics (.npz); default: of the model's own data.", metavar="REF.npz")
+    stats: str | None = opt(
+        None,
+        "What is real: statistics (.npz), a prepared data set, or clean-fid's by name (cifar10-train, ffhq-256, ...); "
+        "default: of the model's own data.",
+        metavar="REF.npz|DATA.zip|NAME",
+    )
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
     edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Pictures edited for each attribute.")
     time_batch: PositiveInt = opt(1, "Images a call while timing.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -157,6 +158,23 @@ def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
     assert done.returncode == 7, done.stderr.decode()
     row = json.loads(done.stdout)["metrics"]["rows"]["GSD"]
     assert row["fd"] > 0.0001
+
+
+def test_a_data_set_says_what_is_real(workshop: Shell) -> None:
+    shutil.copy(workshop.folder / "toy.zip", workshop.folder / "mine.zip")
+    found = []
+    for stats in ("toy.toy.npz", "mine.zip", "mine.zip"):  # measured, then found beside the data
+        done = workshop.gsd(
+            "bench", "--model", "run", "--features", "toy-features", "--stats", stats, "--compare", "one-step-teacher",
+            "-N", "24", "--metrics", "fd", "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        found.append(json.loads(done.stdout)["metrics"]["rows"]["GSD"]["fd"])
+    assert found[1] == found[2] == pytest.approx(found[0], rel=1e-6)
+    assert (workshop.folder / "mine.toy.npz").exists()
+    missing = workshop.gsd("bench", "--model", "run", "--stats", "cifar10-trian", "--metrics", "fd")
+    assert missing.returncode == 3
+    assert b"cifar10-train" in missing.stderr
 
 
 def test_bench_measures_quality_against_other_generators(workshop: Shell) -> None:
