@@ -18,6 +18,7 @@ from gsd_cli.core.walks import walk
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics import quality
 from gsd_cli.metrics.baselines import sampled_statistics, shipped_statistics
+from gsd_cli.metrics.clip import clip_features
 from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, rival, timing_task
 from gsd_cli.metrics.features import (
     Extractor,
@@ -41,6 +42,8 @@ DEFAULT_SAMPLES = 2000
 REPEATS = 5
 PICTURES = range(10)
 WALKS, FRAMES = 4, 12
+GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
+"""Features of pictures of any kind; the others are made for a domain by `gsd prepare --fit-features`."""
 FEATURE_METRICS = {"fd", "kid", "pr"}
 
 
@@ -133,17 +136,17 @@ class Bench:
     def _extractors(self) -> tuple[Extractor, Extractor]:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""
         spec = self.options.features or self.model.features or "inception"
-        if spec != "inception":
+        if spec not in GENERAL:
             extractor = classifier_features(spec, self.device)
             return extractor, extractor
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if not FEATURE_METRICS & self.wanted:
             return perceptual, perceptual
-        return inception_features(self.cache, self.device, offline=self.options.offline), perceptual
+        return GENERAL[spec](self.cache, self.device, offline=self.options.offline), perceptual
 
     def _reference(self) -> quality.Real:
         options, spec = self.options, self.options.features or self.model.features
-        folder = features_folder(spec) if spec and spec != "inception" else None
+        folder = features_folder(spec) if spec and spec not in GENERAL else None
         stats = options.stats
         if stats is None and self.extractor.figure == "FID":
             known = TEACHERS.get(str(self.model.teacher))

@@ -29,7 +29,9 @@ class BenchOptions(Common):
         "memory, throughput, edit.",
     )
     features: str | None = opt(
-        None, "Features: inception, or a folder made by --fit-features; default: of the model's domain.", metavar="DIR"
+        None,
+        "Features: inception, clip, or a folder made by --fit-features; default: of the model's domain.",
+        metavar="DIR",
     )
     stats: str | None = opt(
         None,
