@@ -43,6 +43,9 @@ def fit(
                 on_evaluation(report)
                 console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
             bar.update(report.step, note=_line(report, figures), facts=_facts(report, figures, work))
+    if last is not None:
+        beside = 1 - last.step_seconds / last.session_seconds
+        console.detail(f"evaluations, checkpoints and pictures took {beside:.1%} of {last.session_seconds:.0f} s")
     if last is not None and last.step < total:
         stop.follow()
     stop.check()

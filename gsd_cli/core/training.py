@@ -51,7 +51,11 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run stands after one step."""
+    """Where a run stands after one step.
+
+    seconds: of all sessions; session_seconds: of this one, step_seconds of it in steps, the rest in
+    evaluations, checkpoints and with the caller.
+    """
 
     step: int
     total: int
@@ -61,6 +65,8 @@ class Report:
     seconds: float
     images_per_second: float
     skipped: int
+    session_seconds: float = 0.0
+    step_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -103,7 +109,9 @@ def train(
         if count.step == 0 and log is not None:
             log.append({"step": 0, "images": 0, **task.evaluate(0)})
         while count.step < total:
+            begun = time.monotonic()
             metrics = task.step(count.step)
+            count.step_seconds += time.monotonic() - begun
             count.add(metrics, store.folder)
             evaluation: dict[str, float] = {}
             if log is not None:
@@ -124,8 +132,8 @@ def train(
 class _Count:
     """Where a run stands: steps done, steps skipped in all and in a row, and the clock.
 
-    seconds_before: those of earlier sessions; first: the step this session began at; now: when the last
-    step was done.
+    seconds_before: those of earlier sessions; step_seconds: this session's in steps; first: the step this
+    session began at; now: when the last step was done.
     """
 
     total: int
@@ -133,6 +141,7 @@ class _Count:
     skipped: int = 0
     bad: int = 0
     seconds_before: float = 0.0
+    step_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.first = self.step
@@ -174,6 +183,8 @@ class _Count:
             seconds=self.seconds_before + seconds,
             images_per_second=(self.step - self.first) * batch / max(seconds, 1e-9),
             skipped=self.skipped,
+            session_seconds=time.monotonic() - self.started,
+            step_seconds=self.step_seconds,
             notes=notes,
         )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_seconds_add_up_over_a_resumed_run(tmp_path: Path) -> None:
     (report,) = train(Counter(), 2, tmp_path, ALWAYS)
     assert 1000 < report.seconds < 1100
     assert report.skipped == 5
+
+
+def test_time_in_steps_is_told_from_time_beside_them(tmp_path: Path) -> None:
+    class Slow(Counter):
+        def step(self, step: int) -> dict[str, float]:
+            time.sleep(0.02)
+            return super().step(step)
+
+        def evaluate(self, step: int) -> dict[str, float]:
+            time.sleep(0.05)
+            return super().evaluate(step)
+
+    last = list(train(Slow(), 4, tmp_path, AT_THE_END))[-1]
+    assert last.step_seconds >= 0.08
+    assert last.session_seconds - last.step_seconds >= 0.05
 
 
 def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
