@@ -213,8 +213,9 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     # a run from before an option existed was made with its default
     before = {**DistillSettings().model_dump(), **read_json(path)}
     now = {**_identity(options), "total_steps": total}
-    # a finished length may grow: nothing in the past depends on it but the warm-up of the weight
-    differing = [key for key in now if key != "total_steps" and before.get(key) != now[key]]
+    # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
+    free = set() if options.lr_decay else {"total_steps"}
+    differing = [key for key in now if key not in free and before.get(key) != now[key]]
     if differing and not options.force:
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
         raise UsageError(

@@ -26,7 +26,7 @@ from gsd_cli.core.losses import adversarial_loss, discriminator_loss, fake_score
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.recipes import build_recipe
-from gsd_cli.core.training import ema_decay, update_average
+from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import ExitCode, GsdError
@@ -68,7 +68,7 @@ class Distillation:
     ):
         world = world or World()
         _require_fit(teacher, settings, world)
-        self.settings, self.device, self.world = settings, device, world
+        self.settings, self.device, self.world, self.total = settings, device, world, total_steps
         self.batch_size = settings.batch_size
         self.recipe = build_recipe(settings, teacher.schedule)
         self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
@@ -101,7 +101,8 @@ class Distillation:
         if s.dropout:  # its masks come from torch's global generator
             torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
         rise = min(1.0, (step + 1) * self.batch_size / (1000 * s.warmup)) if s.warmup else 1.0
-        self.generator_adam.param_groups[0]["lr"] = rise * s.lr
+        fall = trapezoid(step, self.total, 0, s.lr_decay)
+        self.generator_adam.param_groups[0]["lr"] = rise * fall * s.lr
         self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
         batch = self._generate(step) if s.reuse_images else None
         for k in range(s.fake_steps):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import Beta, Finite, NonNegativeFloat, Positive, opt
+from gsd_cli.options.kinds import Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
 
 class DistillSettings(BaseModel):
@@ -55,6 +55,9 @@ class DistillSettings(BaseModel):
     fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
     fake_beta2: Beta | None = opt(None, "The same for the fake score; default --beta2.", panel="Optimizer")
     warmup: NonNegativeFloat = opt(0.0, "Thousand images over which learning rates rise from 0.", panel="Optimizer")
+    lr_decay: Share = opt(
+        0.0, "Share of the run, at its end, over which the generator's learning rate falls to 0.", panel="Optimizer"
+    )
     clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
     micro_batch: PositiveInt | None = opt(
         None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
@@ -76,7 +79,7 @@ class DistillSettings(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"kimg": 11, "lr": 1e-4},
-    "standard": {"kimg": 100, "lr": 1e-4},
+    "standard": {"kimg": 100, "lr": 1e-4, "lr_decay": 0.1},
     "paper": {"epochs": 100, "lr": 1e-4},
     "sid": {"kimg": 400_000, "batch_size": 256, "lr": 1e-5, "alpha": 1.2, "ema_half_life": 500_000},
 }
