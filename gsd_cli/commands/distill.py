@@ -11,7 +11,7 @@ from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
 from gsd_cli.interrupts import StopRequest
-from gsd_cli.options import DistillOptions, DistillSettings
+from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
 from gsd_cli.paths import RUNS, cache_dir, read_json, require_writable, write_json
 
 if TYPE_CHECKING:
@@ -194,9 +194,12 @@ def _identity(options: DistillOptions) -> dict[str, Any]:
 def _changed(options: DistillOptions) -> list[str]:
     """The flags that a resume command must repeat."""
     skip = {"teacher", "output", "resume", "force"}
+    implied = PRESETS[options.preset]
     flags: list[str] = []
     for name in sorted(options.model_fields_set - skip):
         value = getattr(options, name)
+        if implied.get(name) == value:
+            continue
         option = "--" + name.rstrip("_").replace("_", "-")
         if isinstance(value, bool):
             flags += [option] if value else []

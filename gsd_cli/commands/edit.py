@@ -13,6 +13,7 @@ from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
 from gsd_cli.paths import require_writable
 from gsd_cli.table import Table
+from gsd_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +32,7 @@ def plan(options: EditOptions) -> list[str]:
     if options.list:
         return ["lists what can be edited"]
     name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
-    return [f"{len(strengths(options))} picture(s) along {name} to {options.output}"]
+    return [f"{counted(len(strengths(options)), 'picture')} along {name} to {options.output}"]
 
 
 def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:

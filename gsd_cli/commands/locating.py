@@ -13,6 +13,7 @@ from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 from gsd_cli.paths import ASSETS, cache_dir
+from gsd_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,7 +103,7 @@ def _invert(
     features = encoder_features(generator)
     groups = [names[i : i + options.batch_size] for i in range(0, len(names), options.batch_size)]
     placed: dict[str, Anchor] = {}
-    with console.progress(f"inverting {len(names)} picture(s)") as bar:
+    with console.progress(f"inverting {counted(len(names), 'picture')}") as bar:
         for turn, group in enumerate(groups):
 
             def on_step(done: int, total: int, turn: int = turn) -> None:

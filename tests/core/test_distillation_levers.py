@@ -112,3 +112,13 @@ def test_compiled_networks_take_the_same_step(toy_teacher: Denoiser) -> None:
 
 def test_keeping_freed_memory_is_harmless_to_repeat() -> None:
     assert keep_freed_memory() == keep_freed_memory()
+
+
+def test_the_learning_rate_falls_to_nothing_at_the_end(toy_teacher: Denoiser) -> None:
+    task = make(toy_teacher, lr=1e-3, lr_decay=0.4)
+    rates = []
+    for step in range(10):
+        task.step(step)
+        rates.append((task.generator_adam.param_groups[0]["lr"], task.fake_adam.param_groups[0]["lr"]))
+    assert [lr for lr, _ in rates] == pytest.approx([1e-3] * 7 + [0.75e-3, 0.5e-3, 0.25e-3])
+    assert {fake for _, fake in rates} == {1e-3}  # the fake score keeps up
