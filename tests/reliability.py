@@ -1,17 +1,20 @@
 """The table of docs/reliability.md, written by the tests: `pytest -m fault --reliability docs/reliability.md`.
 
 A test marked `fault(row, how)` injects the fault of a row. Each item counts as one injection; a test that injects
-many in a loop says how many with `record_property("injections", n)`.
+many in a loop says how many with `record_property("injections", n)`. A test's last result is kept in
+build/reliability.json, so that a run of some tests brings the page up to date; remove it to begin anew.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,34 +63,53 @@ class Tally:
 
 
 class Table:
-    """Counts injections and outcomes by row."""
+    """Counts injections and outcomes by row; each test's last result is kept in `store`, so that runs add up."""
 
-    def __init__(self) -> None:
-        self.rows = {row: Tally() for row in ROWS}
+    def __init__(self, store: Path | None = None) -> None:
+        self.store = store
+        self.results: dict[str, dict[str, Any]] = {}
+        if store is not None and store.exists():
+            self.results = json.loads(store.read_text(encoding="utf-8"))
+        self.seen: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         known = dict(report.user_properties)
-        for row, how in known.get("faults", ()):
-            tally = self.rows[row]
-            if report.failed:
-                tally.failed.add(report.nodeid)
-            elif report.skipped:
-                tally.skipped.add(report.nodeid)
-            elif report.when == "call":
-                tally.ways[how] = tally.ways.get(how, 0) + int(known.get("injections", 1))
+        if "faults" not in known:
+            return
+        if report.nodeid not in self.seen:
+            self.seen.add(report.nodeid)
+            self.results.pop(report.nodeid, None)
+        if report.when == "call" or not report.passed:
+            times = int(known.get("injections", 1))
+            self.results[report.nodeid] = {"faults": known["faults"], "times": times, "outcome": report.outcome}
+
+    def rows(self) -> dict[int, Tally]:
+        rows = {row: Tally() for row in ROWS}
+        for test, result in self.results.items():
+            for row, how in result["faults"]:
+                if result["outcome"] == "passed":
+                    rows[row].ways[how] = rows[row].ways.get(how, 0) + result["times"]
+                else:
+                    getattr(rows[row], result["outcome"]).add(test)
+        return rows
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        Path(session.config.getoption("--reliability")).write_text(page(self.rows), encoding="utf-8")
+        if self.store is not None:
+            self.store.parent.mkdir(parents=True, exist_ok=True)
+            self.store.write_text(json.dumps(self.results, indent=0), encoding="utf-8")
+        Path(session.config.getoption("--reliability")).write_text(page(self.rows()), encoding="utf-8")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--reliability", metavar="PATH", help="write the table of docs/reliability.md there")
+    parser.addoption(
+        "--reliability", metavar="PATH", help=f"write the table of docs/reliability.md there, with what {STORE} knows"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # of xdist's processes the first counts, from the others' reports
     if config.getoption("--reliability") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Table())
+        config.pluginmanager.register(Table(config.rootpath / STORE))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,6 +134,8 @@ def _lines(rows: dict[int, Tally]) -> Iterable[str]:
         skipped = f", {len(tally.skipped)} skipped" if tally.skipped else ""
         yield f"| {row} | {fault} | {outcome} | {ways} | {sum(tally.ways.values()):,} | {tally.result}{skipped} |\n"
 
+
+STORE = Path("build", "reliability.json")
 
 HEAD = """# Reliability
 

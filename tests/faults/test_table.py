@@ -37,7 +37,7 @@ def test_the_page_has_every_row_and_none_failed() -> None:
 
 
 def test_a_row_that_failed_or_was_not_run_says_so() -> None:
-    rows = Table().rows
+    rows = Table().rows()
     rows[3].ways["a way"], rows[3].failed = 2, {"a", "b"}
     lines = page(rows).splitlines()
     assert sum(line.endswith("| 0 | not run |") for line in lines) == 22
