@@ -143,8 +143,8 @@ What goes wrong on real machines, and what gsd does then. Each row is injected b
 process is what fails: real signals, full and read-only file systems, damaged files, a server on loopback.
 
 The table is written by the tests: `pytest -m fault --reliability docs/reliability.md`. This one is of {date},
-Python {python}, {cores} {machine} cores, on a toy model; "injected" counts faults, not assertions. Seeds are fixed in
-the tests. A test that needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.
+Python {python}, {cores} {machine} cores, on a toy model; "injected" counts faults, not assertions, and each test
+counts with its last result. The moments of kills have fixed seeds, fuzzed examples differ from run to run. A test that needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.
 
 """
 

@@ -143,7 +143,7 @@ def test_postscript_is_never_interpreted(tmp_path: Path) -> None:
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file closefile\nshowpage\n%%EOF\n"
     with Image.open(io.BytesIO(page)) as known_to_pillow:
         assert known_to_pillow.format == "EPS"
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(ValueError, match="none of the picture formats"):
         decode(page)
 
 
