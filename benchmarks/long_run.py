@@ -80,10 +80,10 @@ def report(notes: Path, steps: int) -> str:
         values = np.array([float(row[name]) for row in rows])
         slope, error = _slope(step / 1000, values)
         table.append([name, f"{values.min():.1f}", f"{values.max():.1f}", f"{slope:+.3f} ± {error:.3f}"])
-    rates = _rates(rows)
-    half = len(rates) // 2
-    early, late = float(np.median(rates[:half])), float(np.median(rates[half:]))
-    table.append(["steps a second, by halves", f"{early:.1f}", f"{late:.1f}", f"{late / early - 1:+.1%} in all"])
+    half = len(rows) // 2
+    early, late = _rate(rows[: half + 1]), _rate(rows[half:])
+    change = f"{late / early - 1:+.1%} in all" if early else "too short to tell"
+    table.append(["steps a second, by halves", f"{early:.1f}", f"{late:.1f}", change])
     return markdown(["figure", "least", "most", "slope per 1,000 steps"], table)
 
 
@@ -96,9 +96,11 @@ def _slope(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     return slope, float((left**2).sum() / max(1, len(x) - 2) / spread) ** 0.5
 
 
-def _rates(rows: list[dict[str, str]]) -> list[float]:
+def _rate(rows: list[dict[str, str]]) -> float:
+    """Steps a second; the time between sessions does not count."""
     pairs = [(a, b) for a, b in pairwise(rows) if a["session"] == b["session"]]
-    return [(int(b["step"]) - int(a["step"])) / (float(b["seconds"]) - float(a["seconds"])) for a, b in pairs] or [0.0]
+    seconds = sum(float(b["seconds"]) - float(a["seconds"]) for a, b in pairs)
+    return sum(int(b["step"]) - int(a["step"]) for a, b in pairs) / max(seconds, 1e-9)
 
 
 def main() -> None:

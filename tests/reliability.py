@@ -144,7 +144,8 @@ process is what fails: real signals, full and read-only file systems, damaged fi
 
 The table is written by the tests: `pytest -m fault --reliability docs/reliability.md`. This one is of {date},
 Python {python}, {cores} {machine} cores, on a toy model; "injected" counts faults, not assertions, and each test
-counts with its last result. The moments of kills have fixed seeds, fuzzed examples differ from run to run. A test that needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.
+counts with its last result. The moments of kills have fixed seeds, fuzzed examples differ from run to run. A test that
+needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.
 
 """
 
