@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import ExitCode, GsdError, UsageError
+from gsd_cli.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.examples import EXAMPLES
 from gsd_cli.flags import Command, commands, models
 from gsd_cli.helping import show_help
@@ -251,7 +251,7 @@ def _unexpected(error: Exception) -> GsdError:
     first = (str(error).splitlines() or [""])[0][:300]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return GsdError(f"no room to write: {first}", hint="free some space", code=ExitCode.STORAGE)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "out of memory" in first.lower():
+    if out_of_memory(error):
         return GsdError(f"out of memory: {first}", hint="use a smaller --batch-size", code=ExitCode.DEVICE)
     return GsdError(
         f"{type(error).__name__}: {first}",

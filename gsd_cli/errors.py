@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -59,3 +60,14 @@ class Stopped(GsdError):
 
     def __init__(self, resume: str | None, *, code: ExitCode = ExitCode.INTERRUPTED):
         super().__init__("stopped, state saved", hint=resume and f"go on with: {resume}", code=code)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no memory left: PyTorch's allocator on a CPU raises a bare RuntimeError."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error)
+    signs = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "Cannot allocate memory", "could not create a")
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)

@@ -22,12 +22,18 @@ def distillation(teacher: str, images: int) -> list[str]:
     """Lines on the work, memory and disk of a distillation; as far as the teacher's size is known."""
     lines = []
     if (parameters := teacher_parameters(teacher)) is not None:
-        memory, disk = 4 * VALUES_TRAINED * parameters, 4 * (VALUES_SAVED * CHECKPOINTS + 1) * parameters
+        memory, disk = 4 * VALUES_TRAINED * parameters, disk_needed(teacher) or 0
         lines.append(
             f"about {PASSES * images:,} forward passes of {parameters / 1e6:.1f} M parameters; "
             f"{size(memory)} of memory before activations, {size(disk)} of disk"
         )
     return lines
+
+
+def disk_needed(teacher: str) -> int | None:
+    """Bytes of a run folder at its largest, pictures aside: its checkpoints and generator; None when unknown."""
+    parameters = teacher_parameters(teacher)
+    return None if parameters is None else 4 * (VALUES_SAVED * CHECKPOINTS + 1) * parameters
 
 
 def teacher_parameters(spec: str) -> int | None:

@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import ASSETS, RUNS
+from gsd_cli.paths import ASSETS, RUNS, read_object
 from gsd_cli.registry import BUNDLED_MODELS, TEACHERS
 
 CARD = "gsd.json"
@@ -38,6 +39,21 @@ def find_model(spec: str | None) -> Path:
     known = [*BUNDLED_MODELS, *runs_here]
     near = _nearest(spec, known)
     raise GsdError(f"no such model: {spec}", hint=near or f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What gsd noted of a model in its gsd.json. Raises GsdError (exit 3) where that is damaged."""
+    card = read_object(folder / CARD)
+    words = ("teacher", "teacher_revision", "features", "name")
+    whole = all(isinstance(card.get(key), str | None) for key in words)
+    whole = whole and isinstance(card.get("figures", {}), dict) and isinstance(card.get("steps", 0), int)
+    if not whole or not all(isinstance(name, str) for name in _list(card.get("classes"))):
+        raise GsdError(f"{folder / CARD} is damaged", hint="copy the folder again, or make it again")
+    return card
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None] if value else []
 
 
 def require_teacher(spec: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,29 +35,63 @@ def storage_errors(target: Path) -> Iterator[None]:
     """Turn a full disk, a read-only folder or a file in the way into exit code 8."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(_existing_parent(target)).free
+    except Exception as error:
+        number = _errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise GsdError(
-                f"no room to write {target} ({free / 1e6:.0f} MB free)",
+                f"no room to write {target} ({_size(_free(target))} free)",
                 hint="free some space, or choose another place with -o or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
         blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
-        if error.errno in blocked:
+        if number in blocked:
             raise GsdError(
-                f"cannot write {target}: {error.strerror}",
+                f"cannot write {target}: {os.strerror(number)}",
                 hint="choose another place with -o",
                 code=ExitCode.STORAGE,
             ) from error
         raise
 
 
-def _existing_parent(path: Path) -> Path:
+def _errno(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors tells the system's error in words only
+    named = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(named[1]) if named else 0
+
+
+def _free(path: Path) -> int:
+    """Bytes free where `path` is, or will be."""
     path = path.absolute()
     while not path.is_dir():
         path = path.parent
-    return path
+    return shutil.disk_usage(path).free
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def require_room(target: Path, needed: int) -> None:
+    """Fail early when fewer than `needed` bytes are free for `target`. Raises GsdError (exit 8)."""
+    if (free := _free(target)) < needed:
+        raise GsdError(
+            f"{target} needs about {_size(needed)}, {_size(free)} are free",
+            hint="free some space, or choose another place with -o",
+            code=ExitCode.STORAGE,
+        )
+
+
+@contextmanager
+def kept_if_possible(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """A cache that is full or read-only costs a word, not the work that was to be kept in it."""
+    try:
+        yield
+    except GsdError as error:
+        if error.code != ExitCode.STORAGE:
+            raise
+        tell(f"not kept in the cache: {error.message}")
 
 
 def require_writable(target: Path, *, folder: bool) -> None:
@@ -169,5 +204,16 @@ def read_json(path: Path) -> Any:
     """Read a JSON file. Raises GsdError (exit 3) when it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise GsdError(f"cannot read {path}: {error}", code=ExitCode.INPUT) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise GsdError(f"cannot read {path}: {error}", hint=_AGAIN) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises GsdError (exit 3) when it is missing, damaged or holds another."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise GsdError(f"{path} is damaged: it holds no object", hint=_AGAIN)
+    return value
+
+
+_AGAIN = "copy or fetch the folder again, or make it again"

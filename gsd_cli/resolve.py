@@ -118,7 +118,7 @@ def _read_config(
     """The keys of one config file that concern `command`: top-level ones, then its own table."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         problems.append(f"{path}: broken TOML: {error}")
         return {}
     known = {name: set(field_names(m)) for name, m in models.items()}

@@ -15,7 +15,9 @@ from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.unet import build_unet
 from gsd_cli.data.png import encode_png
 from gsd_cli.data.writers import ArchiveWriter
-from tests.shell import Shell
+from tests.shell import DISTILL, IMAGES, Shell
+
+pytest_plugins = ["tests.reliability"]
 
 torch.set_num_threads(1)
 
@@ -70,3 +72,19 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
 def shell(tmp_path: Path) -> Shell:
     """An empty folder to work in."""
     return Shell(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A toy teacher and a run distilled from it, made once by the commands themselves."""
+    shell = Shell(tmp_path_factory.mktemp("workshop"))
+    prepared = shell.gsd(
+        "prepare", str(IMAGES), "--size", "16", "-o", "toy.zip",
+        "--fit-teacher", "tiny", "--fit-features", "--fit-steps", "6",
+    )  # fmt: skip
+    assert prepared.returncode == 0, prepared.stderr.decode()
+    assert prepared.stdout.decode().split() == ["toy.zip", "toy-features", "toy.toy.npz", "toy-teacher"]
+    distilled = shell.gsd(*DISTILL, "--steps", "12", "-o", "run")
+    assert distilled.returncode == 0, distilled.stderr.decode()
+    assert distilled.stdout.decode().split() == ["run/generator"]
+    return shell

@@ -20,7 +20,8 @@ class Hub:
     """Repositories by `owner/name`, and what goes wrong.
 
     cut_after: break the connection after so many bytes of a weight file, once. damage: flip a byte of
-    every weight file sent. gated: names that need permission. requests: (method, path, range).
+    every weight file sent. gated: names that need permission. requests: (method, path, range). tokens: what
+    clients sent to authorise themselves.
     """
 
     url: str
@@ -29,6 +30,7 @@ class Hub:
     damage: bool = False
     gated: set[str] = field(default_factory=set)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
 
 
 @contextmanager
@@ -65,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
+        self.hub.tokens.add(self.headers.get("Authorization", ""))
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             self._api("/".join(parts[2:4]), parts[4:])

@@ -43,7 +43,14 @@ class Shell:
             return subprocess.run(
                 command, cwd=self.folder, input=input, capture_output=True, timeout=280, env=environment
             )
-        return warm.run(arguments, self.folder, environment, input)
+        return warm.Running(arguments, self.folder, environment, input).wait()
+
+    def running(
+        self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", terminal: str | None = None,
+        prepare: warm.Preparation | None = None,
+    ) -> warm.Running:  # fmt: skip
+        """A command at work, to be stopped or killed; `terminal`: the device its three streams are."""
+        return warm.Running(arguments, self.folder, self.environment() | (env or {}), input, terminal, prepare)
 
     def python(
         self, script: str, *arguments: str, env: dict[str, str] | None = None

@@ -205,6 +205,7 @@ def test_all_errors_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.fault(21, "wrong keys, types and syntax")
 def test_a_wrong_config_names_its_file_and_the_nearest_key(text: str, wanted: list[str], explicit: bool) -> None:
     path = write("mine.toml" if explicit else "gsd.toml", text)
     (problem,) = problems(config=path if explicit else None)
@@ -214,12 +215,14 @@ def test_a_wrong_config_names_its_file_and_the_nearest_key(text: str, wanted: li
 
 
 @pytest.mark.parametrize("config", ["missing.toml", "."])
+@pytest.mark.fault(21, "a config that is not there")
 def test_a_config_that_cannot_be_read(config: str) -> None:
     (problem,) = problems(config=config)
     assert problem.startswith(f"--config: cannot read {config}")
 
 
 @pytest.mark.parametrize("config", ["mine.toml", "gsd.toml"])
+@pytest.mark.fault(21, "a config that is no text")
 def test_a_config_that_is_no_text(config: str) -> None:
     Path(config).write_bytes(b"\xff\xfe\x00")
     assert config in problems(config=config if config == "mine.toml" else None)[0]

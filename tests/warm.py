@@ -11,9 +11,12 @@ import importlib
 import multiprocessing
 import os
 import pkgutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 SETTLED = ("HF_", "TORCH", "OMP_", "PYTHON", "XDG_", "LD_")
@@ -35,7 +38,13 @@ def preload() -> None:
             importlib.import_module(module.name)
 
 
-def _child(arguments: list[str], folder: str, environment: dict[str, str], streams: list[str]) -> None:
+Preparation = Callable[[], object]
+"""What a command's process does before the command: set a limit of its own, say."""
+
+
+def _child(
+    arguments: list[str], folder: str, environment: dict[str, str], streams: list[str], prepare: Preparation | None
+) -> None:  # fmt: skip
     for number, path in enumerate(streams):
         handle = os.open(path, os.O_RDWR)
         os.dup2(handle, number)
@@ -45,6 +54,8 @@ def _child(arguments: list[str], folder: str, environment: dict[str, str], strea
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["gsd", *arguments]
+    if prepare is not None:
+        prepare()
     code = 1
     try:
         from gsd_cli.app import main
@@ -52,30 +63,47 @@ def _child(arguments: list[str], folder: str, environment: dict[str, str], strea
         code = main()
     finally:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # as the interpreter does at its end
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
 
 
-def run(
-    arguments: tuple[str, ...], folder: Path, environment: dict[str, str], given: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    """The command's exit code (negative for a signal) and what it wrote, as subprocess.run gives them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.warm_server"])
-    with tempfile.TemporaryDirectory() as scratch:
-        streams = [Path(scratch) / name for name in ("in", "out", "err")]
-        for stream, content in zip(streams, (given, b"", b""), strict=True):
+class Running:
+    """A command at work in a process of its own; `streams` are its stdin, stdout and stderr, by path."""
+
+    def __init__(
+        self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], given: bytes = b"",
+        terminal: str | None = None, prepare: Preparation | None = None,
+    ):  # fmt: skip
+        self.arguments = list(arguments)
+        self._scratch = tempfile.TemporaryDirectory()
+        self.streams = [Path(self._scratch.name) / name for name in ("in", "out", "err")]
+        for stream, content in zip(self.streams, (given, b"", b""), strict=True):
             stream.write_bytes(content)
-        process = context.Process(
-            target=_child, args=(list(arguments), str(folder), environment, [str(s) for s in streams])
-        )
-        process.start()
-        process.join(TIMEOUT)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(list(arguments), TIMEOUT)
-        return subprocess.CompletedProcess(
-            list(arguments), process.exitcode, streams[1].read_bytes(), streams[2].read_bytes()
-        )
+        paths = [terminal] * 3 if terminal else [str(stream) for stream in self.streams]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.warm_server"])
+        self._process = context.Process(target=_child, args=(self.arguments, str(folder), environment, paths, prepare))
+        self._process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still at work."""
+        return self._process.is_alive()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it is gone."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid or 0, number)
+
+    def wait(self, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
+        """Its exit code (negative for a signal) and what it wrote, as subprocess.run gives them."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+            raise subprocess.TimeoutExpired(self.arguments, seconds, stderr=self.streams[2].read_bytes())
+        out, err = (stream.read_bytes() for stream in self.streams[1:])
+        self._scratch.cleanup()
+        return subprocess.CompletedProcess(self.arguments, self._process.exitcode, out, err)

@@ -44,6 +44,8 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
     bench = Bench(options, wanted, model, device, console.progress, stop.check)
+    if (short := bench.too_few()) is not None:
+        console.warn(short)
     variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
     rows = bench.rows()
     tables = [table1(rows, bench.figure, bench.facts())]

@@ -13,7 +13,7 @@ from gsd_cli.console import Console
 from gsd_cli.errors import ExitCode, GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
-from gsd_cli.paths import cache_dir
+from gsd_cli.paths import cache_dir, kept_if_possible
 
 if TYPE_CHECKING:
     from gsd_cli.core.directions import Direction
@@ -62,7 +62,8 @@ class Directory:
     def _keep(self, name: str, found: Sequence[Direction], **about: Any) -> None:
         from gsd_cli.core.directions import save_directions
 
-        save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
+        with kept_if_possible(self.console.warn):
+            save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
 
     def fitted_names(self) -> list[str]:
         """Attributes stored beside the built-in ones."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
+from gsd_cli.estimate import disk_needed
+from gsd_cli.finding import CARD, read_card
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
-from gsd_cli.paths import RUNS, cache_dir, read_json, require_writable, write_json
+from gsd_cli.paths import RUNS, cache_dir, read_object, require_room, require_writable, write_json
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
@@ -65,6 +67,8 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         return list_teachers()
     folder, total = run_folder(options), total_steps(options)
     require_writable(folder, folder=True)
+    if not folder.exists() and (needed := disk_needed(options.teacher)) is not None:
+        require_room(folder, needed)
     finished = _check_options(options, folder, total)
     if finished:
         console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
@@ -119,7 +123,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
 
 
 def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> None:
-    last = read_json(folder / "generator" / "gsd.json")["figures"].get("fd")
+    last = read_card(folder / "generator").get("figures", {}).get("fd")
     if last is not None and exporter.best < last:
         best = folder / "best"
         console.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
@@ -181,7 +185,7 @@ def _recorded_revision(options: DistillOptions, folder: Path) -> str | None:
     path = folder / "options.json"
     if not options.resume or not path.exists():
         return None
-    revision: str | None = read_json(path).get("teacher_revision")
+    revision: str | None = read_object(path).get("teacher_revision")
     return revision
 
 
@@ -214,7 +218,7 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     if not path.exists() or not options.resume:
         return False
     # a run from before an option existed was made with its default
-    before = {**DistillSettings().model_dump(), **read_json(path)}
+    before = {**DistillSettings().model_dump(), **read_object(path)}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
     free = set() if options.lr_decay else {"total_steps"}
@@ -225,8 +229,8 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
             [f"{folder} was started with other options: {changes}"],
             hint="use its options, another folder with -o, --no-resume to start again, or --force to go on",
         )
-    card = folder / "generator" / "gsd.json"
-    return card.exists() and read_json(card).get("steps", 0) >= total and not differing
+    generator = folder / "generator"
+    return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing
 
 
 def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device: Any, console: Console) -> Evaluation:
@@ -267,7 +271,5 @@ def _phi_sources(options: DistillOptions, teacher: Teacher, device: Any) -> PhiS
 
 
 def _result(folder: Path) -> Result:
-    card = read_json(folder / "generator" / "gsd.json")
-    if not isinstance(card, dict):
-        raise GsdError(f"{folder / 'generator' / 'gsd.json'} is damaged")
+    card = read_card(folder / "generator")
     return Result([str(folder / "generator")], {"images": card["images"], **card["figures"]})

@@ -12,7 +12,7 @@ from gsd_cli.console import Console
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
-from gsd_cli.paths import ASSETS, cache_dir
+from gsd_cli.paths import ASSETS, cache_dir, kept_if_possible
 from gsd_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def _place(
     if missing:
         placed |= _invert(missing, pictures, model, options, console, stop)
     for name in missing:
-        save_anchors(paths[name], [placed[name]], mark)
+        with kept_if_possible(console.warn):
+            save_anchors(paths[name], [placed[name]], mark)
     return {name: _finish(name, placed[name], pictures[name], options, model, console) for name in pictures}
 
 

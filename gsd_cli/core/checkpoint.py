@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -86,8 +87,8 @@ def _read(path: Path) -> Checkpoint | None:
         if any(_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
             return None
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        return Checkpoint(state.pop("step"), load_file(path / TENSORS), state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Checkpoint(int(state.pop("step")), load_file(path / TENSORS), state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return None
 
 

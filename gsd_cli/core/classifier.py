@@ -138,9 +138,14 @@ def load_features(folder: Path) -> FeatureNet:
     """Read what `save_features` wrote, in eval mode, frozen. Raises GsdError (exit 3)."""
     card = read_json(folder / "gsd.json")
     try:
-        net = FeatureNet(int(card["channels"]), int(card["classes"]))
-        net.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        tensors = load_file(folder / WEIGHTS)
+        # the weights say how large the network is: a card could name any size
+        channels, classes = tensors["stem.0.weight"].shape[1], tensors["head.weight"].shape[0]
+        if (card["channels"], card["classes"]) != (channels, classes):
+            raise ValueError("gsd.json and weights differ in channels or classes")
+        net = FeatureNet(channels, classes)
+        net.load_state_dict(tensors)
+    except (OSError, IndexError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise GsdError(
             f"cannot read the features in {folder}: {error}", hint="make them with --fit-features"
         ) from error

@@ -106,6 +106,6 @@ def load_directions(path: Path, about: dict[str, Any]) -> list[Direction] | None
                 return None
             listed = json.loads(header["directions"])
             found = [Direction(vector=file.get_tensor(f"{i}"), **known) for i, known in enumerate(listed)]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if all(math.isfinite(d.scale) for d in found) else None

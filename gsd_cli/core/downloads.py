@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.paths import storage_errors
+from gsd_cli.patience import patience
 
 
 def fetch_file(path: Path, url: str, sha256: str, what: str, hint: str, *, offline: bool) -> Path:
@@ -18,9 +20,10 @@ def fetch_file(path: Path, url: str, sha256: str, what: str, hint: str, *, offli
     if not path.exists():
         if offline:
             raise GsdError(f"{what} is not in the cache", hint=hint, code=ExitCode.NETWORK)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
+            with storage_errors(path), patience():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
         except (OSError, RuntimeError) as error:
             raise GsdError(f"cannot download {what}: {error}", hint=hint, code=ExitCode.NETWORK) from error
     with path.open("rb") as file:

@@ -19,6 +19,7 @@ from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.layout import AUTOENCODERS, BIN_WEIGHTS, SAFE_WEIGHTS
 from gsd_cli.core.noise import NoiseSchedule
+from gsd_cli.core.plausible import MAX_SIDE, require_plausible
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import read_json, write_json
 
@@ -41,7 +42,7 @@ def load_denoiser(folder: Path) -> Denoiser:
     _check_schedule(schedule_file, schedule)
     prediction = schedule.get("prediction_type", _PREDICTION_DEFAULT)
     clip = bool(schedule.get("clip_sample", True))
-    net = _load_network(unet, "UNet2DModel")
+    net = _load_network(unet, "UNet2DModel", config)
     denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip)
     return denoiser.eval().requires_grad_(False)
 
@@ -58,7 +59,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in ("VQModel", "AutoencoderKL"):
         raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
-    return Autoencoder(_load_network(found, name), _latent_scale(config)).eval().requires_grad_(False)
+    return Autoencoder(_load_network(found, name, config), _latent_scale(config)).eval().requires_grad_(False)
 
 
 def _latent_scale(config: dict[str, Any]) -> float:
@@ -98,6 +99,8 @@ def _check_config(folder: Path, config: Any, *, latent: bool) -> None:
     sides = [size] * 2 if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
         raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
+    if max(sides) > MAX_SIDE:
+        raise GsdError(f"{folder} names a sample_size of {size}", hint=f"images have {MAX_SIDE} pixels a side at most")
 
 
 def _check_schedule(path: Path, schedule: Any) -> None:
@@ -111,7 +114,7 @@ def _check_schedule(path: Path, schedule: Any) -> None:
         )
 
 
-def _load_network(folder: Path, kind: str) -> Any:
+def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
     safe = (folder / SAFE_WEIGHTS).exists()
     if not safe:
         if not (folder / BIN_WEIGHTS).exists():
@@ -120,6 +123,7 @@ def _load_network(folder: Path, kind: str) -> Any:
     import diffusers
 
     try:
+        require_plausible(folder, kind, config, folder / (SAFE_WEIGHTS if safe else BIN_WEIGHTS))
         with contextlib.redirect_stdout(io.StringIO()):
             net, report = getattr(diffusers, kind).from_pretrained(
                 folder,
@@ -129,6 +133,8 @@ def _load_network(folder: Path, kind: str) -> Any:
                 torch_dtype=torch.float32,
                 output_loading_info=True,
             )
+    except GsdError:
+        raise
     except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
@@ -148,7 +154,7 @@ def _refuse_hostile_pickle(path: Path) -> None:
         torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:
         raise GsdError(
-            f"{path} is not a plain file of tensors: {_first_line(error)}",
+            f"{path} is not a plain file of tensors",  # PyTorch's own words advise to load it all the same
             hint="gsd loads no pickles; convert the model to safetensors",
         ) from error
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.folders import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.errors import GsdError
-from gsd_cli.finding import CARD, find_model
-from gsd_cli.paths import ASSETS, atomic_folder, read_json, write_json
+from gsd_cli.finding import CARD, find_model, read_card
+from gsd_cli.paths import ASSETS, atomic_folder, write_json
 
 FORMAT = 1
 
@@ -95,7 +96,8 @@ def save_generator(generator: Generator, folder: Path, card: dict[str, Any], rea
     """Write a generator folder, whole or not at all: network, schedule, card, README.md."""
     with atomic_folder(folder) as temporary:
         save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
-        write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, **card})
+        mark = weights_fingerprint(temporary)
+        write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
         (temporary / "README.md").write_text(readme, encoding="utf-8")
 
 
@@ -103,10 +105,15 @@ def load_model(spec: str | None) -> Model:
     """Find and read a generator: a run, a generator folder, a bundled name; None for the newest run
     under ./runs, else the bundled one. Raises GsdError (exit 3)."""
     folder = find_model(spec)
-    card = read_json(folder / CARD)
-    sigma_init = card.get("sigma_init") if isinstance(card, dict) else None
+    card = read_card(folder)
+    sigma_init = card.get("sigma_init")
     if not isinstance(sigma_init, int | float) or not 0 < sigma_init < 1e4:
         raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
+    if "weights" in card and card["weights"] != weights_fingerprint(folder):
+        raise GsdError(
+            f"the weights in {folder} are not those that its {CARD} names",
+            hint="they are damaged; copy the folder again, or run gsd distill again",
+        )
     generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)

@@ -13,6 +13,7 @@ from gsd_cli.core.layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_WEIGHTS
 from gsd_cli.errors import ExitCode, GsdError
 
 OnBytes = Callable[[int, int], None]
+ANSWER_SECONDS = 10
 
 
 def fetch(
@@ -29,14 +30,15 @@ def fetch(
 
     disable_progress_bars()
     bar = _reporting(on_bytes or (lambda *_: None))
+    silent = not offline and _silent(hub_id, revision)
 
     def download(patterns: list[str]) -> Path:
         fetched = snapshot_download(
             hub_id,
             revision=revision,
-            local_files_only=offline,
+            local_files_only=offline or silent,
             allow_patterns=patterns,
-            etag_timeout=10,
+            etag_timeout=ANSWER_SECONDS,
             tqdm_class=bar,
         )
         return Path(str(fetched))
@@ -54,6 +56,17 @@ def fetch(
     if bar.moved:
         _verify(hub_id, folder)
     return folder, folder.name
+
+
+def _silent(hub_id: str, revision: str | None) -> bool:
+    """Whether the hub takes connections and does not answer: a download would wait for ever."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_SECONDS)
+    except Exception as error:  # all else is explained when the download meets it
+        return "Timeout" in type(error).__name__
+    return False
 
 
 def cached(hub_id: str) -> bool:

@@ -58,7 +58,7 @@ def load_anchors(path: Path, shape: tuple[int, int, int]) -> tuple[list[Anchor],
             raise ValueError("it holds no latents of gsd")
         figures = json.loads(header["figures"])
         anchors = [_anchor(i, known, tensors) for i, known in enumerate(figures)]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise GsdError(f"cannot read latents from {path}: {error}", hint="write them with --save-latent") from error
     for anchor in anchors:
         if anchor.z.shape != shape or not torch.isfinite(anchor.z).all():

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from gsd_cli.errors import GsdError
 
+MAX_STEPS = 1_000_000
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -37,25 +39,35 @@ class NoiseSchedule:
                 "the teacher's schedule ends at zero signal (rescale_betas_zero_snr)",
                 hint="sigma is infinite there; use a teacher without it",
             )
+        try:
+            betas = cls._betas(config)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise GsdError(f"the schedule holds what is no number: {error}", hint="the file is damaged") from error
+        if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
+            raise GsdError("the schedule's betas are not between 0 and 1", hint="the file is damaged")
+        return cls(torch.cumprod(1 - betas, 0))
+
+    @staticmethod
+    def _betas(config: Mapping[str, Any]) -> Tensor:
         steps = int(config.get("num_train_timesteps", 1000))
+        if not 2 <= steps <= MAX_STEPS:
+            raise ValueError(f"{steps} timesteps")
         start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))
         kind = config.get("beta_schedule", "linear")
         if (given := config.get("trained_betas")) is not None:
-            betas = torch.tensor(given, dtype=torch.float64)
-        elif kind == "linear":
-            betas = torch.linspace(start, end, steps, dtype=torch.float64)
-        elif kind == "scaled_linear":
-            betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-        elif kind == "squaredcos_cap_v2":
+            return torch.tensor(given, dtype=torch.float64)
+        if kind == "linear":
+            return torch.linspace(start, end, steps, dtype=torch.float64)
+        if kind == "scaled_linear":
+            return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        if kind == "squaredcos_cap_v2":
             u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
             bar = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
-            betas = (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
-        else:
-            raise GsdError(
-                f"unknown beta schedule {kind!r}",
-                hint="known: linear, scaled_linear, squaredcos_cap_v2, trained_betas",
-            )
-        return cls(torch.cumprod(1 - betas, 0))
+            return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
+        raise GsdError(
+            f"unknown beta schedule {kind!r}",
+            hint="known: linear, scaled_linear, squaredcos_cap_v2, trained_betas",
+        )
 
     @property
     def steps(self) -> int:

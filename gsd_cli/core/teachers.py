@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.folders import load_autoencoder, load_denoiser
 from gsd_cli.core.hub import OnBytes, fetch
-from gsd_cli.finding import require_teacher
-from gsd_cli.paths import ASSETS, read_json
+from gsd_cli.finding import CARD, read_card, require_teacher
+from gsd_cli.paths import ASSETS
 from gsd_cli.registry import TEACHERS
 
 
@@ -60,7 +59,7 @@ def load_teacher(
 
 
 def _from_folder(folder: Path, name: str) -> Teacher:
-    card: dict[str, Any] = read_json(folder / "gsd.json") if (folder / "gsd.json").exists() else {}
+    card = read_card(folder) if (folder / CARD).exists() else {}
     return Teacher(
         name,
         load_denoiser(folder),

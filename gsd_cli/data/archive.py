@@ -21,8 +21,8 @@ from gsd_cli.errors import GsdError
 KEEP_IN_MEMORY = 2**30
 """Data sets whose decoded bytes fit here are kept decoded, each image once it was asked for."""
 _DAMAGE = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, SyntaxError, RuntimeError,
-    zlib.error, zipfile.BadZipFile, tarfile.TarError,
+    OSError, ValueError, TypeError, KeyError, AttributeError, SyntaxError, RuntimeError, EOFError, OverflowError,
+    IndexError, zlib.error, zipfile.BadZipFile, tarfile.TarError,
 )  # fmt: skip
 
 
@@ -39,6 +39,8 @@ class ImageArchive:
         try:
             self._store = open_store(path)
             self.record = self._store.record
+            if not isinstance(self.record, dict):
+                raise ValueError("its record is no object")
             if not self._store.count:
                 raise ValueError("it holds no images")
             if path.suffix != ".json":

@@ -115,10 +115,13 @@ def _write(folder: Path, chunk: Chunk) -> None:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     with storage_errors(path):
         # not synced: the checksum tells a file that a power cut left empty
-        with temporary.open("wb") as file:
-            file.write(json.dumps(facts).encode() + b"\n")
-            file.write(chunk.payload)
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(json.dumps(facts).encode() + b"\n")
+                file.write(chunk.payload)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def read_chunk(folder: Path, start: int) -> Chunk | None:

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 MAX_PIXELS = 100_000_000
@@ -29,6 +29,8 @@ def decode(payload: Payload) -> Image.Image:
         return Image.fromarray(payload)
     try:
         return _decode(payload if isinstance(payload, Path) else io.BytesIO(payload))
+    except UnidentifiedImageError as error:  # it names bytes by their address
+        raise ValueError("none of the picture formats") from error
     # what Pillow's plugins let through from a damaged file
     except (SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error

@@ -17,7 +17,8 @@ from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.sources import Source, identity, open_path
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import atomic_file
+from gsd_cli.paths import atomic_file, storage_errors
+from gsd_cli.patience import patience
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
@@ -193,7 +194,8 @@ def _cifar_files(cache: Path, offline: bool) -> Path:
     with atomic_file(tarball) as temporary:
         temporary.unlink()  # torchvision takes a file that is there for the one that is wanted
         try:
-            download_url(cifar.URL, str(temporary.parent), temporary.name)
+            with storage_errors(tarball), patience():
+                download_url(cifar.URL, str(temporary.parent), temporary.name)
         except (OSError, RuntimeError) as error:
             raise GsdError(f"cannot download cifar10: {error}", hint=hint, code=ExitCode.NETWORK) from error
         if (found := _sha256(temporary)) != cifar.SHA256:

@@ -141,7 +141,7 @@ def _zip(path: Path) -> Source:
             )
         )
         crcs = {i.filename: i.CRC for i in members}
-        labels = listing.labels(kept, archive.read("dataset.json") if "dataset.json" in archive.namelist() else None)
+        labels = listing.labels(kept, _index(archive, listing))
     listing.require(kept)
 
     def payloads(start: int) -> Iterator[Payload]:
@@ -158,6 +158,16 @@ def _zip(path: Path) -> Source:
         refused=tuple(listing.refused),
         notes=listing.notes(),
     )
+
+
+def _index(archive: zipfile.ZipFile, listing: _Listing) -> bytes | None:
+    if "dataset.json" not in archive.namelist():
+        return None
+    info = archive.getinfo("dataset.json")
+    if (cause := refusal(info.filename, info.file_size, info.compress_size)) is not None:
+        listing.index.append(f"it {cause}")
+        return None
+    return archive.read(info)
 
 
 def _tar(path: Path) -> Source:
@@ -258,7 +268,7 @@ class _Listing:
         """The names of an archive's members (name, bytes, bytes stored, why not) that may be read."""
         seen: set[str] = set()
         for name, size, stored, cause in members:
-            cause = cause or _refusal(name, size, stored) or ("a second member of that name" if name in seen else None)
+            cause = cause or refusal(name, size, stored) or ("a second member of that name" if name in seen else None)
             seen.add(name)
             if cause:
                 self.refused.append((name, cause))
@@ -293,7 +303,8 @@ class _Listing:
         return tuple(f"{self.root}: {what}: {_some(sorted(names))}" for names, what in found if names)
 
 
-def _refusal(name: str, size: int, stored: int) -> str | None:
+def refusal(name: str, size: int, stored: int) -> str | None:
+    """Why a member of an archive (bytes unpacked, bytes stored) may not be read; None when it may."""
     parts = PurePosixPath(name).parts
     if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
         return "its path leads out of the archive"

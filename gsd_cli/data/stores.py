@@ -19,6 +19,7 @@ import numpy as np
 
 from gsd_cli.data.decode import SUFFIXES
 from gsd_cli.data.labels import Value
+from gsd_cli.data.sources import refusal
 from gsd_cli.errors import GsdError
 
 
@@ -45,12 +46,18 @@ def _zip(path: Path) -> Store:
     present = set(archive.namelist())
     names = sorted(name for name in present if _is_image(name))
 
+    def whole(name: str) -> bytes:
+        info = archive.getinfo(name)
+        if (cause := refusal(name, info.file_size, info.compress_size)) is not None:
+            raise ValueError(f"{name}: {cause}")
+        return archive.read(info)
+
     def read(index: int) -> bytes:
         with lock:  # ZipFile seeks: one reader at a time
-            return archive.read(names[index])
+            return whole(names[index])
 
     def member(name: str) -> Any:
-        return json.loads(archive.read(name)) if name in present else {}
+        return json.loads(whole(name)) if name in present else {}
 
     index = member("dataset.json")
     return Store(len(names), read, lambda: _edm(index, names), member("gsd.json"))

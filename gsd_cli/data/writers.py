@@ -11,6 +11,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,13 @@ class ArchiveWriter:
         self._put("gsd.json", json.dumps(record, indent=1).encode())
         self._zip.close()
 
+    def abandon(self) -> None:
+        """Close what cannot be finished; zipfile would try once more, and complain."""
+        file, self._zip.fp = self._zip.fp, None
+        with suppress(OSError):
+            if file is not None:
+                file.close()
+
     def _put(self, name: str, payload: bytes) -> None:
         info = zipfile.ZipInfo(name, _EPOCH)
         info.external_attr = 0o644 << 16
@@ -58,9 +66,13 @@ def write_zip(target: Path, work: Path, pictures: Iterator[Picture], record: Cal
     """
     with storage_errors(target):
         writer = ArchiveWriter(work / target.name)
-        for _, png, label in pictures:
-            writer.add(png, label)
-        writer.close(record())
+        try:
+            for _, png, label in pictures:
+                writer.add(png, label)
+            writer.close(record())
+        except BaseException:
+            writer.abandon()
+            raise
         publish(work / target.name, target)
 
 

@@ -18,7 +18,7 @@ from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.features import Extractor
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.paths import ASSETS, atomic_file
+from gsd_cli.paths import ASSETS, atomic_file, kept_if_possible
 
 
 def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
@@ -81,7 +81,7 @@ def _sample(
     images = sample_teacher(teacher, sampler, noise, seeds, report)
     with torch.no_grad():
         features = extractor.features(images).float().cpu()
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with kept_if_possible(), atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, features=features.numpy())
     return features
 

@@ -102,6 +102,12 @@ class Bench:
             rows[self.ours.name].figures |= self._throughput()
         return list(rows.values())
 
+    def too_few(self) -> str | None:
+        """What to say of a Frechet distance of fewer images than there are features; None where there are enough."""
+        if self.real is None or "fd" not in self.wanted or self.samples > (size := len(self.real.statistics.mu)):
+            return None
+        return f"{self.samples} images have no full covariance of {size} features: {self.figure} is mostly bias"
+
     def facts(self) -> dict[str, str]:
         """The protocol of every figure."""
         return protocol(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,14 @@ from torch import Tensor
 
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import atomic_file
+
+LARGEST = 2**28
+"""Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
+_ANEW = "make it anew: gsd prepare DATA"
+_DAMAGE = (
+    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, RuntimeError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,31 @@ class Statistics:
         Raises GsdError (exit 3) when it is missing, damaged or holds something else.
         """
         try:
+            _require_small(path)
             with np.load(path, allow_pickle=False) as data:
                 mu, sigma = data["mu"].astype(np.float64), data["sigma"].astype(np.float64)
                 known = {k: data[k] for k in data.files if k not in ("mu", "sigma")}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise GsdError(f"cannot read statistics from {path}: {error}", hint="an .npz with mu and sigma") from error
-        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not np.isfinite(sigma).all():
-            raise GsdError(f"{path}: mu {mu.shape} and sigma {sigma.shape} are no mean and covariance")
+        if (
+            mu.ndim != 1
+            or sigma.shape != (len(mu), len(mu))
+            or not (np.isfinite(sigma).all() and np.isfinite(mu).all())
+        ):
+            shapes = f"mu {mu.shape} and sigma {sigma.shape}"
+            raise GsdError(f"{path}: {shapes} are no mean and covariance", hint="an .npz with mu and sigma")
         about = {k.removeprefix("about_"): str(v) for k, v in known.items() if k.startswith("about_")}
-        n, extractor = int(known.get("n", 0)), str(known.get("extractor", "inception"))
+        try:
+            n, extractor = int(known.get("n", 0)), str(known.get("extractor", "inception"))
+        except (TypeError, ValueError) as error:
+            raise GsdError(f"{path}: its n is no number", hint=_ANEW) from error
         return cls(mu, sigma, n, extractor, about, _features(path, known.get("features"), len(mu)))
+
+
+def _require_small(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
+            raise ValueError(f"it unpacks to {size:,} bytes")
 
 
 def _about(facts: dict[str, str]) -> dict[str, Any]:
@@ -67,7 +91,7 @@ def _features(path: Path, found: np.ndarray | None, size: int) -> Tensor | None:
     if found is None:
         return None
     if found.ndim != 2 or found.shape[1] != size or found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise GsdError(f"{path}: features {found.shape} do not belong to a mean of {size} numbers")
+        raise GsdError(f"{path}: features {found.shape} do not belong to a mean of {size} numbers", hint=_ANEW)
     return torch.from_numpy(found.astype(np.float32))
 
 

@@ -33,6 +33,7 @@ def _harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("seed = 3\n"))
 
 
+@pytest.mark.fault(23, "properties of argument lists: 500 examples")
 @pytest.mark.usefixtures("_harmless")
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(command=st.sampled_from([*commands(), "destill", "", "-h"]), words=st.lists(WORDS, max_size=8))

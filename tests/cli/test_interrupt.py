@@ -34,6 +34,8 @@ def untouched(workshop: Shell) -> Path:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(2, "a signal to gsd distill")
+@pytest.mark.fault(7, "gsd distill stopped and resumed")
 def test_a_stopped_run_resumes_to_the_same_weights(
     number: signal.Signals, code: int, workshop: Shell, untouched: Path
 ) -> None:

@@ -28,6 +28,7 @@ IDENTIFY = "identify" if shutil.which("identify") else "test -s"
         "gsd distill --help | head -1",
     ],
 )
+@pytest.mark.fault(16, "pipes whose reader stays or goes away")
 def test_pipelines(script: str, workshop: Shell) -> None:
     done = workshop.sh(script)
     assert done.returncode == 0, done.stderr.decode()
@@ -49,6 +50,7 @@ def test_the_figures_of_bench_go_into_jq(workshop: Shell) -> None:
     [f"{SAMPLE} -N 1 -o - > /dev/full", f"{SAMPLE} -N 1 -o - >&-", "gsd --version > /dev/full", "gsd -h > /dev/full",
      "gsd sample -n > /dev/full"],
 )  # fmt: skip
+@pytest.mark.fault(4, "/dev/full or a closed descriptor as stdout")
 def test_bytes_that_cannot_be_written_are_exit_8(script: str, workshop: Shell) -> None:
     done = workshop.sh(script)
     assert done.returncode == 8, done.stderr.decode()
@@ -77,6 +79,7 @@ def test_bytes_on_stdout_are_bytes_only_whatever_libraries_print(workshop: Shell
     assert done.stderr.count(b"NOISE") == 3
 
 
+@pytest.mark.fault(17, "no terminal")
 def test_without_a_terminal_there_are_no_escape_codes_and_q_is_silent(workshop: Shell) -> None:
     loud = workshop.gsd("sample", "-n", "--lr", "1", env={"TERM": "xterm-256color"})
     assert loud.returncode == 2

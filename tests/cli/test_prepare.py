@@ -75,6 +75,7 @@ def wait_for_work(shell: Shell, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.fault(2, "a signal to gsd prepare")
 def test_a_stopped_run_goes_on_to_the_same_bytes(photos: Path, whole: bytes, shell: Shell) -> None:
     process = shell.start("prepare", str(photos), "-o", "x.zip", "--workers", "2")
     wait_for_work(shell, process)
@@ -120,6 +121,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.fault(11, "bad files beside a good one")
 def test_every_bad_picture_is_named_once_on_its_own_line(shell: Shell) -> None:
     folder = shell.folder / "pictures"
     folder.mkdir()
@@ -210,6 +212,7 @@ def test_what_is_missing_or_wrong(arguments: list[str], code: int, word: str, sh
     assert not list(shell.folder.glob("*.zip"))
 
 
+@pytest.mark.fault(4, "a file-size limit on gsd prepare")
 def test_a_full_disk_is_exit_8_and_leaves_no_data_set(shell: Shell) -> None:
     limited = "ulimit -f 60; trap '' XFSZ; gsd prepare"  # files of 60 KiB at most
     done = shell.sh(f"{limited} {IMAGES} --size 64 -o x.zip --workers 2")

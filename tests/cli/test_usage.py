@@ -37,6 +37,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "named"), WRONG, ids=lambda value: " ".join(value)[:40])
+@pytest.mark.fault(15, "wrong values on the command line")
 def test_wrong_options_are_all_named_with_exit_2(arguments: list[str], named: list[str], shell: Shell) -> None:
     done = shell.gsd(*arguments)
     text = done.stderr.decode()
@@ -47,6 +48,7 @@ def test_wrong_options_are_all_named_with_exit_2(arguments: list[str], named: li
         assert word in text
 
 
+@pytest.mark.fault(21, "wrong keys and types in gsd.toml")
 def test_the_environment_and_config_files_are_checked_and_named(shell: Shell) -> None:
     (shell.folder / "gsd.toml").write_text('alhpa = 1\n[distill]\nlr = "fast"\n[sample]\ntruncation = 2\n')
     done = shell.gsd("distill", env={"GSD_ALPHA": "-3"})
@@ -70,6 +72,7 @@ def test_dry_run_shows_origins_and_writes_nothing(shell: Shell) -> None:
     assert sorted(p.name for p in shell.folder.iterdir()) == ["mine.toml"]
 
 
+@pytest.mark.fault(4, "a file where a folder is needed")
 def test_an_output_that_cannot_be_written_is_exit_8_at_once(shell: Shell) -> None:
     (shell.folder / "taken").write_text("a file")
     for arguments in (["distill", "-o", "taken"], ["sample", "-o", "taken/x.png"], ["bench", "--report", "taken"]):

@@ -269,12 +269,14 @@ def test_edit_draws_its_directions(bench: Workbench, tmp_path: Path) -> None:
 # -- faults, row 22 -----------------------------------------------------------------------------
 
 
+@pytest.mark.fault(22, "two identical pictures")
 def test_two_identical_pictures_make_a_still_film(bench: Workbench, four: str, tmp_path: Path) -> None:
     done = bench.interpolate(four, four, output=str(tmp_path / "still.png"))
     assert done.metrics["legs"][0]["length"] == pytest.approx(0, abs=1e-3)
     assert done.metrics["legs"][0]["largest_over_mean_step"] == 1
 
 
+@pytest.mark.fault(22, "other sizes and modes")
 def test_pictures_of_other_sizes_and_modes_are_converted_and_that_is_said(bench: Workbench, tmp_path: Path) -> None:
     wide = Image.new("RGBA", (40, 24), (200, 10, 10, 128))
     wide.save(tmp_path / "wide.png")
@@ -289,6 +291,7 @@ def test_pictures_of_other_sizes_and_modes_are_converted_and_that_is_said(bench:
 
 
 @pytest.mark.parametrize("bad", ["text.png", "text.safetensors", "missing.png"])
+@pytest.mark.fault(22, "no pictures")
 def test_what_is_no_picture_is_refused_and_nothing_is_written(bad: str, bench: Workbench, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "text.safetensors").write_text("not a picture")

@@ -96,6 +96,7 @@ def empty(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [TENSORS, STATE, MANIFEST])
 @pytest.mark.parametrize("damage", [flip, truncate, empty, os.unlink])
+@pytest.mark.fault(5, "a file of a checkpoint flipped, cut, emptied or removed")
 def test_a_damaged_checkpoint_is_named_and_the_older_one_used(store: CheckpointStore, damage, name: str) -> None:
     newest = store.folder / "step-00000020"
     damage(newest / name)
@@ -106,11 +107,13 @@ def test_a_damaged_checkpoint_is_named_and_the_older_one_used(store: CheckpointS
 
 
 @pytest.mark.parametrize("manifest", ["null", "[]", "{}", '{"tensors.safetensors": 3}', "\udcff"])
+@pytest.mark.fault(5, "manifests of another kind")
 def test_a_manifest_of_another_kind_is_damage(store: CheckpointStore, manifest: str) -> None:
     (store.folder / "step-00000020" / MANIFEST).write_bytes(manifest.encode("utf-8", "surrogateescape"))
     assert store.latest()[0].step == 10
 
 
+@pytest.mark.fault(5, "every checkpoint altered")
 def test_none_intact_is_an_input_error(store: CheckpointStore) -> None:
     for path in store.folder.glob("step-*"):
         flip(path / TENSORS)
@@ -130,6 +133,7 @@ def test_a_damaged_newer_checkpoint_does_not_crowd_out_good_ones(store: Checkpoi
     assert store.latest()[0].step == 14
 
 
+@pytest.mark.fault(1, "leftovers of a save")
 def test_leftovers_are_swept(store: CheckpointStore) -> None:
     shutil.copytree(store.folder / "step-00000020", store.folder / ".tmp-abc")
     (store.folder / ".tmp-file").write_text("x")
@@ -149,6 +153,7 @@ def _save_for_ever(folder: str, first: int) -> None:
         store.save(step, {"big": torch.full((400_000,), float(step)), "small": torch.tensor([step])}, {"note": step})
 
 
+@pytest.mark.fault(1, "SIGKILL at random moments of saves")
 def test_a_killed_save_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     moments = random.Random(0)

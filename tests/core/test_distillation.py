@@ -60,6 +60,7 @@ def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
     ],
     ids=["auto", "plain", "dropout", "extra"],
 )
+@pytest.mark.fault(7, "a training resumed at half")
 def test_a_resumed_run_is_bit_identical(toy_teacher: Denoiser, tmp_path: Path, half: int, settings: dict) -> None:
     total = 2 * half
     straight = make(toy_teacher, total, **settings)
@@ -185,6 +186,7 @@ def nan_at(task: Distillation, bad_calls: Callable[[int], bool]) -> None:
     task.teacher.net.register_forward_hook(hook)
 
 
+@pytest.mark.fault(13, "NaN in the network's output, once")
 def test_a_non_finite_step_is_skipped_and_counted(toy_teacher: Denoiser, tmp_path: Path) -> None:
     task = make(toy_teacher, 4)
     nan_at(task, lambda call: call == 3)
@@ -201,6 +203,7 @@ def test_a_non_finite_step_is_skipped_and_counted(toy_teacher: Denoiser, tmp_pat
     assert all(v.isfinite().all() for v in task.tensors().values())
 
 
+@pytest.mark.fault(13, "NaN in the network's output, for good")
 def test_a_run_that_stays_non_finite_ends_without_a_bad_checkpoint(
     toy_teacher: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +239,7 @@ def _hold(run: str, ready: multiprocessing.Event, done: multiprocessing.Event) -
         done.wait(30)
 
 
+@pytest.mark.fault(9, "a process that holds the folder")
 def test_a_run_folder_is_for_one_process(toy_teacher: Denoiser, tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     ready, done = fork.Event(), fork.Event()

@@ -124,6 +124,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ["raw", "torch", "beside tensors"])
+@pytest.mark.fault(6, "pickles as a teacher's .bin")
 def test_a_hostile_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, kind: str) -> None:
     state = load_file(folder / SAFE)
     (folder / SAFE).unlink()
@@ -230,6 +231,7 @@ def another_family(folder: Path) -> None:
         list_schedule, no_sample_size, embedding_conditional, sigma_conditional, another_family,
     ],
 )  # fmt: skip
+@pytest.mark.fault(10, "teacher folders of another kind")
 def test_what_cannot_be_a_teacher_is_an_input_error(folder: Path, damage) -> None:
     damage(folder)
     with pytest.raises(GsdError) as caught:

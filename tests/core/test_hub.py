@@ -66,6 +66,7 @@ def test_a_download_is_kept_and_used_offline(shell: Shell, toy_teacher_folder: P
     assert fetch(shell, None, NAME)["folder"] == found["folder"]
 
 
+@pytest.mark.fault(20, "a connection cut at 15 MB")
 def test_a_cut_connection_goes_on_where_it_stopped(shell: Shell, big_teacher: Path) -> None:
     with serve({NAME: big_teacher}) as hub:
         hub.cut_after = 15_000_000
@@ -76,6 +77,7 @@ def test_a_cut_connection_goes_on_where_it_stopped(shell: Shell, big_teacher: Pa
     assert ranges[1] is not None and int(ranges[1].removeprefix("bytes=").split("-")[0]) > 0
 
 
+@pytest.mark.fault(20, "a byte altered on the way")
 def test_damage_on_the_way_is_found_and_the_next_try_works(shell: Shell, toy_teacher_folder: Path) -> None:
     with serve({NAME: toy_teacher_folder}) as hub:
         hub.damage = True
@@ -96,6 +98,8 @@ def test_only_a_bin_is_fetched_when_there_is_nothing_safer(shell: Shell, big_tea
     assert not (folder / "training_args.bin").exists()
 
 
+@pytest.mark.fault(10, "unknown, gated, offline and unreachable hub models")
+@pytest.mark.fault(20, "404, 403, no server")
 def test_what_the_hub_refuses_is_said(shell: Shell, toy_teacher_folder: Path) -> None:
     with serve({NAME: toy_teacher_folder}) as hub:
         hub.gated.add("someone/secret")

@@ -27,6 +27,7 @@ CORNERS = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
         (6, lambda a: np.rot90(a, -1)), (7, lambda a: np.rot90(a, 2).T), (8, lambda a: np.rot90(a, 1)),
     ],
 )  # fmt: skip
+@pytest.mark.fault(11, "EXIF rotations")
 def test_exif_orientation_is_undone(orientation: int, upright: Callable[[np.ndarray], np.ndarray]) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -82,6 +83,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.fault(11, "pictures of every mode")
 def test_every_mode_gives_the_right_pixels(name: str) -> None:
     make, expected = CASES[name]
     picture = decode(make())
@@ -102,6 +104,7 @@ def test_decode_reads_files_too(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "signature", "png", "jpeg", "gif", "tiff"],
 )  # fmt: skip
+@pytest.mark.fault(11, "bytes that are no picture")
 def test_what_is_no_picture_raises_what_callers_expect(payload: bytes) -> None:
     with pytest.raises((ValueError, OSError)):
         decode(payload)
@@ -109,6 +112,7 @@ def test_what_is_no_picture_raises_what_callers_expect(payload: bytes) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [10_001, 20_000, 60_000])
+@pytest.mark.fault(11, "PNGs of 100 megapixels and more")
 def test_a_decompression_bomb_is_refused(side: int) -> None:
     with pytest.raises((ValueError, OSError), match="pixels"):
         decode(claiming(side, side))
@@ -139,7 +143,7 @@ def test_postscript_is_never_interpreted(tmp_path: Path) -> None:
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file closefile\nshowpage\n%%EOF\n"
     with Image.open(io.BytesIO(page)) as known_to_pillow:
         assert known_to_pillow.format == "EPS"
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(ValueError, match="none of the picture formats"):
         decode(page)
 
 

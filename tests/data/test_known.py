@@ -176,6 +176,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.fault(6, "pickles as CIFAR-10's batches")
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, protocol: int) -> None:
     proof = tmp_path / "proof"
     hostile = pickle.dumps({"data": Payload(proof), "labels": [1]}, protocol)
@@ -256,6 +257,7 @@ def server(tarball: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Serv
 
 
 @pytest.mark.parametrize("fault", ["none", "missing", "cut", "altered", "unreachable"])
+@pytest.mark.fault(20, "CIFAR-10 cut, altered, missing")
 def test_cifar_is_fetched_whole_or_not_at_all(
     server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:

@@ -192,6 +192,7 @@ FORMS = {"folder": folder_of, "zip": make_zip, "tar": make_tar, "tar.gz": lambda
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.fault(11, "bad pictures in folders and archives")
 def test_every_bad_picture_is_named_and_good_ones_are_right(tmp_path: Path, form: str) -> None:
     suffix = "" if form == "folder" else f".{form}"
     mixed = FORMS[form](tmp_path / f"mixed{suffix}", {**GOOD, **BAD})
@@ -240,6 +241,7 @@ def test_refused_members_are_bad_pictures(tmp_path: Path, skip_bad: bool) -> Non
 
 
 @pytest.mark.parametrize("skip_bad", [True, False])
+@pytest.mark.fault(11, "no readable picture")
 def test_nothing_readable_is_an_input_error(tmp_path: Path, skip_bad: bool) -> None:
     source = open_source(str(folder_of(tmp_path / "in", BAD)), "train", tmp_path, offline=True)
     with pytest.raises(GsdError) as caught:
@@ -248,6 +250,7 @@ def test_nothing_readable_is_an_input_error(tmp_path: Path, skip_bad: bool) -> N
     assert not (tmp_path / "x.zip").exists()
 
 
+@pytest.mark.fault(11, "one picture")
 def test_one_image_is_a_data_set(tmp_path: Path) -> None:
     made(of_arrays(PIXELS[:1]), tmp_path / "x.zip")
     assert len(ImageArchive(tmp_path / "x.zip")) == 1

@@ -74,6 +74,7 @@ def test_a_folder_without_several_classes_has_no_labels(tmp_path: Path, names: l
     assert source.labels is None
 
 
+@pytest.mark.fault(11, "links, loops and pipes in a folder")
 def test_links_pipes_and_hidden_files_are_not_read_and_named(tmp_path: Path) -> None:
     put(tmp_path / "a.png", 1)
     put(tmp_path / ".hidden.png", 2)
@@ -106,6 +107,7 @@ def test_a_bad_picture_is_met_when_it_is_opened(tmp_path: Path) -> None:
         decode(bad)
 
 
+@pytest.mark.fault(11, "odd names")
 def test_odd_names_are_names(tmp_path: Path) -> None:
     names = ["with space.png", "new\nline.png", "ümläut.png", "%s{0}.png", "[red]x[/].png", "-n.png"]
     for i, name in enumerate(names):
@@ -119,6 +121,7 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
     assert len(contents(source)) == 7
 
 
+@pytest.mark.fault(11, "archives inside")
 def test_archives_inside_are_named_not_opened(tmp_path: Path) -> None:
     put(tmp_path / "a.png", 1)
     make_zip(tmp_path / "more.zip", {"b.png": grey(2)})
@@ -167,6 +170,7 @@ def test_a_leading_dot_is_no_folder(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.fault(12, "paths that lead out")
 def test_paths_that_lead_out_are_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -182,6 +186,7 @@ def test_paths_that_lead_out_are_refused_and_nothing_is_written(
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [inside / f"a.{kind}"]
 
 
+@pytest.mark.fault(12, "links in a tar")
 def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "secret.png", 99)
     path = make_tar(tmp_path / "a.tar", {"real.png": grey(1)})
@@ -199,6 +204,7 @@ def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:
     assert source.refused == (("soft.png", "a link"), ("hard.png", "a link"), ("pipe.png", "not a file"))
 
 
+@pytest.mark.fault(12, "links in a zip")
 def test_links_in_a_zip_are_refused(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"real.png": grey(1)})
     with zipfile.ZipFile(path, "a") as file:
@@ -212,6 +218,7 @@ def test_links_in_a_zip_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.fault(12, "duplicates")
 def test_a_second_member_of_a_name_is_refused(tmp_path: Path, kind: str) -> None:
     path = MAKERS[kind](tmp_path / f"a.{kind}", {"a.png": grey(1), "b.png": grey(2)})
     if kind == "zip":
@@ -279,6 +286,7 @@ def encrypted(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damaged_member, damaged_deflate, encrypted])
+@pytest.mark.fault(12, "damaged and encrypted members")
 def test_a_damaged_member_is_a_bad_picture(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     damage(tmp_path / "a.zip")
     (payload,) = opened(tmp_path / "a.zip").payloads(0)

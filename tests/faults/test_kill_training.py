@@ -32,6 +32,7 @@ def work(teacher: Denoiser, run: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.fault(1, "SIGKILL at random moments of a training")
 def test_killed_at_random_moments_a_run_ends_bit_identical(toy_teacher: Denoiser, tmp_path: Path) -> None:
     context, chance = multiprocessing.get_context("fork"), random.Random(4)
     work(toy_teacher, tmp_path / "straight")

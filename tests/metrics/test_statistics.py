@@ -20,6 +20,7 @@ def of(mu: np.ndarray, sigma: np.ndarray) -> Statistics:
     return Statistics(mu, sigma, 100, "toy")
 
 
+@pytest.mark.fault(18, "Gaussians")
 def test_diagonal_gaussians_give_the_closed_form() -> None:
     a, b = np.array([4.0, 1.0, 0.0]), np.array([1.0, 1.0, 9.0])
     mu = np.array([1.0, 2.0, 3.0])
@@ -36,6 +37,7 @@ def test_agrees_with_the_matrix_root_of_clean_fid() -> None:
     assert frechet_distance(of(mu_a, sigma_a), of(mu_b, sigma_b)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.fault(18, "equal, singular sets")
 def test_equal_sets_are_at_zero_even_when_singular() -> None:
     rng = np.random.default_rng(1)
     features = torch.from_numpy(rng.normal(size=(5, 12)))  # N below the dimension
@@ -54,17 +56,20 @@ def test_one_pass_over_any_batching_equals_numpy() -> None:
         assert found.n == 301
 
 
+@pytest.mark.fault(18, "one image")
 def test_fewer_than_two_images_have_no_covariance() -> None:
     with pytest.raises(GsdError, match="no covariance"):
         gaussian_statistics([torch.zeros(1, 3)], "toy")
 
 
+@pytest.mark.fault(18, "statistics of other features")
 def test_features_of_different_kinds_are_refused() -> None:
     a, b = Statistics(np.zeros(2), np.eye(2), 9, "x"), Statistics(np.zeros(2), np.eye(2), 9, "y")
     with pytest.raises(GsdError, match="cannot be compared"):
         frechet_distance(a, b)
 
 
+@pytest.mark.fault(18, "damaged statistics")
 def test_files_round_trip_and_damage_is_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     stats = Statistics(*gaussian(rng, 5), 77, "toy", {"split": "train"})

@@ -1,0 +1,90 @@
+"""SIGINT and SIGTERM: once, the step ends and state is saved; twice, out at once. Nothing half-written either way."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsd_cli.core.checkpoint import CheckpointStore
+from tests.faults.conftest import leftovers, wait_for
+from tests.shell import DISTILL, IMAGES, Shell
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+MANY = ("sample", "--model", "run", "--seeds", "0-3999", "-o", "many", "--batch-size", "8")
+BENCH = (
+    "bench", "--model", "run", "--compare", "ddim-100", "-N", "64", "--metrics", "fd", "--features", "toy-features",
+    "--batch-size", "8",
+)  # fmt: skip
+INVERT = ("interpolate", "example:bag", "seed:1", "--model", "run", "--invert-steps", "100000", "-o", "x.png")
+
+
+@pytest.mark.fault(2, "a signal to gsd sample, bench and interpolate")
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize(
+    ("arguments", "sign"),
+    [
+        (MANY, "many/seed-00000020.png"),
+        (("sample", "--model", "run", "-N", "60000", "-o", "x.npz"), ".tmp-*.npz"),
+        (BENCH, "home/cache/baselines/*/*.npz"),
+        (INVERT, None),
+    ],
+    ids=["sample to a folder", "sample to a file", "bench", "interpolate"],
+)
+def test_stopped_within_seconds_and_told_how_to_go_on(
+    arguments: tuple[str, ...], sign: str | None, number: signal.Signals, desk: Shell
+) -> None:
+    running = desk.running(*arguments)
+    wait_for(lambda: list(desk.folder.glob(sign)) if sign else b"->" in running.streams[2].read_bytes(), running)
+    running.send(number)
+    begun = time.monotonic()
+    done = running.wait(60)
+    text = done.stderr.decode()
+    assert done.returncode == CODES[number], text
+    assert time.monotonic() - begun < 20
+    assert not done.stdout
+    assert "stopped" in text and "error" not in text and "Traceback" not in text
+    assert shlex.split(text.split("go on with: ")[1].splitlines()[0]) == ["gsd", *arguments]
+    assert not leftovers(desk.folder)
+    assert not list(desk.folder.glob("x.*"))
+    require_whole_pictures(desk.folder / "many")
+
+
+@pytest.mark.fault(3, "SIGINT twice, to gsd distill, sample, prepare and bench")
+@pytest.mark.parametrize(
+    ("arguments", "sign"),
+    [
+        ((*DISTILL, "--steps", "2000", "-o", "long"), "long/metrics.jsonl"),
+        (MANY, "many/seed-00000020.png"),
+        (("prepare", str(IMAGES), "--size", "256", "-o", "large.zip", "--workers", "1"), ".large.zip.part-*/*"),
+        (BENCH, "home/cache/baselines/*/*.npz"),
+    ],
+    ids=["distill", "sample", "prepare", "bench"],
+)
+def test_the_second_signal_leaves_at_once(arguments: tuple[str, ...], sign: str, desk: Shell) -> None:
+    running = desk.running(*arguments)
+    wait_for(lambda: list(desk.folder.glob(sign)), running)
+    begun = time.monotonic()
+    running.send(signal.SIGINT)
+    running.send(signal.SIGINT)
+    done = running.wait(60)
+    assert done.returncode == 130, done.stderr.decode()
+    assert time.monotonic() - begun < 5
+    assert not done.stdout and b"Traceback" not in done.stderr
+    assert not (desk.folder / "large.zip").exists()
+    require_whole_pictures(desk.folder / "many")
+    require_whole_pictures(desk.folder / "long" / "samples")
+    assert CheckpointStore(desk.folder / "long" / "checkpoints").latest()[1] == []
+    for cached in (desk.folder / "home" / "cache").rglob("[!.]*.npz"):
+        assert np.isfinite(np.load(cached)["features"]).all()
+
+
+def require_whole_pictures(folder: Path) -> None:
+    for path in folder.glob("[!.]*.png"):
+        with Image.open(path) as picture:
+            picture.load()
