@@ -9,7 +9,8 @@ import torch
 
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.metrics.statistics import Statistics
-from gsd_cli.paths import publish
+from gsd_cli.paths import publish, storage_errors
+from gsd_cli.patience import patience
 
 URL = "https://www.cs.cmu.edu/~clean-fid/stats"
 INCEPTION = 2048
@@ -61,13 +62,16 @@ def _download(entry: Published, path: Path, *, offline: bool) -> None:
     hint = f"put {entry.file} into {path.parent}, or give --stats REF.npz"
     if offline:
         raise GsdError(f"the statistics {entry.file} are not in the cache", hint=hint, code=ExitCode.NETWORK)
-    path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".tmp-{path.name}")
     try:
-        torch.hub.download_url_to_file(f"{URL}/{entry.file}", str(fresh), progress=False)
+        with storage_errors(path), patience():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(f"{URL}/{entry.file}", str(fresh), progress=False)
         _read(fresh)
         publish(fresh, path)
     except (OSError, RuntimeError, GsdError) as error:
+        if isinstance(error, GsdError) and error.code == ExitCode.STORAGE:
+            raise
         raise GsdError(f"cannot download {entry.file}: {error}", hint=hint, code=ExitCode.NETWORK) from error
     finally:
         fresh.unlink(missing_ok=True)
