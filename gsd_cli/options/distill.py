@@ -79,7 +79,7 @@ class DistillSettings(BaseModel):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"kimg": 11, "lr": 1e-4},
-    "standard": {"kimg": 100, "lr": 1e-4, "lr_decay": 0.1},
+    "standard": {"kimg": 100, "lr": 1e-4},
     "paper": {"epochs": 100, "lr": 1e-4},
     "sid": {"kimg": 400_000, "batch_size": 256, "lr": 1e-5, "alpha": 1.2, "ema_half_life": 500_000},
 }
