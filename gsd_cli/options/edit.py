@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.options.common import Common
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, MODEL, Finite, Positive, argument, opt
+from gsd_cli.options.kinds import CLASS, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -47,7 +47,7 @@ class EditOptions(Common, InvertSettings):
         short="-o",
         metavar="PATH",
     )
-    format: Literal["png", "gif", "webp", "mp4"] = opt("png", "What -o - writes.")
+    format: FilmFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames a second of an animation.")
     fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
         None, "Learn an attribute from two folders of pictures.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, MODEL, Positive, argument, opt
+from gsd_cli.options.kinds import CLASS, FORMAT, MODEL, FilmFormat, Positive, argument, opt
 
 
 class InterpolateOptions(Common, InvertSettings):
@@ -31,7 +31,7 @@ class InterpolateOptions(Common, InvertSettings):
         short="-o",
         metavar="PATH",
     )
-    format: Literal["png", "gif", "webp", "mp4"] = opt("png", "What -o - writes.")
+    format: FilmFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(12.0, "Frames a second of an animation.")
     class_: str | None = CLASS
 

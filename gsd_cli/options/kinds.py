@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PositiveFloat
 from pydantic.config import JsonDict
@@ -49,3 +49,5 @@ CLASS = Field(
     description="The class to make, by number or name, of a class-conditional model.",
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
 )
+FilmFormat = Literal["png", "gif", "webp", "mp4"]
+FORMAT = opt("png", "What -o - writes.")

@@ -95,7 +95,7 @@ def test_zsh(place: Shell) -> None:
         os.execve(zsh, ["zsh", "-f", "-i"], environment)
     os.close(slave)
     try:
-        _type(master, f"fpath=({COMPLETIONS} $fpath); autoload -U compinit; compinit -u -D; echo rea''dy\n", "ready")
+        _typed(master, f"fpath=({COMPLETIONS} $fpath); autoload -U compinit; compinit -u -D; echo rea''dy\n", "ready")
         for line, wanted in (
             ("gsd dis\t", "gsd distill "),
             ("gsd distill --preset q\t", "--preset quick "),
@@ -104,22 +104,22 @@ def test_zsh(place: Shell) -> None:
             ("gsd sample --model r\t", "--model runs/one "),
             ("gsd edit pho\t", "photo.png"),
         ):
-            _type(master, line, wanted)
-            _type(master, "\x15echo cle''ared\n", "cleared")
+            assert wanted in _typed(master, line, wanted), line
+            assert "cleared" in _typed(master, "\x15echo cle''ared\n", "cleared")
     finally:
         os.write(master, b"\x15exit\n")
         os.close(master)
         os.waitpid(pid, 0)
 
 
-def _type(terminal: int, text: str, wanted: str, seconds: float = 30) -> None:
-    """Type, and wait until the terminal shows what is wanted."""
+def _typed(terminal: int, text: str, wanted: str, seconds: float = 30) -> str:
+    """Type, and give what the terminal showed until it had what is wanted, or the time was over."""
     os.write(terminal, text.encode())
     seen, end = "", time.monotonic() + seconds
-    while wanted not in seen:
-        assert time.monotonic() < end, f"{text!r}: {seen!r}"
+    while wanted not in seen and time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             seen += os.read(terminal, 4096).decode(errors="replace")
+    return seen
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from gsd_cli.core.checkpoint import (
     optimizer_tensors,
 )
 from gsd_cli.errors import GsdError
+from tests.damage import cut, empty, flip
 
 
 def tensors(step: int) -> dict[str, Tensor]:
@@ -80,22 +81,8 @@ def test_saving_a_step_again_replaces_it(store: CheckpointStore) -> None:
     assert len(list(store.folder.iterdir())) == 2
 
 
-def flip(path: Path) -> None:
-    payload = bytearray(path.read_bytes())
-    payload[len(payload) * 3 // 4] ^= 4
-    path.write_bytes(payload)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 @pytest.mark.parametrize("name", [TENSORS, STATE, MANIFEST])
-@pytest.mark.parametrize("damage", [flip, truncate, empty, os.unlink])
+@pytest.mark.parametrize("damage", [flip, cut, empty, Path.unlink])
 @pytest.mark.fault(5, "a file of a checkpoint flipped, cut, emptied or removed")
 def test_a_damaged_checkpoint_is_named_and_the_older_one_used(store: CheckpointStore, damage, name: str) -> None:
     newest = store.folder / "step-00000020"

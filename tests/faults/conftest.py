@@ -63,6 +63,19 @@ def wait_for(there: Callable[[], object], running: Running, seconds: float = 60)
         time.sleep(0.01)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder but those of the home, and every empty folder, to compare with later."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if "home" in path.relative_to(folder).parts:
+            continue
+        if path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+        elif path.is_dir() and not any(path.iterdir()):
+            found[f"{path.relative_to(folder)}/"] = b""
+    return found
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files and folders under a folder."""
     return [path for path in folder.rglob(".tmp-*") if "home" not in path.parts]

@@ -9,35 +9,18 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.faults.conftest import require_refusal, wait_for
+from tests.damage import cut, empty, flip
+from tests.faults.conftest import contents, require_refusal, wait_for
 from tests.shell import DISTILL, Shell
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def flip(path: Path) -> None:
-    payload = bytearray(path.read_bytes())
-    payload[len(payload) * 3 // 4] ^= 4
-    path.write_bytes(payload)
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-DAMAGES = [flip, cut, empty, remove]
+DAMAGES = [flip, cut, empty, Path.unlink]
 
 
 @pytest.mark.fault(5, "the newest checkpoint of a run cut, altered, without a manifest")
-@pytest.mark.parametrize(("name", "damage"), [("tensors.safetensors", flip), ("manifest.json", remove)])
+@pytest.mark.parametrize(("name", "damage"), [("tensors.safetensors", flip), ("manifest.json", Path.unlink)])
 def test_a_run_goes_on_from_the_newest_checkpoint_that_verifies(name: str, damage, desk: Shell) -> None:
     longer = (*DISTILL, "--steps", "16", "-o", "run")
     assert desk.gsd(*longer).returncode == 0
@@ -89,11 +72,13 @@ def test_damaged_records_of_a_run_are_no_crash(content: str, desk: Shell) -> Non
 def test_every_key_that_differs_is_named(desk: Shell) -> None:
     changed = {"--lr": "0.5", "--irl": "off", "--batch-size": "4", "--alpha": "1.1", "--seed": "9", "--sigma-init": "2"}
     words = [word for pair in changed.items() for word in pair]
+    before = contents(desk.folder)
     require_refusal(
         desk.gsd(*DISTILL, "--steps", "14", "-o", "run", *words), 2,
         "lr (", "irl (speed -> off)", "batch_size (8 -> 4)", "alpha (1.0 -> 1.1)", "seed (0 -> 9)", "sigma_init (",
         "--force",
     )  # fmt: skip
+    assert contents(desk.folder) == before
 
 
 @pytest.mark.fault(9, "two gsd distill, two gsd prepare")

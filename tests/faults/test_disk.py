@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-import subprocess
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gsd_cli.core.checkpoint import CheckpointStore
-from tests.faults.conftest import leftovers, require_refusal
+from tests.faults.conftest import contents, leftovers, require_refusal
 from tests.shell import DISTILL, IMAGES, Shell
 
 Mount = Callable[..., Path]
@@ -33,10 +33,6 @@ WRITERS = [
 ]
 
 
-def free(folder: Path) -> str:
-    return " ".join(str(path.relative_to(folder)) for path in folder.rglob("*"))
-
-
 @pytest.mark.fault(4, "a file system of 100 to 250 kB as the output's")
 @pytest.mark.parametrize("arguments", WRITERS, ids=lambda words: f"{words[0]} {words[-1]}")
 def test_a_full_disk(arguments: tuple[str, ...], desk: Shell, disk: Mount) -> None:
@@ -54,7 +50,7 @@ def test_a_run_whose_disk_fills_up_keeps_its_checkpoint(desk: Shell, disk: Mount
     small = disk("small", 4000)
     done = desk.gsd(*DISTILL, "--steps", "4", "-o", "small/run")
     assert done.returncode == 0, done.stderr.decode()
-    (small / "filler").write_bytes(bytes(shutil_free(small) - 30_000))
+    (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 30_000))
     require_refusal(desk.gsd(*DISTILL, "--steps", "8", "-o", "small/run"), 8, "free")
     checkpoint, damaged = CheckpointStore(small / "run" / "checkpoints").latest()
     assert checkpoint is not None and checkpoint.step == 4 and not damaged
@@ -64,18 +60,16 @@ def test_a_run_whose_disk_fills_up_keeps_its_checkpoint(desk: Shell, disk: Mount
     assert "resumed at step 4" in done.stderr.decode()
 
 
-def shutil_free(folder: Path) -> int:
-    return int(subprocess.check_output(["df", "-B1", "--output=avail", str(folder)]).split()[-1])
-
-
 @pytest.mark.fault(4, "a read-only file system")
 @pytest.mark.parametrize("arguments", WRITERS, ids=lambda words: f"{words[0]} {words[-1]}")
 def test_a_read_only_file_system_is_said_before_work_begins(
     arguments: tuple[str, ...], desk: Shell, disk: Mount
 ) -> None:
     disk("small", 64, ",ro")
+    before = contents(desk.folder)
     done = desk.gsd(*arguments)
     require_refusal(done, 8, "small")
+    assert contents(desk.folder) == before
 
 
 @pytest.mark.fault(4, "a file-size limit")

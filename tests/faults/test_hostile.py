@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.faults.conftest import require_refusal
+from tests.faults.conftest import contents, require_refusal
 from tests.shell import DISTILL, Shell
 
 WEIGHTS = "diffusion_pytorch_model"
@@ -152,8 +152,10 @@ LARGE = bytes(200 * 2**20)
 @pytest.mark.parametrize("name", ["00000/img00000000.png", "dataset.json", "gsd.json"])
 def test_a_prepared_zip_may_be_a_bomb(name: str, desk: Shell) -> None:
     bomb({"00000/img00000000.png": picture(), name: LARGE})(desk.folder / "toy.zip")
+    before = contents(desk.folder)
     running = desk.running(*DISTILL, "--steps", "1", "-o", "new", prepare=partial(allow, 150))
     require_refusal(running.wait(), 3, "toy.zip")
+    assert contents(desk.folder) == before
 
 
 def allow(megabytes: int) -> None:
@@ -186,8 +188,10 @@ GIGANTIC = [
 def test_gigantic_configs_are_refused_before_memory_is_taken(changes: dict, desk: Shell) -> None:
     path = desk.folder / "toy-teacher" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    before = contents(desk.folder)
     running = desk.running(*DISTILL, "--steps", "1", "-o", "new", prepare=partial(allow, 400))
     require_refusal(running.wait(30), 3, "toy-teacher")
+    assert contents(desk.folder) == before
 
 
 @pytest.mark.fault(10, "schedules of gigantic or impossible numbers")
@@ -200,8 +204,10 @@ def test_gigantic_configs_are_refused_before_memory_is_taken(changes: dict, desk
 def test_impossible_schedules(changes: dict, desk: Shell) -> None:
     path = desk.folder / "toy-teacher" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"trained_betas": None} | changes))
+    before = contents(desk.folder)
     running = desk.running(*DISTILL, "--steps", "1", "-o", "new", prepare=partial(allow, 400))
     require_refusal(running.wait(30), 3, "schedule")
+    assert contents(desk.folder) == before
 
 
 def header(shape: str, offsets: str, kind: str = "F32") -> bytes:
@@ -225,12 +231,14 @@ HEADERS = [
 def test_lying_headers(content: bytes, desk: Shell) -> None:
     for path in (f"run/generator/{WEIGHTS}.safetensors", f"toy-teacher/{WEIGHTS}.safetensors", "x.safetensors"):
         (desk.folder / path).write_bytes(content)
+    before = contents(desk.folder)
     for arguments in (
         ("sample", "--model", "run"),
         (*DISTILL, "--steps", "1", "-o", "new"),
         ("interpolate", "x.safetensors", "seed:1", "--model", "fashion"),
     ):
         require_refusal(desk.running(*arguments, prepare=partial(allow, 400)).wait(), 3)
+        assert contents(desk.folder) == before
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -247,11 +255,13 @@ def test_a_picture_that_claims_to_be_huge(size: tuple[int, int], desk: Shell) ->
     (desk.folder / "pictures").mkdir()
     (desk.folder / "pictures" / "huge.png").write_bytes(huge_png(*size))
     (desk.folder / "pictures" / "good.png").write_bytes(picture())
-    allowed = partial(allow, 400)
+    before, allowed = contents(desk.folder), partial(allow, 400)
     prepare = ("prepare", "pictures", "--size", "16", "--workers", "1", "-o", "x.zip")
     require_refusal(desk.running(*prepare, prepare=allowed).wait(), 3, "huge.png", "pixels")
     edit = ("edit", "pictures/huge.png", "--model", "run", "--direction", "pc0")
     require_refusal(desk.running(*edit, prepare=allowed).wait(), 3, "huge.png", "pixels")
+    added = {name for name in contents(desk.folder) if name not in before}
+    assert all(name.startswith(".x.zip.part-") for name in added)  # what --skip-bad would go on from
 
 
 @pytest.mark.fault(18, "statistics that are a bomb, of another shape, not finite, not an archive")
@@ -270,8 +280,10 @@ def test_hostile_statistics(kind: str, desk: Shell) -> None:
     else:
         value = np.nan if kind == "nan" else 1.0
         np.savez(path, mu=np.full(5, value), sigma=np.full((4, 4), value), extractor="toy", n=9)
+    before = contents(desk.folder)
     bench = ("bench", "--model", "run", "--features", "toy-features", "--stats", "x.npz", "-N", "8")
     require_refusal(desk.running(*bench, prepare=partial(allow, 300)).wait(), 3, "x.npz")
+    assert contents(desk.folder) == before
 
 
 # -- paths and code -----------------------------------------------------------------------------
@@ -285,8 +297,10 @@ def test_indices_name_nothing_outside(desk: Shell) -> None:
     require_refusal(desk.gsd(*DISTILL, "--steps", "1", "-o", "new"), 3, "dataset.json")
     listed = [{"url": "/etc/passwd", "nsamples": 1, "filesize": Path("/etc/passwd").stat().st_size}]
     (desk.folder / "out.json").write_text(json.dumps({"shardlist": listed, "gsd": {}}))
+    before = contents(desk.folder)
     words = [word if word != "toy.zip" else "out.json" for word in DISTILL]
     require_refusal(desk.gsd(*words, "--steps", "1", "-o", "new"), 3, "out.json")
+    assert contents(desk.folder) == before
 
 
 CODE = "import os; os.mkdir(os.path.join(os.path.dirname(__file__), '..', 'ran'))\n"

@@ -11,7 +11,7 @@ import torch
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.sampling import sample
-from tests.faults.conftest import require_refusal
+from tests.faults.conftest import contents, require_refusal
 from tests.faults.test_hostile import allow
 from tests.shell import DISTILL, Shell
 
@@ -68,6 +68,7 @@ def test_on_a_gpu_the_batch_is_halved_and_the_work_goes_on(toy_teacher: Denoiser
 def test_no_memory_is_exit_5_with_the_option_that_helps(arguments: tuple[str, ...], desk: Shell) -> None:
     done = desk.running(*arguments, prepare=partial(allow, 400)).wait()
     require_refusal(done, 5, "memory", "--batch-size")
+    assert not list(desk.folder.glob("new/generator*"))
 
 
 @pytest.mark.fault(19, "batches of 1, 7 and 64")
@@ -85,8 +86,10 @@ def test_images_of_any_batch_size_are_the_same(desk: Shell) -> None:
 def test_every_wrong_number_is_named(desk: Shell) -> None:
     wrong = {"--alpha": "nan", "--lr": "0", "--steps": "-1", "--batch-size": "0", "--ema-half-life": "inf",
              "--seed": "-1", "--dropout": "1", "--beta1": "1e999", "--eval-samples": "1.5"}  # fmt: skip
+    before = contents(desk.folder)
     done = desk.gsd("distill", *(word for pair in wrong.items() for word in pair))
     require_refusal(done, 2, *(f"{name}:" for name in wrong))
+    assert contents(desk.folder) == before
 
 
 @pytest.mark.fault(18, "a Frechet distance of 1 image, and of fewer than there are features")
