@@ -44,7 +44,8 @@ def sampled_statistics(
     """Sample seeds 0..n-1 and measure them, all their features kept; batches already in the cache are not
     made again.
 
-    on_step(done, total) counts network calls over all batches.
+    on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
+    a pace measured from the first call on is that of the sampling.
     """
     folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor.name}"
     calls = sampler.calls(teacher.denoiser)
@@ -61,7 +62,6 @@ def sampled_statistics(
         cached = _read(path)
         if cached is None:
             cached = _sample(teacher, sampler, extractor, seeds, device, report, path)
-        report(calls, calls)
         features.append(cached)
     about = {
         "teacher": fingerprint(teacher),

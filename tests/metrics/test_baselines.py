@@ -1,0 +1,65 @@
+"""Samples of the teacher's own samplers: kept by batches, made once, announced as they are made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from gsd_cli.core.classifier import FeatureNet
+from gsd_cli.core.samplers import parse_sampler
+from gsd_cli.core.teachers import Teacher, load_teacher
+from gsd_cli.metrics.baselines import sampled_statistics
+from gsd_cli.metrics.features import ClassifierFeatures
+from gsd_cli.metrics.statistics import Statistics
+
+BATCH, STEPS = 8, 3
+
+
+@pytest.fixture(scope="module")
+def teacher(toy_teacher_folder: Path) -> Teacher:
+    return load_teacher(str(toy_teacher_folder))
+
+
+@pytest.fixture(scope="module")
+def extractor() -> ClassifierFeatures:
+    torch.manual_seed(0)
+    return ClassifierFeatures(FeatureNet(1, 10), "toy")
+
+
+def made(teacher: Teacher, extractor: ClassifierFeatures, n: int, cache: Path) -> tuple[Statistics, list[int]]:
+    """Statistics of n seeds, and the counts of calls that were announced."""
+    said: list[int] = []
+    sampler = parse_sampler(f"ddim-{STEPS}")
+    found = sampled_statistics(
+        teacher, sampler, extractor, n, cache, torch.device("cpu"), BATCH, lambda done, _: said.append(done)
+    )
+    return found, said
+
+
+def test_batches_are_made_once_and_a_longer_set_goes_on(
+    teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
+) -> None:
+    first, said = made(teacher, extractor, 16, tmp_path)
+    assert said == [1, 2, 3, 4, 5, 6]
+    again, silent = made(teacher, extractor, 16, tmp_path)
+    assert silent == []
+    assert torch.equal(again.features, first.features)
+    longer, said = made(teacher, extractor, 20, tmp_path)
+    assert said == [7, 8, 9]  # the pace of what is made, not of what is read
+    assert longer.n == 20 and torch.equal(longer.features[:16], first.features)
+    alone, _ = made(teacher, extractor, 20, tmp_path / "other")
+    torch.testing.assert_close(alone.features, longer.features)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x04."])
+def test_a_damaged_batch_is_made_anew(
+    damage: bytes, teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
+) -> None:
+    first, _ = made(teacher, extractor, 16, tmp_path)
+    (path,) = tmp_path.rglob("8-15.npz")
+    path.write_bytes(damage)
+    again, said = made(teacher, extractor, 16, tmp_path)
+    assert said == [4, 5, 6]
+    assert torch.equal(again.features, first.features)
