@@ -5,4 +5,5 @@ function _gsd_completion
         | string replace -r -- '^' "$sign"
 end
 
-complete --command gsd --no-files --arguments "(_gsd_completion)" --condition "env _GSD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) gsd"
+complete --command gsd --no-files --arguments "(_gsd_completion)" --condition \
+    "env _GSD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) gsd"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from gsd_cli import shells
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.examples import EXAMPLES
@@ -67,6 +68,12 @@ class _Subcommand(_Light, TyperCommand):
 class _Subcommands(_Light, TyperGroup):
     """Builds the flags of a subcommand when it is called; its name and summary are enough for the list."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        found = super().get_params(ctx)
+        for param in found:
+            param.callback = _COMPLETION.get(param.name, param.callback)
+        return found
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in self.commands:
             self.commands[args[0]] = _whole(commands()[args[0]])
@@ -113,6 +120,28 @@ def _version(value: bool) -> None:
 
         typer.echo(f"gsd {gsd_version()}")
         raise typer.Exit
+
+
+def _show_completion(ctx: Any, param: Any, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        typer.echo(shells.SCRIPTS[shells.current_shell()], nl=False)
+        raise typer.Exit
+
+
+def _install_completion(ctx: Any, param: Any, value: Any) -> None:
+    if value and not ctx.resilient_parsing:
+        shell = shells.current_shell()
+        changed = shells.install(shell)
+        Console().say(
+            f"completion for {shell} {'works from its next start on' if changed else 'was installed already'}"
+        )
+        for path in changed:
+            typer.echo(path)
+        raise typer.Exit
+
+
+_COMPLETION = {"show_completion": _show_completion, "install_completion": _install_completion}
+"""In the place of typer's own, whose scripts do not complete after `--teacher=`."""
 
 
 def _command(command: Command) -> Callable[..., None]:

@@ -14,8 +14,11 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+import shellingham
 import typer
 
+from gsd_cli import shells
+from gsd_cli.errors import UsageError
 from gsd_cli.flags import commands
 from tests.shell import Shell
 
@@ -120,6 +123,49 @@ def _typed(terminal: int, text: str, wanted: str, seconds: float = 30) -> str:
         if select.select([terminal], [], [], 0.2)[0]:
             seen += os.read(terminal, 4096).decode(errors="replace")
     return seen
+
+
+STARTS = {"bash": ".bashrc", "zsh": ".zshrc", "fish": None}
+ASKED = {
+    "bash": "bash -i -c 'complete -p gsd'",
+    "zsh": "zsh -i -c 'print -- $_comps[gsd]'",
+    "fish": "fish -c 'complete -C \"gsd distill --teacher=ddpm-ci\"'",
+}
+ANSWERS = {"bash": "_gsd_completion gsd", "zsh": "_gsd", "fish": "--teacher=ddpm-cifar10"}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_installed_once_it_works_at_the_next_start(name: str, place: Shell) -> None:
+    """Called from each shell, as a user does: the shell is told from the process."""
+    need(name)
+    home, start = place.folder / "home", STARTS[name]
+    home.mkdir(exist_ok=True)
+    if start:
+        (home / start).write_text("alias mine=true")
+    install = f"""PATH=$PWD/bin:$PATH {name} -c 'gsd --install-completion; true'"""
+    first, second = place.sh(install), place.sh(install)
+    assert b"next start" in first.stderr and len(first.stdout.splitlines()) == (2 if start else 1), first
+    assert b"already" in second.stderr and second.stdout == b"", second
+    if start:
+        mine, ours = (home / start).read_text().splitlines()
+        assert mine == "alias mine=true" and str(home) in ours
+    asked = place.sh(f"PATH=$PWD/bin:$PATH {ASKED[name]} < /dev/null")
+    assert ANSWERS[name] in asked.stdout.decode(), asked
+    shown = place.sh(f"PATH=$PWD/bin:$PATH {name} -c 'gsd --show-completion; true'").stdout.decode()
+    assert shown == (COMPLETIONS / {"bash": "gsd.bash", "zsh": "_gsd", "fish": "gsd.fish"}[name]).read_text()
+
+
+def test_another_shell_is_named(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shellingham, "detect_shell", lambda: ("tcsh", "/bin/tcsh"))
+    with pytest.raises(UsageError, match="tcsh"):
+        shells.current_shell()
+
+
+def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
+    (place.folder / "home").write_text("a file")
+    done = place.sh("PATH=$PWD/bin:$PATH bash -c 'gsd --install-completion; exit $?'")
+    assert done.returncode == 8, done.stderr
+    assert b"hint: " in done.stderr
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
