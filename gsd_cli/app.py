@@ -20,12 +20,13 @@ from typer.core import TyperCommand, TyperGroup
 from gsd_cli import shells
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError, UsageError, out_of_memory
-from gsd_cli.examples import EXAMPLES
+from gsd_cli.examples import EXAMPLES, START
 from gsd_cli.flags import Command, commands, models
-from gsd_cli.helping import show_help
+from gsd_cli.helping import show_help, show_overview
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import rank
 from gsd_cli.signature import with_signature
+from gsd_cli.wording import nearest
 
 if TYPE_CHECKING:
     from gsd_cli.options import Common
@@ -73,6 +74,9 @@ class _Subcommands(_Light, TyperGroup):
         for param in found:
             param.callback = _COMPLETION.get(param.name, param.callback)
         return found
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        show_overview(commands(), SUMMARY, START)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in self.commands:
@@ -177,8 +181,6 @@ def _resolve(command: Command, used: dict[str, Any], extra: Sequence[str], confi
 
 def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> list[str]:
     """Options that do not exist, wherever the parser put them; else arguments that are too many."""
-    from gsd_cli.resolve import nearest
-
     arguments = [used[one.public] for one in command.flags if one.argument and one.public in used]
     words = [word for found in arguments for word in (found if isinstance(found, list) else [found])]
     wrong = [word.partition("=")[0] for word in [*words, *extra] if word.startswith("-") and word != "-"]

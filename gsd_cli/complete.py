@@ -11,7 +11,7 @@ import typer
 
 from gsd_cli.flags import Flag
 from gsd_cli.paths import ASSETS, RUNS
-from gsd_cli.registry import BUNDLED_MODELS, TEACHERS
+from gsd_cli.registry import BASELINES, BUNDLED_MODELS, METRICS, TEACHERS
 
 Completion = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Completion]
@@ -21,7 +21,6 @@ PUBLISHED = (
     "cifar10-train", "cifar10-test", "ffhq-256", "ffhq-1024", "lsun-church", "lsun-horse", "lsun-cat", "afhq-cat",
     "afhq-dog", "afhq-wild",
 )  # fmt: skip
-BASELINES = ("msa", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", "one-step-teacher")
 DIRECTIONS = 16
 MEASURED = ("brightness", "contrast", "width", "height", "symmetry")
 """Attributes that are measured in the pixels: every model has them."""
@@ -118,8 +117,6 @@ def statistics(ctx: typer.Context, incomplete: str) -> Completion:
 
 def metrics(ctx: typer.Context, incomplete: str) -> Completion:
     """Figures of gsd bench, after what is already in the list."""
-    from gsd_cli.commands.bench import METRICS
-
     return _next_of(METRICS, incomplete)
 
 

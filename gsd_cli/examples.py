@@ -1,4 +1,4 @@
-"""Two examples for each subcommand, as help, man pages and the reference show them. They work as written."""
+"""Two examples for gsd and each subcommand, as help, man pages and the reference show them; they work as written."""
 
 from __future__ import annotations
 
@@ -28,3 +28,5 @@ EXAMPLES: dict[str, tuple[str, str]] = {
         "gsd bench --compare ddim-10,ddim-50 --metrics ppl,time --report report/",
     ),
 }
+
+START = ("gsd sample -N 16 --grid -o grid.png", "gsd distill --teacher ddpm-fashion --preset quick")

@@ -1,4 +1,4 @@
-"""The teachers and models known by name: plain data, no heavy imports."""
+"""What is known by name: teachers, models, samplers, metrics. Plain data, no heavy imports."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ TEACHERS: dict[str, TeacherEntry] = {
 
 BUNDLED_MODELS = ("fashion",)
 
+SAMPLERS: dict[str, int | None] = {
+    "msa": None, "ddim": 50, "euler": 50, "heun": 18, "dpm++": 20, "pc": 500, "hybrid": 18,
+}  # fmt: skip
+"""Each kind's number of steps when its name gives none; msa takes all that the teacher has."""
+ONE_STEP = "one-step-teacher"
+BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
+"""Samplers that are offered; any number of steps is taken."""
+
+METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
+"""Figures of `gsd bench`; fid is another word for fd."""
+
 _FEATURES = {("fashion-mnist", 32, 1): "fashion"}
 
 
@@ -44,3 +55,15 @@ def bundled_features(record: Mapping[str, Any]) -> str | None:
     """The bundled feature set that fits a data set, by its record's source, size and channels."""
     source = str(record.get("source", "")).partition(" ")[0]
     return _FEATURES.get((source, record.get("size", 0), record.get("channels", 0)))
+
+
+def sampler_words(name: str) -> tuple[str, int | None] | None:
+    """The kind and the number of steps (None: the kind's own) that a sampler's name says; None for no sampler."""
+    if name == ONE_STEP:
+        return name, 1
+    kind, dash, steps = name.partition("-")
+    if kind not in SAMPLERS or not dash:
+        return (kind, None) if name in SAMPLERS else None
+    least = 4 if kind == "hybrid" else 1
+    counted = steps.isascii() and steps.isdigit() and least <= int(steps) <= 1000
+    return (kind, int(steps)) if counted else None

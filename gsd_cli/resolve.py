@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from gsd_cli.errors import UsageError
 from gsd_cli.flags import flag
 from gsd_cli.options import PRESETS, DistillOptions
+from gsd_cli.wording import nearest
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -140,6 +140,20 @@ def _read_config(
     return chosen
 
 
+KINDS = {
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "finite_number": "a finite number",
+}
+"""What is needed instead, by pydantic's name of the error."""
+
+
 def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
@@ -152,19 +166,18 @@ def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) ->
         return f"missing argument {name}"
     if (origin := origins.get(public, name)) not in (name, flag(public)):
         name = f"{name} (from {origin})"
-    hint = ""
-    if expected := error.get("ctx", {}).get("expected"):
-        hint = nearest(str(error["input"]), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
     if error["type"] == "value_error":  # our own words: they name the value where it helps
         return f"{name}: {message}"
-    return f"{name}: {_lower_first(message)}, not {error['input']!r}{hint}"
+    given = error["input"]
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name}: {given!r} does not have the form {extra['metavar']}"
+    if kind := KINDS.get(error["type"]):
+        return f"{name}: {kind} is needed, not {given!r}"
+    hint = ""
+    if expected := error.get("ctx", {}).get("expected"):
+        hint = nearest(str(given), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
+    return f"{name}: {_lower_first(message.replace('Input should be', 'must be'))}, not {given!r}{hint}"
 
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def nearest(word: str, names: Iterable[str], shown: Mapping[str, str] | None = None) -> str:
-    """` (did you mean NAME?)`, or nothing; `shown` says how a name is written."""
-    close = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {(shown or {}).get(close[0], close[0])}?)" if close else ""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import ExitCode, GsdError, UsageError
+from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import BenchOptions
 from gsd_cli.paths import require_writable
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.comparison import Row
     from gsd_cli.table import Table
 
-METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
-NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
-
 
 def plan(options: BenchOptions) -> list[str]:
     """What a run would do."""
-    _wanted(options)
     report = f"; writes {options.report}/" if options.report else ""
     lines = [f"measures {options.metrics} of the model and of {options.compare}{report}"]
     if options.ablate:
@@ -33,7 +29,7 @@ def plan(options: BenchOptions) -> list[str]:
 
 def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     """Measure the model and each baseline, print the tables, judge the thresholds."""
-    wanted = _wanted(options)
+    wanted = options.wanted
     if options.report is not None:
         require_writable(options.report, folder=True)
     from gsd_cli.commands.loading import open_model
@@ -94,19 +90,6 @@ def _report(
     run = model.folder.parent if (model.folder.parent / "metrics.jsonl").exists() else None
     found = Findings(title, bench.figure, rows, tables, metrics, bench.pictures(), bench.walks(), run)
     return write_report(options.report, found)
-
-
-def _wanted(options: BenchOptions) -> set[str]:
-    """The metrics asked for. Raises UsageError naming all unknown ones."""
-    names = [name.strip() for name in options.metrics.split(",")]
-    unknown = [f"--metrics: unknown metric {name!r}" for name in names if name not in METRICS]
-    wanted = {"fd" if name == "fid" else name for name in names}
-    for threshold, metric in NEEDS.items():
-        if getattr(options, threshold) is not None and metric not in wanted:
-            unknown.append(f"--{threshold.replace('_', '-')} needs {metric} among --metrics")
-    if unknown:
-        raise UsageError(unknown, hint=f"known: {', '.join(METRICS)}")
-    return wanted
 
 
 def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from gsd_cli.core.samplers import Sampler, parse_sampler
 from gsd_cli.core.sampling import labels_for, sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.timing import Timing
+from gsd_cli.options.bench import is_folder, split
 
 PPL_STEPS = 50
 """DDIM steps of the deterministic sampler that a multi-step model's PPL is measured through."""
@@ -111,8 +111,8 @@ def rival(name: str, model: Model, device: torch.device) -> Contender:
 def contenders(names: str, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> list[Contender]:
     """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
     found: list[Contender] = []
-    for name in filter(None, (name.strip() for name in names.split(","))):
-        if "/" in name or Path(name).is_dir():
+    for name in split(names):
+        if is_folder(name):
             found.append(rival(name, load_model(name), device))
         else:
             sampler = parse_sampler(name).fitted(teacher.denoiser, device)

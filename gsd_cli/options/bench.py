@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
 from gsd_cli.options.kinds import MODEL, Positive, opt
+from gsd_cli.registry import BASELINES, METRICS, sampler_words
+from gsd_cli.wording import nearest
+
+NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
+"""What each threshold judges."""
+
+
+def split(names: str) -> list[str]:
+    """The words of a list with commas."""
+    return [name for name in (name.strip() for name in names.split(",")) if name]
+
+
+def _known(names: str, what: str, known: Sequence[str], fits: Callable[[str], object]) -> str:
+    wrong = [f"{name!r}{nearest(name, known)}" for name in split(names) if not fits(name)]
+    if wrong:
+        raise ValueError(f"no {what}: {', '.join(wrong)}; there are {', '.join(known)}")
+    return names
+
+
+def _metrics(names: str) -> str:
+    if not split(names):
+        raise ValueError(f"no metric is named; there are {', '.join(METRICS)}")
+    return _known(names, "metric", METRICS, METRICS.__contains__)
+
+
+def _baselines(names: str) -> str:
+    """Samplers, or folders; whether a folder holds a generator is seen when it is opened."""
+    return _known(names, "sampler or folder", BASELINES, lambda name: sampler_words(name) or is_folder(name))
+
+
+def is_folder(name: str) -> bool:
+    """Whether a word of --compare means a generator's folder."""
+    return "/" in name or Path(name).is_dir()
 
 
 class BenchOptions(Common):
     """Measure a generator against its teacher: the paper's Table 1."""
 
     model: str | None = MODEL
-    compare: str = opt(
+    compare: Annotated[str, AfterValidator(_baselines)] = opt(
         "msa",
         "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
         "one-step-teacher; or other generators, by folder: runs/a.",
@@ -23,7 +57,7 @@ class BenchOptions(Common):
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )
-    metrics: str = opt(
+    metrics: Annotated[str, AfterValidator(_metrics)] = opt(
         "fd,ppl,time",
         "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
         "memory, throughput, edit.",
@@ -63,3 +97,19 @@ class BenchOptions(Common):
     min_speedup: Positive | None = opt(
         None, "Exit 7 when the model is not this many times faster than the first baseline.", panel="Thresholds"
     )
+
+    @property
+    def wanted(self) -> set[str]:
+        """The metrics asked for, by one name each."""
+        return {"fd" if name == "fid" else name for name in split(self.metrics)}
+
+    @model_validator(mode="after")
+    def _thresholds_are_measured(self) -> BenchOptions:
+        missing = [
+            f"--{threshold.replace('_', '-')} needs {metric} among --metrics"
+            for threshold, metric in NEEDS.items()
+            if getattr(self, threshold) is not None and metric not in self.wanted
+        ]
+        if missing:
+            raise ValueError("; ".join(missing))
+        return self

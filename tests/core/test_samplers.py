@@ -7,9 +7,10 @@ from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.noise import NoiseSchedule, generator_for, latents
-from gsd_cli.core.samplers import ancestral, ddim
+from gsd_cli.core.samplers import ancestral, ddim, parse_sampler
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.core.unet import build_unet
+from gsd_cli.errors import ExitCode, GsdError
 
 SEEDS = [3, 11]
 
@@ -100,3 +101,20 @@ def test_steps_are_reported(model: Denoiser, steps: int) -> None:
     ancestral(model, noise, [0], steps, on_step=lambda i, n: seen.append((i, n)))
     ddim(model, noise, steps, on_step=lambda i, n: seen.append((i, n)))
     assert seen == [(i + 1, steps) for i in range(steps)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("msa", ("msa", None)), ("msa-100", ("msa", 100)), ("ddim", ("ddim", None)), ("dpm++-20", ("dpm++", 20)),
+     ("hybrid-4", ("hybrid", 4)), ("one-step-teacher", ("one-step-teacher", 1))],
+)  # fmt: skip
+def test_names_of_samplers(name: str, words: tuple[str, int | None]) -> None:
+    sampler = parse_sampler(name)
+    assert (sampler.name, sampler.kind, sampler.steps) == (name, *words)
+
+
+@pytest.mark.parametrize("name", ["", "ms", "msa-", "ddim-0", "ddim-1001", "ddim-\u0665", "hybrid-3", "one-step", "-5"])
+def test_what_is_no_sampler_is_said(name: str) -> None:
+    with pytest.raises(GsdError, match="unknown sampler") as raised:
+        parse_sampler(name)
+    assert raised.value.code == ExitCode.USAGE

@@ -14,11 +14,10 @@ from gsd_cli.core.samplers.hybrid import adapted_sigmas, first_order_steps, hybr
 from gsd_cli.core.samplers.langevin import predictor_corrector
 from gsd_cli.core.samplers.ode import dpm_solver, euler, heun
 from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.registry import BASELINES, SAMPLERS, sampler_words
 
 ONE_STEP_SIGMA = 2.5
 """Where `one-step-teacher` calls the network: where distillation starts."""
-KINDS = {"msa": None, "ddim": 50, "euler": 50, "heun": 18, "dpm++": 20, "pc": 500, "hybrid": 18}
-"""Each kind's number of steps when its name gives none; msa takes all that the teacher has."""
 ODE: dict[str, Callable[..., Tensor]] = {"euler": euler, "heun": heun, "dpm++": dpm_solver}
 
 
@@ -44,7 +43,7 @@ class Sampler:
 
     def count(self, model: Denoiser) -> int:
         """Its number of steps."""
-        return self.steps or KINDS.get(self.kind, 1) or model.schedule.steps
+        return self.steps or SAMPLERS.get(self.kind, 1) or model.schedule.steps
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
@@ -84,15 +83,7 @@ class Sampler:
 
 def parse_sampler(name: str) -> Sampler:
     """Read a sampler's name. Raises GsdError (exit 2) for an unknown one."""
-    if name == "one-step-teacher":
-        return Sampler(name, name, 1)
-    kind, dash, steps = name.partition("-")
-    counted = steps.isascii() and steps.isdigit() and (4 if kind == "hybrid" else 1) <= int(steps) <= 1000
-    if kind not in KINDS or (dash and not counted):
-        raise GsdError(
-            f"unknown sampler {name!r}",
-            hint="msa (all of the teacher's steps), msa-100, ddim-50, euler-50, heun-18, dpm++-20, pc-500, hybrid-18, "
-            "one-step-teacher",
-            code=ExitCode.USAGE,
-        )
-    return Sampler(name, kind, int(steps) if dash else None)
+    words = sampler_words(name)
+    if words is None:
+        raise GsdError(f"unknown sampler {name!r}", hint=", ".join(BASELINES), code=ExitCode.USAGE)
+    return Sampler(name, *words)
