@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.progress import PlainProgress, Progress, RichProgress
 from gsd_cli.table import Table
+from gsd_cli.tabling import fitted
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -103,16 +104,8 @@ class Console:
         """A table on stderr, for the eyes."""
         if self.quiet:
             return
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table as RichTable
-
-        drawn = RichTable(title=table.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, column in enumerate(table.columns):
-            numbers = i > 0 and all(row[i][:1] in "0123456789-+." for row in table.rows)
-            drawn.add_column(column, justify="right" if numbers else "left")
-        for row in table.rows:
-            drawn.add_row(*row)
-        self._err.print(drawn)
+        for part in fitted(table, self._err):
+            self._err.print(part)
         for note in table.notes:
             self._print(note, style="dim", wrap=True)
 

@@ -13,6 +13,8 @@ from gsd_cli import progress
 from gsd_cli.console import Console
 from gsd_cli.progress import PlainProgress, RichProgress
 from gsd_cli.showing import drawn, picture_of
+from gsd_cli.table import Table
+from gsd_cli.tabling import fitted
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -69,3 +71,26 @@ def test_the_picture_shown_is_the_first_written_or_a_runs_last_grid(tmp_path: Pa
 def test_show_without_a_terminal_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Console().picture(tmp_path / "a.png")
     assert "needs a terminal" in capsys.readouterr().err
+
+
+WIDE = Table(
+    "Table 1",
+    ["model", "calls", *(f"figure-{k}" for k in range(9))],
+    [[name, "1", *(f"{k}.12345 ± 0.1" for k in range(9))] for name in ("ddim-50", "one-step-teacher")],
+)
+
+
+@pytest.mark.parametrize(("width", "blocks"), [(300, 1), (120, 2), (80, 3), (30, 10), (10, 10)])
+def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks_and_whole(width: int, blocks: int) -> None:
+    console = RichConsole(file=io.StringIO(), width=width, record=True)
+    parts = list(fitted(WIDE, console))
+    for part in parts:
+        console.print(part)
+    shown = console.export_text()
+    assert len(parts) == blocks
+    assert "…" not in shown
+    assert all(len(line) <= width for line in shown.splitlines())
+    if width >= 80:
+        assert all(shown.count(name) == blocks for name in ("ddim-50", "one-step-teacher"))
+        assert all(shown.count(text) == 2 for text in WIDE.rows[0][2:])
+        assert all(shown.count(name) == 1 for name in ("Table 1", *WIDE.columns[1:]))
