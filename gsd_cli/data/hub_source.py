@@ -9,7 +9,7 @@ from typing import Any
 
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
-from gsd_cli.data.sources import Source, identity
+from gsd_cli.data.source import Source, identity
 from gsd_cli.errors import ExitCode, GsdError
 
 _ROWS = 64

@@ -15,7 +15,8 @@ import numpy as np
 from gsd_cli.data import cifar
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
-from gsd_cli.data.sources import Source, identity, open_path
+from gsd_cli.data.source import Source, identity
+from gsd_cli.data.sources import open_path
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.paths import atomic_file, storage_errors
 from gsd_cli.patience import patience

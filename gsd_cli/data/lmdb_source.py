@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.data.decode import Payload
-from gsd_cli.data.sources import Source, identity
+from gsd_cli.data.source import Source, identity
 from gsd_cli.errors import GsdError
 
 

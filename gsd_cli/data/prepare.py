@@ -22,7 +22,7 @@ from gsd_cli.data.chunks import Chunk, grouped, make_chunk, read_chunk
 from gsd_cli.data.decode import decode
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.pool import Task, run_in_order
-from gsd_cli.data.sources import Source
+from gsd_cli.data.source import Source
 from gsd_cli.data.writers import Picture, write_shards, write_zip
 from gsd_cli.errors import GsdError
 from gsd_cli.interrupts import StopRequest

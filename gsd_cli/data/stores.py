@@ -19,7 +19,7 @@ import numpy as np
 
 from gsd_cli.data.decode import SUFFIXES
 from gsd_cli.data.labels import Value
-from gsd_cli.data.sources import refusal
+from gsd_cli.data.listing import refusal
 from gsd_cli.errors import GsdError
 
 

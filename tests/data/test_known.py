@@ -18,7 +18,7 @@ import pytest
 
 from gsd_cli.data import cifar, known
 from gsd_cli.data.known import FASHION_CLASSES, open_source
-from gsd_cli.data.sources import Source
+from gsd_cli.data.source import Source
 from gsd_cli.errors import GsdError
 from tests.data.making import cifar_batch, grey, idx, make_tar, make_zip, put
 

@@ -9,7 +9,7 @@ import pytest
 
 from gsd_cli.data.decode import decode
 from gsd_cli.data.known import open_source
-from gsd_cli.data.sources import Source
+from gsd_cli.data.source import Source
 from gsd_cli.errors import GsdError
 from tests.data.making import NOISE, encoded, grey, make_zip
 

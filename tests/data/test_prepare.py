@@ -19,7 +19,7 @@ from gsd_cli.data.decode import Payload
 from gsd_cli.data.known import open_source
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.prepare import BadPictures, Prepared, Recipe, channels_of, prepare
-from gsd_cli.data.sources import Source
+from gsd_cli.data.source import Source
 from gsd_cli.errors import GsdError, Stopped
 from gsd_cli.interrupts import StopRequest
 from tests.data.making import NOISE, claiming, encoded, grey, make_tar, make_zip

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gsd_cli.data import sources
+from gsd_cli.data import listing
 from gsd_cli.data.decode import decode
 from gsd_cli.data.known import open_source
-from gsd_cli.data.sources import Source
+from gsd_cli.data.source import Source
 from gsd_cli.errors import GsdError
 from tests.data.making import MAKERS, NOISE, encoded, grey, make_tar, make_zip, put
 
@@ -243,7 +243,7 @@ def test_hidden_members_are_left_out(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_member_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 10_000)
+    monkeypatch.setattr(listing, "MAX_MEMBER_BYTES", 10_000)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a.png", b"\0" * 10_001)
@@ -253,7 +253,7 @@ def test_a_member_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_a_member_of_a_huge_ratio_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "RATIO_MATTERS", 10_000)
+    monkeypatch.setattr(listing, "RATIO_MATTERS", 10_000)
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("small.bmp", b"\0" * 9_000)  # its ratio is huge, but who cares
