@@ -45,7 +45,8 @@ from gsd_cli.metrics.reference import data_statistics, reference_of_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import DistillSettings
-from gsd_cli.paths import atomic_file, cache_dir
+from gsd_cli.paths import cache_dir
+from gsd_cli.writing import atomic_file
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
 PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12

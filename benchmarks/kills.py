@@ -87,11 +87,12 @@ class Outcome:
     lost: list[str] = field(default_factory=list)
     bad_files: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
     @property
     def flawless(self) -> bool:
-        """Nothing lost, nothing half-written, nothing different."""
-        return not (self.lost or self.bad_files or self.different)
+        """Nothing lost, nothing half-written, nothing different, nothing left lying about."""
+        return not (self.lost or self.bad_files or self.different or self.leftovers)
 
 
 def workshop(folder: Path) -> Shell:
@@ -138,6 +139,7 @@ def kill_often(shop: Shell, name: str, kills: int, seed: int, scratch: Path) -> 
             outcome.lost.append(f"kill {outcome.kills}: {done.stderr.decode()[-300:]}")
         elif task.result(desk.folder) != expected:
             outcome.different.append(f"kill {outcome.kills}")
+        outcome.leftovers += [f"kill {outcome.kills}: {path}" for path in desk.folder.rglob(".tmp-*")]
     return outcome
 
 
@@ -197,7 +199,11 @@ def main() -> None:
         counts = {key: sum(_count(group[key]) for group in groups) for key in groups[0]}
         table.append([f"gsd {name}", *counts.values()])
     shutil.rmtree(scratch, ignore_errors=True)
-    print(markdown(["command", "kills", "resumed to the end", "runs lost", "bad files", "other results"], table))
+    print(
+        markdown(
+            ["command", "kills", "resumed to the end", "runs lost", "bad files", "other results", "leftovers"], table
+        )
+    )
 
 
 def _count(value: Any) -> int:

@@ -10,7 +10,8 @@ import shlex
 from pathlib import Path
 
 from gsd_cli.errors import UsageError
-from gsd_cli.paths import atomic_file, storage_errors
+from gsd_cli.paths import storage_errors
+from gsd_cli.writing import atomic_file
 
 BASH = """\
 _gsd_completion() {

@@ -9,7 +9,7 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import BenchOptions
-from gsd_cli.paths import require_writable
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from gsd_cli.core.generator import Model
@@ -31,7 +31,7 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     """Measure the model and each baseline, print the tables, judge the thresholds."""
     wanted = options.wanted
     if options.report is not None:
-        require_writable(options.report, folder=True)
+        ready(options.report, folder=True)
     from gsd_cli.commands.loading import open_model
     from gsd_cli.core.device import resolve_device
     from gsd_cli.metrics.bench import Bench

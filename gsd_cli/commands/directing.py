@@ -14,6 +14,7 @@ from gsd_cli.errors import ExitCode, GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
 from gsd_cli.paths import cache_dir, kept_if_possible
+from gsd_cli.writing import sweep
 
 if TYPE_CHECKING:
     from gsd_cli.core.directions import Direction
@@ -41,6 +42,7 @@ class Directory:
         self.about: dict[str, Any] = {"model": self.mark, "class": label}
         key = self.mark if label is None else f"{self.mark}-{label}"
         self.cache = cache_dir(options.cache_dir) / DIRECTIONS / key
+        sweep(self.cache)
 
     # -- storage ----------------------------------------------------------------------------
 

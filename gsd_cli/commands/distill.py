@@ -14,7 +14,8 @@ from gsd_cli.estimate import disk_needed
 from gsd_cli.finding import CARD, read_card
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
-from gsd_cli.paths import RUNS, cache_dir, read_object, require_room, require_writable, write_json
+from gsd_cli.paths import RUNS, cache_dir, read_object, require_room
+from gsd_cli.writing import ready, write_json
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
@@ -66,7 +67,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     if options.list_teachers:
         return list_teachers()
     folder, total = run_folder(options), total_steps(options)
-    require_writable(folder, folder=True)
+    ready(folder, folder=True)
     if not folder.exists() and (needed := disk_needed(options.teacher)) is not None:
         require_room(folder, needed)
     finished = _check_options(options, folder, total)

@@ -11,9 +11,9 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions
-from gsd_cli.paths import require_writable
 from gsd_cli.table import Table
 from gsd_cli.wording import counted
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     streaming = options.output == "-"
     wanted = strengths(options)
     if not (streaming or options.list):
-        require_writable(target, folder=target.suffix == "")
+        ready(target, folder=target.suffix == "")
 
     from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate

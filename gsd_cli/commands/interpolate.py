@@ -10,7 +10,7 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import InterpolateOptions
-from gsd_cli.paths import require_writable
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
-        require_writable(target, folder=target.suffix == "")
+        ready(target, folder=target.suffix == "")
 
     from gsd_cli.commands.loading import keep_to_class, open_model
     from gsd_cli.commands.locating import locate

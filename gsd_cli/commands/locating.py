@@ -14,6 +14,7 @@ from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 from gsd_cli.paths import ASSETS, cache_dir, kept_if_possible
 from gsd_cli.wording import counted
+from gsd_cli.writing import sweep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +76,7 @@ def _place(
         if name not in ("save_latent", "keep_residual")
     } | {"seed": getattr(options, "seed", 0), "label": model.generator.label}
     folder = cache_dir(getattr(options, "cache_dir", None)) / "inversions"
+    sweep(folder)
     paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in pictures.items()}
     placed: dict[str, Anchor] = {}
     for name, path in paths.items():

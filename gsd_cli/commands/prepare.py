@@ -12,7 +12,8 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import FitSettings, PrepareOptions
-from gsd_cli.paths import cache_dir, require_writable
+from gsd_cli.paths import cache_dir
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from gsd_cli.core.world import World
@@ -42,7 +43,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     Of several processes the first prepares and measures, all fit the teacher.
     """
     target = _target(options)
-    require_writable(target, folder=False)
+    ready(target, folder=False)
     if options.fit_teacher is None:
         return _first_part(options, target, console, stop)
     from gsd_cli.core.device import resolve_device
@@ -180,7 +181,7 @@ def _fit_features(
     from gsd_cli.core.classifier import FeatureFit, save_features
     from gsd_cli.core.device import resolve_device
     from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.paths import atomic_folder
+    from gsd_cli.writing import atomic_folder
 
     held_out = target.with_name(f"{target.stem}-test.zip")
     steps = options.fit_steps or FEATURE_STEPS

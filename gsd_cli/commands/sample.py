@@ -10,7 +10,7 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import SampleOptions
-from gsd_cli.paths import require_writable
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
-        require_writable(target, folder=format_ == "folder")
+        ready(target, folder=format_ == "folder")
 
     from gsd_cli.commands.loading import class_number, open_model
     from gsd_cli.core.device import autocast, resolve_device

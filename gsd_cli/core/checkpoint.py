@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import atomic_folder, sweep
+from gsd_cli.writing import atomic_folder, sweep
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 

@@ -15,7 +15,8 @@ from gsd_cli.core.noise import generator_for
 from gsd_cli.core.training import trapezoid
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import read_json, write_json
+from gsd_cli.paths import read_json
+from gsd_cli.writing import write_json
 
 WEIGHTS = "features.safetensors"
 WIDTHS = (32, 64, 128)

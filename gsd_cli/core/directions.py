@@ -21,7 +21,7 @@ from torch import Tensor
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.rendering import Delta, render
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 Space = Literal["latent", "bottleneck"]
 FORMAT = "gsd-directions/1"

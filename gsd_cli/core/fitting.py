@@ -22,7 +22,7 @@ from gsd_cli.data.archive import ImageArchive
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.errors import GsdError
 from gsd_cli.options import FitSettings
-from gsd_cli.paths import atomic_folder, write_json
+from gsd_cli.writing import atomic_folder, write_json
 
 GRID_SEEDS = range(64)
 

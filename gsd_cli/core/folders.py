@@ -21,7 +21,8 @@ from gsd_cli.core.layout import AUTOENCODERS, BIN_WEIGHTS, SAFE_WEIGHTS
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.plausible import MAX_SIDE, require_plausible
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import read_json, write_json
+from gsd_cli.paths import read_json
+from gsd_cli.writing import write_json
 
 _UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
 _PREDICTION_DEFAULT = "epsilon"

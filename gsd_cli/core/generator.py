@@ -16,7 +16,8 @@ from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.folders import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.errors import GsdError
 from gsd_cli.finding import CARD, find_model, read_card
-from gsd_cli.paths import ASSETS, atomic_folder, write_json
+from gsd_cli.paths import ASSETS
+from gsd_cli.writing import atomic_folder, write_json
 
 FORMAT = 1
 

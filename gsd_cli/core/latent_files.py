@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 SUFFIX = ".safetensors"
 FORMAT = "gsd-latents/1"

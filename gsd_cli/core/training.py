@@ -24,7 +24,8 @@ from gsd_cli.core.review import review
 from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.locks import exclusive
-from gsd_cli.paths import atomic_file, storage_errors
+from gsd_cli.paths import storage_errors
+from gsd_cli.writing import atomic_file
 
 MAX_BAD_STEPS = 20
 """Consecutive non-finite steps after which a run has diverged."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gsd_cli.data.pictures import tile, to_pil, to_uint8
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 FORMATS = (".png", ".gif", ".webp", ".mp4")
 SMALLEST_SIDE = 128

@@ -18,8 +18,9 @@ from gsd_cli.data.labels import Labels
 from gsd_cli.data.source import Source, identity
 from gsd_cli.data.sources import open_path
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import atomic_file, storage_errors
+from gsd_cli.paths import storage_errors
 from gsd_cli.patience import patience
+from gsd_cli.writing import atomic_file
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gsd_cli.data.ahead import map_beside
 from gsd_cli.data.pictures import tile, to_uint8
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 Images = Iterator[tuple[int, Tensor]]
 Writer = Callable[[Images], list[str]]

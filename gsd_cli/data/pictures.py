@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from gsd_cli.data.labels import Value
-from gsd_cli.paths import atomic_file, publish, storage_errors
+from gsd_cli.paths import storage_errors
+from gsd_cli.writing import atomic_file, publish
 
 Picture = tuple[int, bytes, Value | None]
 """Shard, PNG file, label."""

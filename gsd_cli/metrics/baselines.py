@@ -18,7 +18,8 @@ from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.features import Extractor
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.paths import ASSETS, atomic_file, kept_if_possible
+from gsd_cli.paths import ASSETS, kept_if_possible
+from gsd_cli.writing import atomic_file, sweep
 
 
 def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
@@ -48,6 +49,7 @@ def sampled_statistics(
     a pace measured from the first call on is that of the sampling.
     """
     folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor.name}"
+    sweep(folder)
     calls = sampler.calls(teacher.denoiser)
     starts = range(0, n, batch_size)
     features = []

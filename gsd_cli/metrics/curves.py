@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsd_cli.core.training import read_metrics
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 PANELS = {
     "fd": "Frechet distance",

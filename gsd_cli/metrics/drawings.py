@@ -13,7 +13,7 @@ from torch import Tensor
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.geometry import Embed, Paths, great_circles
 from gsd_cli.metrics.ppl import Images
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

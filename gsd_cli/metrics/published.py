@@ -9,8 +9,9 @@ import torch
 
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.metrics.statistics import Statistics
-from gsd_cli.paths import publish, storage_errors
+from gsd_cli.paths import storage_errors
 from gsd_cli.patience import patience
+from gsd_cli.writing import publish
 
 URL = "https://www.cs.cmu.edu/~clean-fid/stats"
 INCEPTION = 2048

@@ -18,8 +18,8 @@ from gsd_cli.metrics.curves import draw_curves
 from gsd_cli.metrics.drawings import draw_pareto, draw_walks
 from gsd_cli.metrics.page import Headline, Picture, render
 from gsd_cli.metrics.tables import comma_separated, latex, markdown
-from gsd_cli.paths import atomic_file
 from gsd_cli.table import Table
+from gsd_cli.writing import atomic_file
 
 
 @dataclass(frozen=True)

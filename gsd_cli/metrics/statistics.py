@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import atomic_file
+from gsd_cli.writing import atomic_file
 
 LARGEST = 2**28
 """Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""

@@ -24,6 +24,7 @@ from gsd_cli.core.checkpoint import (
     optimizer_tensors,
 )
 from gsd_cli.errors import GsdError
+from gsd_cli.writing import PREFIX
 from tests.damage import cut, empty, flip
 
 
@@ -122,8 +123,8 @@ def test_a_damaged_newer_checkpoint_does_not_crowd_out_good_ones(store: Checkpoi
 
 @pytest.mark.fault(1, "leftovers of a save")
 def test_leftovers_are_swept(store: CheckpointStore) -> None:
-    shutil.copytree(store.folder / "step-00000020", store.folder / ".tmp-abc")
-    (store.folder / ".tmp-file").write_text("x")
+    shutil.copytree(store.folder / "step-00000020", store.folder / f"{PREFIX}abc")
+    (store.folder / f"{PREFIX}file").write_text("x")
     assert store.latest()[0].step == 20
     assert sorted(p.name for p in store.folder.iterdir()) == ["step-00000010", "step-00000020"]
 

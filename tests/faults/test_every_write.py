@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.paths import atomic_file, atomic_folder
+from gsd_cli.writing import atomic_file, atomic_folder
 
 CALLS = ("open", "os.", "shutil.", "tempfile.")
 
