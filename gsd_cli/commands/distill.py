@@ -247,7 +247,7 @@ def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device:
     extractor: Extractor = TeacherFeatures(teacher.denoiser, autoencoder)
     reference = None
     if features is not None:
-        extractor = classifier_features(features, device)
+        extractor = classifier_features(features, device, teacher.image_shape)
     if data is not None:
         require_same_shape(ImageArchive(data), teacher.image_shape)
         reference = data_statistics(data, extractor, device, options.batch_size)

@@ -143,7 +143,7 @@ class Bench:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""
         spec = self.options.features or self.model.features or "inception"
         if spec not in GENERAL:
-            extractor = classifier_features(spec, self.device)
+            extractor = classifier_features(spec, self.device, self.teacher.image_shape)
             return extractor, extractor
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if not FEATURE_METRICS & self.wanted:
@@ -165,6 +165,7 @@ class Bench:
 
             return reference_statistics(
                 stats, folder, self.extractor, self.cache, self.device, options.batch_size,
+                shape=None if spec is None or spec in GENERAL else self.teacher.image_shape,
                 offline=options.offline, on_image=on_image,
             )  # fmt: skip
 

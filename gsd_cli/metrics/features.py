@@ -16,7 +16,7 @@ from gsd_cli.core.downloads import fetch_file
 from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
 from gsd_cli.data.pictures import from_uint8, to_uint8
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import ASSETS
+from gsd_cli.paths import ASSETS, read_object
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
@@ -123,11 +123,33 @@ def features_folder(spec: str) -> Path:
     raise GsdError(f"no such features: {spec}", hint="a folder made by gsd prepare --fit-features, or: fashion")
 
 
-def classifier_features(spec: str, device: torch.device) -> ClassifierFeatures:
-    """Load a feature set by name or folder."""
+def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] | None = None) -> ClassifierFeatures:
+    """Load a feature set by name or folder, for pictures of a shape (C, H, W).
+
+    Raises GsdError (exit 3): missing, damaged, or fitted on pictures of another size or mode.
+    """
     folder = features_folder(spec)
+    if shape is not None:
+        _require_fitted_on(folder, shape)
     name = folder.name.removeprefix("features-").removesuffix("-features")
     return ClassifierFeatures(load_features(folder).to(device), name)
+
+
+def _require_fitted_on(folder: Path, shape: tuple[int, ...]) -> None:
+    card = read_object(folder / "gsd.json")
+    data = card.get("data")
+    size = data.get("size") if isinstance(data, dict) else None
+    if card.get("channels") != shape[0] or size not in (None, *shape[1:]):
+        fitted = f"{_channels(card.get('channels'))}{f' of {size} x {size}' if size else ''}"
+        raise GsdError(
+            f"the features {folder.name} were fitted on pictures of {fitted}, "
+            f"these have {_channels(shape[0])} of {shape[1]} x {shape[2]}",
+            hint="gsd prepare DATA --fit-features makes features of your own pictures",
+        )
+
+
+def _channels(n: object) -> str:
+    return "1 channel" if n == 1 else f"{n} channels"
 
 
 def inception_features(cache: Path, device: torch.device, *, offline: bool) -> InceptionFeatures:

@@ -53,19 +53,26 @@ def write_statistics(
 
 def reference_statistics(
     spec: str | None, folder: Path | None, extractor: Extractor, cache: Path, device: torch.device, batch_size: int,
-    *, offline: bool, on_image: Callable[[int], None] = lambda done: None,
+    *, shape: tuple[int, int, int] | None = None, offline: bool, on_image: Callable[[int], None] = lambda done: None,
 ) -> Real:  # fmt: skip
     """The real images' statistics, with features where they hold some.
 
     spec: a published name, an .npz, or a prepared data set, measured now unless its statistics lie beside
-    it; None: those that the feature set `folder` holds or lies beside.
+    it; None: those that the feature set `folder` holds or lies beside. shape: what a data set's pictures
+    must have; None: the features resize.
     """
     if spec is None:
-        return reference_of_features(folder, extractor)
-    if spec in PUBLISHED:
-        return Real(published_statistics(spec, cache, offline=offline), spec)
-    path = Path(spec)
-    return _read(path if path.suffix == ".npz" else _of_data(path, extractor, device, batch_size, on_image))
+        found = reference_of_features(folder, extractor)
+    elif spec in PUBLISHED:
+        found = Real(published_statistics(spec, cache, offline=offline), spec)
+    else:
+        found = _given(Path(spec), shape, extractor, device, batch_size, on_image)
+    if found.statistics.extractor != extractor.name:
+        raise GsdError(
+            f"{found.name} holds statistics of {found.statistics.extractor} features, not of {extractor.name} ones",
+            hint="make them with the same features: gsd prepare DATA, or give another --features",
+        )
+    return found
 
 
 def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
@@ -81,6 +88,13 @@ def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
     )
 
 
+def _given(
+    path: Path, shape: tuple[int, int, int] | None, extractor: Extractor, device: torch.device, batch_size: int,
+    on_image: Callable[[int], None],
+) -> Real:  # fmt: skip
+    return _read(path if path.suffix == ".npz" else _of_data(path, shape, extractor, device, batch_size, on_image))
+
+
 def _read(path: Path) -> Real:
     found = Statistics.load(path)
     name = f"{path.parent.name}/{path.name}" if path.name == "train.npz" else path.name
@@ -88,11 +102,14 @@ def _read(path: Path) -> Real:
 
 
 def _of_data(
-    data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
-) -> Path:
+    data: Path, shape: tuple[int, int, int] | None, extractor: Extractor, device: torch.device, batch_size: int,
+    on_image: Callable[[int], None],
+) -> Path:  # fmt: skip
     if data.suffix not in (".zip", ".json"):
         known = ", ".join(PUBLISHED)
         raise GsdError(f"--stats: {data} is no .npz, data set or known name", hint=f"known: {known}")
+    if shape is not None:
+        require_same_shape(ImageArchive(data), shape)
     path = _kept_beside(data, extractor)
     return path if path is not None else write_statistics(data, extractor, device, batch_size, on_image)
 

@@ -18,6 +18,8 @@ from gsd_cli.writing import atomic_file
 
 LARGEST = 2**28
 """Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
+UNNAMED = {512: "clip"}
+"""Whose features a file is of that does not say, by their number; any other is taken for Inception's."""
 _ANEW = "make it anew: gsd prepare DATA"
 _DAMAGE = (
     OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, RuntimeError, NotImplementedError,
@@ -71,7 +73,7 @@ class Statistics:
             raise GsdError(f"{path}: {shapes} are no mean and covariance", hint="an .npz with mu and sigma")
         about = {k.removeprefix("about_"): str(v) for k, v in known.items() if k.startswith("about_")}
         try:
-            n, extractor = int(known.get("n", 0)), str(known.get("extractor", "inception"))
+            n, extractor = int(known.get("n", 0)), str(known.get("extractor", UNNAMED.get(len(mu), "inception")))
         except (TypeError, ValueError) as error:
             raise GsdError(f"{path}: its n is no number", hint=_ANEW) from error
         return cls(mu, sigma, n, extractor, about, _features(path, known.get("features"), len(mu)))
