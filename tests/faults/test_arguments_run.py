@@ -16,7 +16,7 @@ from tests.cli.test_arguments import FLAGS, VALUES
 from tests.shell import Shell
 
 LIST_EXAMPLES = 40
-SECONDS = 1.0
+SECONDS = 0.5
 """After which a command that found work to do is stopped."""
 OURS = ["run", "toy.zip", "toy-teacher", "toy-features", "seed:1", "example:bag", "fd,kid,pr", "ddim-2", "pc0", "1:2:3"]
 WORDS = st.one_of(st.sampled_from(FLAGS), st.sampled_from(VALUES), st.sampled_from(OURS))
