@@ -43,7 +43,7 @@ def sampled_statistics(
     on_step: Callable[[int, int], None] | None = None,
 ) -> Statistics:
     """Sample seeds 0..n-1 and measure them, all their features kept; batches already in the cache are not
-    made again.
+    made again. Leaves the statistics in the cache as well, in the form of those that are shipped.
 
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
@@ -72,7 +72,10 @@ def sampled_statistics(
         "seeds": f"0-{n - 1}",
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
-    return replace(gaussian_statistics(features, extractor.name, about), features=torch.cat(features))
+    found = replace(gaussian_statistics(features, extractor.name, about), features=torch.cat(features))
+    with kept_if_possible():
+        found.save(folder / f"statistics-{n}.npz")  # of all batches: what is shipped with a bundled teacher
+    return found
 
 
 def _sample(

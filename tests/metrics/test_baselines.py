@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,6 +50,10 @@ def test_batches_are_made_once_and_a_longer_set_goes_on(
     longer, said = made(teacher, extractor, 20, tmp_path)
     assert said == [7, 8, 9]  # the pace of what is made, not of what is read
     assert longer.n == 20 and torch.equal(longer.features[:16], first.features)
+    whole = Statistics.load(next(tmp_path.rglob("statistics-20.npz")))
+    assert (whole.n, whole.extractor, whole.about) == (20, "toy", longer.about)
+    np.testing.assert_array_equal(whole.sigma, longer.sigma)
+    torch.testing.assert_close(whole.features, longer.features, atol=1e-3, rtol=1e-3)  # half precision
     alone, _ = made(teacher, extractor, 20, tmp_path / "other")
     torch.testing.assert_close(alone.features, longer.features)
 
