@@ -57,23 +57,32 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def settle(folder: Path) -> None:
+    """Let the names in a folder outlast a loss of power."""
+    _sync(folder)
+
+
 @contextmanager
-def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success sync it and rename it into place."""
+def atomic_file(target: Path, *, settled: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success sync it and rename it into place.
+
+    settled=False leaves it to the caller to `settle` the folder once all of its files are there.
+    """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # the suffix is kept: writers choose their format by it
         with _temporary(target) as temporary:
             yield temporary
-            publish(temporary, target)
+            publish(temporary, target, settled=settled)
 
 
-def publish(temporary: Path, target: Path) -> None:
+def publish(temporary: Path, target: Path, *, settled: bool = True) -> None:
     """Sync a finished file and rename it into place; both on one file system."""
     _sync(temporary)
     os.chmod(temporary, 0o644)
     os.replace(temporary, target)
-    _sync(target.parent)
+    if settled:
+        settle(target.parent)
 
 
 @contextmanager
@@ -89,7 +98,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                     _sync(path)
             os.chmod(temporary, 0o755)
             _swap(temporary, target)
-            _sync(target.parent)
+            settle(target.parent)
 
 
 def _swap(temporary: Path, target: Path) -> None:

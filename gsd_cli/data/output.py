@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gsd_cli.data.ahead import map_beside
 from gsd_cli.data.pictures import tile, to_uint8
-from gsd_cli.writing import atomic_file
+from gsd_cli.writing import atomic_file, settle
 
 Images = Iterator[tuple[int, Tensor]]
 Writer = Callable[[Images], list[str]]
@@ -68,11 +68,14 @@ def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
 def _write_folder(images: Images, folder: Path) -> list[str]:
     def write(pair: tuple[int, np.ndarray]) -> str:
         path = folder / file_name(pair[0])
-        with atomic_file(path) as temporary:
+        with atomic_file(path, settled=False) as temporary:
             temporary.write_bytes(encode(pair[1]))
         return str(path)
 
-    return list(map_beside(write, _pixels(images)))
+    written = list(map_beside(write, _pixels(images)))
+    if written:
+        settle(folder)
+    return written
 
 
 def _write_picture(images: Images, file: IO[bytes]) -> None:
