@@ -1,0 +1,71 @@
+"""Frechet distance against images seen, of runs that are there: a figure and a CSV.
+
+    python benchmarks/distance_curves.py runs/quick runs/standard [--out docs/results/distance]
+
+Reads each run's metrics.jsonl; nothing is trained or measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, ScalarFormatter
+
+from gsd_cli.core.training import read_metrics
+from gsd_cli.writing import atomic_file
+
+COLUMNS = ("run", "step", "images", "fd", "speed_cv", "spearman", "pair_distance")
+
+
+def evaluations(run: Path) -> list[dict[str, object]]:
+    """The rows of a run in which its distance was measured."""
+    rows = [row for row in read_metrics(run / "metrics.jsonl") if row.get("fd") is not None]
+    if not rows:
+        raise SystemExit(f"{run}: no Frechet distance was measured")
+    return [{"run": run.name, **{key: row.get(key) for key in COLUMNS[1:]}} for row in rows]
+
+
+def draw(found: Sequence[list[dict[str, object]]], target: Path) -> None:
+    """Both axes on a scale that shows a start of 76 beside an end of 6."""
+    canvas = Figure(figsize=(7, 3.6), layout="constrained")
+    distance, speed = canvas.subplots(1, 2)
+    for rows in found:
+        images = [float(str(row["images"])) / 1000 for row in rows]
+        label = str(rows[0]["run"])
+        distance.plot(images, [row["fd"] for row in rows], marker=".", label=label)
+        speed.plot(images, [row["speed_cv"] for row in rows], marker=".", label=label)
+    distance.set_yscale("log")
+    distance.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    distance.yaxis.set_major_formatter(ScalarFormatter())
+    distance.yaxis.set_minor_formatter("")
+    distance.set_title("Frechet distance", fontsize=10)
+    speed.set_title("variation of the speed", fontsize=10)
+    speed.set_ylim(bottom=0)
+    for axes in (distance, speed):
+        axes.set_xlabel("thousand images seen")
+        axes.grid(alpha=0.3, which="both")
+    distance.legend(fontsize=8)
+    with atomic_file(target) as temporary:
+        canvas.savefig(temporary, dpi=110)
+
+
+def main() -> None:
+    """Write OUT.csv and OUT.png."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("build/distance"))
+    options = parser.parse_args()
+    found = [evaluations(run) for run in options.runs]
+    with atomic_file(options.out.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(row for rows in found for row in rows)
+    draw(found, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
