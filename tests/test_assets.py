@@ -62,6 +62,10 @@ def test_shipped_baselines_belong_to_the_shipped_teacher() -> None:
         assert statistics.about["teacher"] == fingerprint(teacher)
         assert statistics.about["sampler"] == path.stem
         assert statistics.extractor == "fashion"
+    msa = Statistics.load(ASSETS / "ddpm-fashion" / "msa.npz")
+    assert msa.n == len(msa.features) >= 2000
+    train = Statistics.load(ASSETS / "features-fashion" / "train.npz")
+    assert 0.5 < frechet_distance(msa, train) < 3  # a sampler that was wrong would be far off
 
 
 def test_the_features_name_the_classes_of_real_images() -> None:
