@@ -44,7 +44,8 @@ def protocol(bench: Bench) -> dict[str, str]:
         facts["diversity"] = f"mean distance of random pairs of images; {maps}"
     if "time" in wanted:
         facts["time"] = (
-            f"seconds an image at batch {options.time_batch}, median of 5, after a warm-up where an image takes up to 100 calls, models "
+            f"seconds an image at batch {options.time_batch}, median of 5, after a warm-up where an image takes "
+            "up to 100 calls, models "
             "interleaved in one process, loading excluded"
         )
     if "memory" in wanted:
