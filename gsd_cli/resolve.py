@@ -107,7 +107,7 @@ def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, st
     elif config is not None:
         try:
             found.append((config, Path(config).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: no text, or a name no file can have
             problems.append(f"--config: cannot read {config}: {error}")
     return found
 

@@ -25,7 +25,7 @@ from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.locks import exclusive
 from gsd_cli.paths import storage_errors
-from gsd_cli.writing import atomic_file
+from gsd_cli.writing import atomic_file, sweep
 
 MAX_BAD_STEPS = 20
 """Consecutive non-finite steps after which a run has diverged."""
@@ -221,6 +221,7 @@ class MetricsLog:
     def __init__(self, path: Path, resumed_step: int):
         self.path = path
         self.rows = [row for row in read_metrics(path) if row["step"] <= resumed_step] if resumed_step else []
+        sweep(path.parent)
         with atomic_file(path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gsd_cli.app import main
 from tests.shell import Shell
 
 WRONG: list[tuple[list[str], list[str]]] = [
@@ -52,6 +53,14 @@ def test_wrong_options_are_all_named_with_exit_2(arguments: list[str], named: li
     assert "Traceback" not in text
     for word in named:
         assert word in text
+
+
+@pytest.mark.parametrize("name", ["\x00", "a\x00.toml", "x" * 5000])
+@pytest.mark.fault(21, "a config under a name that no file can have")
+def test_a_config_that_no_file_can_be(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Within a process: the system passes no such word to one."""
+    assert main(["prepare", "--config", name]) == 2
+    assert "--config: cannot read" in capsys.readouterr().err
 
 
 @pytest.mark.fault(21, "wrong keys and types in gsd.toml")
