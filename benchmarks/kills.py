@@ -199,11 +199,8 @@ def main() -> None:
         counts = {key: sum(_count(group[key]) for group in groups) for key in groups[0]}
         table.append([f"gsd {name}", *counts.values()])
     shutil.rmtree(scratch, ignore_errors=True)
-    print(
-        markdown(
-            ["command", "kills", "resumed to the end", "runs lost", "bad files", "other results", "leftovers"], table
-        )
-    )
+    columns = ["command", "kills", "resumed to the end", "runs lost", "bad files", "other results", "leftovers"]
+    print(markdown(columns, table))
 
 
 def _count(value: Any) -> int:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from gsd_cli import shells
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.examples import EXAMPLES, START
@@ -128,12 +127,16 @@ def _version(value: bool) -> None:
 
 def _show_completion(ctx: Any, param: Any, value: Any) -> None:
     if value and not ctx.resilient_parsing:
+        from gsd_cli import shells
+
         typer.echo(shells.SCRIPTS[shells.current_shell()], nl=False)
         raise typer.Exit
 
 
 def _install_completion(ctx: Any, param: Any, value: Any) -> None:
     if value and not ctx.resilient_parsing:
+        from gsd_cli import shells
+
         shell = shells.current_shell()
         changed = shells.install(shell)
         Console().say(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS, RUNS, read_object
 from gsd_cli.registry import BUNDLED_MODELS, TEACHERS
+from gsd_cli.wording import closest
 
 CARD = "gsd.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -72,5 +72,5 @@ def require_teacher(spec: str) -> None:
 
 
 def _nearest(spec: str, known: Iterable[str]) -> str | None:
-    close = difflib.get_close_matches(spec, list(known), n=1)
-    return f"did you mean {close[0]}?" if close else None
+    close = closest(spec, known)
+    return f"did you mean {close}?" if close else None

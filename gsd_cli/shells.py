@@ -78,7 +78,10 @@ def current_shell() -> str:
         name = Path(os.environ.get("SHELL", "")).name
     if name not in SCRIPTS:
         shells = ", ".join(SCRIPTS)
-        raise UsageError([f"no completions for {name or 'a shell that cannot be told'}: there are {shells}"])
+        raise UsageError(
+            [f"no completions for {name or 'a shell that cannot be told'}: there are {shells}"],
+            hint="run it from one of these",
+        )
     return name
 
 

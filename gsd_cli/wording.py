@@ -12,7 +12,12 @@ def counted(n: int, noun: str) -> str:
 
 def nearest(word: str, names: Iterable[str], shown: Mapping[str, str] | None = None) -> str:
     """` (did you mean NAME?)`, or nothing; `shown` says how a name is written."""
+    close = closest(word, names)
+    return f" (did you mean {(shown or {}).get(close, close)}?)" if close else ""
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """The name that was most likely meant, if any is near."""
     import difflib
 
-    close = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {(shown or {}).get(close[0], close[0])}?)" if close else ""
+    return next(iter(difflib.get_close_matches(word, list(names), n=1)), None)

@@ -164,6 +164,8 @@ def sweep(folder: Path, below: str = "") -> None:
 
     What another process is writing stays.
     """
+    if fcntl is None:
+        return
     for leftover in list(folder.glob(f"{below}{PREFIX}*")):
         with suppress(OSError):
             lock = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -73,8 +73,10 @@ def sampled_statistics(
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
     found = replace(gaussian_statistics(features, extractor.name, about), features=torch.cat(features))
-    with kept_if_possible():
-        found.save(folder / f"statistics-{n}.npz")  # of all batches: what is shipped with a bundled teacher
+    whole = folder / f"statistics-{n}.npz"  # what is shipped with a bundled teacher
+    if not whole.exists():
+        with kept_if_possible():
+            found.save(whole)
     return found
 
 

@@ -45,8 +45,7 @@ def protocol(bench: Bench) -> dict[str, str]:
     if "time" in wanted:
         facts["time"] = (
             f"seconds an image at batch {options.time_batch}, median of 5, after a warm-up where an image takes "
-            "up to 100 calls, models "
-            "interleaved in one process, loading excluded"
+            "up to 100 calls, models interleaved in one process, loading excluded"
         )
     if "memory" in wanted:
         facts["memory"] = f"one network call at batch {options.batch_size}, above what was in use before it"

@@ -66,7 +66,8 @@ def reference_statistics(
     elif spec in PUBLISHED:
         found = Real(published_statistics(spec, cache, offline=offline), spec)
     else:
-        found = _given(Path(spec), shape, extractor, device, batch_size, on_image)
+        path = Path(spec)
+        found = _read(path if path.suffix == ".npz" else _of_data(path, shape, extractor, device, batch_size, on_image))
     if found.statistics.extractor != extractor.name:
         raise GsdError(
             f"{found.name} holds statistics of {found.statistics.extractor} features, not of {extractor.name} ones",
@@ -86,13 +87,6 @@ def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
         f"no reference statistics for {extractor.figure}",
         hint=f"give --stats: an .npz or DATA.zip made by gsd prepare, or a name: {', '.join(PUBLISHED)}",
     )
-
-
-def _given(
-    path: Path, shape: tuple[int, int, int] | None, extractor: Extractor, device: torch.device, batch_size: int,
-    on_image: Callable[[int], None],
-) -> Real:  # fmt: skip
-    return _read(path if path.suffix == ".npz" else _of_data(path, shape, extractor, device, batch_size, on_image))
 
 
 def _read(path: Path) -> Real:

@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from gsd_cli.app import build_app
 from gsd_cli.flags import commands
+from gsd_cli.helping import OWN_FLAGS
 from scripts.generate import ROOT, files
 from tests.shell import Shell
 
@@ -43,6 +46,8 @@ def test_version_and_the_list_of_commands(shell: Shell) -> None:
     alone = shell.gsd()
     assert alone.returncode == 2
     assert all(name in alone.stdout.decode() for name in commands())
+    known = {name for param in typer.main.get_command(build_app()).params for name in param.opts}
+    assert known | {"-h", "--help"} == {name for one in OWN_FLAGS for name in one.names}  # what the list shows
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
