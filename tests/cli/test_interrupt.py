@@ -22,7 +22,7 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-STEPS = "100"
+STEPS = "40"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     run = workshop.folder / f"stopped-{code}"
     process = workshop.start(*DISTILL, "--steps", STEPS, "-o", run.name)
     wait_for(run / "metrics.jsonl")
-    time.sleep(1)
+    time.sleep(0.2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     text = err.decode()
