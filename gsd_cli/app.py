@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.examples import EXAMPLES, START
-from gsd_cli.flags import Command, commands, models
+from gsd_cli.flags import MODELS, Command, commands
 from gsd_cli.helping import show_help, show_overview
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import rank
@@ -176,10 +176,12 @@ def _command(command: Command) -> Callable[..., None]:
 
 
 def _resolve(command: Command, used: dict[str, Any], extra: Sequence[str], config: str | None) -> Resolved[Common]:
+    # looking for plugins of pydantic reads the metadata of all that is installed
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from gsd_cli.resolve import resolve
 
     unknown = _unknown(command, used, extra)
-    return resolve(command.name, models()[command.name], used, models(), config, unknown)
+    return resolve(command.name, MODELS[command.name], used, MODELS, config, unknown)
 
 
 def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> list[str]:

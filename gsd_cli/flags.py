@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -76,21 +76,30 @@ def commands() -> dict[str, Command]:
     stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
     if stored.get("source") == fingerprint():
         return {name: _read(name, content) for name, content in stored["commands"].items()}
-    return {name: describe(name, model) for name, model in models().items()}
+    return {name: describe(name, model) for name, model in MODELS.items()}
 
 
-def models() -> dict[str, type[Common]]:
-    """The option model of every subcommand; loads pydantic."""
-    from gsd_cli import options
+class Models(Mapping[str, "type[Common]"]):
+    """The option model of every subcommand; the first one loads pydantic, each is built when it is asked for."""
 
-    return {
-        "prepare": options.PrepareOptions,
-        "distill": options.DistillOptions,
-        "sample": options.SampleOptions,
-        "interpolate": options.InterpolateOptions,
-        "edit": options.EditOptions,
-        "bench": options.BenchOptions,
-    }
+    names = ("prepare", "distill", "sample", "interpolate", "edit", "bench")
+
+    def __getitem__(self, name: str) -> type[Common]:
+        if name not in self.names:
+            raise KeyError(name)
+        from gsd_cli import options
+
+        model: type[Common] = getattr(options, f"{name.capitalize()}Options")
+        return model
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+MODELS = Models()
 
 
 def fingerprint() -> str:

@@ -8,14 +8,17 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gsd_cli.errors import UsageError
 from gsd_cli.flags import flag
-from gsd_cli.options import PRESETS, DistillOptions
+from gsd_cli.options.presets import PRESETS
 from gsd_cli.wording import nearest
+
+if TYPE_CHECKING:
+    from gsd_cli.options import DistillOptions
 
 Options = TypeVar("Options", bound=BaseModel)
 

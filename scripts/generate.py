@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gsd_cli.flags import STORE, describe, dump, models
+from gsd_cli.flags import MODELS, STORE, describe, dump
 from gsd_cli.shells import SCRIPTS
 from gsd_cli.versions import gsd_version
 from scripts import manpages, reference
@@ -19,7 +19,7 @@ COMPLETIONS = {"bash": "gsd.bash", "zsh": "_gsd", "fish": "gsd.fish"}
 
 def files() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    commands = {name: describe(name, model) for name, model in models().items()}
+    commands = {name: describe(name, model) for name, model in MODELS.items()}
     found = {STORE: dump(commands)}
     found |= {ROOT / "completions" / name: SCRIPTS[shell] for shell, name in COMPLETIONS.items()}
     found[ROOT / "man" / "gsd.1"] = manpages.overview(commands, gsd_version())

@@ -30,7 +30,7 @@ from gsd_cli.data.decode import decode, fit_picture
 from gsd_cli.data.labels import read_edm, read_labels
 from gsd_cli.data.sources import open_path
 from gsd_cli.errors import GsdError
-from gsd_cli.flags import models
+from gsd_cli.flags import MODELS
 from gsd_cli.metrics.statistics import Statistics
 from gsd_cli.paths import read_json
 from gsd_cli.resolve import resolve
@@ -79,7 +79,7 @@ def _file(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[
 
 def _json_readers(folder: Path) -> dict[str, Reader]:
     def config(path: Path) -> object:
-        return resolve("distill", models()["distill"], {}, models(), str(path))
+        return resolve("distill", MODELS["distill"], {}, MODELS, str(path))
 
     toml = b'seed = 3\n[distill]\nlr = 1e-4\nirl = "speed"\nsteps = 5\n[sample]\nseeds = "0-3"\n'
     csv = b"name,kind\na/1.png,boot\nb/2.png,bag\nb/3.png,bag\n"

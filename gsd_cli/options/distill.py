@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
@@ -75,22 +75,6 @@ class DistillSettings(BaseModel):
     ema_half_life: Positive = opt(
         50_000, "Half-life of the moving average, in images; ramped up from the start.", panel="Optimizer"
     )
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"kimg": 11, "lr": 1e-4},
-    "standard": {"kimg": 100, "eval_every": 10, "lr": 1e-4},
-    "paper": {"epochs": 100, "eval_every": 50, "lr": 1e-4},
-    "sid": {
-        "kimg": 400_000,
-        "eval_every": 1000,
-        "batch_size": 256,
-        "lr": 1e-5,
-        "alpha": 1.2,
-        "ema_half_life": 500_000,
-    },
-}
-"""Defaults of `--preset`: longer runs are measured less often. Any flag, variable or config key wins over them."""
 
 
 class DistillOptions(Common, DistillSettings):
