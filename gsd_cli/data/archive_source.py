@@ -17,11 +17,18 @@ from gsd_cli.data.source import Source, identity
 from gsd_cli.errors import GsdError
 
 
+# RuntimeError: encrypted; NotImplementedError, which is one: unknown compression
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RuntimeError)
+"""What zipfile and tarfile raise at archives that are damaged or beyond them."""
+
+
 def open_zip(path: Path) -> Source:
     """Pictures of a zip, sorted by name. Raises GsdError (exit 3): damaged, or without pictures."""
     listing = Listing(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir() and listing.wanted(info.filename)]
+        # is_dir() does not take a member without a name
+        files = [info for info in archive.infolist() if not info.filename.endswith("/")]
+        members = [info for info in files if listing.wanted(info.filename)]
         kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
         kept = sorted(
             listing.admit(
@@ -116,8 +123,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _member(read: Callable[[], bytes]) -> Payload:
     try:
         return read()
-    # RuntimeError: encrypted; NotImplementedError: unknown compression
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RuntimeError) as error:
+    except DAMAGED as error:
         return ValueError(str(error))
 
 
@@ -125,5 +131,5 @@ def _member(read: Callable[[], bytes]) -> Payload:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except DAMAGED as error:
         raise GsdError(f"cannot read {path}: {error}", hint="the archive is damaged; fetch it again") from error

@@ -279,9 +279,14 @@ def damaged_deflate(path: Path) -> None:
 
 def encrypted(path: Path) -> None:
     make_zip(path, {"a.png": grey(1)})
+    encrypt_last(path)
+
+
+def encrypt_last(path: Path) -> None:
+    """Mark the last member as encrypted."""
     raw = bytearray(path.read_bytes())
-    raw[6] |= 1  # general purpose flag of the local header, then of the directory
-    raw[raw.index(b"PK\1\2") + 8] |= 1
+    raw[raw.rindex(b"PK\3\4") + 6] |= 1  # general purpose flag of the local header, then of the directory
+    raw[raw.rindex(b"PK\1\2") + 8] |= 1
     path.write_bytes(raw)
 
 
@@ -292,6 +297,27 @@ def test_a_damaged_member_is_a_bad_picture(tmp_path: Path, damage: Callable[[Pat
     (payload,) = opened(tmp_path / "a.zip").payloads(0)
     with pytest.raises((ValueError, OSError)):
         decode(payload)
+
+
+@pytest.mark.fault(12, "an encrypted dataset.json")
+def test_an_encrypted_index_is_an_input_error(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.png": grey(1)})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("dataset.json", "{}")
+    encrypt_last(path)
+    with pytest.raises(GsdError, match="encrypted") as caught:
+        opened(path)
+    assert caught.value.code == 3
+
+
+@pytest.mark.fault(12, "a member without a name")
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", {"a.png": grey(1), "b": b""})
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"PK\1\2")
+    raw[entry + 28], raw[entry + 30] = 0, 1  # the byte of the name is one of the extra field
+    path.write_bytes(raw)
+    assert opened(path).names == ["a.png"]
 
 
 def test_an_archive_cut_short_is_an_input_error(tmp_path: Path) -> None:
