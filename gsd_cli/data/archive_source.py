@@ -16,7 +16,6 @@ from gsd_cli.data.listing import Listing, refusal
 from gsd_cli.data.source import Source, identity
 from gsd_cli.errors import GsdError
 
-
 # RuntimeError: encrypted; NotImplementedError, which is one: unknown compression
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RuntimeError)
 """What zipfile and tarfile raise at archives that are damaged or beyond them."""

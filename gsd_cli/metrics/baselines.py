@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler
 from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
+from gsd_cli.metrics.arrays import read_arrays
 from gsd_cli.metrics.features import Extractor
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS, kept_if_possible
@@ -61,7 +61,7 @@ def sampled_statistics(
             if on_step is not None:
                 on_step(done + step, len(starts) * calls)
 
-        cached = _read(path)
+        cached = _read(path, len(seeds))
         if cached is None:
             cached = _sample(teacher, sampler, extractor, seeds, device, report, path)
         features.append(cached)
@@ -93,12 +93,13 @@ def _sample(
     return features
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path, n: int) -> Tensor | None:
+    """The features of `n` images; None when the file is missing, damaged or of something else."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return torch.from_numpy(data["features"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = read_arrays(path)["features"]
+    except (OSError, ValueError, KeyError):
         return None
+    return torch.from_numpy(found) if found.ndim == 2 and len(found) == n and found.dtype == np.float32 else None
 
 
 def fingerprint(teacher: Teacher) -> str:

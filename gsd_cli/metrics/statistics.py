@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +12,12 @@ import torch
 from torch import Tensor
 
 from gsd_cli.errors import GsdError
+from gsd_cli.metrics.arrays import read_arrays
 from gsd_cli.writing import atomic_file
 
-LARGEST = 2**28
-"""Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
 UNNAMED = {512: "clip"}
 """Whose features a file is of that does not say, by their number; any other is taken for Inception's."""
 _ANEW = "make it anew: gsd prepare DATA"
-_DAMAGE = (
-    OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, MemoryError, RuntimeError, NotImplementedError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,9 @@ class Statistics:
         Raises GsdError (exit 3) when it is missing, damaged or holds something else.
         """
         try:
-            _require_small(path)
-            with np.load(path, allow_pickle=False) as data:
-                mu, sigma = data["mu"].astype(np.float64), data["sigma"].astype(np.float64)
-                known = {k: data[k] for k in data.files if k not in ("mu", "sigma")}
-        except _DAMAGE as error:
+            known = read_arrays(path)
+            mu, sigma = known.pop("mu").astype(np.float64), known.pop("sigma").astype(np.float64)
+        except (OSError, ValueError, TypeError, KeyError, MemoryError) as error:
             raise GsdError(f"cannot read statistics from {path}: {error}", hint="an .npz with mu and sigma") from error
         if (
             mu.ndim != 1
@@ -77,12 +68,6 @@ class Statistics:
         except (TypeError, ValueError) as error:
             raise GsdError(f"{path}: its n is no number", hint=_ANEW) from error
         return cls(mu, sigma, n, extractor, about, _features(path, known.get("features"), len(mu)))
-
-
-def _require_small(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
-            raise ValueError(f"it unpacks to {size:,} bytes")
 
 
 def _about(facts: dict[str, str]) -> dict[str, Any]:

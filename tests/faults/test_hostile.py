@@ -265,7 +265,7 @@ def test_a_picture_that_claims_to_be_huge(size: tuple[int, int], desk: Shell) ->
 
 
 @pytest.mark.fault(18, "statistics that are a bomb, of another shape, not finite, not an archive")
-@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "npy", "header"])
+@pytest.mark.parametrize("kind", ["bomb", "shape", "nan", "npy", "header", "unfinished"])
 def test_hostile_statistics(kind: str, desk: Shell) -> None:
     path = desk.folder / "x.npz"
     if kind == "bomb":
@@ -273,8 +273,9 @@ def test_hostile_statistics(kind: str, desk: Shell) -> None:
     elif kind == "npy":
         with path.open("wb") as file:
             np.save(file, np.eye(3))
-    elif kind == "header":
+    elif kind in ("header", "unfinished"):
         lie = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+        lie = lie if kind == "header" else lie[:50]  # an open bracket: numpy's tokenizer has an error of its own
         array = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(lie) + 1) + lie + b"\n"
         bomb({"mu.npy": array, "sigma.npy": array})(path)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,33 @@ def test_batches_are_made_once_and_a_longer_set_goes_on(
     torch.testing.assert_close(alone.features, longer.features)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x04."])
+def archive(payload: bytes) -> bytes:
+    """An .npz whose features are these bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("features.npy", payload)
+    return buffer.getvalue()
+
+
+def array(value: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, value)
+    return buffer.getvalue()
+
+
+UNFINISHED = b"\x93NUMPY\x01\x00" + (17).to_bytes(2, "little") + b"{'descr': ('<f8',"
+DAMAGES = {
+    "nothing": b"",
+    "cut": b"PK\x03\x04",
+    "pickle": b"\x80\x04.",
+    "header": archive(UNFINISHED),
+    "text": archive(array(np.array(["x"] * 8))),
+    "fewer": archive(array(np.zeros((7, 16), np.float32))),
+}
+
+
+@pytest.mark.fault(5, "a batch of a baseline in the cache cut, altered, of another kind")
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_batch_is_made_anew(
     damage: bytes, teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
 ) -> None:
