@@ -150,7 +150,7 @@ needs a mount is skipped where mounts are not permitted, and a file-size limit i
 """
 
 FOOT = """
-Longer runs of the same code, as benchmarks: `python benchmarks/kills.py` (SIGKILL at random moments of four commands),
-`python benchmarks/fuzz.py` (coverage-guided fuzzing of the readers), `python benchmarks/long_run.py` (memory, files and
-rate over 20,000 steps). What is promised about hostile files is in `SECURITY.md`, beside the README.
+Longer runs of the same code are benchmarks: 200 SIGKILLs at random moments of four commands, coverage-guided fuzzing
+of the readers, memory, files and rate over 20,000 steps. [What came of them](results/endurance.md). What is promised
+about hostile files is in `SECURITY.md`, beside the README.
 """
