@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -57,32 +57,47 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def settle(folder: Path) -> None:
-    """Let the names in a folder outlast a loss of power."""
-    _sync(folder)
-
-
 @contextmanager
-def atomic_file(target: Path, *, settled: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success sync it and rename it into place.
-
-    settled=False leaves it to the caller to `settle` the folder once all of its files are there.
-    """
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success sync it and rename it into place."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         # the suffix is kept: writers choose their format by it
         with _temporary(target) as temporary:
             yield temporary
-            publish(temporary, target, settled=settled)
+            publish(temporary, target)
 
 
-def publish(temporary: Path, target: Path, *, settled: bool = True) -> None:
+def publish(temporary: Path, target: Path) -> None:
     """Sync a finished file and rename it into place; both on one file system."""
     _sync(temporary)
     os.chmod(temporary, 0o644)
     os.replace(temporary, target)
-    if settled:
-        settle(target.parent)
+    _sync(target.parent)  # the name outlasts a loss of power
+
+
+@contextmanager
+def atomic_files(folder: Path) -> Iterator[Callable[[str, bytes], Path]]:
+    """Yield a function (name, content) -> path that puts a whole, synced file into `folder`, from any thread.
+
+    For many small files: they share one temporary folder, and their names are synced once, at the end.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder / "files", folder=True) as temporary:
+
+            def write(name: str, content: bytes) -> Path:
+                path, target = temporary / name, folder / name
+                with storage_errors(target):
+                    with path.open("wb") as file:
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    os.replace(path, target)
+                return target
+
+            yield write
+            _sync(folder)
 
 
 @contextmanager
@@ -98,7 +113,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                     _sync(path)
             os.chmod(temporary, 0o755)
             _swap(temporary, target)
-            settle(target.parent)
+            _sync(target.parent)
 
 
 def _swap(temporary: Path, target: Path) -> None:

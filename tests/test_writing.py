@@ -9,13 +9,14 @@ import signal
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import read_json
-from gsd_cli.writing import PREFIX, atomic_file, atomic_folder, ready, sweep, write_json
+from gsd_cli.writing import PREFIX, atomic_file, atomic_files, atomic_folder, ready, sweep, write_json
 
 not_as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
 
@@ -106,6 +107,26 @@ def test_atomic_folder_keeps_the_old_one_when_the_last_rename_fails(
         replace()
     assert caught.value.code == 8
     assert (target / "old").read_text() == "old"
+
+
+def test_of_many_files_those_that_were_written_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    with suppress(KeyboardInterrupt), atomic_files(folder) as write:
+        assert write("a.txt", b"whole") == folder / "a.txt"
+        raise KeyboardInterrupt
+    assert [path.name for path in folder.iterdir()] == ["a.txt"]
+    assert (folder / "a.txt").read_bytes() == b"whole"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (folder / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_folder_in_the_way_of_one_of_many_files_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(GsdError) as caught, atomic_files(tmp_path) as write:
+        write("a.txt", b"whole")
+    assert caught.value.code == 8 and "a.txt" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize("writer", [atomic_file, atomic_folder])

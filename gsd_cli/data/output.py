@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gsd_cli.data.ahead import map_beside
 from gsd_cli.data.pictures import tile, to_uint8
-from gsd_cli.writing import atomic_file, settle
+from gsd_cli.writing import atomic_file, atomic_files
 
 Images = Iterator[tuple[int, Tensor]]
 Writer = Callable[[Images], list[str]]
@@ -66,16 +66,10 @@ def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _write_folder(images: Images, folder: Path) -> list[str]:
-    def write(pair: tuple[int, np.ndarray]) -> str:
-        path = folder / file_name(pair[0])
-        with atomic_file(path, settled=False) as temporary:
-            temporary.write_bytes(encode(pair[1]))
-        return str(path)
-
-    written = list(map_beside(write, _pixels(images)))
-    if written:
-        settle(folder)
-    return written
+    with atomic_files(folder) as write:
+        return [
+            str(path) for path in map_beside(lambda pair: write(file_name(pair[0]), encode(pair[1])), _pixels(images))
+        ]
 
 
 def _write_picture(images: Images, file: IO[bytes]) -> None:

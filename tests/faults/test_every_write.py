@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.writing import atomic_file, atomic_folder
+from gsd_cli.writing import atomic_file, atomic_files, atomic_folder, sweep
 
 CALLS = ("open", "os.", "shutil.", "tempfile.")
 
@@ -105,4 +105,31 @@ def test_a_file_and_a_folder(kind: str, tmp_path: Path, record_property: Callabl
 
     kills = killed_everywhere(lambda folder: write(folder / "x", "new"), check, make)
     assert kills > 3
+    record_property("injections", kills)
+
+
+@pytest.mark.fault(1, "SIGKILL before every file-system call of many files' replacement")
+def test_many_files(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Each is the old one or the new one, in the order in which they were written."""
+    names = ["one", "two", "three"]
+
+    def write(folder: Path, content: bytes) -> None:
+        with atomic_files(folder) as put:
+            for name in names:
+                assert put(name, content) == folder / name
+
+    def make(point: int) -> Path:
+        write(tmp_path / str(point), b"old")
+        return tmp_path / str(point)
+
+    def check(folder: Path, through: bool) -> None:
+        found = [(folder / name).read_bytes() for name in names]
+        new = found.count(b"new")
+        assert found == [b"new"] * new + [b"old"] * (len(names) - new)
+        assert new == len(names) or not through
+        sweep(folder)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+    kills = killed_everywhere(lambda folder: write(folder, b"new"), check, make)
+    assert kills > 9
     record_property("injections", kills)
