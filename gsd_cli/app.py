@@ -287,6 +287,11 @@ def _unexpected(error: Exception) -> GsdError:
     first = (str(error).splitlines() or [""])[0][:300]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return GsdError(f"no room to write: {first}", hint="free some space", code=ExitCode.STORAGE)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        name = str(error.filename)
+        return UsageError(
+            [f"no file can have this name: {name[:40]}... ({len(name)} characters)"], hint="a shorter path"
+        )
     if out_of_memory(error):
         return GsdError(f"out of memory: {first}", hint="use a smaller --batch-size", code=ExitCode.DEVICE)
     return GsdError(

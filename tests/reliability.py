@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, written by the tests: `pytest -m fault --reliability docs/reliability.md`.
+"""The table of docs/reliability.md, written by the tests: `pytest -m fault --reliability=docs/reliability.md`.
 
 A test marked `fault(row, how)` injects the fault of a row. Each item counts as one injection; a test that injects
 many in a loop says how many with `record_property("injections", n)`. A test's last result is kept in
@@ -142,7 +142,7 @@ HEAD = """# Reliability
 What goes wrong on real machines, and what gsd does then. Each row is injected by tests, into real processes where a
 process is what fails: real signals, full and read-only file systems, damaged files, a server on loopback.
 
-The table is written by the tests: `pytest -m fault --reliability docs/reliability.md`. This one is of {date},
+The table is written by the tests: `pytest -m fault --reliability=docs/reliability.md`. This one is of {date},
 Python {python}, {cores} {machine} cores, on a toy model; "injected" counts faults, not assertions, and each test
 counts with its last result. The moments of kills have fixed seeds, fuzzed examples differ from run to run. A test that
 needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.

@@ -71,12 +71,15 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
 def read_edm(payload: bytes, where: Path) -> dict[str, Any] | None:
     """EDM's dataset.json, name to label; None when it says that there are none. Raises GsdError (exit 3)."""
     try:
-        listed = json.loads(payload)["labels"]
-        return None if listed is None else dict(listed)
+        found = json.loads(payload)["labels"]
+        listed = None if found is None else dict(found)
+        if any(not isinstance(name, str) for name in listed or ()):
+            raise TypeError("a name that is no text")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise GsdError(
             f"{where}: no dataset.json of EDM: {error!r}", hint='{"labels": [[name, label], ...]}'
         ) from error
+    return listed
 
 
 def edm_labels(listed: Mapping[str, Any], names: Sequence[str], where: Path) -> Labels:

@@ -63,6 +63,29 @@ def test_a_config_that_no_file_can_be(name: str, capsys: pytest.CaptureFixture[s
     assert "--config: cannot read" in capsys.readouterr().err
 
 
+LONG = "9" * 5000
+TOO_LONG = [
+    ["prepare", LONG], ["prepare", ".", "--labels", LONG], ["prepare", ".", "-o", f"{LONG}.zip"],
+    ["distill", "--teacher", LONG], ["distill", "--data", LONG], ["distill", "--features", LONG],
+    ["distill", "-o", LONG],
+    ["sample", "--model", LONG], ["sample", "-o", LONG], ["sample", "-o", f"{LONG}.png"],
+    ["interpolate", LONG, "seed:1"], ["edit", LONG], ["edit", "seed:1", "-o", f"{LONG}.png"],
+    ["bench", "--compare", LONG], ["bench", "--stats", LONG], ["bench", "--features", LONG],
+    ["bench", "--report", LONG],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", TOO_LONG, ids=lambda words: " ".join(word[:9] for word in words))
+@pytest.mark.fault(15, "a name that no file can have")
+def test_a_name_that_no_file_can_have(arguments: list[str], shell: Shell) -> None:
+    done = shell.gsd(*arguments, "--offline")
+    text = done.stderr.decode()
+    assert done.returncode in (2, 3, 4, 8), text
+    assert "error: " in text and "hint: " in text
+    assert not done.stdout
+    assert list(shell.folder.iterdir()) in ([], [shell.folder / "home"])
+
+
 @pytest.mark.fault(21, "wrong keys and types in gsd.toml")
 def test_the_environment_and_config_files_are_checked_and_named(shell: Shell) -> None:
     (shell.folder / "gsd.toml").write_text('alhpa = 1\n[distill]\nlr = "fast"\n[sample]\ntruncation = 2\n')

@@ -103,6 +103,8 @@ def test_a_dataset_json_of_edm(tmp_path: Path, given: list, expected: list) -> N
         ("json", "[]", "dataset.json"),
         ("json", "[" * 100_000, "dataset.json"),
         ("json", '{"labels": null}', "no labels"),
+        ("json", '{"labels": [[null, 0]]}', "dataset.json"),
+        ("json", '{"labels": [[1, 0], ["a/1.jpg", 0]]}', "dataset.json"),
         ("json", '{"labels": [["a/1.jpg", 0]]}', "a/2.jpg, b/3.jpg"),
         ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", -1], ["b/3.jpg", 0]]}', "a/2.jpg is -1"),
         ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", 1.5], ["b/3.jpg", 0]]}', "a/2.jpg is 1.5"),
