@@ -129,7 +129,8 @@ class Laboratory:
         return {form: timing.median for form, timing in times.items()}
 
     def _stepper(self, form: str) -> Callable[[], object]:
-        given = {"irl": form, "batch_size": self.args.batch_size, **self.args.set}
+        method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
+        given = {"irl": form, "batch_size": self.args.batch_size, **method}
         settings = DistillSettings.model_validate(given)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
         sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
