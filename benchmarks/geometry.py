@@ -4,7 +4,8 @@
 
 Every variant is a `gsd distill` of equal length in a run folder of its own under --out. Run again, it
 goes on where it stopped: finished runs and measured rows are not repeated. results.csv has a row for
-each variant and seed, cost.csv the seconds an image costs; the page and its pictures come from both.
+each variant and seed, cost.csv the seconds an image costs, commands.txt the commands that made them; the
+page and its pictures come from these, and tell of all variants and seeds measured so far.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from geometry_page import Row, Variant, page, variants, verdict
+from geometry_page import OFF, Row, Variant, measured, page, variants, verdict
 from torch import Tensor
 
 from gsd_cli.core.device import resolve_device
@@ -50,7 +51,7 @@ from gsd_cli.writing import atomic_file
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
 PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12
-PROTOCOL = ("teacher", "kimg", "seeds", "batch_size", "samples", "ppl_pairs", "paths", "repeats")
+PROTOCOL = ("teacher", "kimg", "batch_size", "samples", "ppl_pairs", "paths", "repeats")
 
 
 class Laboratory:
@@ -81,7 +82,7 @@ class Laboratory:
 
     def folder(self, variant: Variant, seed: int) -> Path:
         """The run folder of a variant."""
-        return Path(self.args.out) / "runs" / f"{variant.name}-seed{seed}"
+        return Path(self.args.out) / "runs" / f"{variant.name.replace(' ', '-')}-seed{seed}"
 
     def distil(self, variant: Variant, seed: int) -> None:
         """Run or finish one distillation, as a user would."""
@@ -165,23 +166,24 @@ def write(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list[Row]:
-    """Distil and measure what is missing; returns the rows asked for."""
-    path, args = Path(lab.args.out) / "results.csv", lab.args
+def results(args: argparse.Namespace) -> tuple[Path, Row]:
+    """The CSV of all rows, and what a row must have in common with this run's."""
     same = {"kimg": args.kimg, "samples": args.samples, "ppl_pairs": args.ppl_pairs, "paths": args.paths}
+    return Path(args.out) / "results.csv", same
+
+
+def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list[Row]:
+    """Distil and measure what is missing; returns the rows of all variants and seeds so far."""
+    path, same = results(lab.args)
     rows = read(path)
-    found = []
     for seed in seeds:
         for variant in wanted:
             key = {"variant": variant.name, "seed": seed, **same}
-            row = next((row for row in rows if all(row.get(k) == v for k, v in key.items())), None)
-            if row is None:
+            if not any(all(row.get(k) == v for k, v in key.items()) for row in rows):
                 lab.distil(variant, seed)
-                row = key | lab.measure(lab.generator(variant, seed))
-                rows.append(row)
+                rows.append(key | lab.measure(lab.generator(variant, seed)))
                 write(path, rows)
-            found.append(row)
-    return found
+    return [row for row in rows if all(row.get(k) == v for k, v in same.items())]
 
 
 def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:
@@ -195,11 +197,21 @@ def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:
     return {form: known[form] for form in forms}
 
 
+def commands(args: argparse.Namespace, argv: list[str]) -> str:
+    """The commands given so far, indented, this one among them."""
+    path, command = Path(args.out) / "commands.txt", shlex.join(["python", "benchmarks/geometry.py", *argv])
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = list(dict.fromkeys([*known, command]))
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return "\n".join("    " + line for line in lines)
+
+
 def facts(lab: Laboratory, argv: list[str]) -> dict[str, str]:
     """What the page says of the protocol."""
     gpu = torch.cuda.get_device_name(lab.device) if lab.device.type == "cuda" else "no GPU"
     return {
-        "command": shlex.join(["python", "benchmarks/geometry.py", *argv]),
+        "command": commands(lab.args, argv),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {torch.__version__}",
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
@@ -209,7 +221,7 @@ def facts(lab: Laboratory, argv: list[str]) -> dict[str, str]:
 
 def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     """Speeds, angles and walks without the term and with it."""
-    pair = {"without": lab.generator(Variant("off", 0.0), seed), best.name: lab.generator(best, seed)}
+    pair = {"without": lab.generator(OFF, seed), best.name: lab.generator(best, seed)}
     images = {name: lab.images(generator) for name, generator in pair.items()}
     shape, embed = pair[best.name].latent_shape, lab.extractor.embed
     draw_speeds({name: circle_speeds(g, embed, shape) for name, g in images.items()}, folder / "speeds.png")
@@ -238,6 +250,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--set", action="append", default=[], metavar="NAME=VALUE",
         help="another setting for every gsd distill, such as irl_every=4; take another --out for it",
     )  # fmt: skip
+    parser.add_argument(
+        "--with", action="append", default=[], dest="own", metavar="NAME=VALUE",
+        help="a setting of these variants, not of the run without the term: variants of their own, named by it",
+    )  # fmt: skip
     parser.add_argument("--data", type=Path, help="prepared real images, for recall")
     parser.add_argument("--samples", type=int, default=2000, help="images for FD and recall")
     parser.add_argument("--ppl-pairs", type=int, default=PPL_PAIRS)
@@ -247,19 +263,20 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--page", type=Path, help="write the page here, its pictures beside it")
     args = parser.parse_args(argv)
-    args.set = dict(pair.split("=", 1) for pair in args.set)
+    args.set, args.own = (dict(pair.split("=", 1) for pair in pairs) for pairs in (args.set, args.own))
     return args
 
 
 def main(argv: list[str]) -> None:
     """Distil, measure, draw, write."""
     args = arguments(argv)
-    wanted, seeds = variants(args.forms, args.ratios), [int(s) for s in args.seeds.split(",")]
+    wanted, seeds = variants(args.forms, args.ratios, args.own), [int(s) for s in args.seeds.split(",")]
     lab = Laboratory(args)
     rows = experiment(lab, wanted, seeds)
+    wanted = measured(rows)
     cost = costs(lab, wanted)
     pictures = Path(args.out) / "pictures"
-    draw(lab, verdict(rows, wanted, cost)[0] or wanted[-1], seeds[0], pictures)
+    draw(lab, verdict(rows, wanted, cost)[0] or wanted[-1], 0, pictures)
     text = page(rows, wanted, cost, facts(lab, argv))
     if args.page is not None:
         with atomic_file(args.page) as temporary:

@@ -22,10 +22,10 @@ Row = dict[str, Any]
 PAGE = """# The isometric term, measured
 
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
-{batch_size}, seeds {seeds}. Mean ± standard deviation over seeds; in brackets the mean ratio to the run of the
-same seed without the term (`off`).
+{batch_size}. Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the same seeds without
+the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
 
-    {command}
+{command}
 
 Machine: {machine}.
 
@@ -52,26 +52,46 @@ interleaved.
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to distil; ratio 0 is the distillation alone."""
+    """One way to distil: a form, its target ratio (0: the distillation alone), settings of its own."""
 
     form: str
     ratio: float
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
-        """`off`, `speed-1`."""
-        return "off" if self.form == "off" else f"{self.form}-{self.ratio:g}"
+        """`off`, `speed-1`, `speed-3 tau_max=0.1`: what `named` reads."""
+        words = ["off" if self.form == "off" else f"{self.form}-{self.ratio:g}"]
+        return " ".join([*words, *("=".join(pair) for pair in self.settings)])
 
     @property
     def flags(self) -> list[str]:
         """For gsd distill."""
-        return ["--irl", self.form] + ([] if self.form == "off" else ["--irl-ratio", f"{self.ratio:g}"])
+        flags = ["--irl", self.form] + ([] if self.form == "off" else ["--irl-ratio", f"{self.ratio:g}"])
+        return flags + [word for name, value in self.settings for word in ("--" + name.replace("_", "-"), value)]
 
 
-def variants(forms: str, ratios: str) -> list[Variant]:
-    """The distillation alone, then every form at every ratio."""
-    grid = [Variant(f, float(r)) for f in forms.split(",") for r in ratios.split(",")]
-    return [Variant("off", 0.0), *grid]
+OFF = Variant("off", 0.0)
+
+
+def named(name: str) -> Variant:
+    """The variant of a name."""
+    first, *pairs = name.split()
+    form, _, ratio = first.partition("-")
+    return Variant(form, float(ratio or 0), tuple((pair.split("=")[0], pair.split("=")[1]) for pair in pairs))
+
+
+def variants(forms: str, ratios: str, settings: dict[str, str] | None = None) -> list[Variant]:
+    """The distillation alone, then every form at every ratio, with these settings."""
+    own = tuple(sorted((settings or {}).items()))
+    return [OFF, *(Variant(f, float(r), own) for f in forms.split(",") for r in ratios.split(","))]
+
+
+def measured(rows: list[Row]) -> list[Variant]:
+    """The variants that rows are of: the distillation alone, then by form, settings and ratio."""
+    found = {named(row["variant"]) for row in rows}
+    order = {form: place for place, form in enumerate(("off", "speed", "stress", "literal", "jacobian"))}
+    return sorted(found, key=lambda variant: (order[variant.form], variant.settings, variant.ratio))
 
 
 def ratios(rows: list[Row], name: str, key: str) -> list[float]:
@@ -87,7 +107,9 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
     Of those whose distance and cost are within the goal the one with the least PPL x CV of speed.
     """
     scored = []
-    for variant in wanted[1:]:
+    for variant in wanted:
+        if not ratios(rows, variant.name, "fd") or variant == OFF:
+            continue
         reached = {key: mean(ratios(rows, variant.name, key)) for key in ("fd", "ppl", "speed_cv")}
         reached["cost"] = cost[variant.form] / cost["off"]
         if reached["fd"] <= GOAL["fd"] and reached["cost"] <= GOAL["cost"]:
@@ -102,10 +124,11 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
 def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: dict[str, float] | None) -> str:
     """Markdown: mean and standard deviation over seeds, and the mean ratio to the distillation alone."""
     keys = [key for key in titles if any(key in row for row in rows)]
-    lines = [["variant", *(titles[key] for key in keys), *(["s / image"] if cost else [])]]
+    lines = [["variant", "seeds", *(titles[key] for key in keys), *(["s / image"] if cost else [])]]
     lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
     for variant in wanted:
-        cells = [variant.name]
+        seeds = sorted(int(row["seed"]) for row in rows if row["variant"] == variant.name)
+        cells = [variant.name, ", ".join(map(str, seeds))]
         for key in keys:
             values = [row[key] for row in rows if row["variant"] == variant.name and key in row]
             spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""

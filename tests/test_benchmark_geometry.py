@@ -36,6 +36,15 @@ def test_variants_are_the_grid_and_the_run_without(module: Any) -> None:
     assert wanted[0].flags == ["--irl", "off"]
 
 
+def test_settings_of_their_own_make_variants_of_their_own(module: Any) -> None:
+    wanted = module.variants("speed", "3", {"tau_min": "0.02", "tau_max": "0.1"})
+    assert [v.name for v in wanted] == ["off", "speed-3 tau_max=0.1 tau_min=0.02"]
+    assert wanted[1].flags == ["--irl", "speed", "--irl-ratio", "3", "--tau-max", "0.1", "--tau-min", "0.02"]
+    assert [module.named(v.name) for v in wanted] == wanted
+    found = [{"variant": name} for name in (wanted[1].name, "jacobian-1", "speed-10", "speed-3", "off", "off")]
+    assert [v.name for v in module.measured(found)] == ["off", "speed-3", "speed-10", wanted[1].name, "jacobian-1"]
+
+
 def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
     wanted = module.variants("speed,jacobian", "1")
     cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}
@@ -52,11 +61,11 @@ def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
     wanted = module.variants("speed", "1")
     made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
     facts = dict.fromkeys(
-        ["command", "machine", "figure", "features", "teacher", "kimg", "seeds", "batch_size", "samples", "ppl_pairs",
+        ["command", "machine", "figure", "features", "teacher", "kimg", "batch_size", "samples", "ppl_pairs",
          "paths", "repeats"], "x",
     )  # fmt: skip
     text = module.page(made, wanted, {"off": 0.5, "speed": 0.6}, facts)
-    assert "| variant | FD | PPL | speed CV | s / image |" in text
-    assert "| off | 10.5 ± 0.71 | 40 ± 0 | 0.8 ± 0 | 0.5 |" in text
-    assert "| speed-1 | 20.5 ± 0.71 (1.95) | 30 ± 0 (0.75) | 0.4 ± 0 (0.50) | 0.6 (1.20) |" in text
+    assert "| variant | seeds | FD | PPL | speed CV | s / image |" in text
+    assert "| off | 0, 1 | 10.5 ± 0.71 | 40 ± 0 | 0.8 ± 0 | 0.5 |" in text
+    assert "| speed-1 | 0, 1 | 20.5 ± 0.71 (1.95) | 30 ± 0 (0.75) | 0.4 ± 0 (0.50) | 0.6 (1.20) |" in text
     assert "No variant keeps within" in text
