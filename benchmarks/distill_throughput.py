@@ -49,7 +49,7 @@ def plain(teacher: Denoiser, settings: DistillSettings, device: torch.device) ->
     average = copy.deepcopy(G)
     adam_G = torch.optim.Adam(G.parameters(), settings.lr, (settings.beta1, settings.beta2), foreach=False)
     adam_g = torch.optim.Adam(g.parameters(), settings.lr, (settings.beta1, settings.beta2), foreach=False)
-    batch, pairs = settings.batch_size, pair_count(settings.batch_size)
+    batch, pairs = settings.batch_size, pair_count(settings.batch_size, settings.pair_every)
 
     def normal(n: int) -> torch.Tensor:
         return torch.randn(n, *teacher.shape).to(device)

@@ -20,8 +20,6 @@ from gsd_cli.core.phi import Phi
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
-PAIR_SHARE = 4
-"""One image in four gets a neighbour: too many would leave the distillation few independent ones."""
 SEGMENTS = 4
 """Pieces of the path whose length `literal` compares with its chord."""
 STEP = 0.05
@@ -89,19 +87,20 @@ FORMS = {
 }
 
 
-def pair_count(batch: int) -> int:
-    """How many pairs a batch has room for; two at least, since `speed` and `stress` compare them."""
-    return min(batch // 2, max(2, batch // PAIR_SHARE))
+def pair_count(batch: int, every: int) -> int:
+    """How many pairs a batch has when one image in `every` gets a neighbour; two at least, since `speed` and
+    `stress` compare them."""
+    return min(batch // 2, max(2, batch // every))
 
 
-def arranged(batch: int, world: World) -> list[int]:
+def arranged(batch: int, every: int, world: World) -> list[int]:
     """The numbers, within a batch over all processes, of this one's rows: points, their neighbours, the rest.
 
     Neighbours have neighbouring numbers, so that a share of the batch holds whole pairs, and the same
-    ones however many processes there are (as long as each one's share is a multiple of PAIR_SHARE).
+    ones however many processes there are (as long as each one's share is a multiple of `every`, and holds two).
     """
     own = list(range(batch)[world.rows(batch)])
-    share, pairs = len(own), pair_count(len(own))
+    share, pairs = len(own), pair_count(len(own), every)
     stride = share // pairs if pairs else 1
     points, neighbours = own[: pairs * stride : stride], own[1 : pairs * stride : stride]
     paired = {*points, *neighbours}
@@ -155,11 +154,12 @@ class IsometricTerm:
         z's rows are those that `arranged` numbers. Drawn from a stream of its own: runs
         with and without the term see the same other noise.
         """
-        pairs = pair_count(len(z))
+        pairs = pair_count(len(z), self.settings.pair_every)
         if self.form is None or self._strength(step) == 0 or pairs == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
         everyone = len(z) * self.world.size
-        shared, seed, own = self.form.shared, self.settings.seed, arranged(everyone, self.world)[:pairs]
+        shared, seed, every = self.form.shared, self.settings.seed, self.settings.pair_every
+        own = arranged(everyone, every, self.world)[:pairs]
         directions = torch.stack([normal_rows(own, z.shape[1:], seed, "isometric", step, k) for k in range(2)]).to(z)
         uniform = torch.rand(everyone, generator=generator_for(seed, "isometric", step))[own]
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)

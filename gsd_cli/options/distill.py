@@ -38,6 +38,9 @@ class DistillSettings(BaseModel):
     )
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
+    pair_every: Annotated[int, Field(ge=2)] = opt(
+        4, "One image in so many gets a neighbour to be compared with.", panel="Method"
+    )
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
     noise: Literal["auto", "ddpm", "edm"] = opt(
         "auto", "Noise levels: ddpm (uniform t, the choice for discrete teachers) or edm.", panel="Method"

@@ -224,6 +224,12 @@ def test_small_batches_have_pairs_to_compare(batch: int, pairs: int) -> None:
     assert len(latents.z) == batch
 
 
+@pytest.mark.parametrize(("every", "pairs"), [(2, 32), (3, 21), (64, 2)])
+def test_one_image_in_so_many_gets_a_neighbour(every: int, pairs: int) -> None:
+    latents = term("speed", pair_every=every).place(torch.randn(64, *SHAPE), 0)
+    assert (latents.pairs, len(latents.z)) == (pairs, 64)
+
+
 def test_random_latents_are_a_function_of_seed_and_step() -> None:
     z = torch.randn(16, *SHAPE)
     once, again = term("literal").place(z, 7), term("literal").place(z, 7)

@@ -31,23 +31,25 @@ class Share(World):
         self.rank, self.size = rank, size
 
 
+@pytest.mark.parametrize("every", [2, 4])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_pairs_are_the_same_however_a_batch_is_shared(size: int) -> None:
-    whole = arranged(32, World())
-    pairs = {frozenset(pair) for pair in zip(whole[:8], whole[8:16], strict=True)}
+def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int) -> None:
+    whole, count = arranged(32, every, World()), 32 // every
+    pairs = {frozenset(pair) for pair in zip(whole[:count], whole[count : 2 * count], strict=True)}
     found, rows = set(), []
     for rank in range(size):
-        own = arranged(32, Share(rank, size))
-        count = len(own) // 4
+        own = arranged(32, every, Share(rank, size))
+        count = len(own) // every
         found |= {frozenset(pair) for pair in zip(own[:count], own[count : 2 * count], strict=True)}
         rows += own
     assert found == pairs
     assert sorted(rows) == list(range(32))
 
 
+@pytest.mark.parametrize("every", [2, 3, 4, 100])
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 63])
-def test_every_row_has_its_place(batch: int) -> None:
-    assert sorted(arranged(batch, World())) == list(range(batch))
+def test_every_row_has_its_place(batch: int, every: int) -> None:
+    assert sorted(arranged(batch, every, World())) == list(range(batch))
 
 
 def test_a_row_depends_on_its_number_alone() -> None:
