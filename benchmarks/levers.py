@@ -1,4 +1,4 @@
-"""Single settings of gsd distill at equal images: alpha, the adversarial term, reused images, more fake-score steps.
+"""Single settings of gsd distill at equal images: alpha, the adversarial term, reused images, a faster fake score.
 
     python benchmarks/levers.py --data fashion.zip [--kimg 10] [--seeds 0] [--out build/levers] [--page PAGE.md]
 
@@ -32,6 +32,7 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "adversarial 0.01": ("--adversarial", "0.01"),
     "reuse images": ("--reuse-images",),
     "fake steps 2": ("--fake-steps", "2"),
+    "fake lr 2e-4": ("--fake-lr", "2e-4"),
 }
 FIGURES = {"fd": "FD", "speed_cv": "speed CV", "spearman": "Spearman", "pair_distance": "pair distance"}
 
