@@ -112,7 +112,8 @@ class Distillation:
         metrics |= self._generator_step(step, batch)
         if math.isfinite(metrics["sidl_loss"]) and math.isfinite(metrics.get("irl_loss", 0.0)):
             seen = (step + 1) * self.batch_size
-            update_average(self.average, self.generator, ema_decay(self.batch_size, seen, s.ema_half_life))
+            beta = ema_decay(self.batch_size, seen, s.ema_half_life, s.ema_ramp)
+            update_average(self.average, self.generator, beta)
         return metrics
 
     def evaluate(self, step: int) -> dict[str, float]:

@@ -75,8 +75,9 @@ class DistillSettings(BaseModel):
         panel="Optimizer",
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
-    ema_half_life: Positive = opt(
-        50_000, "Half-life of the moving average, in images; ramped up from the start.", panel="Optimizer"
+    ema_half_life: Positive = opt(50_000, "Half-life of the moving average, in images.", panel="Optimizer")
+    ema_ramp: Annotated[float, Field(gt=0, le=1)] = opt(
+        0.05, "Longest half-life of the moving average, as a share of the images seen so far.", panel="Optimizer"
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"kimg": 11, "eval_every": 5.5, "eval_samples": 1000, "lr": 1e-4},
-    "standard": {"kimg": 100, "eval_every": 10, "lr": 1e-4},
+    "quick": {"kimg": 11, "eval_every": 5.5, "eval_samples": 1000, "lr": 1e-4, "ema_ramp": 0.4},
+    "standard": {"kimg": 100, "eval_every": 10, "lr": 1e-4, "ema_ramp": 0.4},
     "paper": {"epochs": 100, "eval_every": 50, "lr": 1e-4},
     "sid": {
         "kimg": 400_000,
@@ -18,4 +18,4 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Defaults of `--preset`. Evaluations take under a twentieth of a run: longer runs have fewer, the short one smaller
-ones. Any flag, variable or config key wins over them."""
+ones. Short runs wander, and want a longer moving average. Any flag, variable or config key wins over them."""

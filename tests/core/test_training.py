@@ -220,6 +220,11 @@ def test_ema_decay(batch: int, seen: int, half_life: float, beta: float) -> None
     assert ema_decay(batch, seen, half_life) == pytest.approx(beta, rel=1e-12)
 
 
+@pytest.mark.parametrize(("ramp", "half_life"), [(0.05, 320), (0.2, 1280), (1.0, 5000)])
+def test_the_ramp_is_a_share_of_the_images_seen(ramp: float, half_life: float) -> None:
+    assert ema_decay(64, 6400, 5000, ramp) == pytest.approx(0.5 ** (64 / half_life), rel=1e-12)
+
+
 def test_a_weight_halves_in_one_half_life() -> None:
     share = 1.0
     for step in range(10_000 // 50):
