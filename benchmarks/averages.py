@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
-import shlex
 import sys
 from pathlib import Path
 
-import torch
+from pages import publish
 from rows import markdown
 
 from gsd_cli.core.allocator import keep_freed_memory
@@ -30,7 +27,6 @@ from gsd_cli.metrics.isometry import isometry
 from gsd_cli.metrics.reference import reference_of_features
 from gsd_cli.metrics.statistics import frechet_distance, gaussian_statistics
 from gsd_cli.options import DistillSettings
-from gsd_cli.writing import atomic_file
 
 PAGE = """# How long the moving average should be
 
@@ -93,9 +89,9 @@ def main() -> None:
             for ramp, average in averages.items():
                 cells[f"{ramp:g}"] += measure(average)
             print(seen, {name: values[-2:] for name, values in cells.items()}, file=sys.stderr, flush=True)
-    text = PAGE.format(
-        command=shlex.join(["python", "benchmarks/averages.py", *sys.argv[1:]]),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
+    publish(
+        PAGE,
+        options.page,
         table=markdown(["ramp", *columns], [[name, *values] for name, values in cells.items()]),
         teacher=options.teacher,
         kimg=options.kimg,
@@ -104,10 +100,6 @@ def main() -> None:
         paths=options.paths,
         seed=options.seed,
     )
-    if options.page is not None:
-        with atomic_file(options.page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ classifier's (Pearson correlation of the logarithms) makes even what the figures
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pages import publish
 from rows import markdown
 from torch import Tensor
 
@@ -27,7 +24,6 @@ from gsd_cli.core.noise import latents, rotate
 from gsd_cli.core.phi import normalise_channels, pixel_features
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.metrics.features import classifier_features
-from gsd_cli.writing import atomic_file
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0)
 BATCH = 64
@@ -42,8 +38,7 @@ which no distillation sees. {machine}.
 
 {table}
 
-The spread of the speed itself, in the classifier's features, is {spreads}: pictures change unevenly
-over small angles above all.
+The coefficient of variation of the speed itself, in the classifier's features, is {spreads} rad.
 """
 
 
@@ -103,19 +98,15 @@ def main() -> None:
     for sigma in SIGMAS:
         lines += [row(name, f"{sigma:g}", maps(sigma, chosen)) for name, chosen in candidates(count).items()]
     spreads = [f"{(truth[tau].std() / truth[tau].mean()).item():.2f} at {tau:g}" for tau in angles]
-    text = PAGE.format(
-        command=shlex.join(["python", "benchmarks/feature_maps.py", *sys.argv[1:]]),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
+    publish(
+        PAGE,
+        options.page,
         table=markdown(["features", "sigma", *(f"at {tau:g} rad" for tau in angles)], lines),
         spreads=" and ".join(spreads),
         pairs=options.pairs,
         model=options.model,
         features=judge.name,
     )
-    if options.page is not None:
-        with atomic_file(options.page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -276,7 +276,8 @@ def main(argv: list[str]) -> None:
     wanted = measured(rows)
     cost = costs(lab, wanted)
     pictures = Path(args.out) / "pictures"
-    draw(lab, verdict(rows, wanted, cost)[0] or wanted[-1], 0, pictures)
+    best = verdict(rows, wanted, cost)[0] or wanted[-1]
+    draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), pictures)
     text = page(rows, wanted, cost, facts(lab, argv))
     if args.page is not None:
         with atomic_file(args.page) as temporary:

@@ -78,7 +78,8 @@ def named(name: str) -> Variant:
     """The variant of a name."""
     first, *pairs = name.split()
     form, _, ratio = first.partition("-")
-    return Variant(form, float(ratio or 0), tuple((pair.split("=")[0], pair.split("=")[1]) for pair in pairs))
+    own = (pair.partition("=") for pair in pairs)
+    return Variant(form, float(ratio or 0), tuple((setting, value) for setting, _, value in own))
 
 
 def variants(forms: str, ratios: str, settings: dict[str, str] | None = None) -> list[Variant]:

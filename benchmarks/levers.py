@@ -10,8 +10,6 @@ its metrics.jsonl. Runs and rows are kept: started again, it goes on where it st
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -19,11 +17,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
+from pages import publish
 from rows import Rows, markdown
 
 from gsd_cli.core.training import read_metrics
-from gsd_cli.writing import atomic_file
 
 LEVERS: dict[str, tuple[str, ...]] = {
     "default (alpha 1.0)": (),
@@ -95,17 +92,7 @@ def main() -> None:
         for seed in options.seeds.split(",")
         for lever in levers
     ]
-    text = PAGE.format(
-        command=shlex.join(["python", "benchmarks/levers.py", *sys.argv[1:]]),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
-        table=table(found, levers),
-        seeds=options.seeds,
-        **protocol,
-    )
-    if options.page is not None:
-        with atomic_file(options.page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text)
+    publish(PAGE, options.page, table=table(found, levers), seeds=options.seeds, **protocol)
 
 
 if __name__ == "__main__":
