@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from pages import publish
 from rows import Row, Rows, markdown
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from walking import COLUMNS as WALK_COLUMNS
+from walking import FRAMES, WAYS, walks
 
 from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.generator import generate, load_model
@@ -31,6 +33,31 @@ from gsd_cli.data.archive import ImageArchive
 PRIORS = (0.0, 0.1, 1.0, 10.0)
 STEPS = (20, 40, 80, 160)
 COLUMNS = ("psnr", "psnr_p5", "feature_distance", "correlation", "kurtosis", "outside", "midpoint", "seconds")
+NAMES = (
+    "", "N", "PSNR, dB", "5th percentile", "feature distance", "lag-1 correlation", "kurtosis", "outside bounds",
+    "midpoint confidence", "s an image",
+)  # fmt: skip
+PAGE = """# Inversion: measured
+
+    {command}
+
+{about}
+* machine: {machine}
+
+{table}
+
+Medians over pictures but for the percentile, the share of latents outside Gaussian bounds (four standard deviations
+of what N(0, I) shows in norm, lag-1 correlation and kurtosis) and the midpoint confidence (the domain classifier's
+mean top probability for pictures halfway between two inverted latents; the row "true noise" gives it for seeds). Rows
+`prior` and `steps` vary one option of `gsd interpolate` and `gsd edit` on the first pictures; the defaults are
+`--invert-prior 1` and `--invert-steps 80`.
+
+## Walks between held-out pictures, {frames} frames
+
+{walks}
+
+Between neighbours among the latents of the first row; the lengths are in the generator's own features.
+"""
 
 
 class Laboratory:
@@ -49,13 +76,17 @@ class Laboratory:
         seeds = range(10_000, 10_000 + args.number)
         self.own = generate(self.generator, latents(seeds, self.generator.latent_shape), 64).clamp(-1, 1)
 
-    def row(self, images: Tensor, **settings: Any) -> Row:
-        """Invert images in batches and judge."""
+    def row(self, images: Tensor, kept: Path | None = None, **settings: Any) -> Row:
+        """Invert images in batches and judge; the latents are written to `kept`."""
         begun, found = time.perf_counter(), []
         settings = {"teacher": self.teacher} | settings
         for part in images.split(self.args.batch):
             found.append(invert(self.generator, part, self.features, **settings))
-        return {"n": len(images), "seconds": (time.perf_counter() - begun) / len(images)} | self.judged(found)
+        seconds = (time.perf_counter() - begun) / len(images)
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"z": torch.cat([one.z for one in found])}, kept)
+        return {"n": len(images), "seconds": seconds} | self.judged(found)
 
     def judged(self, found: list[Inversion]) -> Row:
         """Medians over pictures; `outside` is the share of latents outside Gaussian bounds."""
@@ -81,16 +112,21 @@ class Laboratory:
         return self.knowledge.classifier(pictures).softmax(1).amax(1).mean().item()
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Measure what is missing, write the page."""
-    args = arguments(argv)
+    args = arguments()
     torch.set_num_threads(args.threads)
     lab = Laboratory(args)
     protocol = {"model": weights_fingerprint(lab.model.folder), "N": args.number, "curve": args.curve}
     protocol |= {"seed": args.seed, "batch": args.batch, "threads": args.threads}
     rows = Rows(Path(args.out) / "inversion.json", protocol)
-    rows.once("held-out test images", lambda: lab.row(lab.real))
+    walked = Rows(Path(args.out) / "walks.json", protocol)
+    kept = Path(args.out) / "latents.safetensors"
+    rows.once("held-out test images", lambda: lab.row(lab.real, kept))
     rows.once("the generator's own samples", lambda: lab.row(lab.own))
+    found = load_file(kept)["z"]
+    for way in WAYS:
+        walked.once(way, lambda way=way: walks(lab.generator, found, way))
     few = lab.real[: args.curve]
     for weight in PRIORS:
         rows.once(f"prior {weight:g}", lambda weight=weight: lab.row(few, prior_weight=weight))
@@ -100,35 +136,18 @@ def main(argv: list[str]) -> None:
     rows.once("one image alone", lambda: lab.row(lab.real[:1]))
     noise = latents(range(args.number), lab.generator.latent_shape, "true-noise")
     rows.once("true noise", lambda: {"midpoint": lab.midpoint(noise)})
-    if args.page is not None:
-        args.page.parent.mkdir(parents=True, exist_ok=True)
-        args.page.write_text(page(rows, argv), encoding="utf-8")
-
-
-def page(rows: Rows, argv: list[str]) -> str:
-    """The results as markdown."""
     shown = [[name, row.get("n", ""), *(row.get(key, "") for key in COLUMNS)] for name, row in rows.rows.items()]
-    names = ["", "N", "PSNR, dB", "5th percentile", "feature distance", "lag-1 correlation", "kurtosis"]
-    names += ["outside bounds", "midpoint confidence", "s an image"]
-    about = "\n".join(f"* {name}: {value}" for name, value in rows.protocol.items())
-    return f"""# Inversion: measured
-
-    python benchmarks/inversion.py {shlex.join(argv)}
-
-{about}
-* machine: {os.cpu_count()} CPU cores, no GPU; torch {torch.__version__}
-
-{markdown(names, shown)}
-
-Medians over pictures but for the percentile, the share of latents outside Gaussian bounds (four standard deviations
-of what N(0, I) shows in norm, lag-1 correlation and kurtosis) and the midpoint confidence (the domain classifier's
-mean top probability for pictures halfway between two inverted latents; the row "true noise" gives it for seeds). Rows
-`prior` and `steps` vary one option of `gsd interpolate` and `gsd edit` on the first pictures; the defaults are
-`--invert-prior 1` and `--invert-steps 80`.
-"""
+    publish(
+        PAGE,
+        args.page,
+        about="\n".join(f"* {name}: {value}" for name, value in protocol.items()),
+        table=markdown(NAMES, shown),
+        walks=markdown(WALK_COLUMNS, [[name, *row.values()] for name, row in walked.rows.items()]),
+        frames=FRAMES,
+    )
 
 
-def arguments(argv: list[str]) -> argparse.Namespace:
+def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion")
@@ -140,8 +159,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", default="runs/inversion")
     parser.add_argument("--page", type=Path, help="the page to write")
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
