@@ -109,7 +109,7 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
     """
     scored = []
     for variant in wanted:
-        if not ratios(rows, variant.name, "fd") or variant == OFF:
+        if not ratios(rows, variant.name, "fd") or variant.form == "off":
             continue
         reached = {key: mean(ratios(rows, variant.name, key)) for key in ("fd", "ppl", "speed_cv")}
         reached["cost"] = cost[variant.form] / cost["off"]
@@ -133,7 +133,7 @@ def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: 
         for key in keys:
             values = [row[key] for row in rows if row["variant"] == variant.name and key in row]
             spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-            share = ratios(rows, variant.name, key) if variant.form != "off" else []
+            share = ratios(rows, variant.name, key) if variant != OFF else []
             cells.append(f"{mean(values):.3g}{spread}" + (f" ({mean(share):.2f})" if share else ""))
         if cost:
             share_of_cost = "" if variant.form == "off" else f" ({cost[variant.form] / cost['off']:.2f})"

@@ -57,6 +57,15 @@ def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
     assert (best.name, reached) == ("jacobian-1", False)
 
 
+def test_a_setting_without_the_term_is_compared_and_never_chosen(module: Any) -> None:
+    wanted = module.variants("off", "0", {"lr": "2e-4"})
+    assert [v.name for v in wanted] == ["off", "off lr=2e-4"]
+    assert wanted[1].flags == ["--irl", "off", "--lr", "2e-4"]
+    made = rows(**{"off": (10, 40, 0.8), "off lr=2e-4": (5, 20, 0.2)})
+    assert module.verdict(made, wanted, {"off": 1.0}) == (None, False)
+    assert "| 20 ± 0 (0.50) | 0.2 ± 0 (0.25) |" in module.table(made, wanted, module.MEASURED, {"off": 1.0})
+
+
 def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
     wanted = module.variants("speed", "1")
     made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
