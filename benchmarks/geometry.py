@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from geometry_page import OFF, Row, Variant, measured, page, variants, verdict
+from geometry_page import OFF, Row, Variant, measured, named, page, variants, verdict
 from torch import Tensor
 
 from gsd_cli.core.device import resolve_device
 from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.generator import Generator, load_model
+from gsd_cli.core.generator import Generator, generate, load_model
+from gsd_cli.core.knowledge import Knowledge
 from gsd_cli.core.noise import latents
 from gsd_cli.core.phi import PhiSources, build_phi
 from gsd_cli.core.teachers import Teacher, load_teacher
@@ -120,6 +121,21 @@ class Laboratory:
                 row |= {"ppl_low": length.low, "ppl_high": length.high, "ppl_untrimmed": length.untrimmed}
         return row | asdict(geometry(images, self.extractor.embed, shape, self.args.paths, batch_size=batch))
 
+    def confidence(self, variant: Variant, seed: int) -> Row:
+        """How sure the domain's classifier is of a sample, mean top probability, if there is a classifier.
+
+        The latent space is connected and classes are not: something must lie between them.
+        """
+        model = load_model(str(self.folder(variant, seed)))
+        classifier = Knowledge(model).classifier
+        if classifier is None:
+            return {}
+        z = latents(range(self.args.samples), model.generator.latent_shape)
+        pictures = generate(model.generator.to(self.device).eval(), z, self.args.batch_size).clamp(-1, 1)
+        with torch.no_grad():
+            tops = [classifier(part).softmax(1).amax(1) for part in pictures.split(self.args.batch_size)]
+        return {"confidence": torch.cat(tops).mean().item()}
+
     def cost(self, forms: Sequence[str]) -> dict[str, float]:
         """Seconds an image of one whole training step at full strength, median, forms interleaved."""
         tasks = {form: self._stepper(form) for form in forms}
@@ -183,7 +199,12 @@ def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list
                 lab.distil(variant, seed)
                 rows.append(key | lab.measure(lab.generator(variant, seed)))
                 write(path, rows)
-    return [row for row in rows if all(row.get(k) == v for k, v in same.items())]
+    kept = [row for row in rows if all(row.get(k) == v for k, v in same.items())]
+    for row in kept:
+        if "confidence" not in row:
+            row |= lab.confidence(named(row["variant"]), int(row["seed"]))
+            write(path, rows)
+    return kept
 
 
 def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 MEASURED = {
     "fd": "FD", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman",
     "precision": "precision", "recall": "recall", "pair_distance": "pair distance",
+    "confidence": "confidence",
 }  # fmt: skip
 MORE = {
     "ppl_untrimmed": "PPL untrimmed", "ppl_coarse": "PPL, e = 1e-3", "stress": "stress", "path_ratio": "path / chord",
@@ -37,8 +38,8 @@ Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x. {outcome}
 FD: `{figure}` of {samples} samples, biased upwards at small N, comparable at equal N only. PPL: {ppl_pairs} pairs,
 e = 1e-4, slerp of flattened latents, float32 images neither rounded nor clamped, 1% trimmed at each end. Geometry
 on {paths} great circles. Distances in `{features}` maps. Blur and collapse lower PPL too: read it beside FD, recall
-and the distance of random pairs. Cost: seconds an image of a whole training step, median of {repeats}, forms
-interleaved.
+and the distance of random pairs. Confidence: the domain classifier's mean top probability for a sample; what lies
+between classes lowers it. Cost: seconds an image of a whole training step, median of {repeats}, forms interleaved.
 
 {more}
 
