@@ -92,7 +92,14 @@ class Laboratory:
         options += ["--eval-samples", "256", "--eval-every", f"{self.args.kimg:g}"]
         for name, value in self.args.set.items():
             options += ["--" + name.replace("_", "-"), value]
-        command = ["distill", *options, *variant.flags, "-o", str(self.folder(variant, seed))]
+        folder = self.folder(variant, seed)
+        if self.args.start is not None:
+            options.append("--force")
+            if not folder.exists():
+                copy = folder.with_name(folder.name + ".copy")
+                shutil.copytree(self.args.start, copy, dirs_exist_ok=True)
+                copy.rename(folder)
+        command = ["distill", *options, *variant.flags, "-o", str(folder)]
         print("gsd", shlex.join(command), file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "gsd_cli", *command], check=True, stdout=subprocess.DEVNULL)
 
@@ -236,6 +243,8 @@ def facts(lab: Laboratory, argv: list[str]) -> dict[str, str]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {torch.__version__}",
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
+        "pictures": "" if lab.args.page is None else lab.args.page.stem,
+        "start": "" if lab.args.start is None else f"Every run goes on from `{lab.args.start.name}`. ",
         **{name: str(getattr(lab.args, name)) for name in PROTOCOL},
     }
 
@@ -275,6 +284,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--with", action="append", default=[], dest="own", metavar="NAME=VALUE",
         help="a setting of these variants, not of the run without the term: variants of their own, named by it",
     )  # fmt: skip
+    parser.add_argument("--start", type=Path, help="a run that every run goes on from, up to --kimg in all")
     parser.add_argument("--data", type=Path, help="prepared real images, for recall")
     parser.add_argument("--samples", type=int, default=2000, help="images for FD and recall")
     parser.add_argument("--ppl-pairs", type=int, default=PPL_PAIRS)
@@ -303,7 +313,7 @@ def main(argv: list[str]) -> None:
     if args.page is not None:
         with atomic_file(args.page) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        shutil.copytree(pictures, args.page.parent / "geometry", dirs_exist_ok=True)
+        shutil.copytree(pictures, args.page.with_suffix(""), dirs_exist_ok=True)
     print(text)
 
 

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 PAGE = """# The isometric term, measured
 
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
-{batch_size}. Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the same seeds without
+{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the same seeds without
 the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
 
 {command}
@@ -43,11 +43,11 @@ between classes lowers it. Cost: seconds an image of a whole training step, medi
 
 {more}
 
-![Speed along random great circles](geometry/speeds.png)
+![Speed along random great circles]({pictures}/speeds.png)
 
-![Angle between latents against the length of the pictures' path](geometry/angles.png)
+![Angle between latents against the length of the pictures' path]({pictures}/angles.png)
 
-![Latent walks, without and with the term in turn](geometry/walks.png)
+![Latent walks, without and with the term in turn]({pictures}/walks.png)
 """
 
 

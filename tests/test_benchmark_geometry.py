@@ -71,7 +71,7 @@ def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
     made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
     facts = dict.fromkeys(
         ["command", "machine", "figure", "features", "teacher", "kimg", "batch_size", "samples", "ppl_pairs",
-         "paths", "repeats"], "x",
+         "paths", "repeats", "start", "pictures"], "x",
     )  # fmt: skip
     text = module.page(made, wanted, {"off": 0.5, "speed": 0.6}, facts)
     assert "| variant | seeds | FD | PPL | speed CV | s / image |" in text
