@@ -23,8 +23,9 @@ Row = dict[str, Any]
 PAGE = """# The isometric term, measured
 
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
-{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the same seeds without
-the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
+{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the
+same seeds without the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of
+its own.
 
 {command}
 
