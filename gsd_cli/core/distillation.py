@@ -105,7 +105,8 @@ class Distillation:
         self.generator_adam.param_groups[0]["lr"] = rise * fall * s.lr
         self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
         batch = self._generate(step) if s.reuse_images else None
-        for k in range(s.fake_steps):
+        metrics: dict[str, float] = {}
+        for k in range(s.fake_steps if s.sidl_weight else 0):  # without the distillation nothing asks the fake score
             metrics = self._fake_step("fake", step, k, batch=batch)
             if not math.isfinite(metrics["fake_loss"]):
                 return metrics

@@ -19,9 +19,10 @@ COPIES = 10
 """float32 numbers a parameter: teacher, fake score, generator, its average; two gradients; two Adams of two."""
 TRIED = 8
 """Images in the call that is timed, at most."""
-FAKE_CALLS, GENERATOR_CALLS = 4, 8
+FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS = 4, 4, 4
 """Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
-(forward and backward of G; forward and the images' half of the backward of f and g; the isometric term) cost."""
+(forward and backward of G; the isometric term) cost, and what the distillation adds to the latter (forward and the
+images' half of the backward of f and g)."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,11 @@ def estimate(
     together = min(share, settings.micro_batch or share)
     parameters = sum(p.numel() for p in teacher.parameters())
     # the generator's graph, and those of f and g at its images, live at once
-    activations = 3 * together * activation_bytes(teacher, recompute=settings.recompute)
+    activations = (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
     forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
-    calls = (FAKE_CALLS * settings.fake_steps + GENERATOR_CALLS) * (4 / 3 if settings.recompute else 1)
-    return Estimate(parameters, COPIES * FLOAT * parameters, activations, calls * forward)
+    calls = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    again = 4 / 3 if settings.recompute else 1
+    return Estimate(parameters, COPIES * FLOAT * parameters, activations, again * calls * forward)
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:

@@ -63,3 +63,10 @@ def test_smaller_pieces_need_less_and_take_as_long(toy_teacher: Denoiser) -> Non
     )  # fmt: skip
     assert pieces.activation_bytes * 8 == whole.activation_bytes
     assert pieces.state_bytes == whole.state_bytes
+
+
+def test_without_the_distillation_the_generator_is_all_that_runs(toy_teacher: Denoiser) -> None:
+    with_it = estimate(toy_teacher, DistillSettings(), CPU)
+    without = estimate(toy_teacher, DistillSettings(sidl_weight=0.0), CPU)
+    assert 3 * without.activation_bytes == with_it.activation_bytes
+    assert without.state_bytes == with_it.state_bytes
