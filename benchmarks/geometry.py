@@ -5,7 +5,8 @@
 Every variant is a `gsd distill` of equal length in a run folder of its own under --out. Run again, it
 goes on where it stopped: finished runs and measured rows are not repeated. results.csv has a row for
 each variant and seed, cost.csv the seconds an image costs, commands.txt the commands that made them; the
-page and its pictures come from these, and tell of all variants and seeds measured so far.
+page and its pictures come from these, and tell of all variants and seeds measured so far. Copies of the
+three lie with the page's pictures: put into --out of another machine, they are gone on from there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from geometry_levers import LEVERS
 from geometry_page import OFF, Row, Variant, measured, named, page, variants, verdict
 from torch import Tensor
 
@@ -52,6 +54,7 @@ from gsd_cli.writing import atomic_file
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
 PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12
+KEPT = ("results.csv", "cost.csv", "commands.txt")
 PROTOCOL = ("teacher", "kimg", "batch_size", "samples", "ppl_pairs", "paths", "repeats")
 
 
@@ -101,10 +104,14 @@ class Laboratory:
                 copy.rename(folder)
         command = ["distill", *options, *variant.flags, "-o", str(folder)]
         print("gsd", shlex.join(command), file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "gsd_cli", *command], check=True, stdout=subprocess.DEVNULL)
+        lever = [str(Path(__file__).with_name("geometry_levers.py")), variant.form]
+        gsd = lever if variant.form in LEVERS else ["-m", "gsd_cli"]
+        subprocess.run([sys.executable, *gsd, *command], check=True, stdout=subprocess.DEVNULL)
 
     def generator(self, variant: Variant, seed: int) -> Generator:
         """The distilled generator, ready to be measured."""
+        if not self.folder(variant, seed).exists():  # measured on another machine
+            self.distil(variant, seed)
         found = load_model(str(self.folder(variant, seed))).generator
         return found.to(self.device).eval().requires_grad_(False)
 
@@ -154,12 +161,13 @@ class Laboratory:
 
     def _stepper(self, form: str) -> Callable[[], object]:
         method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
-        given = {"irl": form, "batch_size": self.args.batch_size, **method}
+        given = {"irl": "speed" if form in LEVERS else form, "batch_size": self.args.batch_size, **method}
         settings = DistillSettings.model_validate(given)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
         sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
         phi = build_phi(settings.irl_phi, sources)
-        task = Distillation(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
+        kind = LEVERS.get(form, Distillation)
+        task = kind(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
         steps = iter(range(1, 10**6))  # from 1 on: past the warm-up of a run of one step
         # whole turns of the term: the steps between them are cheaper
         return lambda: [task.step(next(steps)) for _ in range(settings.irl_every)]
@@ -313,7 +321,10 @@ def main(argv: list[str]) -> None:
     if args.page is not None:
         with atomic_file(args.page) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        shutil.copytree(pictures, args.page.with_suffix(""), dirs_exist_ok=True)
+        beside = args.page.with_suffix("")
+        shutil.copytree(pictures, beside, dirs_exist_ok=True)
+        for name in KEPT:
+            shutil.copy(Path(args.out) / name, beside / name)
     print(text)
 
 

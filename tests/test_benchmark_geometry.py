@@ -45,6 +45,12 @@ def test_settings_of_their_own_make_variants_of_their_own(module: Any) -> None:
     assert [v.name for v in module.measured(found)] == ["off", "speed-3", "speed-10", wanted[1].name, "jacobian-1"]
 
 
+def test_experiments_are_distilled_as_speed(module: Any) -> None:
+    assert module.Variant("bottleneck", 0.2).flags == ["--irl", "speed", "--irl-ratio", "0.2"]
+    found = [{"variant": name} for name in ("bottleneck-0.2", "speed-3", "segments-3")]
+    assert [v.name for v in module.measured(found)] == ["speed-3", "segments-3", "bottleneck-0.2"]
+
+
 def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
     wanted = module.variants("speed,jacobian", "1")
     cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}

@@ -1,0 +1,90 @@
+"""Ways to lay the isometric term that are no options of `gsd distill`, tried by `benchmarks/geometry.py`.
+
+    python benchmarks/geometry_levers.py segments distill --irl speed --irl-ratio 3 -o runs/segments
+
+`segments`: form `speed` on the length of a path in K = 4 pieces instead of its chord. `bottleneck`: the same
+form on the generator's own mid block, as Hahm et al. (ICML 2024) act on the h-space; --irl-ratio is then
+the ratio of the gradients' norms at the encoder's weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core import distillation, isometric
+from gsd_cli.core.denoiser import per_image
+from gsd_cli.core.distillation import Batch, Distillation
+from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
+from gsd_cli.core.losses import distance, speed_loss
+
+
+def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    path = torch.cat([features[:1], features[2:], features[1:2]])
+    arc = distance(path[1:], path[:-1]).sum(0)
+    return speed_loss(arc, theta), arc / theta
+
+
+class Segments(Distillation):
+    """`speed` on paths of four pieces: three generator calls more a pair."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        if self.isometric.form is not None:
+            self.isometric.form = Form(2, isometric.FORMS["literal"].points, _arc)
+
+
+class Unmoved(IsometricTerm):
+    """A term that places its pairs and leaves the images alone."""
+
+    def measure(self, images: Tensor, latents: Latents) -> Measured:
+        """Nothing."""
+        return Measured(0.0, torch.zeros_like(images), 0.0)
+
+
+class Bottleneck(Distillation):
+    """`speed` between latents and the mid block's activations, where the decoder is out of reach."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.isometric = Unmoved(self.settings, self.isometric.phi, self.isometric.total, self.world)
+        self._ratio = 0.0
+
+    def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
+        self._ratio = self.settings.irl_ratio * self.isometric._strength(step)
+        return super()._generator_step(step, batch)
+
+    def _pull_back(self, batch: Batch, gradient: Tensor) -> None:
+        super()._pull_back(batch, gradient)
+        latents, denoiser = batch.latents, self.generator.denoiser
+        if not latents.pairs:
+            return
+        x = self.generator.sigma_init * latents.z[: 2 * latents.pairs]
+        maps = denoiser.encode(x, per_image(self.generator.sigma_init, x))[-1]
+        h = maps.flatten(1).unflatten(0, (2, latents.pairs))
+        weights = [p for p in denoiser.parameters() if p.grad is not None]
+        loss = speed_loss(distance(h[0], h[1]), latents.theta).mean()
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        reached = [(p.grad, g) for p, g in zip(weights, found, strict=True) if g is not None and p.grad is not None]
+        norms = [torch.stack([tensors[i].norm() for tensors in reached]).norm() for i in (0, 1)]
+        for grad, added in reached:
+            grad.add_(added, alpha=(self._ratio * norms[0] / norms[1]).item())
+
+
+LEVERS: dict[str, type[Distillation]] = {"segments": Segments, "bottleneck": Bottleneck}
+
+
+def main(lever: str, argv: list[str]) -> None:
+    """Run `gsd` with another distillation in the place of its own."""
+    from gsd_cli.__main__ import run
+
+    distillation.Distillation = LEVERS[lever]  # type: ignore[misc]
+    sys.argv = ["gsd", *argv]
+    run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])
