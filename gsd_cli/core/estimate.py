@@ -52,7 +52,9 @@ def estimate(
     together = min(share, settings.micro_batch or share)
     parameters = sum(p.numel() for p in teacher.parameters())
     # the generator's graph, and those of f and g at its images, live at once
-    activations = (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
+    activations = (
+        (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
+    )
     forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
     calls = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     again = 4 / 3 if settings.recompute else 1
