@@ -239,9 +239,9 @@ class IsometricTerm:
     def _strength(self, step: int) -> float:
         """At which share of its full weight the term works, times `irl_every`; 0 off turn.
 
-        It rises from a tenth of the run to a fifth, or falls from the start to nothing at `irl_fade`: the latent space is
-        laid out while pictures are still rough, and sharpened when the term is gone. At once, and to the end, when
-        there is no other term.
+        It rises from a tenth of the run to a fifth, or falls from the start to nothing at `irl_fade`: the
+        latent space is laid out while pictures are rough, and they are sharpened when the term is gone. Full
+        at once, and to the end, when there is no other term.
         """
         if self.form is None or not self.due(step):
             return 0.0

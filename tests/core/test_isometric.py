@@ -268,3 +268,31 @@ def test_every_kth_step_has_its_turn_with_its_weight_scaled() -> None:
     it = IsometricTerm(DistillSettings(irl_weight=0.5, irl_every=3), flat, 10)
     assert [it.weigh(1.0, 1.0, step) for step in range(10)] == pytest.approx([0, 0, 1.5, 0, 0, 1.5, 0, 0, 1.5, 0])
     assert [it.place(torch.randn(8, *SHAPE), step).pairs for step in range(6)] == [0, 0, 2, 0, 0, 2]
+
+
+def weights(**settings: object) -> list[float]:
+    """The weights of a run of 100 steps whose gradients have one norm: the schedule alone."""
+    it = term("speed", sidl_weight=1.0, irl_ratio=2.0, **settings)
+    return [it.weigh(1.0, 1.0, step) for step in range(100)]
+
+
+def test_the_term_rises_and_stays() -> None:
+    found = weights()
+    assert found[:11] == [0.0] * 11
+    assert found[11:21] == pytest.approx([0.2 * k for k in range(1, 11)])
+    assert found[20:] == pytest.approx([2.0] * 80)
+
+
+def test_a_fading_term_is_full_at_the_start_and_gone_at_its_share() -> None:
+    found = weights(irl_fade=0.5)
+    assert found[:50] == pytest.approx([2.0 * (1 - k / 50) for k in range(50)])
+    assert found[50:] == [0.0] * 50
+    it = term("speed", sidl_weight=1.0, irl_fade=0.5)
+    z = torch.randn(16, *SHAPE)
+    assert it.place(z, 49).pairs == 4
+    assert it.place(z, 50).pairs == 0  # and costs nothing from there on
+
+
+def test_a_term_that_is_alone_does_not_fade() -> None:
+    it = term("speed", irl_fade=0.5)
+    assert [it.weigh(0.0, 1.0, step) for step in (0, 49, 99)] == [1.0, 1.0, 1.0]
