@@ -4,8 +4,8 @@
 
 `segments`: form `speed` on the length of a path in K = 4 pieces instead of its chord. `bottleneck`: the same
 form on the generator's own mid block, as Hahm et al. (ICML 2024) act on the h-space; --irl-ratio is then
-the ratio of the gradients' norms at the encoder's weights. `variation`: the squared coefficient of variation of the
-pairs' speeds, what the measure asks for.
+the ratio of the gradients' norms at the encoder's weights. `annealed`: form `stress` from the first step on, its
+strength falling linearly to nothing at half of the run: what of the layout stays?
 """
 
 from __future__ import annotations
@@ -75,24 +75,27 @@ class Bottleneck(Distillation):
             grad.add_(added, alpha=(self._ratio * norms[0] / norms[1]).item())
 
 
-class Variation(Distillation):
-    """Mean of (speed / mean speed - 1)^2 over pairs."""
+class Early(IsometricTerm):
+    """A term whose strength falls to nothing at half of the run."""
+
+    def _strength(self, step: int) -> float:
+        return max(0.0, 1.0 - 2.0 * step / max(self.total, 1)) if self.form is not None else 0.0
+
+
+class Annealed(Distillation):
+    """`stress` at the start of the run alone."""
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
+        self.isometric = Early(self.settings, self.isometric.phi, self.isometric.total, self.world)
         if self.isometric.form is not None:
-            self.isometric.form = Form(2, isometric.FORMS["speed"].points, _variation)
-
-
-def _variation(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    speed = distance(features[0], features[1]) / theta
-    return (speed / speed.mean() - 1).square(), speed
+            self.isometric.form = isometric.FORMS["stress"]
 
 
 LEVERS: dict[str, type[Distillation]] = {
     "segments": Segments,
     "bottleneck": Bottleneck,
-    "variation": Variation,
+    "annealed": Annealed,
 }
 
 

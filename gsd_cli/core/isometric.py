@@ -237,19 +237,10 @@ class IsometricTerm:
         return strength * self.settings.irl_ratio * sidl / irl if irl > 0 else 0.0
 
     def _strength(self, step: int) -> float:
-        """At which share of its full weight the term works, times `irl_every`; 0 off turn.
-
-        It rises from a tenth of the run to a fifth, or falls from the start to nothing at `irl_fade`: the
-        latent space is laid out while pictures are rough, and they are sharpened when the term is gone. Full
-        at once, and to the end, when there is no other term.
-        """
+        """0 for the first tenth of the run, then linear to full at a fifth; 0 off turn. Full is
+        `irl_every`, at once when there is no other term."""
         if self.form is None or not self.due(step):
             return 0.0
-        done, fade = step / max(self.total, 1), self.settings.irl_fade
-        if self.settings.sidl_weight == 0:
-            ramp = 1.0
-        elif fade:
-            ramp = max(0.0, 1.0 - done / fade)
-        else:
-            ramp = min(1.0, max(0.0, (done - 0.1) / 0.1))
+        done = step / max(self.total, 1)
+        ramp = 1.0 if self.settings.sidl_weight == 0 else min(1.0, max(0.0, (done - 0.1) / 0.1))
         return ramp * self.settings.irl_every

@@ -33,11 +33,6 @@ class DistillSettings(BaseModel):
         1.0, "Gradient norm of the isometric term over the distillation's.", panel="Method"
     )
     irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
-    irl_fade: Share = opt(
-        0.0,
-        "Share of the run over which the isometric term falls from full strength to nothing; 0 keeps it to the end.",
-        panel="Method",
-    )
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
         "teacher", "Features that the isometric term measures pictures in.", panel="Method"
     )

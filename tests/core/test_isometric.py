@@ -283,16 +283,6 @@ def test_the_term_rises_and_stays() -> None:
     assert found[20:] == pytest.approx([2.0] * 80)
 
 
-def test_a_fading_term_is_full_at_the_start_and_gone_at_its_share() -> None:
-    found = weights(irl_fade=0.5)
-    assert found[:50] == pytest.approx([2.0 * (1 - k / 50) for k in range(50)])
-    assert found[50:] == [0.0] * 50
-    it = term("speed", sidl_weight=1.0, irl_fade=0.5)
-    z = torch.randn(16, *SHAPE)
-    assert it.place(z, 49).pairs == 4
-    assert it.place(z, 50).pairs == 0  # and costs nothing from there on
-
-
-def test_a_term_that_is_alone_does_not_fade() -> None:
-    it = term("speed", irl_fade=0.5)
+def test_a_term_that_is_alone_works_at_once() -> None:
+    it = term("speed")
     assert [it.weigh(0.0, 1.0, step) for step in (0, 49, 99)] == [1.0, 1.0, 1.0]
