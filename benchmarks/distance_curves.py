@@ -1,8 +1,8 @@
-"""Frechet distance against images seen, of runs that are there: a figure and a CSV.
+"""Frechet distance and variation of the speed against images seen, and against each other, of runs that are there.
 
     python benchmarks/distance_curves.py runs/quick runs/standard [--out docs/results/distance]
 
-Reads each run's metrics.jsonl; nothing is trained or measured here.
+Reads each run's metrics.jsonl, nothing is trained or measured here; writes a figure and a CSV.
 """
 
 from __future__ import annotations
@@ -30,23 +30,30 @@ def evaluations(run: Path) -> list[dict[str, object]]:
 
 
 def draw(found: Sequence[list[dict[str, object]]], target: Path) -> None:
-    """Both axes on a scale that shows a start of 76 beside an end of 6."""
-    canvas = Figure(figsize=(7, 3.6), layout="constrained")
-    distance, speed = canvas.subplots(1, 2)
+    """Distances on a scale that shows a start of 76 beside an end of 5."""
+    canvas = Figure(figsize=(10.5, 3.6), layout="constrained")
+    distance, speed, both = canvas.subplots(1, 3)
     for rows in found:
         images = [float(str(row["images"])) / 1000 for row in rows]
         label = str(rows[0]["run"])
         distance.plot(images, [row["fd"] for row in rows], marker=".", label=label)
         speed.plot(images, [row["speed_cv"] for row in rows], marker=".", label=label)
+        both.plot([row["fd"] for row in rows], [row["speed_cv"] for row in rows], marker=".", label=label)
     distance.set_yscale("log")
-    distance.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    distance.yaxis.set_major_formatter(ScalarFormatter())
-    distance.yaxis.set_minor_formatter("")
+    both.set_xscale("log")
+    for axis in (distance.yaxis, both.xaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter("")
     distance.set_title("Frechet distance", fontsize=10)
     speed.set_title("variation of the speed", fontsize=10)
-    speed.set_ylim(bottom=0)
+    both.set_title("variation against distance", fontsize=10)
+    both.set_xlabel("Frechet distance")
+    for axes in (speed, both):
+        axes.set_ylim(bottom=0)
     for axes in (distance, speed):
         axes.set_xlabel("thousand images seen")
+    for axes in (distance, speed, both):
         axes.grid(alpha=0.3, which="both")
     distance.legend(fontsize=8)
     with atomic_file(target) as temporary:
