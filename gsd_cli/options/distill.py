@@ -24,13 +24,13 @@ class DistillSettings(BaseModel):
         1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
     )
     irl: Literal["speed", "stress", "literal", "jacobian", "off"] = opt(
-        "speed", "Form of the isometric term.", panel="Method"
+        "stress", "Form of the isometric term.", panel="Method"
     )
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(
         "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
-        1.0, "Gradient norm of the isometric term over the distillation's.", panel="Method"
+        0.3, "Gradient norm of the isometric term over the distillation's.", panel="Method"
     )
     irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(

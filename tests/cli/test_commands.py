@@ -220,7 +220,7 @@ def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
     ]
     assert [card["images"] for card in cards] == [128] * 3
     assert [(card["settings"]["irl"], card["settings"]["sidl_weight"]) for card in cards] == [
-        ("speed", 1.0), ("speed", 0.0), ("off", 1.0),
+        ("stress", 1.0), ("stress", 0.0), ("off", 1.0),
     ]  # fmt: skip
     again = workshop.gsd(*arguments)
     assert again.stderr.decode().count("nothing to do") == 3
