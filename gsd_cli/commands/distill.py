@@ -196,6 +196,13 @@ def _identity(options: DistillOptions) -> dict[str, Any]:
     return {"teacher": options.teacher, "revision": options.revision, **settings}
 
 
+def _idle(options: DistillOptions) -> set[str]:
+    """The settings that nothing asks: they may differ, in a run from before a default changed."""
+    if options.irl == "off" or options.irl_weight == 0:
+        return {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "tau_min", "tau_max"}
+    return {"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set()
+
+
 def _changed(options: DistillOptions) -> list[str]:
     """The flags that a resume command must repeat."""
     skip = {"teacher", "output", "resume", "force"}
@@ -222,7 +229,7 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     before = {**DistillSettings().model_dump(), **read_object(path)}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
-    free = set() if options.lr_decay else {"total_steps"}
+    free = _idle(options) | (set() if options.lr_decay else {"total_steps"})
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
     if differing and not options.force:
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)

@@ -131,13 +131,12 @@ def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> 
 
 def test_auto_weight_holds_the_ratio_to_the_weighted_distillation(toy_teacher: Denoiser) -> None:
     ratio = 0.5
-    task = make(toy_teacher, 20, pixels, irl_ratio=ratio, sidl_weight=3.0, batch_size=16)
-    rows = [task.step(step) for step in range(14)]
+    task = make(toy_teacher, 20, pixels, irl_ratio=ratio, sidl_weight=3.0, batch_size=32)
+    rows = [task.step(step) for step in range(30)]
     assert [r["irl_weight"] for r in rows[:3]] == [0.0] * 3  # nothing in the first tenth
-    held = [r["irl_ratio"] for r in rows[4:]]
-    geometric_mean = math.exp(sum(map(math.log, held)) / len(held))
-    # single batches scatter by a factor of three, and the weight follows a smoothed norm
-    assert ratio / 1.7 < geometric_mean < ratio * 1.7
+    # single batches scatter by a factor of three, and the weight follows smoothed norms
+    held = sum(r["irl_weight"] * r["irl_norm"] for r in rows[4:]) / sum(r["sidl_norm"] for r in rows[4:])
+    assert ratio / 1.5 < held < ratio * 1.5
 
 
 def test_a_given_weight_is_ramped_and_kept(toy_teacher: Denoiser) -> None:

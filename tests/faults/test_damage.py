@@ -75,10 +75,19 @@ def test_every_key_that_differs_is_named(desk: Shell) -> None:
     before = contents(desk.folder)
     require_refusal(
         desk.gsd(*DISTILL, "--steps", "14", "-o", "run", *words), 2,
-        "lr (", "irl (speed -> off)", "batch_size (8 -> 4)", "alpha (1.0 -> 1.1)", "seed (0 -> 9)", "sigma_init (",
+        "lr (", "irl (stress -> off)", "batch_size (8 -> 4)", "alpha (1.0 -> 1.1)", "seed (0 -> 9)", "sigma_init (",
         "--force",
     )  # fmt: skip
     assert contents(desk.folder) == before
+
+
+def test_settings_that_nothing_asks_may_differ(desk: Shell) -> None:
+    arguments = (*DISTILL, "--irl", "off", "--steps", "4", "-o", "plain")
+    assert desk.gsd(*arguments).returncode == 0
+    again = desk.gsd(*arguments, "--irl-ratio", "0.7", "--tau-max", "0.4")
+    assert again.returncode == 0, again.stderr.decode()
+    assert "nothing to do" in again.stderr.decode()
+    require_refusal(desk.gsd(*arguments, "--irl", "speed"), 2, "irl (off -> speed)")
 
 
 @pytest.mark.fault(9, "two gsd distill, two gsd prepare")
