@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from geometry_frontier import draw_frontier
 from geometry_levers import LEVERS
 from geometry_page import OFF, Row, Variant, measured, named, page, variants, verdict
 from torch import Tensor
@@ -316,6 +317,7 @@ def main(argv: list[str]) -> None:
     cost = costs(lab, wanted)
     pictures = Path(args.out) / "pictures"
     best = verdict(rows, wanted, cost)[0] or wanted[-1]
+    draw_frontier(rows, pictures / "frontier.png")
     draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), pictures)
     text = page(rows, wanted, cost, facts(lab, argv))
     if args.page is not None:

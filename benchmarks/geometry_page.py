@@ -46,6 +46,10 @@ between classes lowers it. Cost: seconds an image of a whole training step, medi
 
 {more}
 
+![Path length and variation of the speed against Frechet distance]({pictures}/frontier.png)
+
+Means over seeds; the line is the distillation alone, stopped at different lengths.
+
 ![Speed along random great circles]({pictures}/speeds.png)
 
 ![Angle between latents against the length of the pictures' path]({pictures}/angles.png)

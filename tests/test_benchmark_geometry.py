@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -84,3 +86,11 @@ def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
     assert "| off | 0, 1 | 10.5 ± 0.71 | 40 ± 0 | 0.8 ± 0 | 0.5 |" in text
     assert "| speed-1 | 0, 1 | 20.5 ± 0.71 (1.95) | 30 ± 0 (0.75) | 0.4 ± 0 (0.50) | 0.6 (1.20) |" in text
     assert "No variant keeps within" in text
+
+
+def test_a_point_of_the_frontier_is_the_mean_over_seeds(module: Any, tmp_path: Path) -> None:
+    frontier = importlib.import_module("geometry_frontier")
+    made = rows(off=(10, 40, 0.8), stress_1=(12, 20, 0.5))
+    assert frontier.means(made, module.named("stress-1"), "ppl") == (12.5, 20)
+    frontier.draw_frontier(made, tmp_path / "frontier.png")
+    assert Image.open(tmp_path / "frontier.png").width > 1000
