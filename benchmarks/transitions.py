@@ -1,0 +1,134 @@
+"""Where a latent space is not isometric: within classes, or on the way from one to another?
+
+    python benchmarks/transitions.py --runs runs/off runs/stress --data fashion-test.zip --page docs/results/transitions.md
+
+Pairs of latents a small angle apart, told by the domain's classifier: `within` a class when both pictures are of
+one class with a probability of at least --sure, else `between`. Nothing is trained here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pages import publish
+from rows import markdown
+from torch import Tensor
+
+from gsd_cli.core.device import resolve_device
+from gsd_cli.core.generator import load_model
+from gsd_cli.core.knowledge import Knowledge
+from gsd_cli.data.archive import ImageArchive
+from gsd_cli.metrics.features import classifier_features
+from gsd_cli.metrics.geometry import STEP, great_circles
+
+NAMES = (
+    "", "unsure pictures", "pairs between", "their share of squared speed", "speed between / within",
+    "CV of speed", "CV within",
+)  # fmt: skip
+PAGE = """# Where the latent space is not isometric
+
+    {command}
+
+{machine}. {pairs} pairs of latents {step} rad apart, the same for every generator, distances in `{features}` maps. A pair is
+*within* a class when the classifier takes both pictures for one class with a probability of at least {sure}, else
+*between*; a picture below it is *unsure*. The path length of PPL is a mean of squared speeds: the third column is the part of
+it that the pairs between make up. The CV of the speed over all pairs, and over those within alone.
+
+{table}
+
+The real images are {real} of the test set, never trained on.
+"""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What pairs between classes have to do with how uneven the speed is; the shares are of 1."""
+
+    unsure: float
+    between: float
+    squared_share: float
+    speed_ratio: float
+    cv: float
+    cv_within: float
+
+
+def transitions(speed: Tensor, probabilities: Tensor, sure: float) -> Transitions:
+    """speed: [P]; probabilities: of the classes at both ends, [P, 2, C]."""
+    tops, classes = probabilities.max(2)
+    within = (tops >= sure).all(1) & (classes[:, 0] == classes[:, 1])
+    squared = speed.square()
+    return Transitions(
+        unsure=(tops < sure).double().mean().item(),
+        between=(~within).double().mean().item(),
+        squared_share=(squared[~within].sum() / squared.sum()).item(),
+        speed_ratio=(speed[~within].mean() / speed[within].mean()).item(),
+        cv=(speed.std() / speed.mean()).item(),
+        cv_within=(speed[within].std() / speed[within].mean()).item(),
+    )
+
+
+def measured(run: str, args: argparse.Namespace) -> Transitions:
+    """One generator's figures."""
+    model = load_model(run)
+    device = resolve_device(args.device)
+    generator = model.generator.to(device).eval().requires_grad_(False)
+    classifier = Knowledge(model).classifier
+    if classifier is None or model.features is None:
+        raise SystemExit(f"{run}: no classifier of its domain")
+    extractor = classifier_features(model.features, device)
+
+    def embed(images: Tensor) -> Tensor:
+        return torch.cat([extractor.embed(images), classifier(images).softmax(1)], 1)
+
+    angles = torch.tensor([0.0, STEP]).repeat(args.pairs, 1)
+    found = great_circles(lambda z: generator(z.to(device)).float(), embed, generator.latent_shape, angles).vectors
+    split = classifier.head.out_features
+    speed = (found[:, 1, :-split] - found[:, 0, :-split]).norm(dim=1) / STEP
+    return transitions(speed, found[:, :, -split:], args.sure)
+
+
+@torch.no_grad()
+def unsure(run: str, args: argparse.Namespace) -> float:
+    """The share of real images that the classifier is unsure of."""
+    classifier = Knowledge(load_model(run)).classifier
+    assert classifier is not None
+    batches = itertools.islice(ImageArchive(args.data).batches(100), -(-args.pairs // 100))
+    tops = torch.cat([classifier(batch).softmax(1).amax(1) for batch in batches])[: args.pairs]
+    return (tops < args.sure).double().mean().item()
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", required=True, help="runs or generator folders; a row each")
+    parser.add_argument("--data", type=Path, required=True, help="prepared real images")
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--sure", type=float, default=0.9)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--page", type=Path, help="write the page here")
+    args = parser.parse_args()
+    lines: list[list[object]] = [["real images", unsure(args.runs[0], args), *[""] * 5]]
+    for run in args.runs:
+        found = measured(run, args)
+        lines.append([
+            Path(run).name, found.unsure, found.between, found.squared_share, found.speed_ratio, found.cv,
+            found.cv_within,
+        ])  # fmt: skip
+    publish(
+        PAGE,
+        args.page,
+        pairs=args.pairs,
+        step=STEP,
+        sure=args.sure,
+        real=args.pairs,
+        features="the classifier's",
+        table=markdown(NAMES, lines),
+    )
+
+
+if __name__ == "__main__":
+    main()
