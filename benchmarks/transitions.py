@@ -1,6 +1,7 @@
 """Where a latent space is not isometric: within classes, or on the way from one to another?
 
-    python benchmarks/transitions.py --runs runs/off runs/stress --data fashion-test.zip --page docs/results/transitions.md
+    python benchmarks/transitions.py --runs runs/off runs/stress --data fashion-test.zip \\
+        --page docs/results/transitions.md
 
 Pairs of latents a small angle apart, told by the domain's classifier: `within` a class when both pictures are of
 one class with a probability of at least --sure, else `between`. Nothing is trained here.
@@ -33,10 +34,10 @@ PAGE = """# Where the latent space is not isometric
 
     {command}
 
-{machine}. {pairs} pairs of latents {step} rad apart, the same for every generator, distances in `{features}` maps. A pair is
-*within* a class when the classifier takes both pictures for one class with a probability of at least {sure}, else
-*between*; a picture below it is *unsure*. The path length of PPL is a mean of squared speeds: the third column is the part of
-it that the pairs between make up. The CV of the speed over all pairs, and over those within alone.
+{machine}. {pairs} pairs of latents {step} rad apart, the same for every generator, distances in the vectors of
+the domain's classifier. A pair is *within* a class when it takes both pictures for one class with a probability of at
+least {sure}, else *between*; a picture below that is *unsure*. PPL is a mean of squared speeds: the third column is the
+part of it that the pairs between make up. CV: of the speed of all pairs, and of those within alone.
 
 {table}
 
@@ -125,7 +126,6 @@ def main() -> None:
         step=STEP,
         sure=args.sure,
         real=args.pairs,
-        features="the classifier's",
         table=markdown(NAMES, lines),
     )
 
