@@ -75,27 +75,31 @@ def quick_order(found: Figures, seconds: float) -> list[str]:
 
 @dataclass(frozen=True)
 class Section:
-    """One bench: title, arguments, which of its tables are shown, a picture of its report, its goals."""
+    """One bench: title, arguments, which tables and pictures of its report are shown, its goals."""
 
     title: str
     arguments: str
     tables: tuple[str, ...]
-    picture: str
+    pictures: tuple[str, ...]
     goals: Callable[[Figures, float], list[str]] | None = None
 
 
 SECTIONS = {
-    "msa": Section("Table 1: against MSA", "--compare msa", ("table1",), "figure1", first_table),
+    "msa": Section("Table 1: against MSA", "--compare msa", ("table1",), ("figure1",), first_table),
     "samplers": Section(
         "The same teacher, more calls",
         "--compare ddim-10,ddim-20,ddim-50,dpm++-10,dpm++-20 --metrics fd,pr,ppl,time -N 2000",
         ("table1",),
-        "pareto",
+        ("pareto",),
     ),
     "ablation": Section(
-        "Table 2: the ablation at full length", f"{ABLATION} --ablate-preset standard", ("table2",), "walks", order
+        "Table 2: the ablation at full length",
+        f"{ABLATION} --ablate-preset standard",
+        ("table2",),
+        ("ablation", "ablation-walks"),
+        order,
     ),
-    "ablation-quick": Section("The ablation at `--preset quick`", ABLATION, ("table2",), "walks", quick_order),
+    "ablation-quick": Section("The ablation at `--preset quick`", ABLATION, ("table2",), ("ablation",), quick_order),
 }
 
 
@@ -116,7 +120,7 @@ def told(name: str, section: Section, model: str, folder: Path, pictures: str) -
     parts += [(folder / f"{table}.md").read_text(encoding="utf-8").strip() for table in section.tables]
     if section.goals is not None:
         parts.append("\n".join(section.goals(found, seconds)))
-    parts.append(f"![{section.title}]({pictures}/{name}-{section.picture}.png)")
+    parts += [f"![{section.title}]({pictures}/{name}-{picture}.png)" for picture in section.pictures]
     return "\n\n".join(parts)
 
 
@@ -143,7 +147,8 @@ def main() -> None:
         beside = args.page.with_suffix("")
         beside.mkdir(parents=True, exist_ok=True)
         for name, one in there.items():
-            shutil.copy(args.out / name / f"{one.picture}.png", beside / f"{name}-{one.picture}.png")
+            for picture in one.pictures:
+                shutil.copy(args.out / name / f"{picture}.png", beside / f"{name}-{picture}.png")
     publish(PAGE, args.page, sections="\n\n".join(told_all))
 
 

@@ -12,7 +12,8 @@ from gsd_cli.options import BenchOptions
 from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
-    from gsd_cli.core.generator import Model
+    from pathlib import Path
+
     from gsd_cli.metrics.bench import Bench
     from gsd_cli.metrics.comparison import Row
     from gsd_cli.table import Table
@@ -35,7 +36,7 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.commands.loading import open_model
     from gsd_cli.core.device import resolve_device
     from gsd_cli.metrics.bench import Bench
-    from gsd_cli.metrics.tables import edits_table, table1
+    from gsd_cli.metrics.tables import edits_table, table1, table2
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
@@ -47,11 +48,15 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     tables = [table1(rows, bench.figure, bench.facts())]
     metrics = _metrics(rows, bench)
     if variants is not None:
-        tables.append(variants[0])
-        metrics["ablation"] = variants[1]
+        ablation, found = variants
+        facts = ablation.facts() | {"model": f"{ablation.model.card['images']:,} images each, one start and one seed"}
+        tables.append(table2(found, ablation.figure, facts))
+        metrics["ablation"] = _metrics(found, ablation)
     if (edits := edits_table(rows)) is not None:
         tables.append(edits)
-    outputs = _report(options, bench, model, rows, tables, metrics) if options.report is not None else []
+    outputs = []
+    if options.report is not None:
+        outputs = _report(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
     for earlier in tables[:-1]:
         console.show(earlier)
     result = Result([str(path) for path in outputs], metrics, tables[-1])
@@ -64,32 +69,29 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
 
 def _ablate(
     options: BenchOptions, wanted: set[str], first: Bench, console: Console, stop: StopRequest
-) -> tuple[Table, dict[str, Any]]:
-    """Table 2 and its figures: each variant measured as the model is, at as many samples."""
+) -> tuple[Bench, list[Row]]:
+    """The variants under a bench of their own, each measured as the model is, at as many samples."""
     from gsd_cli.commands.ablation import FULL, distil_variants
     from gsd_cli.metrics.bench import Bench
-    from gsd_cli.metrics.tables import table2
 
     variants = distil_variants(options, str(first.model.teacher), console, stop)
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
     same = options.model_copy(update={"compare": "", "num_samples": first.samples})
     bench = Bench(same, wanted, full, first.device, console.progress, stop.check, FULL, variants)
-    rows = bench.rows()
-    facts = bench.facts() | {"model": f"{full.card['images']:,} images each, one start and one seed"}
-    return table2(rows, bench.figure, facts), _metrics(rows, bench)
+    return bench, bench.rows()
 
 
 def _report(
-    options: BenchOptions, bench: Bench, model: Model, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
-) -> list[Any]:
+    folder: Path, bench: Bench, ablation: Bench | None, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
+) -> list[Path]:
     from gsd_cli.metrics.report import Findings, write_report
 
-    assert options.report is not None
+    model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
     run = model.folder.parent if (model.folder.parent / "metrics.jsonl").exists() else None
-    found = Findings(title, bench.figure, rows, tables, metrics, bench.pictures(), bench.walks(), run)
-    return write_report(options.report, found)
+    variants = ablation.gallery() if ablation else None
+    return write_report(folder, Findings(title, bench.figure, rows, tables, metrics, bench.gallery(), variants, run))
 
 
 def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from gsd_cli.metrics.features import (
     features_folder,
     inception_features,
 )
+from gsd_cli.metrics.gallery import Gallery
 from gsd_cli.metrics.latent_space import LatentSpace, ProgressOf
 from gsd_cli.metrics.made import made_features
 from gsd_cli.metrics.protocol import protocol
@@ -114,13 +115,17 @@ class Bench:
         """The protocol of every figure."""
         return protocol(self)
 
-    def pictures(self) -> dict[str, Tensor]:
+    def gallery(self) -> Gallery:
+        """What a report shows of everyone here."""
+        return Gallery(self._pictures(), self._walks())
+
+    def _pictures(self) -> dict[str, Tensor]:
         """Figure 1: each baseline's samples above ours, same seeds."""
         z = latents(PICTURES, self.model.generator.latent_shape)
         with self.progress("figure 1"):
             return {c.name: c.subject.sample(z, PICTURES).cpu() for c in [*self.baselines, self.ours]}
 
-    def walks(self) -> dict[str, list[Tensor]]:
+    def _walks(self) -> dict[str, list[Tensor]]:
         """Walks between the same latents by every generator here, the model's first."""
         generators = [self.ours, *(c for c in self.baselines if isinstance(c.model, Generator))]
         z = latents(range(2 * WALKS), self.model.generator.latent_shape, "walk")

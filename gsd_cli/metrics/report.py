@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.comparison import Row
 from gsd_cli.metrics.curves import draw_curves
 from gsd_cli.metrics.drawings import draw_pareto, draw_walks
+from gsd_cli.metrics.gallery import Gallery
 from gsd_cli.metrics.page import Headline, Picture, render
 from gsd_cli.metrics.tables import comma_separated, latex, markdown
 from gsd_cli.table import Table
@@ -24,16 +23,16 @@ from gsd_cli.writing import atomic_file
 
 @dataclass(frozen=True)
 class Findings:
-    """What a bench found. samples: each model's images of the same seeds, baselines first; walks: each
-    generator's latent walks [frames, C, H, W] between the same latents; run: where it was trained."""
+    """What a bench found. gallery: the model and what it is compared with; ablation: the variants, where
+    there are any; run: where the model was trained."""
 
     title: str
     figure: str
     rows: list[Row]
     tables: list[Table]
     metrics: dict[str, Any]
-    samples: Mapping[str, Tensor]
-    walks: Mapping[str, Sequence[Tensor]] = field(default_factory=dict)
+    gallery: Gallery
+    ablation: Gallery | None = None
     run: Path | None = None
 
 
@@ -73,25 +72,35 @@ def headlines(rows: list[Row], figure: str) -> list[Headline]:
 
 def _pictures(folder: Path, findings: Findings) -> list[Picture]:
     """Draw what there is to draw."""
-    names = list(findings.samples)
-    columns = len(next(iter(findings.samples.values())))
-    figure = save_grid(torch.cat(list(findings.samples.values())), folder / "figure1.png", columns, scale=2)
-    pictures = [Picture(figure, "Figure 1", f"Rows from above: {', '.join(names)}; the same seeds in each.")]
+    pictures = [_samples(findings.gallery, folder / "figure1.png", "Figure 1")]
     points = {
         row.name: (row.time.median, row.figures["fd"]) for row in findings.rows if row.time and _finite(row, "fd")
     }
     if len(points) > 1:
         drawn = draw_pareto(points, findings.figure, folder / "pareto.png")
         pictures.append(Picture(drawn, "Quality against time", "Below and to the left is better."))
-    if findings.walks:
-        drawn = draw_walks(findings.walks, folder / "walks.png")
-        whose = ", then ".join(findings.walks)
-        pictures.append(Picture(drawn, "Latent walks", f"Equal steps between the same latents: {whose}."))
+    pictures += _walks(findings.gallery, folder / "walks.png", "Latent walks")
+    if findings.ablation is not None:
+        pictures.append(_samples(findings.ablation, folder / "ablation.png", "The ablation"))
+        pictures += _walks(findings.ablation, folder / "ablation-walks.png", "Latent walks of the ablation")
     if findings.run is not None:
         curves = draw_curves(findings.run / "metrics.jsonl", folder / "curves.png", findings.figure)
         if curves is not None:
             pictures.append(Picture(curves, "Training", "Figures of the moving average during the run."))
     return pictures
+
+
+def _samples(gallery: Gallery, target: Path, title: str) -> Picture:
+    columns = len(next(iter(gallery.samples.values())))
+    drawn = save_grid(torch.cat(list(gallery.samples.values())), target, columns, scale=2)
+    return Picture(drawn, title, f"Rows from above: {', '.join(gallery.samples)}; the same seeds in each.")
+
+
+def _walks(gallery: Gallery, target: Path, title: str) -> list[Picture]:
+    if not gallery.walks:
+        return []
+    whose = ", then ".join(gallery.walks)
+    return [Picture(draw_walks(gallery.walks, target), title, f"Equal steps between the same latents: {whose}.")]
 
 
 def _finite(row: Row, key: str) -> bool:

@@ -222,5 +222,8 @@ def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
     assert [(card["settings"]["irl"], card["settings"]["sidl_weight"]) for card in cards] == [
         ("stress", 1.0), ("stress", 0.0), ("off", 1.0),
     ]  # fmt: skip
-    again = workshop.gsd(*arguments)
+    again = workshop.gsd(*arguments, "--report", "ablated")
     assert again.stderr.decode().count("nothing to do") == 3
+    heights = [Image.open(workshop.folder / "ablated" / f"{name}.png").height for name in ("figure1", "ablation")]
+    assert heights[1] / heights[0] == 3 / 2
+    assert (workshop.folder / "ablated" / "ablation-walks.png").exists()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gsd_cli.metrics.comparison import Row
 from gsd_cli.metrics.drawings import draw_pareto
+from gsd_cli.metrics.gallery import Gallery
 from gsd_cli.metrics.report import Findings, headlines, write_report
 from gsd_cli.metrics.tables import latex, markdown, table1, table2
 from gsd_cli.metrics.timing import Timing
@@ -52,15 +53,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.rand(6, 1, 16, 16) * 2 - 1
     facts = {"FD-toy": "10 samples", "PPL": "a long protocol " * 20}
     tables = [table1(rows(), "FD-toy", facts), table2(rows(), "FD-toy", facts)]
-    samples = {row.name: images for row in rows()}
-    found = Findings("GSD against MSA", "FD-toy", rows(), tables, {}, samples, {"GSD": [images]}, folder / "run")
+    gallery = Gallery({row.name: images for row in rows()}, {"GSD": [images]})
+    found = Findings("GSD against MSA", "FD-toy", rows(), tables, {}, gallery, gallery, folder / "run")
     write_report(folder / "out", found)
     return folder / "out"
 
 
 def test_everything_is_written(report: Path) -> None:
     tables = {f"table{n}.{kind}" for n in (1, 2) for kind in ("md", "csv", "tex")}
-    pictures = {"figure1.png", "pareto.png", "walks.png", "curves.png"}
+    pictures = {"figure1.png", "pareto.png", "walks.png", "curves.png", "ablation.png", "ablation-walks.png"}
     assert {path.name for path in report.iterdir()} == tables | pictures | {"bench.json", "report.html"}
     for name in pictures:
         Image.open(report / name).verify()
