@@ -26,7 +26,7 @@ from gsd_cli.core.responses import Measure, measured, respond
 
 SAMPLES = 1024
 GRADIENTS = 96
-CALIBRATION = 24
+CALIBRATION = 96
 """Held-out latents that candidates are calibrated and compared on."""
 MARGIN_WEIGHT = 1e-4
 PROBE_STEP: dict[Space, float] = {"latent": 3.0, "bottleneck": 2.0}
