@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.generator import load_model
 from gsd_cli.core.knowledge import TRAITS, Knowledge
 from gsd_cli.core.noise import latents
+from gsd_cli.core.responses import respond
 from gsd_cli.core.supervised import Attribute, fit, gather, mean_gradients
 from gsd_cli.metrics.editing import edit_figures
 
@@ -47,8 +49,15 @@ PAGE = """# Walks and edits: measured
 {edits}
 
 `*`: the space that `gsd edit` takes. What the columns are: `gsd_cli/metrics/editing.py`; for classes the success is
-the share of pictures of other classes that the classifier takes for the class at some strength up to 4. Rows
-`preserving` have the other measurable attributes projected out.
+the share of pictures of other classes that the classifier takes for the class at some strength up to 4.
+
+## One attribute preserved while another is edited
+
+{preserving}
+
+In the latent, strengths -2 to 2. How much the preserved attribute moves with the edited one, in standard deviations for
+one of the edited attribute's (each the mean over pictures of what a strength of 2 changes against -2), without
+`--preserve` and with it; and how far the edit gets with it, of what was asked for.
 """
 
 
@@ -75,20 +84,30 @@ class Laboratory:
             self.found[target.name] = fit(self.generator, target, TRAITS, pool, gradients, 64)
         return self.found[target.name]
 
-    def row(self, target: Attribute, space: str, preserve: bool = False) -> Row:
+    def row(self, target: Attribute, space: str) -> Row:
         """Figures of one direction; empty where there is none in that space."""
         listed = self.directions(target)
         match = [d for d in listed if d.space == space]
         if not match:
             return {}
         direction = match[0]
-        if preserve:
-            others = [d for t in TRAITS if t.name != target.name for d in self.directions(t) if d.space == space]
-            direction = preserving(direction, others)
         assert self._shared is not None
         deviations = self._shared[0].deviations()
         figures = edit_figures(self.generator, direction, target, TRAITS, deviations, self.z, self.knowledge)
         return {"n": len(self.z), "default": listed[0].space == space, "how": direction.how, **figures}
+
+    def preserved(self, target: Attribute, other: Attribute) -> Row:
+        """What editing one measurable attribute does to another, without --preserve and with it."""
+        direction, kept = (next(d for d in self.directions(t) if d.space == "latent") for t in (target, other))
+        assert self._shared is not None
+        deviations = self._shared[0].deviations()
+        measures = {t.name: t.score for t in (target, other)}
+        row: Row = {}
+        for name, tried in (("without", direction), ("with", preserving(direction, [kept]))):
+            seen = respond(self.generator, tried, self.z, (-2.0, 2.0), measures, deviations, 64)
+            moved = {t: (seen.change(t)[1] - seen.change(t)[0]).mean().item() / 4 for t in measures}
+            row |= {name: moved[other.name] / moved[target.name], f"reached_{name}": moved[target.name]}
+        return row
 
     def store(self, folder: Path) -> None:
         """Write every direction as `gsd edit` reads it from a model's folder."""
@@ -112,8 +131,10 @@ def main() -> None:
     for target in lab.attributes:
         for space in ("latent", "bottleneck"):
             rows.once(f"{target.name}, {space}", lambda target=target, space=space: lab.row(target, space))
-    for target in TRAITS:
-        rows.once(f"{target.name}, preserving", lambda target=target: lab.row(target, "latent", preserve=True))
+    kept = Rows(Path(args.out) / "preserving.json", protocol)
+    for target, other in permutations(TRAITS, 2):
+        name = f"{target.name}, preserving {other.name}"
+        kept.once(name, lambda target=target, other=other: lab.preserved(target, other))
     if args.store is not None:
         lab.store(args.store)
     publish(
@@ -123,6 +144,10 @@ def main() -> None:
         walks=markdown(WALK_COLUMNS, [[name, *row.values()] for name, row in walked.rows.items()]),
         frames=FRAMES,
         edits=edits(rows.rows),
+        preserving=markdown(
+            ["edit", "moves without", "moves with", "reached with"],
+            [[name, row["without"], row["with"], row["reached_with"]] for name, row in kept.rows.items()],
+        ),
     )
 
 

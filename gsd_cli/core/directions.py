@@ -24,7 +24,7 @@ from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.writing import atomic_file
 
 Space = Literal["latent", "bottleneck"]
-FORMAT = "gsd-directions/1"
+FORMAT = "gsd-directions/2"
 SMALLEST_PART = 0.02
 """Of a unit vector: with less left by `preserving`, an edit would be noise."""
 
@@ -33,7 +33,8 @@ SMALLEST_PART = 0.02
 class Direction:
     """A unit vector of z's or the bottleneck's shape [c, h, w]; strength 1 is `scale` of it.
 
-    how: what found it. figures: what was measured of it.
+    how: what found it. figures: what was measured of it. normal: along which the attribute changes fastest,
+    shaped like the vector, where that is known to be another way: what `preserving` takes away.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Direction:
     scale: float
     how: str
     figures: dict[str, float] = field(default_factory=dict)
+    normal: Tensor | None = None
 
 
 def moved(
@@ -64,15 +66,17 @@ def moved_latents(z: Tensor, shifts: Tensor) -> Tensor:
 
 
 def preserving(direction: Direction, others: Sequence[Direction]) -> Direction:
-    """The direction without its parts along the others', of the same space: orthogonal to each of them.
+    """The direction without its parts along the others' normals, of the same space: orthogonal to each.
 
-    The part that is left must go further for the same effect: the scale grows by what it lost. Raises
-    GsdError (exit 2) when nothing is left.
+    To first order an attribute stays along whatever is orthogonal to its gradient; a direction that edits it
+    and leaves third attributes alone is another one. The part that is left must go further for the same
+    effect: the scale grows by what it lost. Raises GsdError (exit 2) when nothing is left.
     """
     if not others:
         return direction
     flat = direction.vector.flatten().double()
-    basis = torch.linalg.qr(torch.stack([o.vector.flatten().double() for o in others], 1)).Q  # [d, K]
+    normals = [o.vector if o.normal is None else o.normal for o in others]
+    basis = torch.linalg.qr(torch.stack([n.flatten().double() for n in normals], 1)).Q  # [d, K]
     for _ in range(2):  # twice is enough (Kahan): the first pass leaves rounding errors
         flat = flat - basis @ (basis.T @ flat)
     left = flat.norm().item()
@@ -87,7 +91,8 @@ def preserving(direction: Direction, others: Sequence[Direction]) -> Direction:
 def save_directions(path: Path, directions: Sequence[Direction], about: dict[str, Any]) -> None:
     """Write directions as safetensors; `about` says what they belong to (model, options)."""
     tensors = {f"{i}": d.vector.contiguous() for i, d in enumerate(directions)}
-    listed = [{k: v for k, v in vars(d).items() if k != "vector"} for d in directions]
+    tensors |= {f"{i}.normal": d.normal.contiguous() for i, d in enumerate(directions) if d.normal is not None}
+    listed = [{k: v for k, v in vars(d).items() if k not in ("vector", "normal")} for d in directions]
     header = {"format": FORMAT, "about": json.dumps(about, sort_keys=True), "directions": json.dumps(listed)}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata=header)
@@ -105,7 +110,15 @@ def load_directions(path: Path, about: dict[str, Any]) -> list[Direction] | None
             if header.get("format") != FORMAT or any(stored.get(k) != v for k, v in about.items()):
                 return None
             listed = json.loads(header["directions"])
-            found = [Direction(vector=file.get_tensor(f"{i}"), **known) for i, known in enumerate(listed)]
+            held = set(file.keys())
+            found = [
+                Direction(
+                    vector=file.get_tensor(f"{i}"),
+                    normal=file.get_tensor(key) if (key := f"{i}.normal") in held else None,
+                    **known,
+                )
+                for i, known in enumerate(listed)
+            ]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if all(math.isfinite(d.scale) for d in found) else None

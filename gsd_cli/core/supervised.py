@@ -109,7 +109,8 @@ def fit(
 
     traits: what should stay, for `partial` and for the leakage. A candidate's worth is what it achieves
     (`signed`: the share of pictures it gives the attribute) less what it leaks. `figures` hold both, the
-    AUROC on held-out samples, and the standard deviations of all scores as `std.NAME`.
+    AUROC on held-out samples, and the standard deviations of all scores as `std.NAME`. In z the mean
+    gradient, where there is one, is the normal.
     """
     deviations = pool.deviations()
     kept = [t for t in traits if t.name != target.name]
@@ -134,7 +135,11 @@ def fit(
         judged.append(replace(scaled, figures=figures | {f"std.{n}": d for n, d in deviations.items()}))
     judged.sort(key=lambda d: d.figures["leakage"] - d.figures["success"])
     best = {d.space: d for d in reversed(judged)}
-    return sorted(best.values(), key=judged.index)
+    ordered = sorted(best.values(), key=judged.index)
+    if target.name not in gradients:
+        return ordered
+    normal = gradients[target.name] / gradients[target.name].norm().clamp(min=1e-12)
+    return [replace(d, normal=normal) if d.space == "latent" else d for d in ordered]
 
 
 def candidates(

@@ -36,7 +36,7 @@ class EditOptions(Common, InvertSettings):
         None, "A strip of strengths, first:last:count, as in --range=-3:3:7.", metavar="A:B:N"
     )
     preserve: str | None = opt(
-        None, "Attributes to project out of the direction, comma-separated.", metavar="NAME,NAME"
+        None, "Attributes to leave as they are, to first order, comma-separated.", metavar="NAME,NAME"
     )
     list: bool = opt(False, "Name what can be edited and stop; with -o FILE.png, show it.")
     model: str | None = MODEL

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_preserve_is_exactly_orthogonal_to_what_it_preserves() -> None:
     assert found.scale * along == pytest.approx(target.scale, rel=1e-5)
 
 
+def test_what_changes_an_attribute_is_preserved_and_not_what_edits_it() -> None:
+    other = replace(unit(1, "b"), normal=unit(2).vector)
+    found = preserving(unit(0), [other])
+    assert (found.vector * unit(2).vector).sum().item() == pytest.approx(0, abs=1e-6)
+    assert abs((found.vector * unit(1).vector).sum().item()) > 1e-3
+
+
 def test_preserving_itself_leaves_nothing() -> None:
     with pytest.raises(GsdError, match="nothing of a is left") as error:
         preserving(unit(0), [unit(0, "b")])
@@ -78,13 +86,15 @@ def test_a_shift_of_the_bottleneck_acts_and_the_hook_is_gone_after(toy_teacher: 
 
 def test_directions_are_read_back_for_what_they_belong_to_only(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "a.safetensors"
-    save_directions(path, [unit(0), unit(1, "b", 2.5)], {"model": "abc", "samples": 8})
+    save_directions(path, [unit(0), replace(unit(1, "b", 2.5), normal=unit(4).vector)], {"model": "abc", "samples": 8})
     found = load_directions(path, {"model": "abc"})
     assert found is not None
     assert [d.name for d in found] == ["a", "b"]
     assert found[1].scale == 2.5
     assert found[0].figures == {"auroc": 0.5}
     torch.testing.assert_close(found[1].vector, unit(1).vector)
+    assert found[0].normal is None and found[1].normal is not None
+    torch.testing.assert_close(found[1].normal, unit(4).vector)
     assert load_directions(path, {"model": "other"}) is None
     assert load_directions(tmp_path / "none", {}) is None
     path.write_bytes(path.read_bytes()[:100])

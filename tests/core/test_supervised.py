@@ -97,6 +97,9 @@ def test_strength_one_is_one_standard_deviation_and_the_better_direction_comes_f
     assert {best.space, other.space} == {"latent", "bottleneck"}
     assert best.figures["success"] >= 0.9
     assert best.figures["leakage"] < 0.35
+    normals = {d.space: d.normal for d in (best, other)}
+    assert normals["bottleneck"] is None and normals["latent"] is not None
+    torch.testing.assert_close(normals["latent"], gradients["planted"] / gradients["planted"].norm())
     seen = respond(generator, best, latents(range(50, 90), SHAPE), [1.0], {"planted": target.score}, pool.deviations())
     assert seen.change("planted").mean().item() == pytest.approx(1, abs=0.2)
 
