@@ -3,7 +3,7 @@
     python benchmarks/disentanglement.py --without runs/geometry/runs/off-seed{0,1,2} \\
         --term runs/geometry/runs/stress-1-seed{0,1,2} --page docs/results/disentanglement.md
 
-The runs are those of `benchmarks/geometry.py` and come in pairs of one seed. Run again, it goes on where it
+The runs are those of `benchmarks/geometry.py` or of `gsd bench --ablate` and come in pairs of one seed. Run again, it goes on where it
 stopped: rows that are in --out are not measured again.
 """
 
@@ -28,8 +28,8 @@ PAGE = """# Does the isometric term disentangle?
 
     {command}
 
-Runs of `benchmarks/geometry.py` ([how](geometry.md)), equal in seed and images, without the term and with it: {pairs}.
-Mean ± standard deviation over the {count} pairs of runs; in brackets the mean ratio of a pair. {machine}.
+Runs equal in seed and images, without the term and with it, in pairs ({count}): {pairs}. Mean ± standard
+deviation where there are several; in brackets the mean ratio of a pair. {machine}.
 
 ## Walks: plain `slerp` in {frames} equal angles
 

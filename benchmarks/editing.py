@@ -21,6 +21,8 @@ from rows import Row, Rows, markdown
 from walking import COLUMNS as WALK_COLUMNS
 from walking import FRAMES, WAYS, walks
 
+from gsd_cli.commands.directing import COMPONENTS
+from gsd_cli.core.components import principal_directions
 from gsd_cli.core.directions import Direction, preserving, save_directions
 from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.generator import load_model
@@ -115,6 +117,9 @@ class Laboratory:
         for target in self.attributes:
             path = folder / f"{quote(target.name, safe='')}.safetensors"
             save_directions(path, self.directions(target), about | {"samples": self.samples})
+        found = principal_directions(self.generator, 64, self.samples)
+        about = {"model": about["model"], "class": None, "samples": self.samples}
+        save_directions(folder / f"{COMPONENTS}.safetensors", found, about)
 
 
 def main() -> None:
