@@ -3,8 +3,8 @@
     python benchmarks/disentanglement.py --without runs/geometry/runs/off-seed{0,1,2} \\
         --term runs/geometry/runs/stress-1-seed{0,1,2} --page docs/results/disentanglement.md
 
-The runs are those of `benchmarks/geometry.py` or of `gsd bench --ablate` and come in pairs of one seed. Run again, it goes on where it
-stopped: rows that are in --out are not measured again.
+The runs are those of `benchmarks/geometry.py` or of `gsd bench --ablate` and come in pairs of one seed. Run
+again, it goes on where it stopped: rows that are in --out are not measured again.
 """
 
 from __future__ import annotations
