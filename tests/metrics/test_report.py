@@ -124,6 +124,6 @@ def test_a_browser_shows_it(report: Path, tmp_path: Path, width: int, dark: bool
     assert facts["width"] == width
     assert facts["scroll"] <= width, "no horizontal scroll"
     assert facts["rows"] == 5
-    assert facts["images"] == 4 and facts["broken"] == 0 and facts["requests"] == 0
+    assert facts["images"] == 6 and facts["broken"] == 0 and facts["requests"] == 0
     assert (facts["paper"] != "rgb(255, 255, 255)") == dark
     assert b"CONSOLE" not in done.stderr
