@@ -93,7 +93,7 @@ class Directory:
             self._keep(COMPONENTS, found, samples=samples)
         return found
 
-    def attribute(self, name: str) -> list[Direction]:
+    def attribute(self, name: str, option: str = "--attribute") -> list[Direction]:
         """The best direction of each space for an attribute, the better space first.
 
         From --fit or --data where they name it, else stored, else built in. Raises UsageError for an
@@ -105,7 +105,7 @@ class Directory:
             return found
         if source is None and name not in self.built_in:
             known = ", ".join([*self.built_in, *self.fitted_names()])
-            raise UsageError([f"--attribute: unknown {name!r}"], hint=f"known: {known}; or --fit {name}=WITH:WITHOUT")
+            raise UsageError([f"{option}: unknown {name!r}"], hint=f"known: {known}; or --fit {name}=WITH:WITHOUT")
         if source is None:
             target, quality = self.built_in[name], None
         else:
@@ -163,18 +163,20 @@ class Directory:
             )  # fmt: skip
             return fit(generator, target, TRAITS, pool, gradients, options.batch_size)
 
-    def in_space(self, name: str, space: str) -> Direction:
+    def in_space(self, name: str, space: str, option: str | None = None) -> Direction:
         """The direction of an attribute or component in one space, or in the better one for `auto`.
 
-        Raises GsdError (exit 2) when there is none in that space.
+        option: what the name was given to, where that is neither --attribute nor --direction. Raises
+        GsdError (exit 2) when there is none in that space.
         """
         if name.startswith("pc") and name[2:].isdigit():
             found = self.components()
             if int(name[2:]) >= len(found):
-                raise UsageError([f"--direction: no {name!r}"], hint=f"pc0 to pc{len(found) - 1}; see --list")
+                hint = f"pc0 to pc{len(found) - 1}; see --list"
+                raise UsageError([f"{option or '--direction'}: no {name!r}"], hint=hint)
             found = [found[int(name[2:])]]
         else:
-            found = self.attribute(name)
+            found = self.attribute(name, option or "--attribute")
         for direction in found:
             if space in ("auto", direction.space):
                 return direction

@@ -59,13 +59,12 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
     # of the picture's own directions the picture must be known first, of the others a wrong name is found sooner
     own = name.startswith("jac") and options.attribute is None
-    direction = None if own else directory.in_space(name, options.space)
+    direction = None if own else preserved(directory, directory.in_space(name, options.space), options)
     anchors = locate([options.image], model, options, console, stop)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one picture"])
     if direction is None:
-        direction = _own(name, anchors[0], model)
-    direction = preserved(directory, direction, options)
+        direction = preserved(directory, _own(name, anchors[0], model), options)
     frames, z = _edited(model, anchors[0], direction, wanted, options)
     metrics = {
         "image": anchors[0].figures,
@@ -103,7 +102,7 @@ def preserved(directory: Directory, direction: Direction, options: EditOptions) 
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
         raise UsageError([f"--preserve: {direction.name} is what is edited"])
-    return preserving(direction, [directory.in_space(other, direction.space) for other in others])
+    return preserving(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
 
 
 def _fitted(options: EditOptions) -> str | None:

@@ -239,6 +239,10 @@ def test_preserve_and_space(bench: Workbench, tmp_path: Path) -> None:
     assert kept.metrics["figures"]["kept"] == pytest.approx(1, abs=1e-3)  # components are orthogonal as they are
     with pytest.raises(GsdError, match="is what is edited"):
         bench.edit("seed:2", attribute="brightness", preserve="brightness")
+    with pytest.raises(GsdError, match="--preserve: unknown 'nonsense'"):
+        bench.edit("seed:2", attribute="brightness", preserve="nonsense")
+    with pytest.raises(GsdError, match="--preserve: no 'pc99'"):
+        bench.edit("seed:2", direction="pc0", preserve="pc99")
     with pytest.raises(GsdError, match="no direction of pc1 in the latent"):
         bench.edit("seed:2", direction="jac0", preserve="pc1")
 
