@@ -138,7 +138,7 @@ def fit(
     ordered = sorted(best.values(), key=judged.index)
     if target.name not in gradients:
         return ordered
-    normal = gradients[target.name] / gradients[target.name].norm().clamp(min=1e-12)
+    normal = _unit(gradients[target.name])
     return [replace(d, normal=normal) if d.space == "latent" else d for d in ordered]
 
 
@@ -185,8 +185,12 @@ def _split(target: Attribute, pool: Pool) -> tuple[Tensor, Tensor]:
 
 
 def _candidate(name: str, space: str, like: Tensor, flat: Tensor, how: str) -> Direction:
-    vector = (flat / flat.norm().clamp(min=1e-12)).reshape(like.shape[1:])
+    vector = _unit(flat).reshape(like.shape[1:])
     return Direction(name, "latent" if space == "latent" else "bottleneck", vector, 1.0, how)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / vector.norm().clamp(min=1e-12)
 
 
 def calibrated(
