@@ -76,7 +76,11 @@ class Laboratory:
             self.real = torch.cat(found)[: args.samples]
 
     def _features(self) -> tuple[Extractor, Statistics]:
-        """The teacher's domain's classifier and real images; else the teacher's own map, on --data."""
+        """Those asked for, on --data; the teacher's domain's classifier and real images; else the teacher's own map, on
+        --data."""
+        if self.args.features is not None and self.args.data is not None:
+            extractor = classifier_features(self.args.features, self.device)
+            return extractor, data_statistics(self.args.data, extractor, self.device, self.args.batch_size)
         if self.teacher.features is not None:
             extractor = classifier_features(self.teacher.features, self.device)
             return extractor, reference_of_features(features_folder(self.teacher.features), extractor).statistics
@@ -295,6 +299,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--start", type=Path, help="a run that every run goes on from, up to --kimg in all")
     parser.add_argument("--data", type=Path, help="prepared real images, for recall")
+    parser.add_argument(
+        "--features", metavar="NAME", help="a classifier to measure in, against --data; default: the teacher's"
+    )
     parser.add_argument("--samples", type=int, default=2000, help="images for FD and recall")
     parser.add_argument("--ppl-pairs", type=int, default=PPL_PAIRS)
     parser.add_argument("--paths", type=int, default=256, help="great circles of the isometry report")
