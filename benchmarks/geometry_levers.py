@@ -7,11 +7,13 @@ form on the generator's own mid block, as Hahm et al. (ICML 2024) act on the h-s
 the ratio of the gradients' norms at the encoder's weights. `annealed`: form `stress` from the first step on, its
 strength falling linearly to nothing at half of the run: what of the layout stays? `onesided`: form `stress` on the
 pairs that are further apart than in proportion alone. `energy`: the mean squared speed, which path length
-estimates.
+estimates. `apart`: form `stress` between every image of the batch and a neighbour of its own that the distillation does
+not see: four times the pairs, and a batch of independent images.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -22,8 +24,10 @@ from torch import Tensor
 from gsd_cli.core import distillation, isometric
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
+from gsd_cli.core.generator import Generator
 from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
 from gsd_cli.core.losses import distance, speed_loss, stress_loss
+from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate
 
 
 def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,6 +78,9 @@ class Energy(Distillation):
             self.isometric.form = replace(isometric.FORMS["stress"], judge=_energy)
 
 
+NEAR = 0.03
+
+
 class Unmoved(IsometricTerm):
     """A term that places its pairs and leaves the images alone."""
 
@@ -111,6 +118,62 @@ class Bottleneck(Distillation):
             grad.add_(added, alpha=(self._ratio * norms[0] / norms[1]).item())
 
 
+class Beside(IsometricTerm):
+    """Neighbours of all images of the batch, made for this term alone."""
+
+    def place(self, z: Tensor, step: int) -> Latents:
+        """The batch as it is, and a neighbour of every latent of it."""
+        if self.form is None or self._strength(step) == 0:
+            return Latents(z, z[:0], torch.zeros(0, device=z.device))
+        seed = self.settings.seed
+        directions = normal_rows(range(len(z)), z.shape[1:], seed, "isometric", step, 0).to(z)
+        uniform = torch.rand(len(z), generator=generator_for(seed, "isometric", step))
+        low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
+        neighbours = rotate(z, directions, (low + (high - low) * uniform).exp().to(z))
+        return Latents(z, neighbours, angle(z, neighbours))
+
+
+class Apart(Distillation):
+    """`stress` between every image of the batch and a neighbour that the distillation does not see."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.isometric = Beside(self.settings, self.isometric.phi, self.isometric.total, self.world)
+        if self.isometric.form is not None:
+            self.isometric.form = replace(isometric.FORMS["stress"], shared=1)
+
+
+class Along(IsometricTerm):
+    """A term whose gradient moves a picture to what the generator makes of a latent near by, and nowhere else."""
+
+    generator: Generator
+
+    def measure(self, images: Tensor, latents: Latents) -> Measured:
+        """The gradient J J^T g for the form's own g at the images: back to the latents, and forward from there."""
+        found = super().measure(images, latents)
+        if not latents.pairs:
+            return found
+        moved = slice(0, 2 * latents.pairs)
+        z = latents.z[moved].clone().requires_grad_(True)
+        (back,) = torch.autograd.grad(self.generator(z), z, found.gradient[moved])
+        step = NEAR * back * (z.detach().square().mean() / back.square().mean()).sqrt()
+        with torch.no_grad():
+            gradient = torch.zeros_like(found.gradient)
+            gradient[moved] = images[moved] - self.generator(z - step)
+        return replace(found, gradient=gradient)
+
+
+class OnManifold(Distillation):
+    """`stress` along the pictures that the generator makes already."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.isometric = Along(self.settings, self.isometric.phi, self.isometric.total, self.world)
+        self.isometric.generator = self.generator
+        if self.isometric.form is not None:
+            self.isometric.form = isometric.FORMS["stress"]
+
+
 class Early(IsometricTerm):
     """A term whose strength falls to nothing at half of the run."""
 
@@ -134,6 +197,8 @@ LEVERS: dict[str, type[Distillation]] = {
     "annealed": Annealed,
     "onesided": OneSided,
     "energy": Energy,
+    "apart": Apart,
+    "manifold": OnManifold,
 }
 
 

@@ -15,7 +15,7 @@ MORE = {
     "ppl_untrimmed": "PPL untrimmed", "ppl_coarse": "PPL, e = 1e-3", "stress": "stress", "path_ratio": "path / chord",
     "graph_spearman": "graph Spearman", "effective_rank": "effective rank", "mcn": "MCN", "vor": "VoR",
 }  # fmt: skip
-EXPERIMENTS = ("segments", "bottleneck", "annealed", "onesided", "energy")
+EXPERIMENTS = ("segments", "bottleneck", "annealed", "onesided", "energy", "apart", "manifold")
 """Forms that `gsd distill` does not have: benchmarks/geometry_levers.py."""
 GOAL = {"ppl": 0.70, "speed_cv": 0.65, "fd": 1.05, "cost": 1.25}
 """What the default form must reach, as ratios to the distillation alone."""
@@ -27,7 +27,7 @@ PAGE = """# The isometric term, measured
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
 {batch_size}. {start}Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the
 same seeds without the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of
-its own. `segments`, `bottleneck`, `annealed`, `onesided`, `energy`: see `benchmarks/geometry_levers.py`.
+its own. `segments`, `bottleneck`, `annealed`, `onesided`, `energy`, `apart`: see `benchmarks/geometry_levers.py`.
 
 {command}
 
@@ -100,7 +100,10 @@ def variants(forms: str, ratios: str, settings: dict[str, str] | None = None) ->
 def measured(rows: list[Row]) -> list[Variant]:
     """The variants that rows are of: the distillation alone, then by form, settings and ratio."""
     found = {named(row["variant"]) for row in rows}
-    order = {form: place for place, form in enumerate(("off", "speed", "stress", "literal", "jacobian", *EXPERIMENTS))}
+    order = {
+        form: place
+        for place, form in enumerate(("off", "speed", "stress", "straight", "literal", "jacobian", *EXPERIMENTS))
+    }
     return sorted(found, key=lambda variant: (order[variant.form], variant.settings, variant.ratio))
 
 

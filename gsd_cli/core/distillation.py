@@ -75,7 +75,7 @@ class Distillation:
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world)
         self.adversary = Adversary(settings.adversarial, data, teacher)
-        rows = arranged(settings.batch_size, settings.pair_every, world)
+        rows = arranged(settings.batch_size, settings.pair_every, world, self.isometric.group)
         self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
         student = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout)
         self.generator = placed(student, device).train()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.device import full_precision
-from gsd_cli.core.losses import distance, jacobian_loss, literal_loss, speed_loss, stress_loss
+from gsd_cli.core.losses import distance, jacobian_loss, literal_loss, speed_loss, straight_loss, stress_loss
 from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate, tangent
 from gsd_cli.core.phi import Phi
 from gsd_cli.core.world import World
@@ -52,6 +52,10 @@ def _path(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
     return [*_pair(z, directions, tau), *inner]
 
 
+def _bow(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
+    return [*_pair(z, directions, tau), rotate(z, directions[0], tau / 2)]
+
+
 def _cross(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
     step = torch.full_like(tau, STEP)
     return [rotate(z, tangent(w, z), sign * step) for w in directions for sign in (1, -1)]
@@ -74,6 +78,11 @@ def _literal(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     return literal_loss(chord, arc), arc / theta
 
 
+def _straight(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    arc = distance(features[0], features[2]) + distance(features[2], features[1])
+    return straight_loss(distance(features[0], features[1]), arc), arc / theta
+
+
 def _jacobian(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     jv, jw = (features[0] - features[1]) / (2 * STEP), (features[2] - features[3]) / (2 * STEP)
     return jacobian_loss(jv, jw), jv.norm(dim=1)
@@ -82,29 +91,31 @@ def _jacobian(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
 FORMS = {
     "speed": Form(2, _pair, _speed),
     "stress": Form(2, _pair, _stress),
+    "straight": Form(3, _bow, _straight),
     "literal": Form(2, _path, _literal),
     "jacobian": Form(0, _cross, _jacobian),
 }
 
 
-def pair_count(batch: int, every: int) -> int:
-    """How many pairs a batch has when one image in `every` gets a neighbour; two at least, since `speed` and
-    `stress` compare them."""
-    return min(batch // 2, max(2, batch // every))
+def pair_count(batch: int, every: int, group: int = 2) -> int:
+    """How many pairs a batch has when one image in `every` gets a neighbour and a pair takes `group` places; two at
+    least where there is room, since most forms compare them."""
+    return min(batch // group, max(2, batch // max(every, group)))
 
 
-def arranged(batch: int, every: int, world: World) -> list[int]:
-    """The numbers, within a batch over all processes, of this one's rows: points, their neighbours, the rest.
+def arranged(batch: int, every: int, world: World, group: int = 2) -> list[int]:
+    """The numbers, within a batch over all processes, of this one's rows: points, their neighbours, with a group of
+    three what lies between, the rest.
 
-    Neighbours have neighbouring numbers, so that a share of the batch holds whole pairs, and the same
+    A pair's places have neighbouring numbers, so that a share of the batch holds whole pairs, and the same
     ones however many processes there are (as long as each one's share is a multiple of `every`, and holds two).
     """
     own = list(range(batch)[world.rows(batch)])
-    share, pairs = len(own), pair_count(len(own), every)
+    share, pairs = len(own), pair_count(len(own), every, group)
     stride = share // pairs if pairs else 1
-    points, neighbours = own[: pairs * stride : stride], own[1 : pairs * stride : stride]
-    paired = {*points, *neighbours}
-    return [*points, *neighbours, *(row for row in own if row not in paired)]
+    paired = [row for place in range(group) for row in own[place : pairs * stride : stride]]
+    rest = set(own) - set(paired)
+    return [*paired, *sorted(rest)]
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,8 @@ class Latents:
     """The latents of one generator step.
 
     z: [B, ...] ~ N(0, I), for both terms; its first `pairs` are the points z, the next `pairs` their
-    neighbours where the form has them. extra: [M, ...], for the isometric term alone. theta: [pairs].
+    neighbours, the next what lies between them, where the form has them. extra: [M, ...], for the isometric
+    term alone. theta: [pairs].
     """
 
     z: Tensor
@@ -144,6 +156,11 @@ class IsometricTerm:
         # running norms of the two gradients at the images
         self.norms = torch.zeros(2, dtype=torch.float64)
 
+    @property
+    def group(self) -> int:
+        """How many places of the batch a pair takes."""
+        return 2 if self.form is None else max(2, self.form.shared)
+
     def due(self, step: int) -> bool:
         """Whether the term has its turn: every `irl_every`-th step."""
         return (step + 1) % self.settings.irl_every == 0
@@ -154,12 +171,12 @@ class IsometricTerm:
         z's rows are those that `arranged` numbers. Drawn from a stream of its own: runs
         with and without the term see the same other noise.
         """
-        pairs = pair_count(len(z), self.settings.pair_every)
+        pairs = pair_count(len(z), self.settings.pair_every, self.group)
         if self.form is None or self._strength(step) == 0 or pairs == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
         everyone = len(z) * self.world.size
         shared, seed, every = self.form.shared, self.settings.seed, self.settings.pair_every
-        own = arranged(everyone, every, self.world)[:pairs]
+        own = arranged(everyone, every, self.world, self.group)[:pairs]
         directions = torch.stack([normal_rows(own, z.shape[1:], seed, "isometric", step, k) for k in range(2)]).to(z)
         uniform = torch.rand(everyone, generator=generator_for(seed, "isometric", step))[own]
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)

@@ -58,7 +58,7 @@ def adversarial_loss(logits: Tensor, y: Tensor, f: Tensor) -> Tensor:
     return y[0].numel() * held / residual(y, f)
 
 
-# -- the isometric term: four forms -------------------------------------------------------------
+# -- the isometric term: its forms ---------------------------------------------------------------
 # One value a pair, their mean is the loss. Distances are between features; theta is the angle
 # between a pair's latents, radians.
 
@@ -84,6 +84,17 @@ def stress_loss(distance: Tensor, theta: Tensor) -> Tensor:
     """
     a = ((distance * theta).sum() / theta.square().sum()).detach()
     return len(theta) * (a * theta - distance).square() / distance.square().sum().clamp(min=TINY)
+
+
+def straight_loss(chord: Tensor, arc: Tensor) -> Tensor:
+    """Form `straight`: [P].
+
+        P (arc - chord)^2 / sum arc^2
+
+    arc: the way over the middle of the path, >= chord. Eq. 1 of the paper, free of scale: it asks for paths that
+    do not turn back, whatever the speed on them.
+    """
+    return len(arc) * (arc - chord).square() / arc.square().sum().clamp(min=TINY)
 
 
 def literal_loss(chord: Tensor, arc: Tensor) -> Tensor:

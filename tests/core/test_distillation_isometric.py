@@ -32,7 +32,7 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
     return Distillation(teacher, DistillSettings(**values), total, CPU, lambda *_: {}, flat)
 
 
-@pytest.mark.parametrize("form", ["speed", "stress", "literal", "jacobian"])
+@pytest.mark.parametrize("form", ["speed", "stress", "straight", "literal", "jacobian"])
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
     task = make(toy_teacher, irl=form, sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
@@ -51,7 +51,7 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
 
 
 @pytest.mark.parametrize(
-    ("form", "images"), [("off", 8), ("speed", 8), ("stress", 8), ("literal", 14), ("jacobian", 16)]
+    ("form", "images"), [("off", 8), ("speed", 8), ("stress", 8), ("straight", 8), ("literal", 14), ("jacobian", 16)]
 )
 def test_pairs_share_the_images_of_the_distillation(toy_teacher: Denoiser, form: str, images: int) -> None:
     task = make(toy_teacher, irl=form)

@@ -86,6 +86,34 @@ def test_literal_compares_the_chord_with_the_broken_line() -> None:
     assert found.loss > 0
 
 
+def test_straight_compares_the_chord_with_the_way_over_the_middle() -> None:
+    it = term("straight", tau_min=0.3, tau_max=1.2)
+    latents = it.place(torch.randn(64, *SHAPE), 0)
+    p = latents.pairs
+    assert (p, len(latents.z), len(latents.extra)) == (16, 64, 0)
+    start, end, middle = latents.z[: 3 * p].split(p)
+    torch.testing.assert_close(angle(start, end), latents.theta)
+    arc, chord = [(middle[i] - start[i]).norm() + (end[i] - middle[i]).norm() for i in range(p)], end - start
+    wanted = sum((arc[i] - chord[i].norm()) ** 2 for i in range(p)) / sum(arc[i] ** 2 for i in range(p))
+    found = it.measure(latents.z.clone().requires_grad_(True), latents)
+    assert found.loss == pytest.approx(wanted.item(), rel=1e-3)
+    assert found.loss > 1e-6
+    doubled = it.measure((2 * latents.z).requires_grad_(True), latents)
+    assert doubled.loss == pytest.approx(found.loss, rel=1e-4)
+
+
+def test_straight_lets_speed_be_and_minds_turns() -> None:
+    a = torch.nn.functional.normalize(torch.randn(D), dim=0)
+
+    def seen(response: Callable[[Tensor], Tensor]) -> Measured:
+        return measure("straight", lambda z: response(z.flatten(1) @ a)[:, None, None, None], 512, tau_max=1.2)
+
+    steep, there_and_back = seen(lambda t: torch.tanh(5 * t)), seen(torch.abs)
+    assert steep.speed_spread > 0.5  # uneven, and always onwards
+    assert steep.loss < 1e-6  # the great circle itself turns now and then
+    assert there_and_back.loss > 1e-4
+
+
 def test_a_linear_generator_has_the_computed_speed_spread() -> None:
     """Var(u . H u) / E^2 = 2 (D Tr H^2 / (Tr H)^2 - 1) / (D + 2) for a unit u; of log speed a quarter of it."""
     a, h = stretched()
@@ -126,7 +154,7 @@ def test_stress_is_the_formula_with_the_best_scale() -> None:
 @pytest.mark.parametrize("form", ALL)
 def test_gradients_are_not_zero_and_match_finite_differences(form: str) -> None:
     # the trap of the released code: directional derivatives without a graph have no gradient
-    points = 4 if form == "jacobian" else 2 + (SEGMENTS - 1) * (form == "literal")
+    points = {"jacobian": 4, "literal": SEGMENTS + 1, "straight": 3}.get(form, 2)
     features = torch.randn(points, 3, 6, dtype=torch.float64, requires_grad=True)
     theta = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda f: FORMS[form].judge(f, theta)[0].mean(), features, atol=1e-6)

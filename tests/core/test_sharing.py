@@ -31,16 +31,19 @@ class Share(World):
         self.rank, self.size = rank, size
 
 
-@pytest.mark.parametrize("every", [2, 4])
+def grouped(rows: list[int], every: int, group: int) -> set[tuple[int, ...]]:
+    count = len(rows) // every
+    return set(zip(*(rows[k * count : (k + 1) * count] for k in range(group)), strict=True))
+
+
+@pytest.mark.parametrize(("every", "group"), [(2, 2), (4, 2), (4, 3)])
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int) -> None:
-    whole, count = arranged(32, every, World()), 32 // every
-    pairs = {frozenset(pair) for pair in zip(whole[:count], whole[count : 2 * count], strict=True)}
-    found, rows = set(), []
+def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int, group: int) -> None:
+    whole, found, rows = arranged(32, every, World(), group), set(), []
+    pairs = grouped(whole, every, group)
     for rank in range(size):
-        own = arranged(32, every, Share(rank, size))
-        count = len(own) // every
-        found |= {frozenset(pair) for pair in zip(own[:count], own[count : 2 * count], strict=True)}
+        own = arranged(32, every, Share(rank, size), group)
+        found |= grouped(own, every, group)
         rows += own
     assert found == pairs
     assert sorted(rows) == list(range(32))
@@ -48,8 +51,9 @@ def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int) -> 
 
 @pytest.mark.parametrize("every", [2, 3, 4, 100])
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 63])
-def test_every_row_has_its_place(batch: int, every: int) -> None:
-    assert sorted(arranged(batch, every, World())) == list(range(batch))
+@pytest.mark.parametrize("group", [2, 3])
+def test_every_row_has_its_place(batch: int, every: int, group: int) -> None:
+    assert sorted(arranged(batch, every, World(), group)) == list(range(batch))
 
 
 def test_a_row_depends_on_its_number_alone() -> None:
@@ -80,7 +84,7 @@ def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
     return gradients(task)
 
 
-@pytest.mark.parametrize("irl", ["speed", "literal", "off"])
+@pytest.mark.parametrize("irl", ["speed", "straight", "literal", "off"])
 def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str) -> None:
     whole = two_steps(toy_teacher, irl=irl)
     require_alike(whole, two_steps(toy_teacher, irl=irl, micro_batch=3))
