@@ -217,7 +217,7 @@ def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list
             key = {"variant": variant.name, "seed": seed, **same}
             if not any(all(row.get(k) == v for k, v in key.items()) for row in rows):
                 lab.distil(variant, seed)
-                rows.append(key | lab.measure(lab.generator(variant, seed)))
+                rows.append(key | lab.measure(lab.generator(variant, seed)) | {"torch": torch.__version__})
                 write(path, rows)
     kept = [row for row in rows if all(row.get(k) == v for k, v in same.items())]
     for row in kept:
@@ -248,12 +248,13 @@ def commands(args: argparse.Namespace, argv: list[str]) -> str:
     return "\n".join("    " + line for line in lines)
 
 
-def facts(lab: Laboratory, argv: list[str]) -> dict[str, str]:
+def facts(lab: Laboratory, argv: list[str], rows: list[Row]) -> dict[str, str]:
     """What the page says of the protocol."""
+    versions = ", ".join(sorted({str(row["torch"]) for row in rows if "torch" in row}))
     gpu = torch.cuda.get_device_name(lab.device) if lab.device.type == "cuda" else "no GPU"
     return {
         "command": commands(lab.args, argv),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {torch.__version__}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {versions}",
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
         "pictures": "" if lab.args.page is None else lab.args.page.stem,
@@ -326,7 +327,7 @@ def main(argv: list[str]) -> None:
     best = verdict(rows, wanted, cost)[0] or wanted[-1]
     draw_frontier(rows, pictures / "frontier.png")
     draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), pictures)
-    text = page(rows, wanted, cost, facts(lab, argv))
+    text = page(rows, wanted, cost, facts(lab, argv, rows))
     if args.page is not None:
         with atomic_file(args.page) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -8,7 +8,8 @@ the ratio of the gradients' norms at the encoder's weights. `annealed`: form `st
 strength falling linearly to nothing at half of the run: what of the layout stays? `onesided`: form `stress` on the
 pairs that are further apart than in proportion alone. `energy`: the mean squared speed, which path length
 estimates. `apart`: form `stress` between every image of the batch and a neighbour of its own that the distillation does
-not see: four times the pairs, and a batch of independent images.
+not see: four times the pairs, and a batch of independent images. `manifold`: form `stress`, its gradient replaced by
+what moves a picture to those that the generator makes of latents near by.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class Energy(Distillation):
 
 
 NEAR = 0.03
+"""How far, in radians, the way along the manifold is looked ahead."""
 
 
 class Unmoved(IsometricTerm):

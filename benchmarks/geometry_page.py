@@ -25,9 +25,9 @@ Row = dict[str, Any]
 PAGE = """# The isometric term, measured
 
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
-{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the mean ratio to the runs of the
-same seeds without the term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of
-its own. `segments`, `bottleneck`, `annealed`, `onesided`, `energy`, `apart`: see `benchmarks/geometry_levers.py`.
+{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the ratio of means to the runs without the
+term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
+`segments`, `bottleneck`, `annealed`, `onesided`, `energy`, `apart`, `manifold`: see `benchmarks/geometry_levers.py`.
 
 {command}
 
@@ -107,11 +107,13 @@ def measured(rows: list[Row]) -> list[Variant]:
     return sorted(found, key=lambda variant: (order[variant.form], variant.settings, variant.ratio))
 
 
-def ratios(rows: list[Row], name: str, key: str) -> list[float]:
-    """A variant's figure over the distillation's alone, seed by seed."""
-    base = {row["seed"]: row[key] for row in rows if row["variant"] == "off" and key in row}
-    mine = [row for row in rows if row["variant"] == name and key in row]
-    return [row[key] / base[row["seed"]] for row in mine if base.get(row["seed"])]
+def ratio(rows: list[Row], name: str, key: str) -> float | None:
+    """A variant's mean figure over that of the distillation alone, None where either is missing.
+
+    Of means, not seed by seed: a run given again on another machine lies as far from itself as from another seed's.
+    """
+    mine, base = ([row[key] for row in rows if row["variant"] == v and key in row] for v in (name, "off"))
+    return mean(mine) / mean(base) if mine and base and mean(base) else None
 
 
 def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> tuple[Variant | None, bool]:
@@ -121,9 +123,10 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
     """
     scored = []
     for variant in wanted:
-        if not ratios(rows, variant.name, "fd") or variant.form == "off":
+        found = {key: ratio(rows, variant.name, key) for key in ("fd", "ppl", "speed_cv")}
+        reached = {key: value for key, value in found.items() if value is not None}
+        if len(reached) < len(found) or variant.form == "off":
             continue
-        reached = {key: mean(ratios(rows, variant.name, key)) for key in ("fd", "ppl", "speed_cv")}
         reached["cost"] = cost[variant.form] / cost["off"]
         if reached["fd"] <= GOAL["fd"] and reached["cost"] <= GOAL["cost"]:
             done = all(reached[key] <= limit for key, limit in GOAL.items())
@@ -135,7 +138,7 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
 
 
 def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: dict[str, float] | None) -> str:
-    """Markdown: mean and standard deviation over seeds, and the mean ratio to the distillation alone."""
+    """Markdown: mean and standard deviation over seeds, and the ratio of means to the distillation alone."""
     keys = [key for key in titles if any(key in row for row in rows)]
     lines = [["variant", "seeds", *(titles[key] for key in keys), *(["s / image"] if cost else [])]]
     lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
@@ -145,8 +148,8 @@ def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: 
         for key in keys:
             values = [row[key] for row in rows if row["variant"] == variant.name and key in row]
             spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
-            share = ratios(rows, variant.name, key) if variant != OFF else []
-            cells.append(f"{mean(values):.3g}{spread}" + (f" ({mean(share):.2f})" if share else ""))
+            share = ratio(rows, variant.name, key) if variant != OFF else None
+            cells.append(f"{mean(values):.3g}{spread}" + (f" ({share:.2f})" if share is not None else ""))
         if cost:
             share_of_cost = "" if variant.form == "off" else f" ({cost[variant.form] / cost['off']:.2f})"
             cells.append(f"{cost[variant.form]:.3g}{share_of_cost}")

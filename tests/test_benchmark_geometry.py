@@ -74,6 +74,16 @@ def test_a_setting_without_the_term_is_compared_and_never_chosen(module: Any) ->
     assert "| 20 ± 0 (0.50) | 0.2 ± 0 (0.25) |" in module.table(made, wanted, module.MEASURED, {"off": 1.0})
 
 
+def test_a_ratio_is_of_means_whatever_the_seeds(module: Any) -> None:
+    made = [
+        *rows(off=(10, 40, 0.8)),
+        {"variant": "off", "seed": 0, "fd": 15.0},
+        {"variant": "speed-1", "seed": 7, "fd": 6.0},
+    ]
+    assert module.ratio(made, "speed-1", "fd") == pytest.approx(6 / 12)
+    assert module.ratio(made, "speed-1", "ppl") is None
+
+
 def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
     wanted = module.variants("speed", "1")
     made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))

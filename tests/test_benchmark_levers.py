@@ -19,6 +19,9 @@ from geometry_page import EXPERIMENTS
 from one_class import write_class
 
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.distillation import Distillation
+from gsd_cli.core.isometric import IsometricTerm
+from gsd_cli.core.noise import angle
 from gsd_cli.options import DistillSettings
 
 THETA = torch.tensor([0.1, 0.1, 0.2])
@@ -47,6 +50,43 @@ def test_onesided_lets_slow_pairs_be(toy_teacher: Denoiser) -> None:
 def test_energy_is_the_squared_speed(toy_teacher: Denoiser) -> None:
     losses, _ = judged("energy", toy_teacher, [0.1, 0.4, 0.3])
     assert torch.allclose(losses, torch.tensor([1.0, 16.0, 2.25]))
+
+
+def flat(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(1)
+
+
+def task_of(lever: str, teacher: Denoiser) -> Distillation:
+    settings = DistillSettings(irl="speed", batch_size=8, sidl_weight=0.0)
+    return LEVERS[lever](teacher, settings, 4, torch.device("cpu"), lambda *_: {}, flat)
+
+
+def test_apart_leaves_the_batch_alone(toy_teacher: Denoiser) -> None:
+    task = task_of("apart", toy_teacher)
+    z = torch.randn(8, *toy_teacher.shape)
+    latents = task.isometric.place(z, 1)
+    assert torch.equal(latents.z, z)
+    assert (latents.pairs, len(latents.extra)) == (8, 8)
+    torch.testing.assert_close(latents.theta, angle(z, latents.extra))
+    assert latents.theta.max() < 0.8
+    found = task.isometric.measure(torch.cat([z, latents.extra]), latents)
+    assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
+    assert task.step(1)["irl_loss"] > 0
+
+
+def test_manifold_moves_along_the_generators_own_pictures(toy_teacher: Denoiser) -> None:
+    task = task_of("manifold", toy_teacher)
+    matrix = torch.diag(torch.linspace(0, 3, toy_teacher.shape[1] * toy_teacher.shape[2]))
+    linear = lambda z: (z.flatten(1) @ matrix).reshape(z.shape)  # noqa: E731
+    task.isometric.generator = linear
+    latents = task.isometric.place(torch.randn(8, *toy_teacher.shape), 1)
+    images = linear(latents.z)
+    free = IsometricTerm.measure(task.isometric, images, latents).gradient
+    along = task.isometric.measure(images, latents).gradient
+    wanted = linear(linear(free))  # J J^T g, up to one scale
+    scale = (along * wanted).sum() / wanted.square().sum()
+    assert scale > 0
+    torch.testing.assert_close(along, scale * wanted, rtol=1e-3, atol=1e-5 * along.abs().max().item())
 
 
 def test_a_class_is_its_pictures_alone(tmp_path: Path) -> None:
