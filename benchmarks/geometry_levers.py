@@ -8,8 +8,7 @@ the ratio of the gradients' norms at the encoder's weights. `annealed`: form `st
 strength falling linearly to nothing at half of the run: what of the layout stays? `onesided`: form `stress` on the
 pairs that are further apart than in proportion alone. `energy`: the mean squared speed, which path length
 estimates. `apart`: form `stress` between every image of the batch and a neighbour of its own that the distillation does
-not see: four times the pairs, and a batch of independent images. `manifold`: form `stress`, its gradient replaced by
-what moves a picture to those that the generator makes of latents near by.
+not see: four times the pairs, and a batch of independent images.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from torch import Tensor
 from gsd_cli.core import distillation, isometric
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
-from gsd_cli.core.generator import Generator
 from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
 from gsd_cli.core.losses import distance, speed_loss, stress_loss
 from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate
@@ -77,10 +75,6 @@ class Energy(Distillation):
         super().__init__(*args, **options)
         if self.isometric.form is not None:
             self.isometric.form = replace(isometric.FORMS["stress"], judge=_energy)
-
-
-NEAR = 0.03
-"""How far, in radians, the way along the manifold is looked ahead."""
 
 
 class Unmoved(IsometricTerm):
@@ -145,37 +139,6 @@ class Apart(Distillation):
             self.isometric.form = replace(isometric.FORMS["stress"], shared=1)
 
 
-class Along(IsometricTerm):
-    """A term whose gradient moves a picture to what the generator makes of a latent near by, and nowhere else."""
-
-    generator: Generator
-
-    def measure(self, images: Tensor, latents: Latents) -> Measured:
-        """The gradient J J^T g for the form's own g at the images: back to the latents, and forward from there."""
-        found = super().measure(images, latents)
-        if not latents.pairs:
-            return found
-        moved = slice(0, 2 * latents.pairs)
-        z = latents.z[moved].clone().requires_grad_(True)
-        (back,) = torch.autograd.grad(self.generator(z), z, found.gradient[moved])
-        step = NEAR * back * (z.detach().square().mean() / back.square().mean()).sqrt()
-        with torch.no_grad():
-            gradient = torch.zeros_like(found.gradient)
-            gradient[moved] = images[moved] - self.generator(z - step)
-        return replace(found, gradient=gradient)
-
-
-class OnManifold(Distillation):
-    """`stress` along the pictures that the generator makes already."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self.isometric = Along(self.settings, self.isometric.phi, self.isometric.total, self.world)
-        self.isometric.generator = self.generator
-        if self.isometric.form is not None:
-            self.isometric.form = isometric.FORMS["stress"]
-
-
 class Early(IsometricTerm):
     """A term whose strength falls to nothing at half of the run."""
 
@@ -200,7 +163,6 @@ LEVERS: dict[str, type[Distillation]] = {
     "onesided": OneSided,
     "energy": Energy,
     "apart": Apart,
-    "manifold": OnManifold,
 }
 
 

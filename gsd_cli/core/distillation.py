@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast, full_precision, placed
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, set_dropout
-from gsd_cli.core.isometric import IsometricTerm, Latents, arranged
+from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
 from gsd_cli.core.losses import adversarial_loss, discriminator_loss, fake_score_loss, score_identity_loss
+from gsd_cli.core.manifold import along_manifold
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.recipes import build_recipe
@@ -178,7 +179,7 @@ class Distillation:
         images = y.detach()
         metrics, sidl_grad = self._sidl(images[: len(latents.z)], batch.labels, step)
         sidl_grad = torch.cat([sidl_grad, torch.zeros_like(images[len(latents.z) :])])
-        irl = self.isometric.measure(images, latents)
+        irl = self._bounded(self.isometric.measure(images, latents), batch)
         squares = self.world.total(sidl_grad.square().sum().item(), irl.gradient.square().sum().item())
         sidl_norm, irl_norm = (math.sqrt(square) / self.world.size for square in squares)
         weight = self.isometric.weigh(sidl_norm, irl_norm, step)
@@ -195,6 +196,21 @@ class Distillation:
         self._pull_back(batch, gradient)
         self._descend(self.generator, self.generator_adam)
         return metrics
+
+    def _bounded(self, irl: Measured, batch: Batch) -> Measured:
+        """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""
+        places = self.isometric.places(batch.latents).to(self.device)
+        if self.settings.irl_gradient == "free" or not len(places):
+            return irl
+        z, labels = torch.cat([batch.latents.z, batch.latents.extra])[places], _rows(batch.labels, places)
+        gradient = torch.zeros_like(irl.gradient)
+        self.generator.eval()  # a dropout's masks would differ between the two calls compared
+        with full_precision(self.device):
+            gradient[places] = along_manifold(
+                self.generator, z, irl.gradient[places], labels, self.world, self.settings.micro_batch
+            )
+        self.generator.train()
+        return replace(irl, gradient=gradient)
 
     def _pull_back(self, batch: Batch, gradient: Tensor) -> None:
         """From the gradient at the images [B + M, ...] to the generator's parameters."""
@@ -290,7 +306,7 @@ def _column(sigma: Tensor) -> Tensor:
     return sigma.reshape(-1, 1, 1, 1)
 
 
-def _rows(labels: Tensor | None, part: slice) -> Tensor | None:
+def _rows(labels: Tensor | None, part: slice | Tensor) -> Tensor | None:
     return labels if labels is None else labels[part]
 
 

@@ -194,6 +194,15 @@ class IsometricTerm:
         copies = len(latents.extra) // latents.pairs
         return torch.cat([own.repeat(shared), labels[shared * latents.pairs :], own.repeat(copies)])
 
+    def places(self, latents: Latents) -> Tensor:
+        """The rows of latents.z and latents.extra, joined, that the form looks at, in its order: int64."""
+        if self.form is None or latents.pairs == 0:
+            return torch.zeros(0, dtype=torch.long)
+        batch = len(latents.z)
+        return torch.cat([
+            torch.arange(self.form.shared * latents.pairs), torch.arange(batch, batch + len(latents.extra))
+        ])  # fmt: skip
+
     def measure(self, images: Tensor, latents: Latents) -> Measured:
         """The term over all processes, and its gradient at this one's images [B + M, ...]: those of
         latents.z and latents.extra.
@@ -204,8 +213,7 @@ class IsometricTerm:
         gradient = torch.zeros_like(images, dtype=torch.float32)
         if self.form is None or latents.pairs == 0:
             return Measured(0.0, gradient, 0.0)
-        places = torch.arange(len(images), device=images.device)
-        places = torch.cat([places[: self.form.shared * latents.pairs], places[len(latents.z) :]])
+        places = self.places(latents).to(images.device)
         chunks = places.split(self.settings.micro_batch or len(places))
         with full_precision(images.device):
             with torch.set_grad_enabled(len(chunks) == 1):

@@ -36,6 +36,11 @@ class DistillSettings(BaseModel):
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
         "teacher", "Features that the isometric term measures pictures in.", panel="Method"
     )
+    irl_gradient: Literal["free", "manifold"] = opt(
+        "manifold",
+        "Where the isometric term may move a picture: anywhere, or to what near latents give already.",
+        panel="Method",
+    )
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
     pair_every: Annotated[int, Field(ge=2)] = opt(

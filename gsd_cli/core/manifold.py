@@ -1,0 +1,52 @@
+"""Gradients at the generator's images, kept to what its latents can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core.world import World
+
+NEAR = 0.03
+"""How far latents are moved, root mean square over the batch, in units of their standard deviation; radians,
+for directions of N(0, I)."""
+
+
+def along_manifold(
+    generator: Callable[[Tensor, Tensor | None], Tensor],
+    z: Tensor,
+    gradient: Tensor,
+    labels: Tensor | None = None,
+    world: World | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """J J^T g, up to one positive factor, for the generator's Jacobian J at each latent: [B, ...].
+
+    A step against the result moves G(z) to G(z - d), a picture that the generator makes already of a latent near
+    by: pictures change places and none is blended or distorted. z, gradient: [B, ...], the images' gradient g;
+    labels: int64 [B] or None. Back to the latents by autograd, forward from there by a finite difference, so every
+    latent costs two calls and a backward pass to the input. `chunk`: latents at a time. The factor is one for
+    all processes' latents; where nothing would move the result is zero.
+    """
+    world = world or World()
+    size = max(1, chunk or len(z))
+    images, directions = [], []
+    for part in [slice(i, i + size) for i in range(0, len(z), size)]:
+        own, known = z[part].detach().requires_grad_(True), None if labels is None else labels[part]
+        with torch.enable_grad():
+            y = generator(own, known)
+            directions.append(torch.autograd.grad(y, own, gradient[part])[0])
+        images.append(y.detach())
+    back = torch.cat([z[:0], *directions])
+    squares, count = world.total(back.double().square().sum().item(), float(back.numel()))
+    if squares == 0:
+        return torch.zeros_like(gradient)
+    moved = z.detach() - back * (NEAR / (squares / count) ** 0.5)
+    with torch.no_grad():
+        there = [
+            generator(moved[i : i + size], None if labels is None else labels[i : i + size])
+            for i in range(0, len(z), size)
+        ]
+    return torch.cat([gradient[:0], *images]) - torch.cat([gradient[:0], *there])
