@@ -155,18 +155,20 @@ class Laboratory:
             tops = [classifier(part).softmax(1).amax(1) for part in pictures.split(self.args.batch_size)]
         return {"confidence": torch.cat(tops).mean().item()}
 
-    def cost(self, forms: Sequence[str]) -> dict[str, float]:
-        """Seconds an image of one whole training step at full strength, median, forms interleaved."""
-        tasks = {form: self._stepper(form) for form in forms}
+    def cost(self, steps: Sequence[str]) -> dict[str, float]:
+        """Seconds an image of one whole training step at full strength, median, variants' steps interleaved."""
+        tasks = {step: self._stepper(step) for step in steps}
         for task in tasks.values():
             task()  # warm-up
         images = self.args.batch_size * int(self.args.set.get("irl_every", 1))
         times = time_interleaved(tasks, images, self.device, self.args.repeats)
-        return {form: timing.median for form, timing in times.items()}
+        return {step: timing.median for step, timing in times.items()}
 
-    def _stepper(self, form: str) -> Callable[[], object]:
+    def _stepper(self, step: str) -> Callable[[], object]:
+        form, *own = step.split()
         method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
         given = {"irl": "speed" if form in LEVERS else form, "batch_size": self.args.batch_size, **method}
+        given |= dict(pair.split("=") for pair in own)
         settings = DistillSettings.model_validate(given)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
         sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
@@ -228,14 +230,14 @@ def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list
 
 
 def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:
-    """Seconds an image by form; measured once, all forms together."""
+    """Seconds an image by kind of step; measured once, all together."""
     path = Path(lab.args.out) / "cost.csv"
-    forms = list(dict.fromkeys(v.form for v in wanted))
-    known = {row["form"]: row["seconds"] for row in read(path)}
-    if not set(forms) <= known.keys():
-        known = lab.cost(forms)
-        write(path, [{"form": form, "seconds": seconds} for form, seconds in known.items()])
-    return {form: known[form] for form in forms}
+    steps = list(dict.fromkeys(v.step for v in wanted))
+    known = {row["step"]: row["seconds"] for row in read(path)}
+    if not set(steps) <= known.keys():
+        known = lab.cost(steps)
+        write(path, [{"step": step, "seconds": seconds} for step, seconds in known.items()])
+    return {step: known[step] for step in steps}
 
 
 def commands(args: argparse.Namespace, argv: list[str]) -> str:

@@ -73,6 +73,11 @@ class Variant:
         return " ".join([*words, *("=".join(pair) for pair in self.settings)])
 
     @property
+    def step(self) -> str:
+        """What the cost of a training step depends on: the form, and where its gradient may point."""
+        return " ".join([self.form, *("=".join(pair) for pair in self.settings if pair[0] == "irl_gradient")])
+
+    @property
     def flags(self) -> list[str]:
         """For gsd distill."""
         form = "speed" if self.form in EXPERIMENTS else self.form
@@ -127,7 +132,7 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
         reached = {key: value for key, value in found.items() if value is not None}
         if len(reached) < len(found) or variant.form == "off":
             continue
-        reached["cost"] = cost[variant.form] / cost["off"]
+        reached["cost"] = cost[variant.step] / cost["off"]
         if reached["fd"] <= GOAL["fd"] and reached["cost"] <= GOAL["cost"]:
             done = all(reached[key] <= limit for key, limit in GOAL.items())
             scored.append((not done, reached["ppl"] * reached["speed_cv"], variant))
@@ -151,8 +156,8 @@ def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: 
             share = ratio(rows, variant.name, key) if variant != OFF else None
             cells.append(f"{mean(values):.3g}{spread}" + (f" ({share:.2f})" if share is not None else ""))
         if cost:
-            share_of_cost = "" if variant.form == "off" else f" ({cost[variant.form] / cost['off']:.2f})"
-            cells.append(f"{cost[variant.form]:.3g}{share_of_cost}")
+            share_of_cost = "" if variant.form == "off" else f" ({cost[variant.step] / cost['off']:.2f})"
+            cells.append(f"{cost[variant.step]:.3g}{share_of_cost}")
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

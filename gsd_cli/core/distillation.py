@@ -206,9 +206,10 @@ class Distillation:
         gradient = torch.zeros_like(irl.gradient)
         self.generator.eval()  # a dropout's masks would differ between the two calls compared
         with full_precision(self.device):
-            gradient[places] = along_manifold(
+            along = along_manifold(
                 self.generator, z, irl.gradient[places], labels, self.world, self.settings.micro_batch
             )
+        gradient[places] = along * self.world.size  # gradients are averaged over the processes
         self.generator.train()
         return replace(irl, gradient=gradient)
 

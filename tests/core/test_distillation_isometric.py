@@ -34,7 +34,7 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
 
 @pytest.mark.parametrize("form", ["speed", "stress", "straight", "literal", "jacobian"])
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
-    task = make(toy_teacher, irl=form, sidl_weight=0.0)
+    task = make(toy_teacher, irl=form, irl_gradient="free", sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
     metrics = task._generator_step(0)
     placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), 0)
@@ -51,15 +51,26 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
 
 
 @pytest.mark.parametrize(
-    ("form", "images"), [("off", 8), ("speed", 8), ("stress", 8), ("straight", 8), ("literal", 14), ("jacobian", 16)]
+    ("form", "images", "looked_at"),
+    [
+        ("off", 8, 0),
+        ("speed", 8, 4),
+        ("stress", 8, 4),
+        ("straight", 8, 6),
+        ("literal", 14, 10),
+        ("jacobian", 16, 8),
+    ],
 )
-def test_pairs_share_the_images_of_the_distillation(toy_teacher: Denoiser, form: str, images: int) -> None:
-    task = make(toy_teacher, irl=form)
-    seen = []
-    task.generator.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
-    task._generator_step(1)  # past the warm-up of a run of one step
-    assert sum(seen) == images
-    assert len(seen) == (1 if images == 8 else 2)
+def test_pairs_share_the_images_of_the_distillation(
+    toy_teacher: Denoiser, form: str, images: int, looked_at: int
+) -> None:
+    for gradient in ("free", "manifold"):
+        task, seen = make(toy_teacher, irl=form, irl_gradient=gradient), []
+        task.generator.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
+        task._generator_step(1)  # past the warm-up of a run of one step
+        calls = [8] if images == 8 else [8, images - 8]
+        # along the manifold: to the latents and from there, once each
+        assert seen == calls + ([looked_at] * 2 if gradient == "manifold" and looked_at else [])
 
 
 def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: Denoiser) -> None:
@@ -68,7 +79,7 @@ def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: De
     conv = task.generator.denoiser.net.conv_in
     conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))
     metrics = task._generator_step(1)
-    assert seen == [(8, torch.bfloat16), (8, torch.float32)]
+    assert seen == [(8, torch.bfloat16), *[(8, torch.float32)] * 3]  # extra images, and twice along the manifold
     assert metrics["irl_norm"] > 0
 
 
@@ -127,17 +138,26 @@ def distil(teacher: Denoiser, run: Path, steps: int, **settings: object) -> tupl
     return [r.metrics | r.evaluation for r in reports], [note for r in reports for note in r.notes]
 
 
+@pytest.mark.parametrize("gradient", ["free", "manifold"])
 @pytest.mark.parametrize(("ratio", "every"), [(2.0, 1), (0.5, 4)])
 def test_auto_reaches_its_target_ratio_and_holds_it(
-    gaussian_teacher: Denoiser, tmp_path: Path, ratio: float, every: int
+    gaussian_teacher: Denoiser, tmp_path: Path, ratio: float, every: int, gradient: str
 ) -> None:
-    rows, _ = distil(gaussian_teacher, tmp_path, 320, irl_ratio=ratio, irl_every=every)
-    ratios = torch.tensor([row.get("irl_ratio", 0.0) for row in rows])
-    assert ratios[:32].max() == 0  # the first tenth
-    # single batches scatter by a factor of two, and with `every` there are few in a window
-    assert ratios[64:].mean().item() == pytest.approx(ratio, rel=0.35)
-    for window in ratios[64:].split(64):
-        assert window.mean().item() == pytest.approx(ratio, rel=0.35 * every**0.5)
+    # along the manifold the norm is one of pictures moved, which does not fall as this toy converges: the memory of 20
+    # turns, 80 steps with `every`, would lag behind a fast one
+    settings = {"irl_ratio": ratio, "irl_every": every, "irl_gradient": gradient, "lr": 3e-3 if every == 1 else 3e-4}
+    rows, _ = distil(gaussian_teacher, tmp_path, 320, **settings)
+    assert max(row.get("irl_ratio", 0.0) for row in rows[:32]) == 0  # the first tenth
+
+    def held(window: list[dict[str, float]]) -> float:
+        """Of norms, each a mean over the window: single batches scatter by a factor of two."""
+        due = [row for row in window if "irl_norm" in row]
+        turned = sum(row["irl_weight"] * row["irl_norm"] for row in due) / every
+        return turned / sum(row["sidl_norm"] for row in due)
+
+    assert held(rows[64:]) == pytest.approx(ratio, rel=0.25)
+    for start in range(64, 320, 64):  # with `every` there are few in a window
+        assert held(rows[start : start + 64]) == pytest.approx(ratio, rel=0.25 * every**0.5)
 
 
 def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_teacher: Denoiser, tmp_path: Path) -> None:
