@@ -103,6 +103,7 @@ VARIANTS: dict[str, tuple[Callable[..., Step], bool, dict[str, Any]]] = {
     "gsd, memory not kept": (ours, False, {}),
     "gsd": (ours, True, {}),
     "gsd --irl-every 4": (ours, True, {"irl_every": 4}),
+    "gsd --irl-gradient manifold": (ours, True, {"irl_gradient": "manifold"}),
     "gsd --reuse-images": (ours, True, {"reuse_images": True}),
     "gsd --reuse-images --irl-every 4": (ours, True, {"reuse_images": True, "irl_every": 4}),
 }

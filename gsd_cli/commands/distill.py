@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.evaluation import Evaluation
 
 DEFAULT_EPOCH = 50_000
-_BEFORE = {"irl_gradient": "free"}
-"""What runs did that do not say so."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 
 
@@ -227,8 +225,8 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
-    # a run from before an option existed was made with its default, or as all runs were made then
-    before = {**DistillSettings().model_dump(), **_BEFORE, **read_object(path)}
+    # a run from before an option existed was made with its default
+    before = {**DistillSettings().model_dump(), **read_object(path)}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
     free = _idle(options) | (set() if options.lr_decay else {"total_steps"})

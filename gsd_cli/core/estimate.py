@@ -19,10 +19,13 @@ COPIES = 10
 """float32 numbers a parameter: teacher, fake score, generator, its average; two gradients; two Adams of two."""
 TRIED = 8
 """Images in the call that is timed, at most."""
-FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS = 4, 4, 4
+FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 """Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
-(forward and backward of G; the isometric term) cost, and what the distillation adds to the latter (forward and the
-images' half of the backward of f and g)."""
+(forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
+images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
+looks at (two forwards and the latents' half of the backward of G)."""
+LOOKED_AT = {"off": 0, "straight": 3, "literal": 5, "jacobian": 4}
+"""Images a pair, of the forms that do not look at its two alone."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ def estimate(
         (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
     )
     forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
-    calls = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    if settings.irl_gradient == "manifold" and settings.irl_weight != 0:
+        calls += MANIFOLD_CALLS * LOOKED_AT.get(settings.irl, 2) / settings.pair_every / settings.irl_every
     again = 4 / 3 if settings.recompute else 1
     return Estimate(parameters, COPIES * FLOAT * parameters, activations, again * calls * forward)
 

@@ -37,7 +37,7 @@ class DistillSettings(BaseModel):
         "teacher", "Features that the isometric term measures pictures in.", panel="Method"
     )
     irl_gradient: Literal["free", "manifold"] = opt(
-        "manifold",
+        "free",
         "Where the isometric term may move a picture: anywhere, or to what near latents give already.",
         panel="Method",
     )

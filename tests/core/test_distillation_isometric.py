@@ -74,7 +74,7 @@ def test_pairs_share_the_images_of_the_distillation(
 
 
 def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: Denoiser) -> None:
-    task = make(toy_teacher, irl="jacobian", precision="bf16")
+    task = make(toy_teacher, irl="jacobian", irl_gradient="manifold", precision="bf16")
     seen = []
     conv = task.generator.denoiser.net.conv_in
     conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))

@@ -70,3 +70,16 @@ def test_without_the_distillation_the_generator_is_all_that_runs(toy_teacher: De
     without = estimate(toy_teacher, DistillSettings(sidl_weight=0.0), CPU)
     assert 3 * without.activation_bytes == with_it.activation_bytes
     assert without.state_bytes == with_it.state_bytes
+
+
+def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gsd_cli.core.estimate.seconds_per_image", lambda *_: 1.0)
+
+    def seconds(**settings: object) -> float:
+        return estimate(toy_teacher, DistillSettings(batch_size=8, **settings), CPU).seconds_per_step / 8
+
+    free = seconds(irl_gradient="free")
+    assert seconds(irl="off") == seconds(irl="off", irl_gradient="manifold") == free
+    assert seconds(irl="stress", irl_gradient="manifold") == free + 1.5  # half of the images, three calls each
+    assert seconds(irl="straight", irl_gradient="manifold") == free + 2.25
+    assert seconds(irl="jacobian", irl_gradient="manifold", irl_every=2) == free + 1.5

@@ -84,12 +84,16 @@ def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
     return gradients(task)
 
 
-@pytest.mark.parametrize("irl", ["speed", "straight", "literal", "off"])
-def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str) -> None:
-    whole = two_steps(toy_teacher, irl=irl)
-    require_alike(whole, two_steps(toy_teacher, irl=irl, micro_batch=3))
+@pytest.mark.parametrize(
+    ("irl", "gradient"),
+    [("speed", "free"), ("straight", "free"), ("literal", "free"), ("literal", "manifold"), ("off", "free")],
+)
+def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str, gradient: str) -> None:
+    settings = {"irl": irl, "irl_gradient": gradient}
+    whole = two_steps(toy_teacher, **settings)
+    require_alike(whole, two_steps(toy_teacher, **settings, micro_batch=3))
     with pytest.raises(AssertionError):
-        require_alike(whole, two_steps(toy_teacher, irl=irl, seed=1))
+        require_alike(whole, two_steps(toy_teacher, **settings, seed=1))
 
 
 def test_the_edm_recipe_has_the_published_levels() -> None:
@@ -131,7 +135,8 @@ from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings, FitSettings
 torch.set_num_threads(1)
 world = join_world(torch.device("cpu"))
-settings = DistillSettings(batch_size=16, lr=1e-4, irl_weight=0.5, micro_batch=3, adversarial=0.01)
+irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
+settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=0.01, **irl)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [task.step(step) for step in range(2)]
