@@ -2,7 +2,8 @@
 
     python benchmarks/distance_curves.py runs/quick runs/standard [--out docs/results/distance]
 
-Reads each run's metrics.jsonl, nothing is trained or measured here; writes a figure and a CSV.
+Reads each run's metrics.jsonl, nothing is trained or measured here; writes a figure and a CSV. Runs that the CSV
+knows from before are kept, those given again are replaced.
 """
 
 from __future__ import annotations
@@ -27,6 +28,21 @@ def evaluations(run: Path) -> list[dict[str, object]]:
     if not rows:
         raise SystemExit(f"{run}: no Frechet distance was measured")
     return [{"run": run.name, **{key: row.get(key) for key in COLUMNS[1:]}} for row in rows]
+
+
+def known(path: Path) -> dict[str, list[dict[str, object]]]:
+    """The rows of a CSV of before, by run."""
+    found: dict[str, list[dict[str, object]]] = {}
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                numbers = {key: float(row[key]) for key in COLUMNS[1:]}
+                found.setdefault(row["run"], []).append({"run": row["run"], **numbers})
+    return found
+
+
+def _counts(row: dict[str, object]) -> dict[str, object]:
+    return {key: int(float(str(row[key]))) for key in ("step", "images")}
 
 
 def draw(found: Sequence[list[dict[str, object]]], target: Path) -> None:
@@ -66,11 +82,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("build/distance"))
     options = parser.parse_args()
-    found = [evaluations(run) for run in options.runs]
+    by_run = known(options.out.with_suffix(".csv")) | {run.name: evaluations(run) for run in options.runs}
+    found = list(by_run.values())
     with atomic_file(options.out.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(row for rows in found for row in rows)
+        writer.writerows({**row, **_counts(row)} for rows in found for row in rows)
     draw(found, options.out.with_suffix(".png"))
 
 

@@ -6,36 +6,41 @@ from pathlib import Path
 from statistics import mean
 
 from geometry_page import Row, Variant, measured
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from gsd_cli.writing import atomic_file
 
+COLOURS = colormaps["tab20"]
 PANELS = {"ppl": "PPL", "speed_cv": "variation of the speed"}
 
 
 def draw_frontier(rows: list[Row], target: Path) -> None:
-    """PPL and the variation of the speed against Frechet distance, means over seeds, a colour a form.
+    """PPL and the variation of the speed against Frechet distance, means over seeds, a colour a form,
+    diamonds for those with a gradient along the manifold.
 
     The line joins the distillation alone, stopped at other lengths too (`off kimg=6`): a variant that lies on
     it gives what stopping earlier gives.
     """
     canvas = Figure(figsize=(10.5, 4.2), layout="constrained")
     wanted = measured(rows)
-    forms = list(dict.fromkeys(variant.form for variant in wanted))
+    kinds = list(dict.fromkeys(variant.step for variant in wanted))
     for axes, (key, title) in zip(canvas.subplots(1, 2), PANELS.items(), strict=True):
-        for place, form in enumerate(forms):
-            points = sorted((*means(rows, variant, key), variant.name) for variant in wanted if variant.form == form)
-            colour = "black" if form == "off" else f"C{place}"
+        for place, kind in enumerate(kinds):
+            points = sorted((*means(rows, variant, key), variant.name) for variant in wanted if variant.step == kind)
+            form, *own = kind.split()
+            colour = "black" if form == "off" else COLOURS(place % COLOURS.N)
             x, y, names = zip(*points, strict=True)
-            axes.plot(x, y, marker="o", markersize=5, color=colour, linestyle="-" if form == "off" else "", label=form)
+            marker, line = "D" if own else "o", "-" if form == "off" else ""
+            axes.plot(x, y, marker=marker, markersize=5, color=colour, linestyle=line, label=kind)
             for point in zip(x, y, names, strict=True):
-                label = point[2].removeprefix(form).lstrip("- ")
+                label = " ".join(word for word in point[2].removeprefix(form).split() if word not in own).lstrip("-")
                 axes.annotate(label, point[:2], (4, 3), textcoords="offset points", fontsize=6, color=colour)
         axes.set_xlabel("Frechet distance")
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
         axes.set_ylim(bottom=0)
-    canvas.axes[0].legend(fontsize=8)
+    canvas.axes[1].legend(fontsize=7, loc="lower left")
     with atomic_file(target) as temporary:
         canvas.savefig(temporary, dpi=110)
 
