@@ -40,7 +40,7 @@ def along_manifold(
             directions.append(torch.autograd.grad(y, own, gradient[part])[0])
         images.append(y.detach())
     back = torch.cat([z[:0], *directions])
-    squares, count = world.total(back.double().square().sum().item(), float(back.numel()))
+    squares, count = world.total(back.square().sum().item(), float(back.numel()))
     if squares == 0:
         return torch.zeros_like(gradient)
     moved = z.detach() - back * (NEAR / (squares / count) ** 0.5)

@@ -96,3 +96,22 @@ def test_the_distillation_adds_what_it_was_given(toy_teacher: Denoiser, form: st
     assert not torch.allclose(along.gradient, plain.gradient)
     assert bounded.generator.training
     assert all(p.grad is None for p in bounded.generator.parameters())
+
+
+def test_recomputed_activations_give_the_same(toy_teacher: Denoiser) -> None:
+    def gradient(**settings: object) -> Tensor:
+        values = DistillSettings(batch_size=8, irl_gradient="manifold", **settings)
+        task = Distillation(toy_teacher, values, 1, CPU, lambda *_: {})
+        batch = task._generate(1)
+        return task._bounded(task.isometric.measure(batch.images.detach(), batch.latents), batch).gradient
+
+    torch.testing.assert_close(gradient(recompute=True), gradient(), rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_is_not_taken_for_movement(toy_teacher: Denoiser) -> None:
+    settings = DistillSettings(batch_size=8, irl_gradient="manifold", dropout=0.5)
+    task = Distillation(toy_teacher, settings, 1, CPU, lambda *_: {})
+    batch = task._generate(1)
+    found = task.isometric.measure(batch.images.detach(), batch.latents)
+    once, again = task._bounded(found, batch), task._bounded(found, batch)
+    assert torch.equal(once.gradient, again.gradient)
