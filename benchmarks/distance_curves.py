@@ -20,6 +20,7 @@ from gsd_cli.core.training import read_metrics
 from gsd_cli.writing import atomic_file
 
 COLUMNS = ("run", "step", "images", "fd", "speed_cv", "spearman", "pair_distance")
+COUNTS = ("step", "images")
 
 
 def evaluations(run: Path) -> list[dict[str, object]]:
@@ -36,13 +37,9 @@ def known(path: Path) -> dict[str, list[dict[str, object]]]:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                numbers = {key: float(row[key]) for key in COLUMNS[1:]}
+                numbers = {key: (int if key in COUNTS else float)(row[key]) for key in COLUMNS[1:]}
                 found.setdefault(row["run"], []).append({"run": row["run"], **numbers})
     return found
-
-
-def _counts(row: dict[str, object]) -> dict[str, object]:
-    return {key: int(float(str(row[key]))) for key in ("step", "images")}
 
 
 def draw(found: Sequence[list[dict[str, object]]], target: Path) -> None:
@@ -87,7 +84,7 @@ def main() -> None:
     with atomic_file(options.out.with_suffix(".csv")) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({**row, **_counts(row)} for rows in found for row in rows)
+        writer.writerows(row for rows in found for row in rows)
     draw(found, options.out.with_suffix(".png"))
 
 

@@ -13,7 +13,6 @@ not see: four times the pairs, and a batch of independent images.
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,7 @@ from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
 from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
 from gsd_cli.core.losses import distance, speed_loss, stress_loss
-from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate
+from gsd_cli.core.noise import angle, normal_rows, rotate
 
 
 def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,11 +120,8 @@ class Beside(IsometricTerm):
         """The batch as it is, and a neighbour of every latent of it."""
         if self.form is None or self._strength(step) == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
-        seed = self.settings.seed
-        directions = normal_rows(range(len(z)), z.shape[1:], seed, "isometric", step, 0).to(z)
-        uniform = torch.rand(len(z), generator=generator_for(seed, "isometric", step))
-        low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
-        neighbours = rotate(z, directions, (low + (high - low) * uniform).exp().to(z))
+        directions = normal_rows(range(len(z)), z.shape[1:], self.settings.seed, "isometric", step, 0).to(z)
+        neighbours = rotate(z, directions, self.angles(len(z), step).to(z))
         return Latents(z, neighbours, angle(z, neighbours))
 
 

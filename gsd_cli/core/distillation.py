@@ -199,9 +199,9 @@ class Distillation:
 
     def _bounded(self, irl: Measured, batch: Batch) -> Measured:
         """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""
-        places = self.isometric.places(batch.latents).to(self.device)
-        if self.settings.irl_gradient == "free" or not len(places):
+        if self.settings.irl_gradient == "free" or not batch.latents.pairs:
             return irl
+        places = self.isometric.places(batch.latents).to(self.device)
         z, labels = torch.cat([batch.latents.z, batch.latents.extra])[places], _rows(batch.labels, places)
         gradient = torch.zeros_like(irl.gradient)
         self.generator.eval()  # a dropout's masks would differ between the two calls compared

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import synchronize
+from gsd_cli.core.isometric import looked_at
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
@@ -24,8 +25,6 @@ FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 (forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
 images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
 looks at (two forwards and the latents' half of the backward of G)."""
-LOOKED_AT = {"off": 0, "straight": 3, "literal": 5, "jacobian": 4}
-"""Images a pair, of the forms that do not look at its two alone."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def estimate(
     forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
     calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     if settings.irl_gradient == "manifold" and settings.irl_weight != 0:
-        calls += MANIFOLD_CALLS * LOOKED_AT.get(settings.irl, 2) / settings.pair_every / settings.irl_every
+        calls += MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
     again = 4 / 3 if settings.recompute else 1
     return Estimate(parameters, COPIES * FLOAT * parameters, activations, again * calls * forward)
 

@@ -97,6 +97,13 @@ FORMS = {
 }
 
 
+def looked_at(form: str) -> int:
+    """How many points a form looks at for a pair; 0 for `off`."""
+    if form == "off":
+        return 0
+    return len(FORMS[form].points(torch.ones(1, 1), torch.ones(2, 1, 1), torch.ones(1)))
+
+
 def pair_count(batch: int, every: int, group: int = 2) -> int:
     """How many pairs a batch has when one image in `every` gets a neighbour and a pair takes `group` places; two at
     least where there is room, since most forms compare them."""
@@ -178,13 +185,17 @@ class IsometricTerm:
         shared, seed, every = self.form.shared, self.settings.seed, self.settings.pair_every
         own = arranged(everyone, every, self.world, self.group)[:pairs]
         directions = torch.stack([normal_rows(own, z.shape[1:], seed, "isometric", step, k) for k in range(2)]).to(z)
-        uniform = torch.rand(everyone, generator=generator_for(seed, "isometric", step))[own]
-        low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
-        tau = (low + (high - low) * uniform).exp().to(z)
+        tau = self.angles(everyone, step)[own].to(z)
         points = self.form.points(z[:pairs], directions, tau)
         batch = torch.cat([*points[:shared], z[shared * pairs :]])
         extra = torch.cat([z[:0], *points[shared:]])
         return Latents(batch, extra, angle(points[0], points[1]))
+
+    def angles(self, count: int, step: int) -> Tensor:
+        """The step's angles tau, log-uniform, radians: [count]."""
+        uniform = torch.rand(count, generator=generator_for(self.settings.seed, "isometric", step))
+        low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
+        return (low + (high - low) * uniform).exp()
 
     def share_classes(self, labels: Tensor | None, latents: Latents) -> Tensor | None:
         """Labels drawn for the batch [B] to labels of batch and extra [B + M]: what lies round z has z's class."""

@@ -33,20 +33,18 @@ def along_manifold(
     world = world or World()
     size = max(1, chunk or len(z))
     images, directions = [], []
-    for part in [slice(i, i + size) for i in range(0, len(z), size)]:
-        own, known = z[part].detach().requires_grad_(True), None if labels is None else labels[part]
+    parts = [(slice(i, i + size), None if labels is None else labels[i : i + size]) for i in range(0, len(z), size)]
+    for part, known in parts:
+        own = z[part].detach().requires_grad_(True)
         with torch.enable_grad():
             y = generator(own, known)
             directions.append(torch.autograd.grad(y, own, gradient[part])[0])
         images.append(y.detach())
-    back = torch.cat([z[:0], *directions])
+    back = torch.cat(directions)
     squares, count = world.total(back.square().sum().item(), float(back.numel()))
     if squares == 0:
         return torch.zeros_like(gradient)
     moved = z.detach() - back * (NEAR / (squares / count) ** 0.5)
     with torch.no_grad():
-        there = [
-            generator(moved[i : i + size], None if labels is None else labels[i : i + size])
-            for i in range(0, len(z), size)
-        ]
-    return torch.cat([gradient[:0], *images]) - torch.cat([gradient[:0], *there])
+        there = torch.cat([generator(moved[part], known) for part, known in parts])
+    return torch.cat(images) - there
