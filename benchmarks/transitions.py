@@ -4,19 +4,23 @@
         --page docs/results/transitions.md
 
 Pairs of latents a small angle apart, told by the domain's classifier: `within` a class when both pictures are of
-one class with a probability of at least --sure, else `between`. Nothing is trained here.
+one class with a probability of at least --sure, else `between`. And how long the borders between classes are: how often
+the likeliest class changes on the way round a great circle, beside the least that is possible. Nothing is trained here.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from pages import publish
 from rows import markdown
+from scipy.stats import norm
 from torch import Tensor
 
 from gsd_cli.core.device import resolve_device
@@ -28,8 +32,10 @@ from gsd_cli.metrics.geometry import STEP, great_circles
 
 NAMES = (
     "", "unsure pictures", "pairs between", "their share of squared speed", "speed between / within",
-    "CV of speed", "CV within",
+    "CV of speed", "CV within", "class changes",
 )  # fmt: skip
+POINTS = 96
+"""Pictures on a great circle."""
 PAGE = """# Where the latent space is not isometric
 
     {command}
@@ -38,10 +44,15 @@ PAGE = """# Where the latent space is not isometric
 the domain's classifier. A pair is *within* a class when it takes both pictures for one class with a probability of at
 least {sure}, else *between*; a picture below that is *unsure*. PPL is a mean of squared speeds: the third column is the
 part of it that the pairs between make up. CV: of the speed of all pairs, and of those within alone.
+*Class changes*: how often the likeliest class changes on a whole great circle, mean of {circles} circles of {points}
+pictures each, ± one standard error.
 
 {table}
 
-The real images are {real} of the test set, never trained on.
+The real images are {real} of the test set, never trained on. Where {classes} classes have equal shares of the latents,
+no layout of theirs has fewer than {fewest:.2f} changes: cells of equal weight have the shortest borders where each
+takes the latents nearest to its corner of a simplex (Milman and Neeman, The Gaussian double-bubble and multi-bubble
+conjectures, 2022).
 """
 
 
@@ -55,6 +66,23 @@ class Transitions:
     speed_ratio: float
     cv: float
     cv_within: float
+
+
+def fewest_changes(classes: int) -> float:
+    """How often the class changes on a great circle, on average, when borders are as short as they can be.
+
+    On a circle the scores of a simplex's corners are sinusoids with Gaussian amplitudes, one a class; the likeliest
+    classes on the way round are the vertices of the convex hull of as many Gaussian points in a plane. Their mean
+    number (Renyi and Sulanke, 1963) is n (n - 1) E[Phi(p)^(n - 2)], p ~ N(0, 1/2).
+    """
+    nodes, weights = np.polynomial.hermite.hermgauss(128)
+    return float(classes * (classes - 1) * (weights @ norm.cdf(nodes) ** (classes - 2)) / math.sqrt(math.pi))
+
+
+def class_changes(classes: Tensor) -> tuple[float, float]:
+    """Mean number of changes on closed circles of pictures' classes [P, S], and its standard error."""
+    changes = (classes != classes.roll(1, 1)).double().sum(1)
+    return changes.mean().item(), (changes.std() / len(changes) ** 0.5).item()
 
 
 def transitions(speed: Tensor, probabilities: Tensor, sure: float) -> Transitions:
@@ -72,8 +100,8 @@ def transitions(speed: Tensor, probabilities: Tensor, sure: float) -> Transition
     )
 
 
-def measured(run: str, args: argparse.Namespace) -> Transitions:
-    """One generator's figures."""
+def measured(run: str, args: argparse.Namespace) -> tuple[Transitions, tuple[float, float], int]:
+    """One generator's figures, its class changes, and how many classes there are."""
     model = load_model(run)
     device = resolve_device(args.device)
     generator = model.generator.to(device).eval().requires_grad_(False)
@@ -85,11 +113,14 @@ def measured(run: str, args: argparse.Namespace) -> Transitions:
     def embed(images: Tensor) -> Tensor:
         return torch.cat([extractor.embed(images), classifier(images).softmax(1)], 1)
 
-    angles = torch.tensor([0.0, STEP]).repeat(args.pairs, 1)
-    found = great_circles(lambda z: generator(z.to(device)).float(), embed, generator.latent_shape, angles).vectors
+    def along(angles: Tensor) -> Tensor:
+        return great_circles(lambda z: generator(z.to(device)).float(), embed, generator.latent_shape, angles).vectors
+
+    found = along(torch.tensor([0.0, STEP]).repeat(args.pairs, 1))
     split = classifier.head.out_features
     speed = (found[:, 1, :-split] - found[:, 0, :-split]).norm(dim=1) / STEP
-    return transitions(speed, found[:, :, -split:], args.sure)
+    whole = along((2 * math.pi * torch.arange(POINTS) / POINTS).repeat(args.circles, 1))[..., -split:].argmax(2)
+    return transitions(speed, found[:, :, -split:], args.sure), class_changes(whole), split
 
 
 @torch.no_grad()
@@ -108,16 +139,17 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", required=True, help="runs or generator folders; a row each")
     parser.add_argument("--data", type=Path, required=True, help="prepared real images")
     parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--circles", type=int, default=64, help="great circles for the class changes")
     parser.add_argument("--sure", type=float, default=0.9)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--page", type=Path, help="write the page here")
     args = parser.parse_args()
-    lines: list[list[object]] = [["real images", unsure(args.runs[0], args), *[""] * 5]]
+    lines: list[list[object]] = [["real images", unsure(args.runs[0], args), *[""] * 6]]
     for run in args.runs:
-        found = measured(run, args)
+        found, (changes, error), classes = measured(run, args)
         lines.append([
             Path(run).name, found.unsure, found.between, found.squared_share, found.speed_ratio, found.cv,
-            found.cv_within,
+            found.cv_within, f"{changes:.1f} ± {error:.1f}",
         ])  # fmt: skip
     publish(
         PAGE,
@@ -126,6 +158,10 @@ def main() -> None:
         step=STEP,
         sure=args.sure,
         real=args.pairs,
+        circles=args.circles,
+        points=POINTS,
+        classes=classes,
+        fewest=fewest_changes(classes),
         table=markdown(NAMES, lines),
     )
 
