@@ -5,10 +5,9 @@
 `segments`: form `speed` on the length of a path in K = 4 pieces instead of its chord. `bottleneck`: the same
 form on the generator's own mid block, as Hahm et al. (ICML 2024) act on the h-space; --irl-ratio is then
 the ratio of the gradients' norms at the encoder's weights. `annealed`: form `stress` from the first step on, its
-strength falling linearly to nothing at half of the run: what of the layout stays? `onesided`: form `stress` on the
-pairs that are further apart than in proportion alone. `energy`: the mean squared speed, which path length
-estimates. `apart`: form `stress` between every image of the batch and a neighbour of its own that the distillation does
-not see: four times the pairs, and a batch of independent images.
+strength falling linearly to nothing at half of the run: what of the layout stays? `apart`: form `stress` between every
+image of the batch and a neighbour of its own that the distillation does not see: four times the pairs, and a batch of
+independent images.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from gsd_cli.core import distillation, isometric
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
 from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
-from gsd_cli.core.losses import distance, speed_loss, stress_loss
+from gsd_cli.core.losses import distance, speed_loss
 from gsd_cli.core.noise import angle, normal_rows, rotate
 
 
@@ -41,39 +40,6 @@ class Segments(Distillation):
         super().__init__(*args, **options)
         if self.isometric.form is not None:
             self.isometric.form = Form(2, isometric.FORMS["literal"].points, _arc)
-
-
-def _onesided(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    rho = distance(features[0], features[1])
-    return torch.where(rho > fitted(rho, theta) * theta, stress_loss(rho, theta), 0.0), rho / theta
-
-
-def fitted(rho: Tensor, theta: Tensor) -> Tensor:
-    """The one speed that fits distances rho to angles theta best, as in `stress_loss`."""
-    return (rho * theta).sum() / theta.square().sum()
-
-
-def _energy(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    speed = distance(features[0], features[1]) / theta
-    return speed.square(), speed
-
-
-class OneSided(Distillation):
-    """`stress` that slows the fast pairs and leaves the slow ones alone."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        if self.isometric.form is not None:
-            self.isometric.form = replace(isometric.FORMS["stress"], judge=_onesided)
-
-
-class Energy(Distillation):
-    """The squared speed of pairs: smooth, not even."""
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        if self.isometric.form is not None:
-            self.isometric.form = replace(isometric.FORMS["stress"], judge=_energy)
 
 
 class Unmoved(IsometricTerm):
@@ -156,8 +122,6 @@ LEVERS: dict[str, type[Distillation]] = {
     "segments": Segments,
     "bottleneck": Bottleneck,
     "annealed": Annealed,
-    "onesided": OneSided,
-    "energy": Energy,
     "apart": Apart,
 }
 

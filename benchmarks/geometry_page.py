@@ -15,7 +15,7 @@ MORE = {
     "ppl_untrimmed": "PPL untrimmed", "ppl_coarse": "PPL, e = 1e-3", "stress": "stress", "path_ratio": "path / chord",
     "graph_spearman": "graph Spearman", "effective_rank": "effective rank", "mcn": "MCN", "vor": "VoR",
 }  # fmt: skip
-EXPERIMENTS = ("segments", "bottleneck", "annealed", "onesided", "energy", "apart")
+EXPERIMENTS = ("segments", "bottleneck", "annealed", "apart")
 """Forms that `gsd distill` does not have: benchmarks/geometry_levers.py."""
 GOAL = {"ppl": 0.70, "speed_cv": 0.65, "fd": 1.05, "cost": 1.25}
 """What the default form must reach, as ratios to the distillation alone."""
@@ -27,7 +27,7 @@ PAGE = """# The isometric term, measured
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
 {batch_size}. {start}Mean ± standard deviation over seeds; in brackets the ratio of means to the runs without the
 term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
-`segments`, `bottleneck`, `annealed`, `onesided`, `energy`, `apart`: see `benchmarks/geometry_levers.py`.
+`segments`, `bottleneck`, `annealed`, `apart`: see `benchmarks/geometry_levers.py`.
 
 {command}
 
