@@ -40,6 +40,7 @@ from gsd_cli.core.phi import PhiSources, build_phi
 from gsd_cli.core.teachers import Teacher, load_teacher
 from gsd_cli.core.walks import walk
 from gsd_cli.data.archive import ImageArchive
+from gsd_cli.finding import read_card
 from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, draw_walks
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
@@ -119,6 +120,11 @@ class Laboratory:
             self.distil(variant, seed)
         found = load_model(str(self.folder(variant, seed))).generator
         return found.to(self.device).eval().requires_grad_(False)
+
+    def torch_of(self, variant: Variant, seed: int) -> str:
+        """The version of torch that finished the run, not the one that measures it."""
+        version: str = read_card(self.folder(variant, seed) / "generator")["versions"]["torch"]
+        return version
 
     def images(self, generator: Generator) -> Callable[[Tensor], Tensor]:
         """Latents to float32 images."""
@@ -219,7 +225,7 @@ def experiment(lab: Laboratory, wanted: list[Variant], seeds: list[int]) -> list
             key = {"variant": variant.name, "seed": seed, **same}
             if not any(all(row.get(k) == v for k, v in key.items()) for row in rows):
                 lab.distil(variant, seed)
-                rows.append(key | lab.measure(lab.generator(variant, seed)) | {"torch": torch.__version__})
+                rows.append(key | lab.measure(lab.generator(variant, seed)) | {"torch": lab.torch_of(variant, seed)})
                 write(path, rows)
     kept = [row for row in rows if all(row.get(k) == v for k, v in same.items())]
     for row in kept:
