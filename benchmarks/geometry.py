@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from geometry_frontier import draw_frontier
 from geometry_levers import LEVERS
-from geometry_page import OFF, Row, Variant, measured, named, page, variants, verdict
+from geometry_page import OFF, Row, Variant, measured, named, page, shown, variants
 from torch import Tensor
 
 from gsd_cli.core.device import resolve_device
@@ -332,7 +332,7 @@ def main(argv: list[str]) -> None:
     wanted = measured(rows)
     cost = costs(lab, wanted)
     pictures = Path(args.out) / "pictures"
-    best = verdict(rows, wanted, cost)[0] or wanted[-1]
+    best = shown(rows, wanted, cost)
     draw_frontier(rows, pictures / "frontier.png")
     draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), pictures)
     text = page(rows, wanted, cost, facts(lab, argv, rows))

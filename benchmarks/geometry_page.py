@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from statistics import mean, stdev
 from typing import Any
 
@@ -140,6 +141,18 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
         return None, False
     missed, _, best = min(scored, key=lambda entry: entry[:2])
     return best, not missed
+
+
+def shown(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> Variant:
+    """The variant to draw beside the distillation alone: the verdict's; where none keeps within distance and cost, the
+    one of least FD x PPL x CV of speed; itself where there is no other."""
+    best, _ = verdict(rows, wanted, cost)
+    products = {}
+    for variant in wanted:
+        found = [ratio(rows, variant.name, key) for key in ("fd", "ppl", "speed_cv")]
+        if variant != OFF and None not in found:
+            products[variant] = prod(value for value in found if value is not None)
+    return best or min(products, key=lambda variant: products[variant], default=OFF)
 
 
 def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: dict[str, float] | None) -> str:

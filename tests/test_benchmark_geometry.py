@@ -65,6 +65,17 @@ def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
     assert (best.name, reached) == ("jacobian-1", False)
 
 
+def test_what_is_drawn_is_the_verdict_or_the_best_bargain(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "1")
+    cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}
+    made = rows(off=(10, 40, 0.8), speed_1=(10.2, 25, 0.5), jacobian_1=(12, 10, 0.1))
+    assert module.shown(made, wanted, cost).name == "speed-1"
+    assert module.shown(made, wanted, {**cost, "speed": 1.5}).name == "jacobian-1"
+    made = rows(off=(10, 40, 0.8), speed_1=(12, 20, 0.4), jacobian_1=(40, 20, 0.4))
+    assert module.shown(made, wanted, cost).name == "speed-1"
+    assert module.shown(rows(off=(10, 40, 0.8)), module.variants("off", "0"), cost).name == "off"
+
+
 def test_a_setting_without_the_term_is_compared_and_never_chosen(module: Any) -> None:
     wanted = module.variants("off", "0", {"lr": "2e-4"})
     assert [v.name for v in wanted] == ["off", "off lr=2e-4"]
