@@ -24,14 +24,15 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
     """
     canvas = Figure(figsize=(10.5, 4.2), layout="constrained")
     wanted = measured(rows)
-    kinds = list(dict.fromkeys(variant.step for variant in wanted))
+    kinds = list(dict.fromkeys(kind_of(variant) for variant in wanted))
     for axes, (key, title) in zip(canvas.subplots(1, 2), PANELS.items(), strict=True):
         for place, kind in enumerate(kinds):
-            points = sorted((*means(rows, variant, key), variant.name) for variant in wanted if variant.step == kind)
+            mine = [variant for variant in wanted if kind_of(variant) == kind]
+            points = sorted((*means(rows, variant, key), variant.name) for variant in mine)
             form, *own = kind.split()
             colour = "black" if form == "off" else COLOURS(place % COLOURS.N)
             x, y, names = zip(*points, strict=True)
-            marker, line = "D" if own else "o", "-" if form == "off" else ""
+            marker, line = "D" if "irl_gradient=manifold" in own else "o", "-" if kind == "off" else ""
             axes.plot(x, y, marker=marker, markersize=5, color=colour, linestyle=line, label=kind)
             for point in zip(x, y, names, strict=True):
                 label = " ".join(word for word in point[2].removeprefix(form).split() if word not in own).lstrip("-")
@@ -43,6 +44,13 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
     canvas.axes[1].legend(fontsize=7, loc="lower left")
     with atomic_file(target) as temporary:
         canvas.savefig(temporary, dpi=110)
+
+
+def kind_of(variant: Variant) -> str:
+    """What has a colour of its own: a form and where its gradient may point. Settings of the distillation alone, but
+    for its length, make one of their own."""
+    lengths = all(setting == "kimg" for setting, _ in variant.settings)
+    return variant.step if variant.form != "off" or lengths else variant.name
 
 
 def means(rows: list[Row], variant: Variant, key: str) -> tuple[float, float]:

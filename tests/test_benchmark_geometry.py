@@ -115,3 +115,17 @@ def test_a_point_of_the_frontier_is_the_mean_over_seeds(module: Any, tmp_path: P
     assert frontier.means(made, module.named("stress-1"), "ppl") == (12.5, 20)
     frontier.draw_frontier(made, tmp_path / "frontier.png")
     assert Image.open(tmp_path / "frontier.png").width > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("off", "off"),
+        ("off kimg=4", "off"),
+        ("off sigma_init=10", "off sigma_init=10"),
+        ("stress-1 irl_phi=pixels", "stress"),
+        ("stress-1 irl_gradient=manifold irl_phi=pixels", "stress irl_gradient=manifold"),
+    ],
+)
+def test_only_other_lengths_lie_on_the_line_of_the_distillation_alone(module: Any, name: str, kind: str) -> None:
+    assert importlib.import_module("geometry_frontier").kind_of(module.named(name)) == kind
