@@ -35,7 +35,7 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
             marker, line = "D" if "irl_gradient=manifold" in own else "o", "-" if kind == "off" else ""
             axes.plot(x, y, marker=marker, markersize=5, color=colour, linestyle=line, label=kind)
             for point in zip(x, y, names, strict=True):
-                label = " ".join(word for word in point[2].removeprefix(form).split() if word not in own).lstrip("-")
+                label = point[2].removeprefix(form).replace(" irl_gradient=manifold", "").lstrip("- ")
                 axes.annotate(label, point[:2], (4, 3), textcoords="offset points", fontsize=6, color=colour)
         axes.set_xlabel("Frechet distance")
         axes.set_title(title, fontsize=10)

@@ -122,6 +122,13 @@ def ratio(rows: list[Row], name: str, key: str) -> float | None:
     return mean(mine) / mean(base) if mine and base and mean(base) else None
 
 
+def ratios(rows: list[Row], variant: Variant) -> dict[str, float] | None:
+    """Distance, PPL and CV of speed over those of the distillation alone; None where one is missing."""
+    found = {key: ratio(rows, variant.name, key) for key in ("fd", "ppl", "speed_cv")}
+    known = {key: value for key, value in found.items() if value is not None}
+    return known if len(known) == len(found) else None
+
+
 def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> tuple[Variant | None, bool]:
     """The variant to choose, and whether it reaches the goal.
 
@@ -129,9 +136,8 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
     """
     scored = []
     for variant in wanted:
-        found = {key: ratio(rows, variant.name, key) for key in ("fd", "ppl", "speed_cv")}
-        reached = {key: value for key, value in found.items() if value is not None}
-        if len(reached) < len(found) or variant.form == "off":
+        reached = ratios(rows, variant)
+        if reached is None or variant.form == "off":
             continue
         reached["cost"] = cost[variant.step] / cost["off"]
         if reached["fd"] <= GOAL["fd"] and reached["cost"] <= GOAL["cost"]:
@@ -147,11 +153,7 @@ def shown(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> Var
     """The variant to draw beside the distillation alone: the verdict's; where none keeps within distance and cost, the
     one of least FD x PPL x CV of speed; itself where there is no other."""
     best, _ = verdict(rows, wanted, cost)
-    products = {}
-    for variant in wanted:
-        found = [ratio(rows, variant.name, key) for key in ("fd", "ppl", "speed_cv")]
-        if variant != OFF and None not in found:
-            products[variant] = prod(value for value in found if value is not None)
+    products = {v: prod(found.values()) for v in wanted if v != OFF and (found := ratios(rows, v)) is not None}
     return best or min(products, key=lambda variant: products[variant], default=OFF)
 
 
