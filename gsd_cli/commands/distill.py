@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCH = 50_000
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
+_BEFORE = {"irl_gradient": "free"}
+"""What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
 
 def plan(options: DistillOptions) -> Iterator[str]:
@@ -225,8 +227,7 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
-    # a run from before an option existed was made with its default
-    before = {**DistillSettings().model_dump(), **read_object(path)}
+    before = {**DistillSettings().model_dump(), **_BEFORE, **read_object(path)}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
     free = _idle(options) | (set() if options.lr_decay else {"total_steps"})

@@ -22,8 +22,8 @@ score identity distillation with an isometric term. One network call: `G(z) = D(
 
 - teacher: {card["teacher_source"]}{revision}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
-  alpha {settings["alpha"]}, isometric form `{settings["irl"]}`, gradient ratio {settings["irl_ratio"]},
-  Adam {settings["lr"]:g}
+  alpha {settings["alpha"]}, isometric form `{settings["irl"]}`, gradient ratio {settings["irl_ratio"]}
+  ({settings["irl_gradient"]}), Adam {settings["lr"]:g}
 
 Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 

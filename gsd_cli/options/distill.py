@@ -30,14 +30,14 @@ class DistillSettings(BaseModel):
         "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
-        0.3, "Gradient norm of the isometric term over the distillation's.", panel="Method"
+        0.2, "Gradient norm of the isometric term over the distillation's.", panel="Method"
     )
     irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
         "teacher", "Features that the isometric term measures pictures in.", panel="Method"
     )
     irl_gradient: Literal["free", "manifold"] = opt(
-        "free",
+        "manifold",
         "Where the isometric term may move a picture: anywhere, or to what near latents give already.",
         panel="Method",
     )

@@ -81,6 +81,15 @@ def test_every_key_that_differs_is_named(desk: Shell) -> None:
     assert contents(desk.folder) == before
 
 
+def test_a_run_from_before_an_option_went_the_only_way_there_was(desk: Shell) -> None:
+    path = desk.folder / "run" / "options.json"
+    options = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in options.items() if key != "irl_gradient"}))
+    require_refusal(desk.gsd(*DISTILL, "--steps", "14", "-o", "run"), 2, "irl_gradient (free -> manifold)")
+    done = desk.gsd(*DISTILL, "--steps", "14", "-o", "run", "--irl-gradient", "free")
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def test_settings_that_nothing_asks_may_differ(desk: Shell) -> None:
     arguments = (*DISTILL, "--irl", "off", "--steps", "4", "-o", "plain")
     assert desk.gsd(*arguments).returncode == 0
