@@ -1,6 +1,6 @@
 """How long should the generator's moving average be? Several along one distillation, measured at the same moments.
 
-    python benchmarks/averages.py [--kimg 10] [--irl-ratio 1] [--ramps 0.02,0.05,0.1,0.2,0.4] [--page PAGE.md]
+    python benchmarks/averages.py [--kimg 10] [--ramps 0.02,0.05,0.1,0.2,0.4] [--page PAGE.md]
 
 Averages do not act on the run, so all are of the same weights: what differs between rows is the average alone.
 """
@@ -32,7 +32,7 @@ PAGE = """# How long the moving average should be
 
     {command}
 
-One distillation of `{teacher}` ({kimg:g} thousand images, isometric ratio {ratio:g}, seed {seed}), several averages of
+One distillation of `{teacher}` ({kimg:g} thousand images, isometric term `{term}`, seed {seed}), several averages of
 its generator: half-life = `--ema-ramp` x the images seen so far. FD: `FD-fashion` of {samples} samples; speed CV on
 {paths} pairs. Measured after the images named. {machine}.
 
@@ -45,7 +45,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="ddpm-fashion")
     parser.add_argument("--kimg", type=float, default=10.0)
-    parser.add_argument("--irl-ratio", type=float, default=1.0)
     parser.add_argument("--ramps", default="0.02,0.05,0.1,0.2,0.4")
     parser.add_argument("--moments", default="0.4,0.7,1", help="shares of the run")
     parser.add_argument("--samples", type=int, default=2000)
@@ -61,7 +60,7 @@ def main() -> None:
         raise SystemExit(f"{options.teacher} has no features of its domain")
     judge = classifier_features(teacher.features, device)
     real = reference_of_features(features_folder(teacher.features), judge).statistics
-    settings = DistillSettings(irl_ratio=options.irl_ratio, seed=options.seed)
+    settings = DistillSettings(seed=options.seed)
     total = round(1000 * options.kimg / settings.batch_size)
     task = Distillation(teacher.denoiser, settings, total, device, lambda *_: {})
     ramps = [float(ramp) for ramp in options.ramps.split(",")]
@@ -95,7 +94,7 @@ def main() -> None:
         table=markdown(["ramp", *columns], [[name, *values] for name, values in cells.items()]),
         teacher=options.teacher,
         kimg=options.kimg,
-        ratio=options.irl_ratio,
+        term=f"{settings.irl}-{settings.irl_ratio:g} irl_gradient={settings.irl_gradient}",
         samples=options.samples,
         paths=options.paths,
         seed=options.seed,

@@ -171,10 +171,10 @@ class Laboratory:
         return {step: timing.median for step, timing in times.items()}
 
     def _stepper(self, step: str) -> Callable[[], object]:
-        form, *own = step.split()
+        form = named(step).form
         method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
         given = {"irl": "speed" if form in LEVERS else form, "batch_size": self.args.batch_size, **method}
-        given |= dict(pair.split("=") for pair in own)
+        given |= named(step).method
         settings = DistillSettings.model_validate(given)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
         sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)

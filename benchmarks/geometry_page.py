@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from statistics import mean, stdev
 from typing import Any
@@ -21,13 +22,17 @@ EXPERIMENTS = ("segments", "bottleneck", "annealed", "apart")
 GOAL = {"ppl": 0.70, "speed_cv": 0.65, "fd": 1.05, "cost": 1.25}
 """What the default form must reach, as ratios to the distillation alone."""
 
+UNSAID = {"irl_gradient": "free"}
+"""Settings of a variant whose name does not say them: names are older than `manifold`, the default of gsd since."""
+
 Row = dict[str, Any]
 
 PAGE = """# The isometric term, measured
 
 Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
 {batch_size}. {start}Mean ± standard deviation over seeds; in brackets the ratio of means to the runs without the
-term (`off`). `speed-3`: form `speed` at a target ratio of 3; what follows a name are settings of its own.
+term (`off`). `speed-3`: form `speed` at a target ratio of 3 and `irl_gradient=free`; what follows a name are settings
+of its own.
 `segments`, `bottleneck`, `annealed`, `apart`: see `benchmarks/geometry_levers.py`.
 
 {command}
@@ -75,15 +80,21 @@ class Variant:
 
     @property
     def step(self) -> str:
-        """What the cost of a training step depends on: the form, and where its gradient may point."""
+        """What the cost of a training step depends on, as a name: the form, and where its gradient may point."""
         return " ".join([self.form, *("=".join(pair) for pair in self.settings if pair[0] == "irl_gradient")])
 
     @property
     def flags(self) -> list[str]:
         """For gsd distill."""
         form = "speed" if self.form in EXPERIMENTS else self.form
-        flags = ["--irl", form] + ([] if form == "off" else ["--irl-ratio", f"{self.ratio:g}"])
-        return flags + [word for name, value in self.settings for word in ("--" + name.replace("_", "-"), value)]
+        ratio = [] if form == "off" else ["--irl-ratio", f"{self.ratio:g}"]
+        words = [("--" + name.replace("_", "-"), value) for name, value in self.method.items()]
+        return ["--irl", form, *ratio, *chain.from_iterable(words)]
+
+    @property
+    def method(self) -> dict[str, str]:
+        """Its own settings, those among them that its name leaves unsaid."""
+        return {**({} if self.form == "off" else UNSAID), **dict(self.settings)}
 
 
 OFF = Variant("off", 0.0)

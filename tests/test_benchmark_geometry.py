@@ -34,21 +34,29 @@ def rows(**figures: tuple[float, float, float]) -> list[dict[str, Any]]:
 def test_variants_are_the_grid_and_the_run_without(module: Any) -> None:
     wanted = module.variants("speed,jacobian", "0.3,1")
     assert [v.name for v in wanted] == ["off", "speed-0.3", "speed-1", "jacobian-0.3", "jacobian-1"]
-    assert wanted[2].flags == ["--irl", "speed", "--irl-ratio", "1"]
+    assert wanted[2].flags == ["--irl", "speed", "--irl-ratio", "1", "--irl-gradient", "free"]
     assert wanted[0].flags == ["--irl", "off"]
 
 
 def test_settings_of_their_own_make_variants_of_their_own(module: Any) -> None:
     wanted = module.variants("speed", "3", {"tau_min": "0.02", "tau_max": "0.1"})
     assert [v.name for v in wanted] == ["off", "speed-3 tau_max=0.1 tau_min=0.02"]
-    assert wanted[1].flags == ["--irl", "speed", "--irl-ratio", "3", "--tau-max", "0.1", "--tau-min", "0.02"]
+    flags = ["--irl-gradient", "free", "--tau-max", "0.1", "--tau-min", "0.02"]
+    assert wanted[1].flags == ["--irl", "speed", "--irl-ratio", "3", *flags]
     assert [module.named(v.name) for v in wanted] == wanted
     found = [{"variant": name} for name in (wanted[1].name, "jacobian-1", "speed-10", "speed-3", "off", "off")]
     assert [v.name for v in module.measured(found)] == ["off", "speed-3", "speed-10", wanted[1].name, "jacobian-1"]
 
 
+def test_a_name_says_where_the_gradient_points_or_it_is_free(module: Any) -> None:
+    (_, along) = module.variants("stress", "0.2", {"irl_gradient": "manifold"})
+    assert along.flags == ["--irl", "stress", "--irl-ratio", "0.2", "--irl-gradient", "manifold"]
+    assert (along.step, module.named(along.step).method) == ("stress irl_gradient=manifold", along.method)
+    assert module.named("stress").method == {"irl_gradient": "free"}
+
+
 def test_experiments_are_distilled_as_speed(module: Any) -> None:
-    assert module.Variant("bottleneck", 0.2).flags == ["--irl", "speed", "--irl-ratio", "0.2"]
+    assert module.Variant("bottleneck", 0.2).flags[:4] == ["--irl", "speed", "--irl-ratio", "0.2"]
     found = [{"variant": name} for name in ("bottleneck-0.2", "speed-3", "segments-3")]
     assert [v.name for v in module.measured(found)] == ["speed-3", "segments-3", "bottleneck-0.2"]
 

@@ -17,13 +17,12 @@ def generator_card(card: dict[str, Any]) -> str:
     return f"""# One-step generator distilled from {card["teacher"]}
 
 Made by `{command}`:
-score identity distillation with an isometric term. One network call: `G(z) = D(sigma_init z, sigma_init)`,
+score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
 - teacher: {card["teacher_source"]}{revision}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
-  alpha {settings["alpha"]}, isometric form `{settings["irl"]}`, gradient ratio {settings["irl_ratio"]}
-  ({settings["irl_gradient"]}), Adam {settings["lr"]:g}
+  alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 
 Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
@@ -31,3 +30,11 @@ Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
 Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`.
 """
+
+
+def _term(settings: dict[str, Any]) -> str:
+    if settings["irl"] == "off":
+        return "no isometric term"
+    weight = settings["irl_weight"]
+    strength = f"gradient ratio {settings['irl_ratio']:g}" if weight == "auto" else f"weight {weight:g}"
+    return f"isometric form `{settings['irl']}` ({settings['irl_gradient']}), {strength}"

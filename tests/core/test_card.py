@@ -1,0 +1,25 @@
+"""The model card says how the generator was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gsd_cli.core.card import generator_card
+from gsd_cli.options import DistillSettings
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "Adam 0.0001, isometric form `stress` (manifold), gradient ratio 0.2"),
+        ({"irl": "speed", "irl_gradient": "free", "irl_weight": 0.5}, "isometric form `speed` (free), weight 0.5"),
+        ({"irl": "off"}, "Adam 0.0001, no isometric term"),
+    ],
+)
+def test_the_isometric_term_is_told_as_it_was(settings: dict[str, Any], said: str) -> None:
+    made = {"teacher": "t", "teacher_source": "t", "teacher_revision": None, "preset": None, "steps": 3, "images": 24}
+    seen = {"figures": {}, "figure_name": "FD", "eval_samples": 0}
+    card = {**made, **seen, "settings": {**DistillSettings(**settings).model_dump(), "total_steps": 3}}
+    assert f"{said}\n" in generator_card(card)
