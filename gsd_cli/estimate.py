@@ -9,8 +9,6 @@ from gsd_cli.errors import GsdError
 from gsd_cli.finding import find_model
 from gsd_cli.registry import TEACHERS
 
-PASSES = 12
-"""Forward passes that distillation spends on an image: 4 in the fake score's step, 8 in the generator's."""
 VALUES_TRAINED = 10
 """Numbers kept for a parameter in training: four networks, the gradients of two, and their Adam moments."""
 VALUES_SAVED = 7
@@ -18,13 +16,14 @@ VALUES_SAVED = 7
 CHECKPOINTS = 2
 
 
-def distillation(teacher: str, images: int) -> list[str]:
-    """Lines on the work, memory and disk of a distillation; as far as the teacher's size is known."""
+def distillation(teacher: str, passes: float) -> list[str]:
+    """Lines on the work, memory and disk of a distillation of so many forward passes; as far as the teacher's size is
+    known."""
     lines = []
     if (parameters := teacher_parameters(teacher)) is not None:
         memory, disk = 4 * VALUES_TRAINED * parameters, disk_needed(teacher) or 0
         lines.append(
-            f"about {PASSES * images:,} forward passes of {parameters / 1e6:.1f} M parameters; "
+            f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters; "
             f"{size(memory)} of memory before activations, {size(disk)} of disk"
         )
     return lines

@@ -18,7 +18,7 @@ def test_parameters_of_the_bundled_teacher_and_of_a_folder(toy_teacher_folder: P
 
 
 def test_what_is_said() -> None:
-    (passes,) = distillation("ddpm-fashion", 11_008)
+    (passes,) = distillation("ddpm-fashion", 132_096.4)
     assert passes.startswith("about 132,096 forward passes of 1.7 M parameters")
     assert distillation("someone/else", 10) == []
     assert pictures("fashion", 64) == "64 images (one network call each, 66 kB of pixels)"

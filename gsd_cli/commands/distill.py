@@ -35,13 +35,14 @@ def plan(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the teachers known by name"
         return
-    from gsd_cli.estimate import distillation
-
     steps = total_steps(options)
     images = steps * options.batch_size
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
-    yield from distillation(options.teacher, images)
+    from gsd_cli.core.estimate import passes
+    from gsd_cli.estimate import distillation
+
+    yield from distillation(options.teacher, passes(options) * images)
     yield from _measured(options, steps)
 
 

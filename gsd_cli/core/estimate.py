@@ -58,11 +58,15 @@ def estimate(
         (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
     )
     forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
+    return Estimate(parameters, COPIES * FLOAT * parameters, activations, passes(settings) * forward)
+
+
+def passes(settings: DistillSettings) -> float:
+    """Forward passes of one network that a trained image costs, a backward pass counted as one or two."""
     calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     if settings.irl_gradient == "manifold" and settings.irl_weight != 0:
         calls += MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
-    again = 4 / 3 if settings.recompute else 1
-    return Estimate(parameters, COPIES * FLOAT * parameters, activations, again * calls * forward)
+    return calls * (4 / 3 if settings.recompute else 1)
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:

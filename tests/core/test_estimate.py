@@ -5,7 +5,7 @@ import torch
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.estimate import COPIES, activation_bytes, estimate
+from gsd_cli.core.estimate import COPIES, activation_bytes, estimate, passes
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.options import DistillSettings
 from tests.teachers import FACES, unet
@@ -75,11 +75,12 @@ def test_without_the_distillation_the_generator_is_all_that_runs(toy_teacher: De
 def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gsd_cli.core.estimate.seconds_per_image", lambda *_: 1.0)
 
-    def seconds(**settings: object) -> float:
-        return estimate(toy_teacher, DistillSettings(batch_size=8, **settings), CPU).seconds_per_step / 8
+    def counted(**settings: object) -> float:
+        return passes(DistillSettings(**settings))
 
-    free = seconds(irl_gradient="free")
-    assert seconds(irl="off") == seconds(irl="off", irl_gradient="manifold") == free
-    assert seconds(irl="stress", irl_gradient="manifold") == free + 1.5  # half of the images, three calls each
-    assert seconds(irl="straight", irl_gradient="manifold") == free + 2.25
-    assert seconds(irl="jacobian", irl_gradient="manifold", irl_every=2) == free + 1.5
+    free = counted(irl_gradient="free")
+    assert counted(irl="off") == counted(irl="off", irl_gradient="manifold") == free
+    assert counted(irl="stress", irl_gradient="manifold") == free + 1.5  # half of the images, three calls each
+    assert counted(irl="straight", irl_gradient="manifold") == free + 2.25
+    assert counted(irl="jacobian", irl_gradient="manifold", irl_every=2) == free + 1.5
+    assert estimate(toy_teacher, DistillSettings(batch_size=8), CPU).seconds_per_step == 8 * counted()
