@@ -166,9 +166,11 @@ class Laboratory:
         tasks = {step: self._stepper(step) for step in steps}
         for task in tasks.values():
             task()  # warm-up
-        images = self.args.batch_size * int(self.args.set.get("irl_every", 1))
-        times = time_interleaved(tasks, images, self.device, self.args.repeats)
-        return {step: timing.median for step, timing in times.items()}
+        times = time_interleaved(tasks, self.args.batch_size, self.device, self.args.repeats)
+        return {step: timing.median / self._every(step) for step, timing in times.items()}
+
+    def _every(self, step: str) -> int:
+        return int(named(step).method.get("irl_every", self.args.set.get("irl_every", 1)))
 
     def _stepper(self, step: str) -> Callable[[], object]:
         form = named(step).form

@@ -13,16 +13,23 @@ from gsd_cli.writing import atomic_file
 
 COLOURS = colormaps["tab20"]
 PANELS = {"ppl": "PPL", "speed_cv": "variation of the speed"}
+SHORT = {
+    " irl_gradient=manifold": "",
+    " irl_phi=pixels": " px",
+    " tau_max=1.2 tau_min=0.2": " wide",
+    " irl_every=": " every ",
+}
+"""What a point's label says instead of settings that its marker or many others have."""
 
 
 def draw_frontier(rows: list[Row], target: Path) -> None:
     """PPL and the variation of the speed against Frechet distance, means over seeds, a colour a form,
-    diamonds for those with a gradient along the manifold.
+    diamonds for those with a gradient along the manifold; px: in pixels, wide: at angles of 0.2 to 1.2.
 
     The line joins the distillation alone, stopped at other lengths too (`off kimg=6`): a variant that lies on
     it gives what stopping earlier gives.
     """
-    canvas = Figure(figsize=(10.5, 4.2), layout="constrained")
+    canvas = Figure(figsize=(12, 5), layout="constrained")
     wanted = measured(rows)
     kinds = list(dict.fromkeys(kind_of(variant) for variant in wanted))
     for axes, (key, title) in zip(canvas.subplots(1, 2), PANELS.items(), strict=True):
@@ -35,7 +42,7 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
             marker, line = "D" if "irl_gradient=manifold" in own else "o", "-" if kind == "off" else ""
             axes.plot(x, y, marker=marker, markersize=5, color=colour, linestyle=line, label=kind)
             for point in zip(x, y, names, strict=True):
-                label = point[2].removeprefix(form).replace(" irl_gradient=manifold", "").lstrip("- ")
+                label = short(point[2].removeprefix(form))
                 axes.annotate(label, point[:2], (4, 3), textcoords="offset points", fontsize=6, color=colour)
         axes.set_xlabel("Frechet distance")
         axes.set_title(title, fontsize=10)
@@ -50,7 +57,16 @@ def kind_of(variant: Variant) -> str:
     """What has a colour of its own: a form and where its gradient may point. Settings of the distillation alone, but
     for its length, make one of their own."""
     lengths = all(setting == "kimg" for setting, _ in variant.settings)
-    return variant.step if variant.form != "off" or lengths else variant.name
+    if variant.form == "off":
+        return "off" if lengths else variant.name
+    return " ".join([variant.form, *("=".join(pair) for pair in variant.settings if pair[0] == "irl_gradient")])
+
+
+def short(label: str) -> str:
+    """A point's label, from what is left of its name: `-1 irl_phi=pixels` is `1 px`."""
+    for words, instead in SHORT.items():
+        label = label.replace(words, instead)
+    return label.lstrip("- ")
 
 
 def means(rows: list[Row], variant: Variant, key: str) -> tuple[float, float]:

@@ -52,6 +52,7 @@ def test_a_name_says_where_the_gradient_points_or_it_is_free(module: Any) -> Non
     (_, along) = module.variants("stress", "0.2", {"irl_gradient": "manifold"})
     assert along.flags == ["--irl", "stress", "--irl-ratio", "0.2", "--irl-gradient", "manifold"]
     assert (along.step, module.named(along.step).method) == ("stress irl_gradient=manifold", along.method)
+    assert module.named("stress-0.2 irl_every=4 tau_max=1").step == "stress irl_every=4"
     assert module.named("stress").method == {"irl_gradient": "free"}
 
 
@@ -133,7 +134,15 @@ def test_a_point_of_the_frontier_is_the_mean_over_seeds(module: Any, tmp_path: P
         ("off sigma_init=10", "off sigma_init=10"),
         ("stress-1 irl_phi=pixels", "stress"),
         ("stress-1 irl_gradient=manifold irl_phi=pixels", "stress irl_gradient=manifold"),
+        ("stress-1 irl_every=4 irl_gradient=manifold", "stress irl_gradient=manifold"),
     ],
 )
 def test_only_other_lengths_lie_on_the_line_of_the_distillation_alone(module: Any, name: str, kind: str) -> None:
     assert importlib.import_module("geometry_frontier").kind_of(module.named(name)) == kind
+
+
+def test_labels_of_the_frontier_are_short(module: Any) -> None:
+    short = importlib.import_module("geometry_frontier").short
+    assert short("-1 irl_gradient=manifold irl_phi=pixels") == "1 px"
+    assert short("-0.2 irl_every=4 irl_gradient=manifold") == "0.2 every 4"
+    assert short(" kimg=6") == "kimg=6"
