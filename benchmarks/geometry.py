@@ -167,21 +167,22 @@ class Laboratory:
         for task in tasks.values():
             task()  # warm-up
         times = time_interleaved(tasks, self.args.batch_size, self.device, self.args.repeats)
-        return {step: timing.median / self._every(step) for step, timing in times.items()}
+        return {step: timing.median / self._settings(step).irl_every for step, timing in times.items()}
 
-    def _every(self, step: str) -> int:
-        return int(named(step).method.get("irl_every", self.args.set.get("irl_every", 1)))
+    def _settings(self, step: str) -> DistillSettings:
+        variant = named(step)
+        method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
+        form = "speed" if variant.form in LEVERS else variant.form
+        return DistillSettings.model_validate(
+            {"irl": form, "batch_size": self.args.batch_size, **method, **variant.method}
+        )
 
     def _stepper(self, step: str) -> Callable[[], object]:
-        form = named(step).form
-        method = {name: value for name, value in self.args.set.items() if name in DistillSettings.model_fields}
-        given = {"irl": "speed" if form in LEVERS else form, "batch_size": self.args.batch_size, **method}
-        given |= named(step).method
-        settings = DistillSettings.model_validate(given)
+        settings = self._settings(step)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
         sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
         phi = build_phi(settings.irl_phi, sources)
-        kind = LEVERS.get(form, Distillation)
+        kind = LEVERS.get(named(step).form, Distillation)
         task = kind(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
         steps = iter(range(1, 10**6))  # from 1 on: past the warm-up of a run of one step
         # whole turns of the term: the steps between them are cheaper

@@ -31,10 +31,10 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
     """
     canvas = Figure(figsize=(12, 5), layout="constrained")
     wanted = measured(rows)
-    kinds = list(dict.fromkeys(kind_of(variant) for variant in wanted))
+    kinds = list(dict.fromkeys(variant.kind for variant in wanted))
     for axes, (key, title) in zip(canvas.subplots(1, 2), PANELS.items(), strict=True):
         for place, kind in enumerate(kinds):
-            mine = [variant for variant in wanted if kind_of(variant) == kind]
+            mine = [variant for variant in wanted if variant.kind == kind]
             points = sorted((*means(rows, variant, key), variant.name) for variant in mine)
             form, *own = kind.split()
             colour = "black" if form == "off" else COLOURS(place % COLOURS.N)
@@ -51,15 +51,6 @@ def draw_frontier(rows: list[Row], target: Path) -> None:
     canvas.axes[1].legend(fontsize=7, loc="lower left")
     with atomic_file(target) as temporary:
         canvas.savefig(temporary, dpi=110)
-
-
-def kind_of(variant: Variant) -> str:
-    """What has a colour of its own: a form and where its gradient may point. Settings of the distillation alone, but
-    for its length, make one of their own."""
-    lengths = all(setting == "kimg" for setting, _ in variant.settings)
-    if variant.form == "off":
-        return "off" if lengths else variant.name
-    return " ".join([variant.form, *("=".join(pair) for pair in variant.settings if pair[0] == "irl_gradient")])
 
 
 def short(label: str) -> str:

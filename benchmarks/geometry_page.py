@@ -23,7 +23,7 @@ GOAL = {"ppl": 0.70, "speed_cv": 0.65, "fd": 1.05, "cost": 1.25}
 """What the default form must reach, as ratios to the distillation alone."""
 
 UNSAID = {"irl_gradient": "free"}
-"""Settings of a variant whose name does not say them: names are older than `manifold`, the default of gsd since."""
+"""Settings of a variant or run that does not name them: some are older than `manifold`, the default of gsd since."""
 
 Row = dict[str, Any]
 
@@ -76,14 +76,21 @@ class Variant:
     @property
     def name(self) -> str:
         """`off`, `speed-1`, `speed-3 tau_max=0.1`: what `named` reads."""
-        words = ["off" if self.form == "off" else f"{self.form}-{self.ratio:g}"]
-        return " ".join([*words, *("=".join(pair) for pair in self.settings)])
+        first = "off" if self.form == "off" else f"{self.form}-{self.ratio:g}"
+        return self._words(first, [name for name, _ in self.settings])
 
     @property
     def step(self) -> str:
         """What the cost of a training step depends on, as a name: the form, where its gradient points, how often."""
-        own = ("=".join(pair) for pair in self.settings if pair[0] in ("irl_gradient", "irl_every"))
-        return " ".join([self.form, *own])
+        return self._words(self.form, ["irl_gradient", "irl_every"])
+
+    @property
+    def kind(self) -> str:
+        """What has a colour of its own when variants are drawn: the form, and where its gradient points. Settings of
+        the distillation alone, but for its length, make one of their own."""
+        if self.form == "off" and any(name != "kimg" for name, _ in self.settings):
+            return self.name
+        return self._words(self.form, ["irl_gradient"])
 
     @property
     def flags(self) -> list[str]:
@@ -97,6 +104,9 @@ class Variant:
     def method(self) -> dict[str, str]:
         """Its own settings, those among them that its name leaves unsaid."""
         return {**({} if self.form == "off" else UNSAID), **dict(self.settings)}
+
+    def _words(self, first: str, names: list[str]) -> str:
+        return " ".join([first, *("=".join(pair) for pair in self.settings if pair[0] in names)])
 
 
 OFF = Variant("off", 0.0)

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from geometry_page import UNSAID
 from pages import publish
 from rows import markdown
 from torch import Tensor
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     known = json.loads((options.run / "options.json").read_text(encoding="utf-8"))
-    settings = DistillSettings(**{k: v for k, v in known.items() if k in DistillSettings.model_fields})
+    settings = DistillSettings(**{k: v for k, v in (UNSAID | known).items() if k in DistillSettings.model_fields})
     teacher, device = load_teacher(known["teacher"], offline=True), resolve_device(options.device)
     total = known["total_steps"]
     task = Distillation(teacher.denoiser, settings, total, device, lambda *_: {})
@@ -75,7 +76,7 @@ def main() -> None:
         batch = task._generate(step)
         latents, images = batch.latents, batch.images
         _, sidl = task._sidl(images.detach()[: len(latents.z)], batch.labels, step)
-        irl = task.isometric.measure(images.detach(), latents).gradient
+        irl = task._bounded(task.isometric.measure(images.detach(), latents), batch).gradient
         irl *= settings.irl_ratio * sidl.norm() / irl.norm()
         at_images.append((irl.norm() / sidl.norm()).item())
         shares.append((sidl[: 2 * latents.pairs].square().sum() / sidl.square().sum()).item())

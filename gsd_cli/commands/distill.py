@@ -39,6 +39,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
     images = steps * options.batch_size
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    # torch is loaded from here on, after what is known without it
     from gsd_cli.core.estimate import passes
     from gsd_cli.estimate import distillation
 

@@ -36,5 +36,8 @@ def _term(settings: dict[str, Any]) -> str:
     if settings["irl"] == "off":
         return "no isometric term"
     weight = settings["irl_weight"]
-    strength = f"gradient ratio {settings['irl_ratio']:g}" if weight == "auto" else f"weight {weight:g}"
+    if weight == "auto":  # there is no ratio without another term
+        strength = f"gradient ratio {settings['irl_ratio']:g}" if settings["sidl_weight"] else "alone"
+    else:
+        strength = f"weight {weight:g}"
     return f"isometric form `{settings['irl']}` ({settings['irl_gradient']}), {strength}"
