@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.evaluation import Evaluation
 
 DEFAULT_EPOCH = 50_000
+TRIED = 32
+"""Images in the passes that choose a precision, at most."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
@@ -93,12 +96,14 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
 
     device = resolve_device(options.device)
     world = join_world(device)
-    revision = options.revision or _recorded_revision(options, folder)
+    revision = options.revision or _recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
     identity = {**_identity(options), "total_steps": total}
     evaluation = _evaluation(options, teacher, folder, device, console)
     phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, _real(options))
+    options = options.model_copy(update={"precision": _precision(options, folder, teacher, device, console)})
+    pixels = teacher.autoencoder.net is None
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, _real(options), pixels)
     figure = evaluation.extractor.figure if evaluation.extractor else "FD"
     exporter = Exporter(options, teacher, folder, identity, _features(options) or teacher.features, figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
@@ -107,7 +112,8 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
             exporter.forget()
-        write_json(folder / "options.json", {**identity, "teacher_revision": teacher.revision})
+        found = {"teacher_revision": teacher.revision, "precision": options.precision}
+        write_json(folder / "options.json", {**identity, **found})
     world.wait()
     try:
         fit(
@@ -135,9 +141,9 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
 
 
 def _real(options: DistillOptions) -> ImageArchive | None:
-    """The real images that the adversarial term shows."""
+    """The real images that the discriminator sees."""
     data = _data(options)
-    if data is None or not options.adversarial:
+    if data is None or not options.adversarial_ratio(real=True):
         return None
     from gsd_cli.data.archive import ImageArchive
 
@@ -185,18 +191,42 @@ def _beside(teacher: str, suffix: str) -> Path | None:
     return found if found.exists() else None
 
 
-def _recorded_revision(options: DistillOptions, folder: Path) -> str | None:
-    """The commit a run started with: a teacher that moved on the hub must not change under it."""
+def _recorded(options: DistillOptions, folder: Path, name: str) -> str | None:
+    """What a run found when it started, a teacher's commit or a precision: a resumed run keeps it."""
     path = folder / "options.json"
     if not options.resume or not path.exists():
         return None
-    revision: str | None = read_object(path).get("teacher_revision")
-    return revision
+    found: str | None = read_object(path).get(name)
+    return found
+
+
+def _precision(options: DistillOptions, folder: Path, teacher: Teacher, device: Any, console: Console) -> str:
+    """What `--precision` comes to; what a resumed run chose at its start, it keeps."""
+    recorded = _recorded(options, folder, "precision")
+    if options.precision == "auto" and recorded is not None:
+        return recorded
+    import torch
+
+    from gsd_cli.core.denoiser import per_image
+    from gsd_cli.core.device import choose_precision
+
+    net = copy.deepcopy(teacher.denoiser).to(device).requires_grad_(True)
+    x = torch.zeros(min(options.batch_size, options.micro_batch or TRIED, TRIED), *net.shape, device=device)
+    labels = torch.zeros(len(x), dtype=torch.long, device=device) if net.classes else None
+
+    def train() -> None:
+        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+
+    chosen, gain = choose_precision(options.precision, device, train)
+    if chosen != "fp32" and gain == gain:
+        console.say(f"precision: {chosen}, {gain:.1f} times as fast as fp32 here")
+    return chosen
 
 
 def _identity(options: DistillOptions) -> dict[str, Any]:
     """What a resumed run must agree on: the mathematics and the teacher."""
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
+    settings["adversarial"] = options.adversarial_ratio(real=_data(options) is not None)
     return {"teacher": options.teacher, "revision": options.revision, **settings}
 
 
@@ -205,6 +235,14 @@ def _idle(options: DistillOptions) -> set[str]:
     if options.irl == "off" or options.irl_weight == 0:
         return {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
     return {"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set()
+
+
+def _in_today_s_words(record: dict[str, Any]) -> dict[str, Any]:
+    """A run's record, with what older versions called otherwise: before there were heads, `auto` noise was `ddpm`."""
+    if "discriminator_lr" in record:
+        return record
+    earlier = {"noise": "ddpm"} if record.get("noise", "auto") == "auto" else {}
+    return {**record, **earlier, "adversarial": "another kind" if record.get("adversarial") else 0.0}
 
 
 def _changed(options: DistillOptions) -> list[str]:
@@ -229,7 +267,7 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
-    before = {**DistillSettings().model_dump(), **_BEFORE, **read_object(path)}
+    before = {**DistillSettings().model_dump(), **_BEFORE, **_in_today_s_words(read_object(path))}
     now = {**_identity(options), "total_steps": total}
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
     free = _idle(options) | (set() if options.lr_decay else {"total_steps"})

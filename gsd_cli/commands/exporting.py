@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from gsd_cli.core.training import Report
 
 NEWEST, BEST = "generator", "best"
+VARIED = 0.95
+"""A snapshot with less than this share of the highest recall so far is not the best, whatever its distance."""
+FIGURES = ("fd", "precision", "recall", "coverage", "class_balance", "speed_cv", "spearman", "pair_distance")
+"""What a generator's card keeps of its last evaluation."""
 
 
 class Exporter:
@@ -27,17 +31,19 @@ class Exporter:
     ):  # fmt: skip
         self.options, self.teacher, self.folder = options, teacher, folder
         self.settings, self.features, self.figure = settings, features, figure
-        self.best = best_distance(folder)
+        self.best, self.recall = best_distance(folder), best_recall(folder)
 
     def forget(self) -> None:
         """Drop the best snapshot: the run starts again."""
         shutil.rmtree(self.folder / BEST, ignore_errors=True)
-        self.best = math.inf
+        self.best, self.recall = math.inf, 0.0
 
     def keep_best(self, average: Generator, report: Report) -> None:
-        """Keep the moving average as the best so far, if this evaluation says that it is."""
-        distance = report.evaluation.get("fd", math.inf)
-        if distance < self.best:
+        """Keep the moving average as the best so far, if it is nearest and its recall has not fallen."""
+        distance, recall = report.evaluation.get("fd", math.inf), report.evaluation.get("recall", math.inf)
+        varied = recall >= VARIED * self.recall
+        self.recall = max(self.recall, recall) if math.isfinite(recall) else self.recall
+        if distance < self.best and varied:
             row = {"step": report.step, "images": report.images, **report.evaluation}
             self._save(average, BEST, row)
             self.best = distance
@@ -67,7 +73,7 @@ class Exporter:
             "settings": self.settings,
             "steps": row["step"],
             "images": row.get("images", 0),
-            "figures": {key: row[key] for key in ("fd", "speed_cv", "spearman", "pair_distance") if key in row},
+            "figures": {key: row[key] for key in FIGURES if key in row},
             "figure_name": self.figure,
             "eval_samples": self.options.eval_samples,
             "versions": versions(),
@@ -84,3 +90,11 @@ def best_distance(folder: Path) -> float:
     figures = card.get("figures", {}) if isinstance(card, dict) else {}
     distance = figures.get("fd") if isinstance(figures, dict) else None
     return float(distance) if isinstance(distance, int | float) else math.inf
+
+
+def best_recall(folder: Path) -> float:
+    """The highest recall of a run's evaluations so far; 0 when there is none."""
+    from gsd_cli.core.training import read_metrics
+
+    recalls = [row.get("recall") for row in read_metrics(folder / "metrics.jsonl")]
+    return max((float(r) for r in recalls if isinstance(r, int | float)), default=0.0)

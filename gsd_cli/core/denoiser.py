@@ -78,11 +78,12 @@ class Denoiser(nn.Module):
             clean = raw
         return clean
 
-    def encode(self, x: Tensor, sigma: Tensor) -> list[Tensor]:
+    def encode(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> list[Tensor]:
         """The network's encoder at noise level sigma: outputs of the down blocks, then the mid block.
 
         Each [B, c, h, w]; the decoder is not run. Works for diffusers' UNet2DModel. Classes are left
-        out, so that a feature is a function of the image alone.
+        out, so that a feature is a function of the image alone. `full`: the map of full resolution, before
+        the first downsampling, comes first.
         """
         net = self.net
         scaled = x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
@@ -91,9 +92,12 @@ class Denoiser(nn.Module):
         t = self.schedule.timestep(sigma).expand(len(x))
         embedding = net.time_embedding(net.time_proj(t).to(scaled.dtype))
         hidden = net.conv_in(scaled)
-        maps = []
+        maps: list[Tensor] = []
         for block in net.down_blocks:
-            hidden, _ = block(hidden, embedding)
+            hidden, skips = block(hidden, embedding)
+            if full and not maps:
+                # a block's last skip is its downsampled output
+                maps.append(skips[-1 if block.downsamplers is None else -2])
             maps.append(hidden)
         if net.mid_block is not None:
             maps.append(net.mid_block(hidden, embedding))

@@ -1,7 +1,7 @@
 """Geometric Score Distillation: the training step.
 
-Score identity Distillation (Zhou et al., ICML 2024) plus an isometric term, weighed against each
-other where they meet: at the generator's images.
+Score identity Distillation (Zhou et al., ICML 2024), a discriminator of real images, and an isometric
+term, weighed against each other where they meet: at the generator's images.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gsd_cli.core.adversary import Adversary, Real, logits_of
+from gsd_cli.core.adversarial import AdversarialTerm, Felt, RealImages
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast, full_precision, placed
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, set_dropout
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
-from gsd_cli.core.losses import adversarial_loss, discriminator_loss, fake_score_loss, score_identity_loss
+from gsd_cli.core.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.manifold import along_manifold
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
 Evaluate = Callable[[Generator, int], dict[str, float]]
@@ -53,7 +51,8 @@ class Distillation:
 
     With several processes each works on its rows of the batch; a row's noise depends on its number
     alone, and gradients are averaged, so N processes train as one does. `settings.batch_size` is the
-    batch of all of them together.
+    batch of all of them together. `data`: real images for the discriminator; `pixels`: whether the
+    teacher works on images rather than an autoencoder's latents.
     """
 
     def __init__(
@@ -65,19 +64,20 @@ class Distillation:
         evaluate: Evaluate,
         phi: Phi | None = None,
         world: World | None = None,
-        data: ImageArchive | None = None,
+        data: RealImages | None = None,
+        pixels: bool = True,
     ):
         world = world or World()
-        _require_fit(teacher, settings, world)
+        require_even_shares(settings.batch_size, world)
         self.settings, self.device, self.world, self.total = settings, device, world, total_steps
         self.batch_size = settings.batch_size
-        self.recipe = build_recipe(settings, teacher.schedule)
+        self.recipe = build_recipe(settings, teacher.schedule, pixels=pixels)
         self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world)
-        self.adversary = Adversary(settings.adversarial, data, teacher)
         rows = arranged(settings.batch_size, settings.pair_every, world, self.isometric.group)
         self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
+        self.adversarial = AdversarialTerm(settings, self.teacher, data, self.draws, self.recipe, world)
         student = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout)
         self.generator = placed(student, device).train()
         self.fake = placed(copy.deepcopy(teacher), device).train().requires_grad_(True)
@@ -97,7 +97,8 @@ class Distillation:
         self._evaluate = evaluate
 
     def step(self, step: int) -> dict[str, float]:
-        """One round: the fake score learns the generator's images, then the generator moves."""
+        """One round: the fake score learns the generator's images, the discriminator tells them from real ones,
+        then the generator moves."""
         s = self.settings
         if s.dropout:  # its masks come from torch's global generator
             torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
@@ -106,11 +107,9 @@ class Distillation:
         self.generator_adam.param_groups[0]["lr"] = rise * fall * s.lr
         self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
         batch = self._generate(step) if s.reuse_images else None
-        metrics: dict[str, float] = {}
-        for k in range(s.fake_steps if s.sidl_weight else 0):  # without the distillation nothing asks the fake score
-            metrics = self._fake_step("fake", step, k, batch=batch)
-            if not math.isfinite(metrics["fake_loss"]):
-                return metrics
+        metrics = self._learn(step, batch)
+        if not all(math.isfinite(value) for value in metrics.values()):
+            return metrics
         metrics |= self._generator_step(step, batch)
         if math.isfinite(metrics["sidl_loss"]) and math.isfinite(metrics.get("irl_loss", 0.0)):
             seen = (step + 1) * self.batch_size
@@ -118,50 +117,52 @@ class Distillation:
             update_average(self.average, self.generator, beta)
         return metrics
 
+    def _learn(self, step: int, batch: Batch | None) -> dict[str, float]:
+        """The updates of the fake score and of the discriminator, on the same images; fresh ones for each
+        update of the fake score unless `batch` is reused."""
+        s, metrics, images, labels = self.settings, {}, None, None
+        for k in range(s.fake_steps if s.sidl_weight else 0):  # without the distillation nothing asks the fake score
+            images, labels = self._shown("fake", step, k, batch=batch)
+            metrics = self._fake_step(images, labels, "fake", step, k)
+            if not math.isfinite(metrics["fake_loss"]):
+                return metrics
+        for k in range(s.discriminator_steps if self.adversarial.on else 0):
+            if images is None:
+                images, labels = self._shown("fake", step, k, batch=batch)
+            metrics |= self.adversarial.learn(images, labels, "discriminator", step, k)
+        return metrics
+
+    def _shown(self, *stream: int | str, batch: Batch | None) -> tuple[Tensor, Tensor | None]:
+        """The generator's images [B, C, H, W], without their graph, and their classes: those of `batch`, or fresh."""
+        if batch is not None:
+            count = len(batch.latents.z)
+            return batch.images[:count].detach(), _rows(batch.labels, slice(count))
+        z, labels = self.draws.normal(*stream, "z"), self.draws.labels(*stream)
+        with torch.no_grad(), self._autocast():
+            parts = [self.generator(z[part], _rows(labels, part)).float() for part, _ in self._parts(len(z))]
+        return torch.cat(parts), labels
+
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the moving average."""
         return self._evaluate(self.average, step)
 
-    def _fake_step(self, *stream: int | str, batch: Batch | None = None) -> dict[str, float]:
-        """One update of the fake score, on fresh images of the generator or on those of `batch`."""
-        draws = self.draws
-        z, noise = draws.normal(*stream, "z"), draws.normal(*stream, "noise")
-        sigma, labels = draws.sigma(self.recipe.fake_sigma, *stream), draws.labels(*stream)
-        labels = labels if batch is None or labels is None or batch.labels is None else batch.labels[: len(z)]
-        real = self.adversary.draw(draws, *stream)
+    def _fake_step(self, images: Tensor, labels: Tensor | None, *stream: int | str) -> dict[str, float]:
+        """One update of the fake score on the generator's images [B, C, H, W]."""
+        noise, sigma = self.draws.normal(*stream, "noise"), self.draws.sigma(self.recipe.fake_sigma, *stream)
         self.fake_adam.zero_grad(set_to_none=True)
-        totals = torch.zeros(2, dtype=torch.float64)
-        for part, last in self._parts(len(z)):
-            own = _rows(labels, part)
-            if batch is None:
-                with torch.no_grad(), self._autocast():
-                    y = self.generator(z[part], own).float()
-            else:
-                y = batch.images[part].detach()
+        total = 0.0
+        for part, last in self._parts(len(images)):
+            y, own = images[part], _rows(labels, part)
             with nullcontext() if last else self.world.without_sync(self._shared_fake):
-                seen = real and Real(real.images[part], _rows(real.labels, part))
-                score, judgement = self._fake_losses(y, own, sigma[part], noise[part], seen)
-                ((score + judgement).sum() / len(z)).backward()
-            totals += torch.stack([score.detach().sum(), judgement.detach().sum()]).cpu() / len(z)
-        loss, judged = (total / self.world.size for total in self.world.total(*totals.tolist()))
-        if math.isfinite(loss + judged):
+                with self._autocast():
+                    g = self._shared_fake(y + _column(sigma[part]) * noise[part], sigma[part], own).float()
+                losses = fake_score_loss(y, g, self.recipe.weight(sigma[part]))
+                (losses.sum() / len(images)).backward()
+            total += losses.detach().sum().item() / len(images)
+        loss = self.world.total(total)[0] / self.world.size
+        if math.isfinite(loss):
             self._descend(self.fake, self.fake_adam)
-        return {"fake_loss": loss + judged} | ({"discriminator_loss": judged} if real else {})
-
-    def _fake_losses(
-        self, y: Tensor, labels: Tensor | None, sigma: Tensor, noise: Tensor, real: Real | None
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of the fake score as a score and as a judge of real pictures, per image [B]."""
-        images, count = y, len(y)
-        if real is not None:  # one pass for both: a wrapped network may be called once a backward pass
-            images, sigma, noise = torch.cat([y, real.images]), sigma.repeat(2), noise.repeat(2, 1, 1, 1)
-            labels = None if labels is None or real.labels is None else torch.cat([labels, real.labels])
-        with self._autocast(), logits_of(self.fake if real else None) as maps:
-            g = self._shared_fake(images + _column(sigma) * noise, sigma, labels).float()
-        score = fake_score_loss(y, g[:count], self.recipe.weight(sigma[:count]))
-        if real is None:
-            return score, torch.zeros_like(score)
-        return score, discriminator_loss(maps[0][count:], maps[0][:count])
+        return {"fake_loss": loss}
 
     def _generate(self, step: int) -> Batch:
         """The images that the generator's step `step` is about."""
@@ -174,28 +175,48 @@ class Distillation:
     def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
         batch = batch or self._generate(step)
         latents, y = batch.latents, batch.images
-        # the two terms meet at the images: their gradients there can be measured, weighed and
-        # added before one backward pass through the generator
+        # the terms meet at the images: their gradients there can be measured, weighed and added before one
+        # backward pass through the generator
         images = y.detach()
-        metrics, sidl_grad = self._sidl(images[: len(latents.z)], batch.labels, step)
-        sidl_grad = torch.cat([sidl_grad, torch.zeros_like(images[len(latents.z) :])])
-        irl = self._bounded(self.isometric.measure(images, latents), batch)
-        squares = self.world.total(sidl_grad.square().sum().item(), irl.gradient.square().sum().item())
-        sidl_norm, irl_norm = (math.sqrt(square) / self.world.size for square in squares)
-        weight = self.isometric.weigh(sidl_norm, irl_norm, step)
+        own, labels = images[: len(latents.z)], _rows(batch.labels, slice(len(latents.z)))
+        metrics, sidl_grad = self._sidl(own, labels, step)
+        felt = self.adversarial.measure(own, labels, step)
+        sidl_norm, felt_norm = self._norms(sidl_grad, felt.gradient)
         metrics["sidl_norm"] = sidl_norm
+        metrics |= self._weigh_adversarial(sidl_norm, felt_norm, felt)
+        rest = sidl_grad + metrics.get("adversarial_weight", 0.0) * felt.gradient
+        rest = torch.cat([rest, torch.zeros_like(images[len(latents.z) :])])
+        irl = self._bounded(self.isometric.measure(images, latents), batch)
+        # the isometric ratio refers to everything else, or its share would fall where others join
+        rest_norm, irl_norm = self._norms(rest, irl.gradient)
+        weight = self.isometric.weigh(rest_norm, irl_norm, step)
         if self.isometric.due(step):
             metrics |= {"irl_loss": irl.loss, "irl_norm": irl_norm, "irl_weight": weight}
             metrics |= {"speed_spread": irl.speed_spread}
             if self.settings.sidl_weight:
-                metrics["irl_ratio"] = weight * irl_norm / max(sidl_norm, 1e-30)
-        gradient = sidl_grad + weight * irl.gradient
+                metrics["irl_ratio"] = weight * irl_norm / max(rest_norm, 1e-30)
+        gradient = rest + weight * irl.gradient
         if self.world.any(not torch.isfinite(gradient).all()):
             return metrics | {"sidl_loss": math.nan}
         self.generator_adam.zero_grad(set_to_none=True)
         self._pull_back(batch, gradient)
         self._descend(self.generator, self.generator_adam)
         return metrics
+
+    def _norms(self, *gradients: Tensor) -> list[float]:
+        """The norm of each gradient at the images of all processes, averaged over these as a backward pass does."""
+        squares = self.world.total(*(g.square().sum().item() for g in gradients))
+        return [math.sqrt(square) / self.world.size for square in squares]
+
+    def _weigh_adversarial(self, sidl_norm: float, felt_norm: float, felt: Felt) -> dict[str, float]:
+        """The adversarial term's weight and figures; nothing without a discriminator."""
+        if not self.adversarial.on:
+            return {}
+        weight = self.adversarial.weigh(sidl_norm, felt_norm)
+        found = {"adversarial_loss": felt.loss, "adversarial_norm": felt_norm, "adversarial_weight": weight}
+        if self.settings.sidl_weight:
+            found["adversarial_ratio"] = weight * felt_norm / max(sidl_norm, 1e-30)
+        return found
 
     def _bounded(self, irl: Measured, batch: Batch) -> Measured:
         """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""
@@ -235,27 +256,23 @@ class Distillation:
             return self._shared_generator(z, own)
 
     def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[dict[str, float], Tensor]:
-        """The distillation's losses, with the adversarial one, and their weighted gradient at the images [B, ...]."""
+        """Score identity distillation's loss and its weighted gradient at the images [B, ...]."""
         if self.settings.sidl_weight == 0:
             return {"sidl_loss": 0.0}, torch.zeros_like(images)
         sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
-        noise, judging = self.draws.normal("judge", step), self.adversary.weight
-        totals, gradients = torch.zeros(2, dtype=torch.float64), []
+        noise, total, gradients = self.draws.normal("judge", step), 0.0, []
         self.fake.requires_grad_(False)
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
-            with self._autocast(), logits_of(self.fake if judging else None) as maps:
+            with self._autocast():
                 f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
             losses = score_identity_loss(y, f, g, self.settings.alpha)
-            judged = adversarial_loss(maps[0], y, f) if judging else torch.zeros_like(losses)
-            share = self.settings.sidl_weight * (losses + judging * judged).sum() / len(images)
+            share = self.settings.sidl_weight * losses.sum() / len(images)
             gradients.append(torch.autograd.grad(share, y)[0])
-            totals += torch.stack([losses.detach().sum(), judged.detach().sum()]).cpu() / len(images)
+            total += losses.detach().sum().item() / len(images)
         self.fake.requires_grad_(True)
-        sidl, judged_mean = (total / self.world.size for total in self.world.total(*totals.tolist()))
-        metrics = {"sidl_loss": sidl} | ({"adversarial_loss": judged_mean} if judging else {})
-        return metrics, torch.cat(gradients)
+        return {"sidl_loss": self.world.total(total)[0] / self.world.size}, torch.cat(gradients)
 
     def _parts(self, batch: int, extra: int = 0) -> list[tuple[slice, bool]]:
         """Rows that go through a network at a time, those of the batch apart from extra ones; the last is marked."""
@@ -280,6 +297,7 @@ class Distillation:
             **module_tensors("fake", self.fake),
             **optimizer_tensors("generator_adam", self.generator_adam),
             **optimizer_tensors("fake_adam", self.fake_adam),
+            **self.adversarial.tensors(),
             "norms": self.isometric.norms,
         }
 
@@ -290,17 +308,8 @@ class Distillation:
         load_module("fake", self.fake, tensors)
         load_optimizer("generator_adam", self.generator_adam, tensors)
         load_optimizer("fake_adam", self.fake_adam, tensors)
+        self.adversarial.load(tensors)
         self.isometric.norms = tensors["norms"]
-
-
-def _require_fit(teacher: Denoiser, settings: DistillSettings, world: World) -> None:
-    if settings.t_max >= teacher.schedule.steps:
-        raise GsdError(
-            f"the teacher has {teacher.schedule.steps} timesteps, the distillation draws up to {settings.t_max}",
-            hint=f"give --t-max {round(0.793 * teacher.schedule.steps)}",
-            code=ExitCode.USAGE,
-        )
-    require_even_shares(settings.batch_size, world)
 
 
 def _column(sigma: Tensor) -> Tensor:

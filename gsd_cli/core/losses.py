@@ -6,6 +6,9 @@ g = D_fake(x, sigma). Images are [B, C, H, W].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,24 +41,36 @@ def fake_score_loss(y: Tensor, g: Tensor, weight: Tensor) -> Tensor:
 
 
 # -- the adversarial term --------------------------------------------------------------------------
-# Logits are maps [B, h, w], positive for a real picture.
+# A discriminator gives one map of logits [B, h, w] per feature map, positive for a real image.
 
 
-def discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
-    """Binary cross-entropy of the judge, mean over its map, real and made in equal shares: [B]."""
-    return (F.softplus(-real).flatten(1).mean(1) + F.softplus(made).flatten(1).mean(1)) / 2
+def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """The discriminator's binary cross-entropy, the mean over its maps: [B].
 
+        softplus(-real) + softplus(fake)
 
-def adversarial_loss(logits: Tensor, y: Tensor, f: Tensor) -> Tensor:
-    """What the judge holds against the generator's images, on the scale of `score_identity_loss`: [B].
-
-        d * mean softplus(-logits) / w,   d = C H W, logits clamped to +-10
-
-    After SiDA (Zhou et al., ICLR 2025), which takes the mean over the batch too; an image's own
-    value keeps micro-batches and processes exact.
+    real, fake: maps of logits [B, h, w], of real and of generated images. 2 log 2 when it is undecided.
     """
-    held = F.softplus(-logits.clamp(-10, 10)).flatten(1).mean(1)
-    return y[0].numel() * held / residual(y, f)
+    return _mean_over_maps([F.softplus(-r) + F.softplus(f) for r, f in zip(real, fake, strict=True)])
+
+
+def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
+    """The generator's non-saturating loss (Goodfellow et al., 2014), the mean over maps: [B].
+
+        softplus(-fake)
+
+    fake: maps of logits [B, h, w] of generated images, with their graph.
+    """
+    return _mean_over_maps([F.softplus(-f) for f in fake])
+
+
+def accuracy(logits: Sequence[Tensor], *, real: bool) -> Tensor:
+    """The share of logits with the right sign, in [0, 1], the mean over maps: [B]."""
+    return _mean_over_maps([((f > 0) if real else (f < 0)).float() for f in logits])
+
+
+def _mean_over_maps(maps: Sequence[Tensor]) -> Tensor:
+    return torch.stack([m.flatten(1).mean(1) for m in maps]).mean(0)
 
 
 # -- the isometric term: its forms ---------------------------------------------------------------

@@ -11,6 +11,10 @@ RISE = 1.5
 run a single evaluation can lie a third above the one before it."""
 HEAVY = 10.0
 """Above this ratio of the two gradients' norms the isometric term leads; 1 to 3 is usual."""
+FALLEN = 0.85
+"""Recall below this share of the best so far, twice in a row, has fallen."""
+WINS, ONE_SIDED = 0.8, 0.7
+"""Mean accuracy at which a discriminator wins; difference of its accuracies at which it has collapsed."""
 
 Rows = Sequence[dict[str, Any]]
 
@@ -18,13 +22,14 @@ Rows = Sequence[dict[str, Any]]
 def review(rows: Rows) -> list[str]:
     """What to tell after the last of these rows of metrics.jsonl, an evaluation; [] while all is well.
 
-    Two things, each told once, when it begins: the isometric term's gradient outweighs the
-    distillation's by more than HEAVY; the Frechet distance `fd` has turned and rises.
+    Each is said once, when it begins: the isometric term's gradient outweighs the others' by more than
+    HEAVY; the Frechet distance `fd` has turned and rises; recall falls; the discriminator wins, or says
+    the same of every image.
     """
     evaluations = [i for i, row in enumerate(rows) if row.get("fd") is not None]
     before = rows[: evaluations[-2] + 1] if len(evaluations) > 1 else []
     ratio, notes = _ratio(rows), []
-    heavy = f"the isometric term's gradient is {ratio:.3g} times the distillation's"
+    heavy = f"the isometric term's gradient is {ratio:.3g} times the others'"
     advice = "use --irl-weight auto or a smaller weight"
     if ratio > HEAVY and _ratio(before) <= HEAVY:
         notes.append(f"{heavy}: the pictures will suffer; {advice}")
@@ -33,7 +38,30 @@ def review(rows: Rows) -> list[str]:
         cause = f"{heavy}: {advice}" if ratio > HEAVY else "if it goes on, lower --lr or --alpha"
         now = rows[evaluations[-1]]["fd"]
         notes.append(f"the Frechet distance rises, from {best['fd']:.4g} at step {best['step']} to {now:.4g}; {cause}")
-    return notes
+    return notes + [note for note in _warnings(rows) if note not in _warnings(before)]
+
+
+def _warnings(rows: Rows) -> list[str]:
+    """What holds after these rows, in words without figures, so that it can be compared."""
+    found = []
+    recalls = [row["recall"] for row in rows if row.get("recall") is not None]
+    if len(recalls) > 2 and max(recalls[-2:]) < FALLEN * max(recalls):
+        found.append("recall has fallen: the generator makes less variety; lower --adversarial, or use best/")
+    real, fake = _recent(rows, "accuracy_real"), _recent(rows, "accuracy_fake")
+    if (real + fake) / 2 > WINS:
+        found.append(
+            "the discriminator tells real from generated images nearly always, so the generator learns little from it; "
+            "lower --adversarial or --discriminator-lr"
+        )
+    elif abs(real - fake) > ONE_SIDED:
+        found.append("the discriminator says the same of nearly every image; lower --discriminator-lr")
+    return found
+
+
+def _recent(rows: Rows, name: str) -> float:
+    """The mean of a figure over the last logged steps; 0 when there is none."""
+    values = [row[name] for row in rows if row.get(name) is not None][-20:]
+    return sum(values) / len(values) if values else 0.0
 
 
 def _ratio(rows: Rows) -> float:

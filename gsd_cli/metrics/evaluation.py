@@ -14,12 +14,15 @@ from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
 from gsd_cli.core.sampling import labels_for
 from gsd_cli.data.pictures import save_grid
-from gsd_cli.metrics.features import Extractor
+from gsd_cli.metrics.features import ClassifierFeatures, Extractor
 from gsd_cli.metrics.isometry import isometry
+from gsd_cli.metrics.quality import manifold_figures
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64
 PAIRS = 96
+NEIGHBOURS = 5
+"""Precision and recall need more images than this."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,30 @@ class Evaluation:
         save_grid(grid, self.pictures / f"step-{step:07d}.png")
         if self.extractor is None:
             return {}
-        figures = {}
+        figures: dict[str, float] = {}
         if self.reference is not None:
-            features = generator_features(generator, self.extractor, range(self.samples), self.batch_size)
-            figures["fd"] = frechet_distance(gaussian_statistics(features, self.extractor.name), self.reference)
+            batches = generator_features(generator, self.extractor, range(self.samples), self.batch_size)
+            features = torch.cat([batch.cpu() for batch in batches])
+            statistics = gaussian_statistics([features], self.extractor.name)
+            figures = {"fd": frechet_distance(statistics, self.reference), **self._variety(features)}
 
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()
 
         found = isometry(images, self.extractor.squared_distance, generator.latent_shape, min(PAIRS, self.samples // 2))
         return {**figures, "speed_cv": found.speed_cv, "spearman": found.spearman, "pair_distance": found.pair_distance}
+
+    def _variety(self, features: Tensor) -> dict[str, float]:
+        """What shows a collapse that a distance hides: recall and coverage of the real images, and the rarest class's
+        share over the commonest's. features: [N, F] of generated images."""
+        figures: dict[str, float] = {}
+        real = self.reference.features if self.reference is not None else None
+        if real is not None and min(len(real), len(features)) > NEIGHBOURS:
+            found = manifold_figures(features, real)
+            figures = {name: found[name] for name in ("precision", "recall", "coverage")}
+        if isinstance(self.extractor, ClassifierFeatures):
+            figures["class_balance"] = self.extractor.class_balance(features)
+        return figures
 
 
 def generator_features(generator: Generator, extractor: Extractor, seeds: range, batch_size: int) -> Iterator[Tensor]:

@@ -51,6 +51,13 @@ class ClassifierFeatures:
         """[B, 128]."""
         return self.net.features(_as_saved(images))
 
+    def class_balance(self, features: Tensor) -> float:
+        """The rarest class's share over the commonest's, by what the classifier names features [N, 128]; in [0, 1]."""
+        head = self.net.head
+        named = head(features.to(head.weight)).argmax(1)
+        counts = torch.bincount(named, minlength=head.out_features)
+        return counts.min().item() / max(1, counts.max().item())
+
     def embed(self, images: Tensor) -> Tensor:
         """The classifier's maps as LPIPS compares maps, without learnt weights."""
         return normalise_channels(self.net.maps(images))

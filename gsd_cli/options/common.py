@@ -20,7 +20,7 @@ class Common(BaseModel):
 
     device: Device = opt("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", panel="Common", metavar="DEVICE")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = opt(
-        "auto", "Arithmetic of the networks; auto is bf16 on a GPU that has it, else fp32.", panel="Common"
+        "auto", "Arithmetic of the networks; auto is bf16 where the hardware has it, fp32 elsewhere.", panel="Common"
     )
     batch_size: PositiveInt = opt(64, "Images computed at a time.", panel="Common")
     seed: NonNegativeInt = opt(0, "Seed of everything random that --seeds does not name.", panel="Common")

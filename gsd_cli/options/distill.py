@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from gsd_cli.options.common import Common
 from gsd_cli.options.kinds import Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
+ADVERSARIAL_RATIO = 2.0
+"""What `--adversarial auto` is where there are real images."""
+
 
 class DistillSettings(BaseModel):
     """The mathematics of a distillation: what a resumed run must agree on."""
@@ -47,17 +50,24 @@ class DistillSettings(BaseModel):
         4, "One image in so many gets a neighbour to be compared with.", panel="Method"
     )
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
-    noise: Literal["auto", "ddpm", "edm"] = opt(
-        "auto", "Noise levels: ddpm (uniform t, the choice for discrete teachers) or edm.", panel="Method"
+    noise: Literal["auto", "pixels", "ddpm", "edm"] = opt(
+        "auto",
+        "Noise levels: pixels (uniform t and a third down to an image's grain), ddpm (uniform t) or edm.",
+        panel="Method",
     )
-    t_min: NonNegativeInt = opt(20, "Smallest timestep of the distillation.", panel="Method")
-    t_max: PositiveInt = opt(793, "Largest timestep of the distillation.", panel="Method")
-    adversarial: NonNegativeFloat = opt(
-        0.0, "Weight of an adversarial term against --data, after SiDA; 0 is off.", panel="Method"
+    t_min: NonNegativeInt | None = opt(None, "Smallest timestep of the distillation.", panel="Method")
+    t_max: PositiveInt | None = opt(None, "Largest timestep of the distillation.", panel="Method")
+    adversarial: Literal["auto", "off"] | NonNegativeFloat = opt(
+        "auto",
+        "Gradient norm of the discriminator over the distillation's; off needs no real images.",
+        panel="Method",
+        metavar="auto|RATIO|off",
     )
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
     lr: Positive = opt(1e-4, "Adam's learning rate.", panel="Optimizer")
     fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
+    discriminator_lr: Positive = opt(1e-3, "Adam's learning rate for the discriminator.", panel="Optimizer")
+    discriminator_steps: PositiveInt = opt(1, "Discriminator updates per generator update.", panel="Optimizer")
     beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
     beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
     fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
@@ -85,6 +95,12 @@ class DistillSettings(BaseModel):
         0.05, "Longest half-life of the moving average, as a share of the images seen so far.", panel="Optimizer"
     )
 
+    def adversarial_ratio(self, *, real: bool) -> float:
+        """What `--adversarial` comes to, 0 for off; real: whether there are real images."""
+        if self.adversarial == "auto":
+            return ADVERSARIAL_RATIO if real and self.sidl_weight else 0.0
+        return 0.0 if self.adversarial == "off" else float(self.adversarial)
+
 
 class DistillOptions(Common, DistillSettings):
     """Distil a teacher into a one-step generator."""
@@ -92,14 +108,16 @@ class DistillOptions(Common, DistillSettings):
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
     revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
     list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
-    data: Path | None = opt(None, "Prepared real images, to measure against.", metavar="DATA.zip")
+    data: Path | None = opt(
+        None, "Prepared real images, for the discriminator and to measure against.", metavar="DATA.zip"
+    )
     features: str | None = opt(
         None,
         "Features of the Frechet distance: a folder made by --fit-features; default: the teacher's.",
         metavar="DIR",
     )
     output: Path | None = opt(None, "The run folder; default runs/TEACHER-PRESET.", short="-o", metavar="RUN")
-    preset: Literal["quick", "standard", "paper", "sid"] = opt("quick", "A set of defaults.")
+    preset: Literal["quick", "standard", "long", "paper", "sid"] = opt("quick", "A set of defaults.")
     kimg: Positive | None = opt(None, "Length of the run in thousand images.")
     steps: PositiveInt | None = opt(None, "Length of the run in steps.")
     epochs: Positive | None = opt(None, "Length of the run in passes over --data (or 50,000 images).")
@@ -119,6 +137,6 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError(f"give one of --{', --'.join(given)}")
         if self.tau_min > self.tau_max:
             raise ValueError("--tau-min is larger than --tau-max")
-        if self.t_min > self.t_max:
+        if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
             raise ValueError("--t-min is larger than --t-max")
         return self

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+_OURS: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "fake_lr": 2e-4, "lr_decay": 0.5, "ema_ramp": 0.4}
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "quick": {"kimg": 11, "eval_every": 5.5, "eval_samples": 1000, "lr": 1e-4, "ema_ramp": 0.4},
-    "standard": {"kimg": 100, "eval_every": 10, "lr": 1e-4, "ema_ramp": 0.4},
-    "paper": {"epochs": 100, "eval_every": 50, "lr": 1e-4},
+    "quick": {**_OURS, "kimg": 11, "eval_every": 5.5, "eval_samples": 1000},
+    "standard": {**_OURS, "kimg": 100, "eval_every": 10},
+    "long": {**_OURS, "kimg": 1000, "eval_every": 20},
+    "paper": {"epochs": 100, "eval_every": 50, "lr": 1e-4, "adversarial": "off", "noise": "ddpm"},
     "sid": {
         "kimg": 400_000,
         "eval_every": 1000,
@@ -15,6 +18,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-5,
         "alpha": 1.2,
         "ema_half_life": 500_000,
+        "adversarial": "off",
+        "noise": "ddpm",
     },
 }
 """Defaults of `--preset`. Evaluations take under a twentieth of a run: longer runs have fewer, the short one smaller

@@ -1,0 +1,195 @@
+"""The adversarial term of a distillation: a discriminator that learns, and its gradient at the generator's images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.device import adam, autocast
+from gsd_cli.core.discriminator import build_heads, encoder_maps
+from gsd_cli.core.draws import Draws
+from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss
+from gsd_cli.core.norm_ratio import NormRatio
+from gsd_cli.core.recipes import Recipe
+from gsd_cli.core.world import World
+from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.options import DistillSettings
+
+BETAS = (0.0, 0.99)
+HEAD_START = 500
+"""Images that the discriminator sees before the generator listens to it."""
+
+
+class RealImages(Protocol):
+    """Real images in the teacher's space."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Classes, int64 [N], if there are any."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """Images at `indices` [B], float32 [B, C, H, W], about [-1, 1] for a pixel teacher."""
+
+
+@dataclass(frozen=True)
+class Felt:
+    """The term on one step's images: its mean loss and its gradient there [B, C, H, W]."""
+
+    loss: float
+    gradient: Tensor
+
+
+class AdversarialTerm:
+    """Heads on the frozen teacher's encoder, their optimizer, and the weight of what they say.
+
+    ratio: the norm of the term's gradient at the images over the distillation's; 0 turns it off. Real and
+    generated images share noise and noise level, so only what lies under the noise tells them apart. A row's
+    draws depend on its number alone, and gradients are averaged, so micro-batches and processes change nothing.
+    """
+
+    def __init__(
+        self, settings: DistillSettings, teacher: Denoiser, data: RealImages | None, draws: Draws, recipe: Recipe,
+        world: World | None = None,
+    ):  # fmt: skip
+        self.ratio = settings.adversarial_ratio(real=data is not None)
+        self.settings, self.teacher, self.data = settings, teacher, data
+        self.draws, self.recipe, self.world = draws, recipe, world or World()
+        self.balance = NormRatio()
+        if not self.ratio:
+            return
+        _require_fit(teacher, data)
+        self.heads = build_heads(teacher, settings.seed)
+        self.adam = adam(self.heads, settings.discriminator_lr, BETAS, draws.device)
+        self._shared = self.world.share(self.heads)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a discriminator."""
+        return self.ratio > 0
+
+    def learn(self, images: Tensor, labels: Tensor | None, *stream: int | str) -> dict[str, float]:
+        """One update of the discriminator on generated images [B, C, H, W] and as many real ones.
+
+        Returns its loss and the share of logits with the right sign, on real and on generated images.
+        """
+        assert self.data is not None
+        indices = self.draws.integers(len(self.data), *stream, "real")
+        real = self.data.batch(indices).to(images.device)
+        classes = None
+        if labels is not None and self.data.labels is not None:
+            classes = self.data.labels[indices].to(images.device)
+        sigma = self.draws.sigma(self.recipe.discriminator_sigma, *stream, "discriminator")
+        noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal(*stream, "discriminator")
+        totals = torch.zeros(3, dtype=torch.float64)
+        self.adam.zero_grad(set_to_none=True)
+        for part, last in self._parts(len(images)):
+            both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
+            given = None if labels is None or classes is None else torch.cat([classes[part], labels[part]])
+            logits = self._judge(both, sigma[part].repeat(2), given, self._shared)
+            count = len(both) // 2
+            of_real, of_fake = [m[:count] for m in logits], [m[count:] for m in logits]
+            losses = discriminator_loss(of_real, of_fake)
+            with nullcontext() if last else self.world.without_sync(self._shared):
+                (losses.sum() / len(images)).backward()
+            right = accuracy(of_real, real=True), accuracy(of_fake, real=False)
+            totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]).cpu() / len(images)
+        loss, on_real, on_fake = (total / self.world.size for total in self.world.total(*totals.tolist()))
+        if math.isfinite(loss):
+            self.adam.step()
+        return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}
+
+    def measure(self, images: Tensor, labels: Tensor | None, step: int) -> Felt:
+        """The generator's loss and its gradient at images [B, C, H, W]; zero during the head start."""
+        if not self.on or (step + 1) * self.settings.batch_size <= HEAD_START:
+            return Felt(0.0, torch.zeros_like(images))
+        sigma = self.draws.sigma(self.recipe.discriminator_sigma, "adversarial", step)
+        noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal("adversarial", step)
+        total, gradients = 0.0, []
+        self.heads.requires_grad_(False)
+        for part, _ in self._parts(len(images)):
+            y = images[part].clone().requires_grad_(True)
+            given = None if labels is None else labels[part]
+            losses = adversarial_loss(self._judge(y + noise[part], sigma[part], given, self.heads))
+            gradients.append(torch.autograd.grad(losses.sum() / len(images), y)[0])
+            total += losses.detach().sum().item() / len(images)
+        self.heads.requires_grad_(True)
+        return Felt(self.world.total(total)[0] / self.world.size, torch.cat(gradients))
+
+    def weigh(self, sidl_norm: float, own_norm: float) -> float:
+        """The weight at this step, from the norms of both gradients at the images, smoothed over some 20 steps."""
+        if not own_norm:
+            return 0.0
+        # without a distillation loss there is nothing to be in proportion to
+        self.balance.update(sidl_norm if self.settings.sidl_weight else 1.0, own_norm)
+        return self.balance.weight(self.ratio)
+
+    def _judge(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
+        with autocast(x.device, self.settings.precision):
+            with torch.set_grad_enabled(x.requires_grad):
+                maps = encoder_maps(self.teacher, x, sigma)
+            logits: list[Tensor] = heads(maps, sigma, labels)
+        return logits
+
+    def _parts(self, batch: int) -> Iterator[tuple[slice, bool]]:
+        size = self.settings.micro_batch or batch
+        for start in range(0, batch, size):
+            yield slice(start, min(start + size, batch)), start + size >= batch
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Heads, their optimizer and the running norms; nothing when the term is off."""
+        if not self.on:
+            return {}
+        return {
+            **module_tensors("discriminator", self.heads),
+            **optimizer_tensors("discriminator_adam", self.adam),
+            "adversarial_norms": self.balance.norms,
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` gave. Raises GsdError (exit 3) for a checkpoint without a discriminator."""
+        if not self.on:
+            return
+        if "adversarial_norms" not in tensors:
+            raise GsdError(
+                "the checkpoint holds no discriminator",
+                hint="it was made without one: give --adversarial off, or --no-resume",
+                code=ExitCode.INPUT,
+            )
+        load_module("discriminator", self.heads, tensors)
+        load_optimizer("discriminator_adam", self.adam, tensors)
+        self.balance.norms = tensors["adversarial_norms"]
+
+
+def _require_fit(teacher: Denoiser, data: RealImages | None) -> None:
+    if data is None:
+        raise _refusal("the discriminator needs real images", "give --data DATA.zip, or --adversarial off")
+    if tuple(data.shape) != teacher.shape:
+        raise _refusal(
+            f"the discriminator gets real images of {tuple(data.shape)}, the teacher works on {teacher.shape}",
+            "prepare the data with the teacher's size and channels",
+        )
+    if teacher.classes and (data.labels is None or data.labels.ndim != 1):
+        raise _refusal("the real images have no classes, the teacher has", "prepare them with --labels")
+    if teacher.classes and data.labels is not None and int(data.labels.max()) >= teacher.classes:
+        raise _refusal(
+            f"the real images have classes up to {int(data.labels.max())}, the teacher has {teacher.classes}",
+            "prepare them with the teacher's classes",
+        )
+
+
+def _refusal(message: str, hint: str) -> GsdError:
+    return GsdError(message, hint=hint, code=ExitCode.USAGE)
