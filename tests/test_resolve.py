@@ -150,7 +150,7 @@ def test_seeds_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("given", [{"steps": 5}, {"kimg": 5.0}, {"epochs": 5.0}])
-@pytest.mark.parametrize("preset", ["quick", "standard", "paper", "sid"])
+@pytest.mark.parametrize("preset", ["quick", "standard", "long", "paper", "sid"])
 def test_a_given_length_replaces_the_presets(given: dict, preset: str) -> None:
     options = run(preset=preset, **given).options
     lengths = {name: getattr(options, name) for name in ("kimg", "steps", "epochs")}

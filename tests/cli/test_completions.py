@@ -27,7 +27,7 @@ CASES = [
     ("gsd dis", {"distill"}),
     ("gsd distill --teacher ddpm-c", {"ddpm-cifar10", "ddpm-celebahq", "ddpm-church"}),
     ("gsd distill --teacher=ddpm-ci", {"ddpm-cifar10"}),
-    ("gsd bench --ablate-preset=", {"quick", "standard", "paper", "sid"}),
+    ("gsd bench --ablate-preset=", {"quick", "standard", "long", "paper", "sid"}),
     ("gsd distill --preset s", {"standard", "sid"}),
     ("gsd sample --model r", {"runs/one"}),
     ("gsd edit seed:1 --direction pc1", {"pc1", *(f"pc{k}" for k in range(10, 16))}),

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.shell import DISTILL, Shell
 
-ALL = ("--adversarial", "0.01", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
+ALL = ("--adversarial", "1", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> Non
 def test_what_is_missing_is_said(workshop: Shell) -> None:
     done = workshop.gsd("distill", "--teacher", "ddpm-fashion", "--adversarial", "1", "--steps", "1", "-o", "none")
     assert done.returncode == 2
-    assert "needs real pictures" in done.stderr.decode()
+    assert "needs real images" in done.stderr.decode()
     done = workshop.gsd(*DISTILL, "--steps", "1", "-o", "none", "--tracker", "trackio")
     assert done.returncode == 2
     assert "gsd-cli[trackio]" in done.stderr.decode()

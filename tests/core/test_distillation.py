@@ -102,7 +102,7 @@ def test_training_moves_all_but_the_teacher(toy_teacher: Denoiser) -> None:
 def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher)
     generator = snapshot(task.generator)
-    task._fake_step(0, 0)
+    task._fake_step(*task._shown("fake", 0, 0, batch=None), "fake", 0, 0)
     assert same(generator, snapshot(task.generator))
     fake = snapshot(task.fake)
     task._generator_step(0)
@@ -113,7 +113,7 @@ def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher:
 def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> None:
     """The gradient sent through G in one pass is the one autograd gives end to end."""
     task = make(toy_teacher, irl="off", lr=1e-3)
-    task._fake_step("fake", 0, 0)
+    task._fake_step(*task._shown("fake", 0, 0, batch=None), "fake", 0, 0)
     reference = copy.deepcopy(task)
     task._generator_step(0)
 
@@ -266,7 +266,7 @@ def test_two_trainings_in_one_process_exclude_each_other(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(20, 793), (100, 100)])
 def test_noise_levels_are_uniform_between_the_two_timesteps(toy_teacher: Denoiser, t_min: int, t_max: int) -> None:
-    task = make(toy_teacher, batch_size=4000, t_min=t_min, t_max=t_max)
+    task = make(toy_teacher, batch_size=4000, noise="ddpm", t_min=t_min, t_max=t_max)
     t = task.teacher.schedule.timestep(task.draws.sigma(task.recipe.generator_sigma, "any")).round()
     assert t.min() >= t_min
     assert t.max() <= t_max

@@ -173,7 +173,7 @@ def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_tea
     assert min(harmed[-3:]) > 2 * good[-1]
     resumed, *told = notes
     assert resumed == "resumed at step 120"
-    assert any("times the distillation's: the pictures will suffer; use --irl-weight auto" in note for note in told)
+    assert any("times the others': the pictures will suffer; use --irl-weight auto" in note for note in told)
     assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in told)
 
 
@@ -205,3 +205,25 @@ def test_a_leading_term_is_told_once() -> None:
     (rise,) = review(rows_of(70, 10, 16, 19, ratio=90.0))
     assert "90 times" in rise
     assert review(rows_of(70, 10, ratio=3.0)) == []
+
+
+def test_a_fall_of_recall_is_said_once() -> None:
+    def rows_with(*recalls: float) -> list[dict[str, object]]:
+        return [{"step": i, "fd": 10.0 - i, "recall": recall} for i, recall in enumerate(recalls)]
+
+    assert review(rows_with(0.5, 0.6, 0.55, 0.58)) == []
+    (note,) = review(rows_with(0.5, 0.7, 0.5, 0.55))
+    assert "recall has fallen" in note
+    assert review(rows_with(0.5, 0.7, 0.5, 0.55, 0.55)) == []
+    assert review(rows_with(0.5, 0.7, 0.5)) == [], "one evaluation may be an accident"
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "word"),
+    [(0.9, 0.85, "nearly always"), (0.95, 0.1, "the same of nearly every image"), (0.6, 0.55, "")],
+)
+def test_a_discriminator_that_wins_or_collapses_is_named(real: float, fake: float, word: str) -> None:
+    rows = [{"step": i, "fd": 10.0 - i, "accuracy_real": real, "accuracy_fake": fake} for i in range(2)]
+    notes = review(rows[:1])
+    assert [word in note for note in notes] == ([True] if word else [])
+    assert review(rows) == []

@@ -98,7 +98,7 @@ def test_reused_images_are_those_of_the_current_generator(toy_teacher: Denoiser)
     """The generator's step itself is untouched: only the fake score sees other images before it."""
     task = make(toy_teacher, reuse_images=True)
     batch = task._generate(0)
-    task._fake_step("fake", 0, 0, batch=batch)
+    task._fake_step(*task._shown("fake", 0, 0, batch=batch), "fake", 0, 0)
     again = task._generate(0)
     assert torch.equal(batch.images, again.images)
 

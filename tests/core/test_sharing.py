@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.isometric import arranged
-from gsd_cli.core.noise import NoiseSchedule, normal_rows
-from gsd_cli.core.recipes import ddpm_recipe, edm_recipe, karras_level
+from gsd_cli.core.noise import normal_rows
 from gsd_cli.core.world import World, require_whole_weights
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
@@ -96,28 +95,6 @@ def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, ir
         require_alike(whole, two_steps(toy_teacher, **settings, seed=1))
 
 
-def test_the_edm_recipe_has_the_published_levels() -> None:
-    assert karras_level(torch.tensor([0.0, 0.8, 1.0])).tolist() == pytest.approx([0.002, 24.4, 80.0], rel=2e-3)
-    recipe = edm_recipe(NoiseSchedule.linear())
-    random = torch.Generator().manual_seed(0)
-    logs = recipe.fake_sigma(20_000, random).log()
-    assert logs.mean().item() == pytest.approx(-1.2, abs=0.03)
-    assert logs.std().item() == pytest.approx(1.2, abs=0.03)
-    levels = recipe.generator_sigma(20_000, random)
-    assert levels.max() <= 24.5
-    assert levels.min() >= NoiseSchedule.linear().sigmas[0] * 0.999
-    sigma = torch.tensor([0.5, 2.0])
-    torch.testing.assert_close(recipe.weight(sigma), (sigma**2 + 0.25) / (0.5 * sigma) ** 2)
-
-
-def test_the_discrete_recipe_draws_the_tables_levels() -> None:
-    schedule = NoiseSchedule.linear()
-    recipe = ddpm_recipe(schedule, 20, 30)
-    drawn = recipe.generator_sigma(500, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == set(schedule.sigmas[20:31].float().tolist())
-    torch.testing.assert_close(recipe.weight(torch.tensor([2.0])), torch.tensor([0.25]))
-
-
 # -- real processes ------------------------------------------------------------------------------
 
 TRAIN = """
@@ -125,6 +102,7 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
+from gsd_cli.core import adversarial
 from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.fitting import TeacherFit
 from gsd_cli.core.generator import Generator
@@ -134,9 +112,10 @@ from gsd_cli.core.world import join_world
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings, FitSettings
 torch.set_num_threads(1)
+adversarial.HEAD_START = 0
 world = join_world(torch.device("cpu"))
 irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
-settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=0.01, **irl)
+settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=1.0, precision="fp32", **irl)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [task.step(step) for step in range(2)]
@@ -147,6 +126,7 @@ metrics += [fit.step(step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake.named_parameters()}
+    state |= {f"discriminator.{k}": p.grad.contiguous() for k, p in task.adversarial.heads.named_parameters()}
     state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
     state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
@@ -177,7 +157,7 @@ def test_two_processes_train_and_sample_as_one_does(
             assert torch.equal(value, two[name]), name
         if name.startswith("metric"):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    for kind in ("generator", "fake", "fitted"):
+    for kind in ("generator", "fake", "discriminator", "fitted"):
         names = {name for name in one if name.startswith(kind)}
         require_alike({name: one[name] for name in names}, {name: two[name] for name in names})
 
