@@ -237,7 +237,7 @@ def test_a_config_that_is_no_text(config: str) -> None:
         ("distill", {"alpha": "inf"}, ["--alpha", "finite"]),
         ("distill", {"beta2": 1.0}, ["--beta2"]),
         ("distill", {"steps": 3, "kimg": 2}, ["give one of --kimg, --steps"]),
-        ("distill", {"t_min": 800}, ["--t-min is larger than --t-max"]),
+        ("distill", {"t_min": 800, "t_max": 700}, ["--t-min is larger than --t-max"]),
         ("distill", {"tau_min": 0.7}, ["--tau-min is larger than --tau-max"]),
         ("sample", {"seeds": "5-3"}, ["--seeds", "runs backwards"]),
         ("sample", {"seeds": "1", "num_samples": 3}, ["--num-samples or --seeds"]),

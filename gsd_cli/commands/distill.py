@@ -29,6 +29,7 @@ DEFAULT_EPOCH = 50_000
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
+_OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
@@ -232,12 +233,22 @@ def _identity(options: DistillOptions) -> dict[str, Any]:
 
 def _idle(options: DistillOptions) -> set[str]:
     """The settings that nothing asks: they may differ, in a run from before a default changed."""
+    idle = set() if options.adversarial_ratio(real=_data(options) is not None) else _OF_DISCRIMINATOR
     if options.irl == "off" or options.irl_weight == 0:
-        return {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
-    return {"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set()
+        return idle | {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
+    return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())
 
 
-def _in_today_s_words(record: dict[str, Any]) -> dict[str, Any]:
+def _may_change_length(options: DistillOptions, folder: Path, before: dict[str, Any], total: int) -> bool:
+    """Whether nothing in the run's past depends on its length, but the warm-up of the isometric weight: no decay of the
+    learning rate that has begun, or that would have."""
+    done = max(
+        (int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*[0-9]")), default=0
+    )
+    return not options.lr_decay or done <= (1 - options.lr_decay) * min(total, before.get("total_steps", total))
+
+
+def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
     """A run's record, with what older versions called otherwise: before there were heads, `auto` noise was `ddpm`."""
     if "discriminator_lr" in record:
         return record
@@ -267,10 +278,9 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
-    before = {**DistillSettings().model_dump(), **_BEFORE, **_in_today_s_words(read_object(path))}
+    before = {**DistillSettings().model_dump(), **_BEFORE, **_in_todays_terms(read_object(path))}
     now = {**_identity(options), "total_steps": total}
-    # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
-    free = _idle(options) | (set() if options.lr_decay else {"total_steps"})
+    free = _idle(options) | ({"total_steps"} if _may_change_length(options, folder, before, total) else set())
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
     if differing and not options.force:
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)

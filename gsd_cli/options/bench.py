@@ -80,7 +80,7 @@ class BenchOptions(Common):
     ablate: bool = opt(
         False, "Also distil the variants without either loss and compare them: the paper's Table 2.", panel="Ablation"
     )
-    ablate_preset: Literal["quick", "standard", "paper", "sid"] = opt(
+    ablate_preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(
         "quick", "Preset of the variants' runs.", panel="Ablation"
     )
     ablate_kimg: Positive | None = opt(
