@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCH = 50_000
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
+_SIZE = {"student_width", "student_depth"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
@@ -252,11 +253,13 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     # a finished length may grow: nothing in the past depends on it but the warm-up of the weight, and a decay
     free = _idle(options) | (set() if options.lr_decay else {"total_steps"})
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
-    if differing and not options.force:
+    if differing and (not options.force or _SIZE & set(differing)):
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
+        # a checkpoint fits one size of student
+        forced = "" if _SIZE & set(differing) else ", or --force to go on"
         raise UsageError(
             [f"{folder} was started with other options: {changes}"],
-            hint="use its options, another folder with -o, --no-resume to start again, or --force to go on",
+            hint=f"use its options, another folder with -o, --no-resume to start again{forced}",
         )
     generator = folder / "generator"
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing

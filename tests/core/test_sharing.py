@@ -136,7 +136,8 @@ from gsd_cli.options import DistillSettings, FitSettings
 torch.set_num_threads(1)
 world = join_world(torch.device("cpu"))
 irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
-settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=0.01, **irl)
+student = {"student_width": 2, "student_depth": 2}
+settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=0.01, **irl, **student)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [task.step(step) for step in range(2)]
