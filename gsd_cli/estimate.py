@@ -9,30 +9,48 @@ from gsd_cli.errors import GsdError
 from gsd_cli.finding import find_model
 from gsd_cli.registry import TEACHERS
 
-VALUES_TRAINED = 10
-"""Numbers kept for a parameter in training: four networks, the gradients of two, and their Adam moments."""
-VALUES_SAVED = 7
-"""Numbers kept for a parameter in a checkpoint: three networks and the Adam moments of two."""
+VALUES_TRAINED, STUDENT_TRAINED = 5, 5
+"""Numbers kept in training per parameter of the teacher (two networks, a gradient, two Adam moments) and of the
+student (the same)."""
+VALUES_SAVED, STUDENT_SAVED = 3, 4
+"""Numbers kept in a checkpoint per parameter of the teacher (the fake score and its Adam moments) and of the student
+(generator, its average, Adam moments)."""
 CHECKPOINTS = 2
 
 
-def distillation(teacher: str, passes: float) -> list[str]:
-    """Lines on the work, memory and disk of a distillation of so many forward passes; as far as the teacher's size is
-    known."""
-    lines = []
-    if (parameters := teacher_parameters(teacher)) is not None:
-        memory, disk = 4 * VALUES_TRAINED * parameters, disk_needed(teacher) or 0
-        lines.append(
-            f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters; "
-            f"{size(memory)} of memory before activations, {size(disk)} of disk"
-        )
-    return lines
+def distillation(teacher: str, passes: float, own_passes: float = 0, growth: float = 1) -> list[str]:
+    """Lines on the work, memory and disk of a distillation, if the teacher's size is known.
 
-
-def disk_needed(teacher: str) -> int | None:
-    """Bytes of a run folder at its largest, pictures aside: its checkpoints and generator; None when unknown."""
+    passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
+    teacher's parameters.
+    """
     parameters = teacher_parameters(teacher)
-    return None if parameters is None else 4 * (VALUES_SAVED * CHECKPOINTS + 1) * parameters
+    if parameters is None:
+        return []
+    student, disk = growth * parameters, disk_needed(teacher, growth) or 0
+    work = f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
+    if growth > 1:
+        work = f"about {passes - own_passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
+        work += f" and {own_passes:,.0f} of the student's {student / 1e6:.1f} M"
+    memory = 4 * (VALUES_TRAINED * parameters + STUDENT_TRAINED * student)
+    return [f"{work}; {size(memory)} of memory before activations, {size(disk)} of disk"]
+
+
+def disk_needed(teacher: str, growth: float = 1) -> int | None:
+    """Bytes of a run folder at its largest, pictures aside: its checkpoints and generator; None when unknown.
+
+    growth: how many times the teacher's parameters the student has.
+    """
+    parameters = teacher_parameters(teacher)
+    if parameters is None:
+        return None
+    saved = CHECKPOINTS * (VALUES_SAVED + growth * STUDENT_SAVED) + growth
+    return round(4 * saved * parameters)
+
+
+def growth(width: int, depth: int) -> float:
+    """About how many times its teacher's parameters a student has; `core/growth.py` knows it exactly."""
+    return width**2 * depth
 
 
 def teacher_parameters(spec: str) -> int | None:

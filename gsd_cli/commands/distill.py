@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
-from gsd_cli.estimate import disk_needed
+from gsd_cli.estimate import disk_needed, growth
 from gsd_cli.finding import CARD, read_card
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
@@ -20,6 +20,7 @@ from gsd_cli.writing import ready, write_json
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
+    from gsd_cli.core.estimate import Estimate
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.teachers import Teacher
     from gsd_cli.data.archive import ImageArchive
@@ -30,6 +31,7 @@ TRIED = 32
 """Images in the passes that choose a precision, at most."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps"}
+_SIZE = {"student_width", "student_depth"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
@@ -44,30 +46,47 @@ def plan(options: DistillOptions) -> Iterator[str]:
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
     # torch is loaded from here on, after what is known without it
-    from gsd_cli.core.estimate import passes
+    from gsd_cli.core.estimate import generator_passes, passes
     from gsd_cli.estimate import distillation
 
-    yield from distillation(options.teacher, passes(options) * images)
-    yield from _measured(options, steps)
+    # how much larger a larger student is takes the teacher to find out
+    tried, times = None, 1.0
+    if _growth(options) > 1:
+        tried = _tried(options)
+        times = _growth(options) if isinstance(tried, GsdError) else tried.student_parameters / tried.parameters
+    yield from distillation(options.teacher, passes(options) * images, generator_passes(options) * images, times)
+    yield _measured(tried or _tried(options), options, steps)
 
 
-def _measured(options: DistillOptions, steps: int) -> list[str]:
-    """Activations and time, when the teacher is at hand: a dry run downloads nothing."""
+def _tried(options: DistillOptions) -> Estimate | GsdError:
+    """What a run needs, when the teacher is at hand: a dry run downloads nothing."""
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.estimate import estimate
     from gsd_cli.core.teachers import load_teacher
-    from gsd_cli.estimate import size
 
     try:
         teacher = load_teacher(options.teacher, offline=True, revision=options.revision)
     except GsdError as error:
-        return [f"activations and time: not known before the teacher is at hand ({error})"]
-    device = resolve_device(options.device)
-    found = estimate(teacher.denoiser, options, device)
+        return error
+    return estimate(teacher.denoiser, options, resolve_device(options.device))
+
+
+def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int) -> str:
+    """Activations and time in words."""
+    from gsd_cli.core.device import resolve_device
+    from gsd_cli.estimate import size
+
+    if isinstance(found, GsdError):
+        return f"activations and time: not known before the teacher is at hand ({found})"
     minutes = found.seconds_per_step * steps / 60
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    kept = size(found.activation_bytes)
-    return [f"{kept} of activations in float32; about {time} on {device}, evaluations aside (one call was tried)"]
+    kept, device = size(found.activation_bytes), resolve_device(options.device)
+    return f"{kept} of activations in float32; about {time} on {device}, evaluations aside (one call was tried)"
+
+
+def _growth(options: DistillOptions) -> float:
+    """About how many times the teacher's parameters the student has."""
+    return growth(options.student_width, options.student_depth)
 
 
 def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
@@ -76,7 +95,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         return list_teachers()
     folder, total = run_folder(options), total_steps(options)
     ready(folder, folder=True)
-    if not folder.exists() and (needed := disk_needed(options.teacher)) is not None:
+    if not folder.exists() and (needed := disk_needed(options.teacher, _growth(options))) is not None:
         require_room(folder, needed)
     finished = _check_options(options, folder, total)
     if finished:
@@ -282,11 +301,13 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     now = {**_identity(options), "total_steps": total}
     free = _idle(options) | ({"total_steps"} if _may_change_length(options, folder, before, total) else set())
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
-    if differing and not options.force:
+    if differing and (not options.force or _SIZE & set(differing)):
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
+        # a checkpoint fits one size of student
+        forced = "" if _SIZE & set(differing) else ", or --force to go on"
         raise UsageError(
             [f"{folder} was started with other options: {changes}"],
-            hint="use its options, another folder with -o, --no-resume to start again, or --force to go on",
+            hint=f"use its options, another folder with -o, --no-resume to start again{forced}",
         )
     generator = folder / "generator"
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing

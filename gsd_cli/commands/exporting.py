@@ -11,6 +11,7 @@ from gsd_cli.options import DistillOptions
 from gsd_cli.paths import read_json
 
 if TYPE_CHECKING:
+    from gsd_cli.core.denoiser import Denoiser
     from gsd_cli.core.generator import Generator
     from gsd_cli.core.teachers import Teacher
     from gsd_cli.core.training import Report
@@ -70,6 +71,8 @@ class Exporter:
             "features": self.features,
             "classes": list(self.teacher.class_names),
             "preset": self.options.preset,
+            "parameters": _parameters(average.denoiser),
+            "teacher_parameters": _parameters(self.teacher.denoiser),
             "settings": self.settings,
             "steps": row["step"],
             "images": row.get("images", 0),
@@ -81,6 +84,10 @@ class Exporter:
         whole = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
         half = self.options.weights == "fp16"
         save_generator(whole, self.folder / name, card, generator_card(card), half=half)
+
+
+def _parameters(network: Denoiser) -> int:
+    return sum(p.numel() for p in network.parameters())
 
 
 def best_distance(folder: Path) -> float:

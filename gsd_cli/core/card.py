@@ -20,7 +20,7 @@ Made by `{command}`:
 score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
-- teacher: {card["teacher_source"]}{revision}
+- teacher: {card["teacher_source"]}{revision}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 
@@ -30,6 +30,18 @@ Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
 Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`.
 """
+
+
+def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The line on a student larger than its teacher, with its line break; else nothing."""
+    width, depth = settings["student_width"], settings["student_depth"]
+    if width == depth == 1:
+        return ""
+    own, teacher = (f"{card[key] / 1e6:.2f} M parameters" for key in ("parameters", "teacher_parameters"))
+    ways = [f"{n} times the {what}" for n, what in ((width, "channels"), (depth, "layers per block")) if n > 1]
+    return f"""
+- student: {own}, grown from the teacher's {teacher}: {" and ".join(ways)}, by a copy that is the
+  same function before training (Net2Net)"""
 
 
 def _term(settings: dict[str, Any]) -> str:

@@ -103,9 +103,16 @@ def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fill a module from what `module_tensors` saved."""
+    """Fill a module from what `module_tensors` saved. Raises GsdError (exit 2) when it is of another size or kind."""
     prefix = f"{name}/"
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    try:
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    except RuntimeError as error:  # a forced run may have been given another teacher, or a student of another size
+        raise GsdError(
+            f"the checkpoint's {name} network is not of the size or kind that these options give",
+            hint="use the run's own options, another folder with -o, or --no-resume to start again",
+            code=ExitCode.USAGE,
+        ) from error
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast, full_precision, placed
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, set_dropout
+from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
 from gsd_cli.core.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.manifold import along_manifold
@@ -78,7 +79,8 @@ class Distillation:
         rows = arranged(settings.batch_size, settings.pair_every, world, self.isometric.group)
         self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
         self.adversarial = AdversarialTerm(settings, self.teacher, data, self.draws, self.recipe, world)
-        student = Generator.from_teacher(teacher, settings.sigma_init, settings.dropout)
+        grown = grow(teacher, settings.student_width, settings.student_depth, settings.seed)
+        student = Generator.from_teacher(grown, settings.sigma_init, settings.dropout)
         self.generator = placed(student, device).train()
         self.fake = placed(copy.deepcopy(teacher), device).train().requires_grad_(True)
         set_dropout(self.fake, settings.dropout)

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import synchronize
+from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import looked_at
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
 FLOAT = 4
-COPIES = 10
-"""float32 numbers a parameter: teacher, fake score, generator, its average; two gradients; two Adams of two."""
+COPIES, STUDENT_COPIES = 5, 5
+"""float32 numbers kept per parameter of the teacher (teacher, fake score, a gradient, an Adam of two) and of the
+student (generator, its average, a gradient, an Adam of two)."""
 TRIED = 8
 """Images in the call that is timed, at most."""
 FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
@@ -25,17 +27,21 @@ FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 (forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
 images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
 looks at (two forwards and the latents' half of the backward of G)."""
+FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
+"""Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What one process of a run needs.
 
-    state_bytes: weights, gradients and optimizers; activation_bytes: what the backward passes of a generator
-    step keep, float32; seconds_per_step: by one forward call on this machine.
+    parameters: of the teacher; student_parameters: of the generator; state_bytes: weights, gradients and
+    optimizers; activation_bytes: what the backward passes of a generator step keep, float32; seconds_per_step:
+    by a forward call of each size of network on this machine.
     """
 
     parameters: int
+    student_parameters: int
     state_bytes: int
     activation_bytes: int
     seconds_per_step: float
@@ -49,24 +55,42 @@ class Estimate:
 def estimate(
     teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
 ) -> Estimate:
-    """Memory and time of a distillation of `teacher` with these settings."""
+    """Memory and time of a distillation of `teacher` with these settings. Raises GsdError (exit 2) when they ask for a
+    student that the teacher cannot be grown into."""
     share = max(1, settings.batch_size // (world or World()).size)
     together = min(share, settings.micro_batch or share)
-    parameters = sum(p.numel() for p in teacher.parameters())
+    parameters = own = sum(p.numel() for p in teacher.parameters())
+    kept = own_kept = activation_bytes(teacher, recompute=settings.recompute)
+    forward = own_forward = seconds_per_image(teacher, device, min(TRIED, share))
+    if max(settings.student_width, settings.student_depth) > 1:
+        student = grow(teacher, settings.student_width, settings.student_depth)
+        own = sum(p.numel() for p in student.parameters())
+        own_kept = activation_bytes(student, recompute=settings.recompute)
+        own_forward = seconds_per_image(student, device, min(TRIED, share))
+    state = FLOAT * (COPIES * parameters + STUDENT_COPIES * own)
     # the generator's graph, and those of f and g at its images, live at once
-    activations = (
-        (3 if settings.sidl_weight else 1) * together * activation_bytes(teacher, recompute=settings.recompute)
-    )
-    forward = seconds_per_image(teacher, device, min(TRIED, share)) * share
-    return Estimate(parameters, COPIES * FLOAT * parameters, activations, passes(settings) * forward)
+    activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
+    own_passes = generator_passes(settings)
+    seconds = share * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
+    return Estimate(parameters, own, state, activations, seconds)
 
 
 def passes(settings: DistillSettings) -> float:
-    """Forward passes of one network that a trained image costs, a backward pass counted as one or two."""
+    """Forward passes of all networks that a trained image costs, a backward pass counted as one or two."""
     calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
-    if settings.irl_gradient == "manifold" and settings.irl_weight != 0:
-        calls += MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
-    return calls * (4 / 3 if settings.recompute else 1)
+    return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def generator_passes(settings: DistillSettings) -> float:
+    """Those of `passes` that are the generator's; the others are of networks of the teacher's size."""
+    calls = GENERATOR_OWN_CALLS + (FAKE_GENERATOR_CALLS * settings.fake_steps if settings.sidl_weight else 0)
+    return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def _manifold_calls(settings: DistillSettings) -> float:
+    if settings.irl_gradient != "manifold" or settings.irl_weight == 0:
+        return 0.0
+    return MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:

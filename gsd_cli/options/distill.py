@@ -50,6 +50,13 @@ class DistillSettings(BaseModel):
         4, "One image in so many gets a neighbour to be compared with.", panel="Method"
     )
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
+    student_width: PositiveInt = opt(
+        1, "Channels of the generator, in multiples of the teacher's; it still starts as the teacher.", panel="Method"
+    )
+    student_depth: PositiveInt = opt(
+        1, "Layers per block of the generator, in multiples of the teacher's; it still starts as the teacher.",
+        panel="Method",
+    )  # fmt: skip
     noise: Literal["auto", "pixels", "ddpm", "edm"] = opt(
         "auto",
         "Noise levels: pixels (uniform t and a third down to an image's grain), ddpm (uniform t) or edm.",

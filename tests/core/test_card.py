@@ -24,3 +24,20 @@ def test_the_isometric_term_is_told_as_it_was(settings: dict[str, Any], said: st
     seen = {"figures": {}, "figure_name": "FD", "eval_samples": 0}
     card = {**made, **seen, "settings": {**DistillSettings(**settings).model_dump(), "total_steps": 3}}
     assert f"{said}\n" in generator_card(card)
+
+
+def test_a_larger_student_is_told() -> None:
+    made = {"teacher": "t", "teacher_source": "t", "teacher_revision": None, "preset": None, "steps": 3, "images": 24}
+    seen = {
+        "figures": {},
+        "figure_name": "FD",
+        "eval_samples": 0,
+        "parameters": 5_100_000,
+        "teacher_parameters": 1_730_000,
+    }
+    settings = {**DistillSettings(student_width=2, student_depth=3).model_dump(), "total_steps": 3}
+    said = generator_card({**made, **seen, "settings": settings})
+    assert "- student: 5.10 M parameters, grown from the teacher's 1.73 M parameters: " in said
+    assert "2 times the channels and 3 times the layers per block" in said
+    same_size = {**settings, "student_width": 1, "student_depth": 1}
+    assert "student" not in generator_card({**made, **seen, "settings": same_size})

@@ -5,7 +5,8 @@ import torch
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.estimate import COPIES, activation_bytes, estimate, passes
+from gsd_cli.core.estimate import COPIES, STUDENT_COPIES, activation_bytes, estimate, generator_passes, passes
+from gsd_cli.core.growth import grow
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.options import DistillSettings
 from tests.teachers import FACES, unet
@@ -45,14 +46,16 @@ def test_recomputing_counts_less() -> None:
     assert activation_bytes(faces(), recompute=True) < 0.5 * activation_bytes(faces(), recompute=False)
 
 
-def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser) -> None:
-    settings = DistillSettings(batch_size=8)
+@pytest.mark.parametrize("growth", [{}, {"student_width": 2, "student_depth": 2}])
+def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser, growth: dict[str, int]) -> None:
+    settings = DistillSettings(batch_size=8, **growth)
     task = Distillation(toy_teacher, settings, 4, CPU, lambda *_: {})
     task.step(0)
     held = sum(t.numel() for t in task.tensors().values()) + sum(p.numel() for p in task.teacher.parameters())
     held += sum(p.grad.numel() for m in (task.generator, task.fake) for p in m.parameters() if p.grad is not None)
     found = estimate(toy_teacher, settings, CPU)
-    assert found.state_bytes == COPIES * 4 * found.parameters
+    assert found.student_parameters == sum(p.numel() for p in task.generator.parameters())
+    assert found.state_bytes == 4 * (COPIES * found.parameters + STUDENT_COPIES * found.student_parameters)
     assert 4 * held == pytest.approx(found.state_bytes, rel=0.02)
     assert found.seconds_per_step > 0
 
@@ -84,3 +87,32 @@ def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkey
     assert seconds(irl="straight", irl_gradient="manifold") == free + 2.25
     assert seconds(irl="jacobian", irl_gradient="manifold", irl_every=2) == free + 1.5
     assert (free, seconds()) == (12, 13.5) == (passes(DistillSettings(irl_gradient="free")), passes(DistillSettings()))
+
+
+def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = sum(p.numel() for p in toy_teacher.parameters())
+    monkeypatch.setattr(
+        "gsd_cli.core.estimate.seconds_per_image",
+        lambda model, *_: 1.0 if sum(p.numel() for p in model.parameters()) == size else 10.0,
+    )
+    plain = DistillSettings(batch_size=8, irl_gradient="free")
+    settings = plain.model_copy(update={"student_depth": 2})
+    # a forward of G for the fake score, a forward and a backward for its own step; eight are of the teacher's size
+    assert (passes(settings), generator_passes(settings)) == (12, 4)
+    assert estimate(toy_teacher, settings, CPU).seconds_per_step == 8 * (8 + 4 * 10)
+    assert estimate(toy_teacher, plain, CPU).seconds_per_step == 8 * 12
+    kept = [activation_bytes(model, recompute=False) for model in (toy_teacher, grow(toy_teacher, 1, 2))]
+    assert estimate(toy_teacher, settings, CPU).activation_bytes == 8 * (2 * kept[0] + kept[1])
+
+
+@pytest.mark.parametrize("settings", [{}, {"fake_steps": 3}, {"sidl_weight": 0.0}, {"irl_gradient": "manifold"}])
+def test_the_generator_s_passes_are_those_it_makes(toy_teacher: Denoiser, settings: dict[str, object]) -> None:
+    """Forward passes by a hook; a backward pass counts for two to the weights, for one to the latents."""
+    wanted = DistillSettings(**{"batch_size": 8, "irl_gradient": "free", **settings})
+    task = Distillation(toy_teacher, wanted, 4, CPU, lambda *_: {})
+    seen: list[int] = []
+    task.generator.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    task.step(3)  # the isometric term is off at first
+    to_latents = 0.5 if wanted.irl_gradient == "manifold" else 0  # of half of the images
+    assert generator_passes(wanted) == sum(seen) / 8 + 2 + to_latents
+    assert generator_passes(wanted.model_copy(update={"recompute": True})) == generator_passes(wanted) * 4 / 3

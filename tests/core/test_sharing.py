@@ -115,7 +115,9 @@ torch.set_num_threads(1)
 adversarial.HEAD_START = 0
 world = join_world(torch.device("cpu"))
 irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
-settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, adversarial=1.0, precision="fp32", **irl)
+student = {"student_width": 2, "student_depth": 2}
+common = {"batch_size": 16, "lr": 1e-4, "micro_batch": 3, "adversarial": 1.0, "precision": "fp32"}
+settings = DistillSettings(**common, **irl, **student)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [task.step(step) for step in range(2)]
