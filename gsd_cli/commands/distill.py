@@ -42,6 +42,8 @@ def plan(options: DistillOptions) -> Iterator[str]:
         yield "lists the teachers known by name"
         return
     steps = total_steps(options)
+    ratio = options.adversarial_ratio(real=_data(options) is not None)
+    options = options.model_copy(update={"adversarial": ratio})
     images = steps * options.batch_size
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"

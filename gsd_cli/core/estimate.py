@@ -27,6 +27,9 @@ FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 (forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
 images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
 looks at (two forwards and the latents' half of the backward of G)."""
+DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
+"""What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back) and its
+gradient at the generator's images; timed on a small UNet, where the heads count."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 """Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
 
@@ -76,8 +79,11 @@ def estimate(
 
 
 def passes(settings: DistillSettings) -> float:
-    """Forward passes of all networks that a trained image costs, a backward pass counted as one or two."""
+    """Forward passes of all networks that a trained image costs, a backward pass counted as one or two; the
+    discriminator counts where `adversarial` is a number."""
     calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    if settings.adversarial_ratio(real=False):
+        calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
 
 

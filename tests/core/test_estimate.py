@@ -116,3 +116,11 @@ def test_the_generator_s_passes_are_those_it_makes(toy_teacher: Denoiser, settin
     to_latents = 0.5 if wanted.irl_gradient == "manifold" else 0  # of half of the images
     assert generator_passes(wanted) == sum(seen) / 8 + 2 + to_latents
     assert generator_passes(wanted.model_copy(update={"recompute": True})) == generator_passes(wanted) * 4 / 3
+
+
+def test_a_discriminator_is_counted() -> None:
+    off, one = passes(DistillSettings(adversarial="off")), passes(DistillSettings(adversarial=2.0))
+    assert off < one < 1.25 * off
+    assert passes(DistillSettings(adversarial="auto")) == off
+    two = passes(DistillSettings(adversarial=2.0, discriminator_steps=2))
+    assert one - off < two - off < 2 * (one - off)
