@@ -28,8 +28,8 @@ FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
 looks at (two forwards and the latents' half of the backward of G)."""
 DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
-"""What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back) and its
-gradient at the generator's images; timed on a small UNet, where the heads count."""
+"""What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
+and its gradient at the generator's images; timed on a small UNet, where the heads count."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 """Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
 
