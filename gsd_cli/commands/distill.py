@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from gsd_cli.commands.distill_data import SAMPLER, DistillData, choose_data, describe, open_images, with_samples
+from gsd_cli.commands.distill_measures import Measure, build_evaluation, choose_measure, describe_measure
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
@@ -20,11 +22,11 @@ from gsd_cli.writing import ready, write_json
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.phi import PhiSources
+    from gsd_cli.core.real_images import RealImages
     from gsd_cli.core.teachers import Teacher
+    from gsd_cli.core.world import World
     from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.metrics.evaluation import Evaluation
 
-DEFAULT_EPOCH = 50_000
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
@@ -35,10 +37,14 @@ def plan(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the teachers known by name"
         return
-    steps = total_steps(options)
+    data = choose_data(options)
+    steps = total_steps(options, data)
     images = steps * options.batch_size
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    yield describe(data, shown=_judges(options))
+    if data.origin == "teacher":
+        yield f"makes {options.teacher_samples:,} samples of the teacher ({SAMPLER}) unless they are in the cache"
     # torch is loaded from here on, after what is known without it
     from gsd_cli.core.estimate import passes
     from gsd_cli.estimate import distillation
@@ -70,7 +76,8 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     """Start or continue a run; its generator/ is the result."""
     if options.list_teachers:
         return list_teachers()
-    folder, total = run_folder(options), total_steps(options)
+    folder, data = run_folder(options), choose_data(options)
+    total = total_steps(options, data)
     ready(folder, folder=True)
     if not folder.exists() and (needed := disk_needed(options.teacher)) is not None:
         require_room(folder, needed)
@@ -80,7 +87,14 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         return _result(folder)
     console.say(f"run folder: {folder}")
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
+    _distil(options, data, folder, total, console, stop)
+    return _result(folder)
 
+
+def _distil(
+    options: DistillOptions, data: DistillData, folder: Path, total: int, console: Console, stop: StopRequest
+) -> None:
+    """Open what the run needs, refuse what does not fit, then train."""
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.commands.fitting import fit
     from gsd_cli.commands.loading import open_teacher
@@ -93,21 +107,28 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
 
     device = resolve_device(options.device)
     world = join_world(device)
-    revision = options.revision or _recorded_revision(options, folder)
+    # a teacher that moved on the hub must not change under a run
+    revision = options.revision or _recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
     identity = {**_identity(options), "total_steps": total}
-    evaluation = _evaluation(options, teacher, folder, device, console)
-    phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, _real(options))
-    figure = evaluation.extractor.figure if evaluation.extractor else "FD"
-    exporter = Exporter(options, teacher, folder, identity, _features(options) or teacher.features, figure)
+    measure = choose_measure(options, data, teacher, device)
+    data = _with_samples(options, data, measure, teacher, device, world, console, stop)
+    real = open_images(data, teacher, device, console, stop) if _judges(options) else None
+    _say_images(options, data, real, measure, folder, console)
+    evaluation = build_evaluation(options, teacher, data, measure, folder, device)
+    phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
+    # EncodedImages is no archive, but is asked for nothing else
+    shown = cast("ImageArchive | None", real)
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, shown)
+    exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
             exporter.forget()
-        write_json(folder / "options.json", {**identity, "teacher_revision": teacher.revision})
+        notes = {"teacher_revision": teacher.revision, "real_images": _facts(data, real)}
+        write_json(folder / "options.json", {**identity, **notes})
     world.wait()
     try:
         fit(
@@ -124,7 +145,6 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         exporter.finish(task.average)
         _compare_with_best(folder, exporter, console)
     world.wait()
-    return _result(folder)
 
 
 def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> None:
@@ -134,14 +154,42 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
         console.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
 
 
-def _real(options: DistillOptions) -> ImageArchive | None:
-    """The real images that the adversarial term shows."""
-    data = _data(options)
-    if data is None or not options.adversarial:
-        return None
-    from gsd_cli.data.archive import ImageArchive
+def _judges(options: DistillOptions) -> bool:
+    """Whether a discriminator looks at real images."""
+    return bool(options.adversarial)
 
-    return ImageArchive(data)
+
+def _with_samples(
+    options: DistillOptions, data: DistillData, measure: Measure, teacher: Teacher, device: Any, world: World,
+    console: Console, stop: StopRequest,
+) -> DistillData:  # fmt: skip
+    """`data` with the teacher's samples, where they are asked for and something looks at them."""
+    if data.origin != "teacher":
+        return data
+    if not _judges(options) and measure.against != "samples":
+        console.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
+        return data
+    data = with_samples(data, options, teacher, device, console, stop, main=world.main)
+    world.wait()
+    return data
+
+
+def _say_images(
+    options: DistillOptions, data: DistillData, real: RealImages | None, measure: Measure, folder: Path,
+    console: Console,
+) -> None:  # fmt: skip
+    """Which real images are used, what is measured against, and whether a resumed run began with others."""
+    console.say(describe(data, shown=real is not None, count=None if real is None else len(real)))
+    if data.origin == "teacher" or measure.against == "nothing":
+        console.say(describe_measure(measure, data))
+    before, now = _recorded(options, folder, "real_images"), _facts(data, real)
+    if before not in (None, now):
+        console.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _facts(data: DistillData, real: RealImages | None) -> str | None:
+    """What options.json notes of the real images."""
+    return None if real is None else f"{len(real)} {data.origin}"
 
 
 def run_folder(options: DistillOptions) -> Path:
@@ -149,49 +197,18 @@ def run_folder(options: DistillOptions) -> Path:
     return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
 
 
-def total_steps(options: DistillOptions) -> int:
+def total_steps(options: DistillOptions, data: DistillData) -> int:
     """The length of the run in generator steps."""
     if options.steps is not None:
         return options.steps
-    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * _epoch(options)
+    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * data.epoch
     return max(1, round(images / options.batch_size))
 
 
-def _epoch(options: DistillOptions) -> int:
-    data = _data(options)
-    if data is None:
-        return DEFAULT_EPOCH
-    from gsd_cli.data.archive import ImageArchive
-
-    return len(ImageArchive(data))
-
-
-def _data(options: DistillOptions) -> Path | None:
-    """The real images: --data, else what `gsd prepare` left beside a teacher it fitted."""
-    return options.data or _beside(options.teacher, ".zip")
-
-
-def _features(options: DistillOptions) -> str | None:
-    """The features asked for, else those `gsd prepare` fitted beside the teacher."""
-    beside = _beside(options.teacher, "-features")
-    return options.features or (str(beside) if beside else None)
-
-
-def _beside(teacher: str, suffix: str) -> Path | None:
-    folder = Path(teacher).resolve()
-    if not folder.is_dir() or not folder.name.endswith("-teacher"):
-        return None
-    found = folder.with_name(folder.name.removesuffix("-teacher") + suffix)
-    return found if found.exists() else None
-
-
-def _recorded_revision(options: DistillOptions, folder: Path) -> str | None:
-    """The commit a run started with: a teacher that moved on the hub must not change under it."""
+def _recorded(options: DistillOptions, folder: Path, key: str) -> Any:
+    """What the run that is resumed noted in options.json; None where it noted nothing."""
     path = folder / "options.json"
-    if not options.resume or not path.exists():
-        return None
-    revision: str | None = read_object(path).get("teacher_revision")
-    return revision
+    return read_object(path).get(key) if options.resume and path.exists() else None
 
 
 def _identity(options: DistillOptions) -> dict[str, Any]:
@@ -244,38 +261,13 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing
 
 
-def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device: Any, console: Console) -> Evaluation:
-    """The measures at hand: bundled or given features and their reference, else the teacher's on --data."""
-    from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.metrics.evaluation import Evaluation
-    from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-    from gsd_cli.metrics.reference import data_statistics, reference_of_features, require_same_shape
-
-    teacher.denoiser.to(device)
-    autoencoder = teacher.autoencoder.to(device)
-    data, features = _data(options), _features(options) or teacher.features
-    extractor: Extractor = TeacherFeatures(teacher.denoiser, autoencoder)
-    reference = None
-    if features is not None:
-        extractor = classifier_features(features, device, teacher.image_shape)
-    if data is not None:
-        require_same_shape(ImageArchive(data), teacher.image_shape)
-        reference = data_statistics(data, extractor, device, options.batch_size)
-    elif features is not None:
-        reference = reference_of_features(features_folder(features), extractor).statistics
-    else:
-        console.say("no --data: the Frechet distance is not measured")
-    return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size, autoencoder)
-
-
-def _phi_sources(options: DistillOptions, teacher: Teacher, device: Any) -> PhiSources:
-    """What the isometric term's features may need; without --data a standard deviation of 1/2 a channel."""
+def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> PhiSources:
+    """What the isometric term's features may need; without real data a standard deviation of 1/2 a channel."""
     from gsd_cli.core.phi import PhiSources
-    from gsd_cli.data.archive import ImageArchive
 
     std = [0.5] * teacher.image_shape[0]
-    if (data := _data(options)) is not None:
-        variance = ImageArchive(data).record.get("variance", [0.25] * len(std))
+    if (images := data.measured_images) is not None:
+        variance = images.record.get("variance", [0.25] * len(std))
         std = [max(v, 1e-6) ** 0.5 for v in variance]
     denoiser, autoencoder = teacher.denoiser.to(device), teacher.autoencoder.to(device)
     return PhiSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)
