@@ -69,7 +69,8 @@ class EncodedImages:
         """The latents at `indices` [B], float32 [B, c, h, w]."""
         if self._kept is None:
             return torch.cat([self._encode(part) for part in indices.split(CALL)])
-        for part in indices[~self._known[indices]].unique().split(CALL):
+        missing = indices[~self._known[indices]].unique()
+        for part in missing.split(CALL) if len(missing) else ():
             self._kept[part] = self._encode(part).to(self._kept.dtype)
             self._known[part] = True
         return self._kept[indices].float()
