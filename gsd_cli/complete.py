@@ -27,14 +27,16 @@ MEASURED = ("brightness", "contrast", "width", "height", "symmetry")
 
 
 def completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
-    """What completes a flag's value; None leaves it to the shell, which offers files."""
+    """What completes a flag's value; None, like an empty list, leaves it to the shell, which offers files."""
     if one.public in _DYNAMIC:
         return _DYNAMIC[one.public]
     if not one.choices:
         return None
 
     def choices(ctx: typer.Context, incomplete: str) -> Completion:
-        return _starting(((choice, "") for choice in one.choices), incomplete)
+        # a word or a file: words, and data sets here
+        files = [(str(path), "a file") for path in sorted(Path().glob("*.zip"))] if one.path else []
+        return _starting([*((choice, "") for choice in one.choices), *files], incomplete)
 
     return choices
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -31,3 +33,20 @@ class exclusive:  # noqa: N801 - reads as a statement: with exclusive(run)
 
     def __exit__(self, *exc: object) -> None:
         self.lock.release()
+
+
+@contextmanager
+def one_at_a_time(target: Path, check: Callable[[], object]) -> Iterator[None]:
+    """Make `target` in one process at a time: the others wait, and call `check` once a second meanwhile."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=1)
+            except Timeout:
+                check()
+    try:
+        yield
+    finally:
+        lock.release()

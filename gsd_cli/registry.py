@@ -9,7 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """One known teacher; `hub` is None for the bundled one, `statistics` a name that `gsd bench --stats` takes."""
+    """One known teacher; `hub` is None for the bundled one, `statistics` a name that `gsd bench --stats` takes,
+    `data` the file under assets/ with real images that the teacher was trained on."""
 
     hub: str | None
     size: int
@@ -17,10 +18,11 @@ class TeacherEntry:
     licence: str
     caution: str | None = None
     statistics: str | None = None
+    data: str | None = None
 
 
 TEACHERS: dict[str, TeacherEntry] = {
-    "ddpm-fashion": TeacherEntry(None, 32, 1_722_665, "MIT"),
+    "ddpm-fashion": TeacherEntry(None, 32, 1_722_665, "MIT", data="fashion-mnist.zip"),
     "ddpm-cifar10": TeacherEntry(
         "google/ddpm-cifar10-32",
         32,
@@ -44,6 +46,10 @@ SAMPLERS: dict[str, int | None] = {
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
 """Samplers that are offered; any number of steps is taken."""
+
+TEACHER = "teacher"
+"""The word that `--data` takes in place of a file: the teacher's own samples, by this sampler."""
+SAMPLES_BY = "dpm++-20"
 
 METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
 """Figures of `gsd bench`; fid is another word for fd."""

@@ -1,1 +1,1 @@
-"""What is generated: python -m scripts.generate."""
+"""What is generated: python -m scripts.generate, python -m scripts.bundled_images."""

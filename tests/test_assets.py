@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -15,7 +16,9 @@ from safetensors import safe_open
 from gsd_cli.core.classifier import load_features
 from gsd_cli.core.generator import Generator, generate, load_model
 from gsd_cli.core.noise import latents
+from gsd_cli.core.real_images import require_fit
 from gsd_cli.core.teachers import load_teacher
+from gsd_cli.data.archive import ImageArchive
 from gsd_cli.data.decode import fit_picture
 from gsd_cli.data.pictures import from_uint8
 from gsd_cli.metrics.baselines import fingerprint
@@ -24,6 +27,7 @@ from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.paths import ASSETS
 from gsd_cli.registry import TEACHERS
+from scripts.bundled_images import subset
 from tests.shell import IMAGES, Shell
 
 MB = 1_000_000
@@ -34,6 +38,38 @@ def test_sizes_stay_within_what_a_package_should_carry() -> None:
     assert sum(sizes.values()) <= 16 * MB
     for name in ("ddpm-fashion", "fashion"):
         assert sum(size for path, size in sizes.items() if ASSETS / name in path.parents) <= 6 * MB
+
+
+def test_the_real_images_are_a_balanced_part_of_the_training_images() -> None:
+    path = ASSETS / str(TEACHERS["ddpm-fashion"].data)
+    assert path.stat().st_size <= 5 * MB
+    archive = ImageArchive(path)
+    teacher = load_teacher("ddpm-fashion")
+    require_fit(archive, teacher)
+    assert archive.labels is not None
+    assert torch.bincount(archive.labels).tolist() == [670] * 10
+    facts = archive.record
+    assert (facts["source"], facts["licence"], facts["images"]) == ("fashion-mnist (train)", "MIT", 6700)
+    images = archive.uint8(torch.arange(6700))
+    assert from_uint8(images).mean().item() == pytest.approx(facts["mean"][0], abs=1e-5)
+    assert from_uint8(images).var(correction=0).item() == pytest.approx(facts["variance"][0], abs=1e-5)
+    assert len(images.flatten(1).unique(dim=0)) > 6600  # hardly an image twice
+    extractor = classifier_features("fashion", torch.device("cpu"))
+    some = torch.arange(0, 6700, 7)
+    names = torch.cat([extractor.net(archive.batch(part)).argmax(1) for part in some.split(100)])
+    assert (names == archive.labels[some]).double().mean() > 0.9  # the labels are the images'
+
+
+def test_the_real_images_are_chosen_by_a_hash() -> None:
+    labels = torch.arange(200) % 4
+    chosen = subset(labels, 5, 0)
+    assert torch.bincount(labels[chosen]).tolist() == [5] * 4
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    best = min(range(0, 200, 4), key=lambda k: hashlib.sha256(f"0/{k}".encode()).hexdigest())
+    assert best in chosen
+    assert chosen.tolist() != subset(labels, 5, 1).tolist()
+    with pytest.raises(SystemExit):
+        subset(labels, 51, 0)
 
 
 @pytest.mark.parametrize("name", ["ddpm-fashion", "fashion"])

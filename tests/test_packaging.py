@@ -42,7 +42,8 @@ def test_the_wheel_holds_everything_and_is_small(wheel: Path) -> None:
         metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
     assert wheel.stat().st_size <= LARGEST
     kept = ["py.typed", "flags.json", "__main__.py", "assets/fashion/README.md", "assets/ddpm-fashion/README.md",
-            "assets/fashion/diffusion_pytorch_model.safetensors", "assets/features-fashion/train.npz"]  # fmt: skip
+            "assets/fashion/diffusion_pytorch_model.safetensors", "assets/features-fashion/train.npz",
+            "assets/fashion-mnist.zip"]  # fmt: skip
     assert {f"gsd_cli/{name}" for name in kept} <= names
     shared = {name.split(".data/data/share/")[1] for name in names if ".data/data/share/" in name}
     pages = {"man/man1/gsd.1", *(f"man/man1/gsd-{name}.1" for name in commands())}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsd_cli.commands.distill_data import SAMPLER, DistillData, choose_data, describe, open_images, with_samples
+from gsd_cli.commands.distill_measures import Measure, build_evaluation, choose_measure, describe_measure
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
@@ -22,11 +24,10 @@ if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.estimate import Estimate
     from gsd_cli.core.phi import PhiSources
+    from gsd_cli.core.real_images import RealImages
     from gsd_cli.core.teachers import Teacher
-    from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.metrics.evaluation import Evaluation
+    from gsd_cli.core.world import World
 
-DEFAULT_EPOCH = 50_000
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
@@ -41,12 +42,15 @@ def plan(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the teachers known by name"
         return
-    steps = total_steps(options)
-    ratio = options.adversarial_ratio(real=_data(options) is not None)
-    options = options.model_copy(update={"adversarial": ratio})
+    data = choose_data(options)
+    steps = total_steps(options, data)
+    options = options.model_copy(update={"adversarial": _ratio(options, data)})
     images = steps * options.batch_size
     yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    yield describe(data, shown=_judges(options))
+    if data.origin == "teacher":
+        yield f"makes {options.teacher_samples:,} samples of the teacher ({SAMPLER}) unless they are in the cache"
     # torch is loaded from here on, after what is known without it
     from gsd_cli.core.estimate import generator_passes, passes
     from gsd_cli.estimate import distillation
@@ -95,7 +99,8 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     """Start or continue a run; its generator/ is the result."""
     if options.list_teachers:
         return list_teachers()
-    folder, total = run_folder(options), total_steps(options)
+    folder, data = run_folder(options), choose_data(options)
+    total = total_steps(options, data)
     ready(folder, folder=True)
     if not folder.exists() and (needed := disk_needed(options.teacher, _growth(options))) is not None:
         require_room(folder, needed)
@@ -105,7 +110,14 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         return _result(folder)
     console.say(f"run folder: {folder}")
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
+    _distil(options, data, folder, total, console, stop)
+    return _result(folder)
 
+
+def _distil(
+    options: DistillOptions, data: DistillData, folder: Path, total: int, console: Console, stop: StopRequest
+) -> None:
+    """Open what the run needs, refuse what does not fit, then train."""
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.commands.fitting import fit
     from gsd_cli.commands.loading import open_teacher
@@ -118,24 +130,28 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
 
     device = resolve_device(options.device)
     world = join_world(device)
+    # a teacher that moved on the hub must not change under a run
     revision = options.revision or _recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
     identity = {**_identity(options), "total_steps": total}
-    evaluation = _evaluation(options, teacher, folder, device, console)
-    phi = build_phi(options.irl_phi, _phi_sources(options, teacher, device))
+    measure = choose_measure(options, data, teacher, device)
+    data = _with_samples(options, data, measure, teacher, device, world, console, stop)
+    real = open_images(data, teacher, device, console, stop) if _judges(options) else None
+    _say_images(options, data, real, measure, folder, console)
+    evaluation = build_evaluation(options, teacher, data, measure, folder, device)
+    phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
     options = options.model_copy(update={"precision": _precision(options, folder, teacher, device, console)})
     pixels = teacher.autoencoder.net is None
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, _real(options), pixels)
-    figure = evaluation.extractor.figure if evaluation.extractor else "FD"
-    exporter = Exporter(options, teacher, folder, identity, _features(options) or teacher.features, figure)
+    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, real, pixels)
+    exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
             exporter.forget()
-        found = {"teacher_revision": teacher.revision, "precision": options.precision}
-        write_json(folder / "options.json", {**identity, **found})
+        notes = {"teacher_revision": teacher.revision, "precision": options.precision}
+        write_json(folder / "options.json", {**identity, **notes, "real_images": _facts(data, real)})
     world.wait()
     try:
         fit(
@@ -152,7 +168,6 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         exporter.finish(task.average)
         _compare_with_best(folder, exporter, console)
     world.wait()
-    return _result(folder)
 
 
 def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> None:
@@ -162,14 +177,47 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
         console.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
 
 
-def _real(options: DistillOptions) -> ImageArchive | None:
-    """The real images that the discriminator sees."""
-    data = _data(options)
-    if data is None or not options.adversarial_ratio(real=True):
-        return None
-    from gsd_cli.data.archive import ImageArchive
+def _judges(options: DistillOptions) -> bool:
+    """Whether a discriminator looks at real images."""
+    return _ratio(options, choose_data(options)) > 0
 
-    return ImageArchive(data)
+
+def _ratio(options: DistillOptions, data: DistillData) -> float:
+    """What `--adversarial` comes to with these real images."""
+    return options.adversarial_ratio(real=data.origin != "none")
+
+
+def _with_samples(
+    options: DistillOptions, data: DistillData, measure: Measure, teacher: Teacher, device: Any, world: World,
+    console: Console, stop: StopRequest,
+) -> DistillData:  # fmt: skip
+    """`data` with the teacher's samples, where they are asked for and something looks at them."""
+    if data.origin != "teacher":
+        return data
+    if not _judges(options) and measure.against != "samples":
+        console.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
+        return data
+    data = with_samples(data, options, teacher, device, console, stop, main=world.main)
+    world.wait()
+    return data
+
+
+def _say_images(
+    options: DistillOptions, data: DistillData, real: RealImages | None, measure: Measure, folder: Path,
+    console: Console,
+) -> None:  # fmt: skip
+    """Which real images are used, what is measured against, and whether a resumed run began with others."""
+    console.say(describe(data, shown=real is not None, count=None if real is None else len(real)))
+    if data.origin == "teacher" or measure.against == "nothing":
+        console.say(describe_measure(measure, data))
+    before, now = _recorded(options, folder, "real_images"), _facts(data, real)
+    if before not in (None, now):
+        console.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _facts(data: DistillData, real: RealImages | None) -> str | None:
+    """What options.json notes of the real images."""
+    return None if real is None else f"{len(real)} {data.origin}"
 
 
 def run_folder(options: DistillOptions) -> Path:
@@ -177,49 +225,18 @@ def run_folder(options: DistillOptions) -> Path:
     return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
 
 
-def total_steps(options: DistillOptions) -> int:
+def total_steps(options: DistillOptions, data: DistillData) -> int:
     """The length of the run in generator steps."""
     if options.steps is not None:
         return options.steps
-    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * _epoch(options)
+    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * data.epoch
     return max(1, round(images / options.batch_size))
 
 
-def _epoch(options: DistillOptions) -> int:
-    data = _data(options)
-    if data is None:
-        return DEFAULT_EPOCH
-    from gsd_cli.data.archive import ImageArchive
-
-    return len(ImageArchive(data))
-
-
-def _data(options: DistillOptions) -> Path | None:
-    """The real images: --data, else what `gsd prepare` left beside a teacher it fitted."""
-    return options.data or _beside(options.teacher, ".zip")
-
-
-def _features(options: DistillOptions) -> str | None:
-    """The features asked for, else those `gsd prepare` fitted beside the teacher."""
-    beside = _beside(options.teacher, "-features")
-    return options.features or (str(beside) if beside else None)
-
-
-def _beside(teacher: str, suffix: str) -> Path | None:
-    folder = Path(teacher).resolve()
-    if not folder.is_dir() or not folder.name.endswith("-teacher"):
-        return None
-    found = folder.with_name(folder.name.removesuffix("-teacher") + suffix)
-    return found if found.exists() else None
-
-
-def _recorded(options: DistillOptions, folder: Path, name: str) -> str | None:
-    """What a run found when it started, a teacher's commit or a precision: a resumed run keeps it."""
+def _recorded(options: DistillOptions, folder: Path, key: str) -> Any:
+    """What the run that is resumed noted in options.json; None where it noted nothing."""
     path = folder / "options.json"
-    if not options.resume or not path.exists():
-        return None
-    found: str | None = read_object(path).get(name)
-    return found
+    return read_object(path).get(key) if options.resume and path.exists() else None
 
 
 def _precision(options: DistillOptions, folder: Path, teacher: Teacher, device: Any, console: Console) -> str:
@@ -248,13 +265,13 @@ def _precision(options: DistillOptions, folder: Path, teacher: Teacher, device: 
 def _identity(options: DistillOptions) -> dict[str, Any]:
     """What a resumed run must agree on: the mathematics and the teacher."""
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
-    settings["adversarial"] = options.adversarial_ratio(real=_data(options) is not None)
+    settings["adversarial"] = _ratio(options, choose_data(options))
     return {"teacher": options.teacher, "revision": options.revision, **settings}
 
 
 def _idle(options: DistillOptions) -> set[str]:
     """The settings that nothing asks: they may differ, in a run from before a default changed."""
-    idle = set() if options.adversarial_ratio(real=_data(options) is not None) else _OF_DISCRIMINATOR
+    idle = set() if _ratio(options, choose_data(options)) else _OF_DISCRIMINATOR
     if options.irl == "off" or options.irl_weight == 0:
         return idle | {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
     return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())
@@ -315,38 +332,13 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing
 
 
-def _evaluation(options: DistillOptions, teacher: Teacher, folder: Path, device: Any, console: Console) -> Evaluation:
-    """The measures at hand: bundled or given features and their reference, else the teacher's on --data."""
-    from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.metrics.evaluation import Evaluation
-    from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-    from gsd_cli.metrics.reference import data_statistics, reference_of_features, require_same_shape
-
-    teacher.denoiser.to(device)
-    autoencoder = teacher.autoencoder.to(device)
-    data, features = _data(options), _features(options) or teacher.features
-    extractor: Extractor = TeacherFeatures(teacher.denoiser, autoencoder)
-    reference = None
-    if features is not None:
-        extractor = classifier_features(features, device, teacher.image_shape)
-    if data is not None:
-        require_same_shape(ImageArchive(data), teacher.image_shape)
-        reference = data_statistics(data, extractor, device, options.batch_size)
-    elif features is not None:
-        reference = reference_of_features(features_folder(features), extractor).statistics
-    else:
-        console.say("no --data: the Frechet distance is not measured")
-    return Evaluation(folder / "samples", extractor, reference, options.eval_samples, options.batch_size, autoencoder)
-
-
-def _phi_sources(options: DistillOptions, teacher: Teacher, device: Any) -> PhiSources:
-    """What the isometric term's features may need; without --data a standard deviation of 1/2 a channel."""
+def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> PhiSources:
+    """What the isometric term's features may need; without real data a standard deviation of 1/2 a channel."""
     from gsd_cli.core.phi import PhiSources
-    from gsd_cli.data.archive import ImageArchive
 
     std = [0.5] * teacher.image_shape[0]
-    if (data := _data(options)) is not None:
-        variance = ImageArchive(data).record.get("variance", [0.25] * len(std))
+    if (images := data.measured_images) is not None:
+        variance = images.record.get("variance", [0.25] * len(std))
         std = [max(v, 1e-6) ** 0.5 for v in variance]
     denoiser, autoencoder = teacher.denoiser.to(device), teacher.autoencoder.to(device)
     return PhiSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss
 from gsd_cli.core.norm_ratio import NormRatio
+from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import Recipe
 from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
@@ -26,23 +26,6 @@ from gsd_cli.options import DistillSettings
 BETAS = (0.0, 0.99)
 HEAD_START = 500
 """Images that the discriminator sees before the generator listens to it."""
-
-
-class RealImages(Protocol):
-    """Real images in the teacher's space."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, H, W)."""
-
-    @property
-    def labels(self) -> Tensor | None:
-        """Classes, int64 [N], if there are any."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """Images at `indices` [B], float32 [B, C, H, W], about [-1, 1] for a pixel teacher."""
 
 
 @dataclass(frozen=True)

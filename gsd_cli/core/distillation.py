@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from gsd_cli.core.adversarial import AdversarialTerm, Felt, RealImages
+from gsd_cli.core.adversarial import AdversarialTerm, Felt
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast, full_precision, placed
@@ -27,6 +27,7 @@ from gsd_cli.core.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.manifold import along_manifold
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
+from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares

@@ -56,6 +56,11 @@ class ImageArchive:
     def __len__(self) -> int:
         return self._store.count
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are kept decoded."""
+        return self._kept is not None
+
     @cached_property
     def labels(self) -> Tensor | None:
         """Classes, int64 [N]; or attributes, bool [N, A], named by `record["attributes"]`; or None."""

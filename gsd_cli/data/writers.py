@@ -25,9 +25,10 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ArchiveWriter:
-    """The zip, picture by picture."""
+    """The zip, image by image. small_index: deflate the list of labels, where every byte counts."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, small_index: bool = False):
+        self._index = zipfile.ZIP_DEFLATED if small_index else zipfile.ZIP_STORED
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
         self._labels: list[tuple[str, Value]] = []
         self.count = 0
@@ -43,7 +44,7 @@ class ArchiveWriter:
     def close(self, record: dict[str, Any]) -> None:
         """Finish the file with the labels (when every picture has one) and the record."""
         labels = self._labels if len(self._labels) == self.count else None
-        self._put("dataset.json", json.dumps({"labels": labels}).encode())
+        self._put("dataset.json", json.dumps({"labels": labels}).encode(), self._index)
         self._put("gsd.json", json.dumps(record, indent=1).encode())
         self._zip.close()
 
@@ -54,10 +55,10 @@ class ArchiveWriter:
             if file is not None:
                 file.close()
 
-    def _put(self, name: str, payload: bytes) -> None:
+    def _put(self, name: str, payload: bytes, compression: int = zipfile.ZIP_STORED) -> None:
         info = zipfile.ZipInfo(name, _EPOCH)
         info.external_attr = 0o644 << 16
-        self._zip.writestr(info, payload)
+        self._zip.writestr(info, payload, compression, 9)
 
 
 def write_zip(target: Path, work: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsd_cli.core.fingerprint import network_fingerprint
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler
 from gsd_cli.core.sampling import sample_teacher
@@ -103,12 +103,5 @@ def _read(path: Path, n: int) -> Tensor | None:
 
 
 def fingerprint(teacher: Teacher) -> str:
-    """The first 16 hex digits of the sha256 of the teacher's weights in float16, in name order.
-
-    float16 so that a teacher stored at half precision keeps its name when read back as float32.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(teacher.denoiser.net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().half().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """Of the teacher's network: what statistics of its samples are filed under."""
+    return network_fingerprint(teacher.denoiser.net)

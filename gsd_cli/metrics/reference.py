@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.core.real_images import require_same_shape
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import INCEPTION_FILE, Extractor, classifier_features, inception_features
@@ -78,15 +79,19 @@ def reference_statistics(
 
 def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
     """The statistics of the real images that a feature set holds or lies beside."""
-    if folder is not None:
-        data = folder.resolve().name.removesuffix("-features")
-        for place in (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz")):
-            if place.exists():
-                return _read(place)
+    if folder is not None and (place := statistics_of_features(folder, extractor)) is not None:
+        return _read(place)
     raise GsdError(
         f"no reference statistics for {extractor.figure}",
         hint=f"give --stats: an .npz or DATA.zip made by gsd prepare, or a name: {', '.join(PUBLISHED)}",
     )
+
+
+def statistics_of_features(folder: Path, extractor: Extractor) -> Path | None:
+    """Where a feature set keeps the statistics of real images: in its folder, or next to it."""
+    data = folder.resolve().name.removesuffix("-features")
+    places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz"))
+    return next((place for place in places if place.exists()), None)
 
 
 def _read(path: Path) -> Real:
@@ -143,12 +148,3 @@ def _features(
         yield extractor.features(batch.to(device))
         done += len(batch)
         on_image(done)
-
-
-def require_same_shape(archive: ImageArchive, shape: tuple[int, int, int]) -> None:
-    """Raise GsdError (exit 3) when data and model differ in size or channels."""
-    if archive.shape != shape:
-        raise GsdError(
-            f"{archive.path} holds images of shape {archive.shape}, the model makes {shape}",
-            hint="prepare the data with the model's --size and --grey",
-        )

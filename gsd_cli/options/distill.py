@@ -115,9 +115,13 @@ class DistillOptions(Common, DistillSettings):
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
     revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
     list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
-    data: Path | None = opt(
-        None, "Prepared real images, for the discriminator and to measure against.", metavar="DATA.zip"
+    data: Literal["teacher"] | Path | None = opt(
+        None,
+        "Real images for the discriminator and the evaluation: a prepared file, or `teacher` for the teacher's own "
+        "samples.",
+        metavar="DATA.zip|teacher",
     )
+    teacher_samples: Annotated[int, Field(ge=16)] = opt(5000, "Samples that --data teacher makes, once.", metavar="N")
     features: str | None = opt(
         None,
         "Features of the Frechet distance: a folder made by --fit-features; default: the teacher's.",

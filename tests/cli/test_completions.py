@@ -34,6 +34,8 @@ CASES = [
     ("gsd bench --compare msa,heun", {"msa,heun-18"}),
     ("gsd prepare fash", {"fashion-mnist"}),
     ("gsd edit pho", {"photo.png"}),
+    ("gsd distill --data te", {"teacher"}),
+    ("gsd distill --data pho", {"photo.png"}),
 ]
 
 

@@ -68,7 +68,9 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> Non
 
 
 def test_what_is_missing_is_said(workshop: Shell) -> None:
-    done = workshop.gsd("distill", "--teacher", "ddpm-fashion", "--adversarial", "1", "--steps", "1", "-o", "none")
+    alone = workshop.folder / "alone"
+    shutil.copytree(workshop.folder / "toy-teacher", alone)
+    done = workshop.gsd("distill", "--teacher", "alone", "--adversarial", "1", "--steps", "1", "-o", "none")
     assert done.returncode == 2
     assert "needs real images" in done.stderr.decode()
     done = workshop.gsd(*DISTILL, "--steps", "1", "-o", "none", "--tracker", "trackio")

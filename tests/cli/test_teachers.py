@@ -45,7 +45,7 @@ def test_the_table_of_teachers(shell: Shell) -> None:
     assert facts["ddpm-fashion"]["at_hand"] == "bundled"
     assert facts["ddpm-cifar10"] | {"caution": None} == {
         "hub": "google/ddpm-cifar10-32", "size": 32, "parameters": 35_746_307, "licence": "Apache-2.0",
-        "caution": None, "statistics": "cifar10-train", "at_hand": "no",
+        "caution": None, "statistics": "cifar10-train", "data": None, "at_hand": "no",
     }  # fmt: skip
     assert b"12.4" in done.stderr
 
@@ -80,7 +80,7 @@ def test_a_class_conditional_teacher_end_to_end(shell: Shell, labelled: Path) ->
     assert fit.returncode == 0, fit.stderr.decode()
     done = shell.gsd("distill", "--teacher", "toy-teacher", *SHORT, "-o", "run")
     assert done.returncode == 0, done.stderr.decode()
-    assert b"no --data" not in done.stderr  # the images beside the teacher are its reference
+    assert b"no real images" not in done.stderr  # the images beside the teacher are its reference
 
     made = shell.gsd("sample", "--model", "run", "--seeds", "0-5", "--class", "1", "-o", "x.npz")
     assert made.returncode == 0, made.stderr.decode()
