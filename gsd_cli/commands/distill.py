@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
-_OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps"}
+_OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _SIZE = {"student_width", "student_depth"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""

@@ -15,7 +15,7 @@ from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
-from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss
+from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
 from gsd_cli.core.norm_ratio import NormRatio
 from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import Recipe
@@ -24,6 +24,8 @@ from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
 
 BETAS = (0.0, 0.99)
+NEAR = 0.01
+"""How far an image is moved to see how steep the discriminator is there: RMS per pixel."""
 HEAD_START = 500
 """Images that the discriminator sees before the generator listens to it."""
 
@@ -77,15 +79,22 @@ class AdversarialTerm:
             classes = self.data.labels[indices].to(images.device)
         sigma = self.draws.sigma(self.recipe.discriminator_sigma, *stream, "discriminator")
         noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal(*stream, "discriminator")
+        penalty = self.settings.discriminator_penalty
+        nearby = self.draws.normal(*stream, "nearby") if penalty else noise
         totals = torch.zeros(3, dtype=torch.float64)
         self.adam.zero_grad(set_to_none=True)
         for part, last in self._parts(len(images)):
             both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
             given = None if labels is None or classes is None else torch.cat([classes[part], labels[part]])
-            logits = self._judge(both, sigma[part].repeat(2), given, self._shared)
-            count = len(both) // 2
-            of_real, of_fake = [m[:count] for m in logits], [m[count:] for m in logits]
+            if penalty:
+                near = both + NEAR * torch.cat([nearby[part], -nearby[part]])
+                both, given = torch.cat([both, near]), None if given is None else given.repeat(2)
+            logits = self._judge(both, sigma[part].repeat(len(both) // len(real[part])), given, self._shared)
+            count = len(real[part])
+            of_real, of_fake = [m[:count] for m in logits], [m[count : 2 * count] for m in logits]
             losses = discriminator_loss(of_real, of_fake)
+            if penalty:
+                losses = losses + penalty * smoothness_loss(logits, NEAR).unflatten(0, (2, -1)).mean(0)
             with nullcontext() if last else self.world.without_sync(self._shared):
                 (losses.sum() / len(images)).backward()
             right = accuracy(of_real, real=True), accuracy(of_fake, real=False)

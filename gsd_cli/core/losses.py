@@ -64,6 +64,19 @@ def adversarial_loss(fake: Sequence[Tensor]) -> Tensor:
     return _mean_over_maps([F.softplus(-f) for f in fake])
 
 
+def smoothness_loss(logits: Sequence[Tensor], step: float) -> Tensor:
+    """How steep a discriminator is, the mean over its maps: [B].
+
+        (logit(x + step n) - logit(x))^2 / step^2,   n ~ N(0, I)
+
+    logits: maps [2 B, h, w], of images x and then of the same ones moved. To first order the squared norm of each
+    logit's gradient: the penalties R1 and R2 (Mescheder et al., ICML 2018) without a second derivative, as in Lin et
+    al. (2025, "Diffusion adversarial post-training").
+    """
+    moved = [(m[len(m) // 2 :] - m[: len(m) // 2]).square() for m in logits]
+    return _mean_over_maps(moved) / step**2
+
+
 def accuracy(logits: Sequence[Tensor], *, real: bool) -> Tensor:
     """The share of logits with the right sign, in [0, 1], the mean over maps: [B]."""
     return _mean_over_maps([((f > 0) if real else (f < 0)).float() for f in logits])

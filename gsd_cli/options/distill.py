@@ -75,6 +75,9 @@ class DistillSettings(BaseModel):
     fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
     discriminator_lr: Positive = opt(1e-3, "Adam's learning rate for the discriminator.", panel="Optimizer")
     discriminator_steps: PositiveInt = opt(1, "Discriminator updates per generator update.", panel="Optimizer")
+    discriminator_penalty: NonNegativeFloat = opt(
+        0.01, "Weight of the penalty on a steep discriminator (R1 and R2).", panel="Optimizer"
+    )
     beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
     beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
     fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")

@@ -10,7 +10,7 @@ import torch
 
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss
+from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
 from gsd_cli.core.norm_ratio import NormRatio
 from gsd_cli.core.unet import build_unet
 from gsd_cli.data.archive import ImageArchive
@@ -62,6 +62,17 @@ def test_the_generators_loss_never_saturates() -> None:
     torch.testing.assert_close(logits.grad.flatten(), torch.tensor([-1.0, -0.5, 0.0]))
 
 
+def test_the_smoothness_loss_is_the_mean_squared_slope() -> None:
+    slope, step = torch.tensor([[1.0, 2.0], [3.0, -4.0]]), 0.1
+    n = torch.randn(4000, 2, 2)
+    x = torch.randn(4000, 2, 2)
+    logits = [torch.cat([slope * x, slope * (x + step * n)])]
+    found = smoothness_loss(logits, step)
+    assert found.shape == (4000,)
+    assert found.mean().item() == pytest.approx((1 + 4 + 9 + 16) / 4, rel=0.05)
+    assert smoothness_loss([torch.ones(6, 3, 3)], step).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_ratio_of_norms_is_held() -> None:
     balance = NormRatio()
     assert balance.weight(2.0) == 0
@@ -111,12 +122,23 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
 
 
 def test_it_learns_to_tell_real_from_generated(toy_teacher: Denoiser, data: ImageArchive) -> None:
-    task = make(toy_teacher, data)
+    task = make(toy_teacher, data, discriminator_penalty=0)
     images, labels = task._shown("fake", 0, batch=None)
     found = [task.adversarial.learn(images, labels, "discriminator", step) for step in range(60)]
     assert found[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.4)
     assert sum(row["discriminator_loss"] for row in found[-5:]) / 5 < 0.7
     assert min(found[-1]["accuracy_real"], found[-1]["accuracy_fake"]) > 0.8
+
+
+def test_a_penalty_makes_it_less_steep(toy_teacher: Denoiser, data: ImageArchive) -> None:
+    steepness = []
+    for penalty in (0.0, 0.3):
+        task = make(toy_teacher, data, discriminator_penalty=penalty, precision="fp32")
+        images, labels = task._shown("fake", 0, batch=None)
+        for step in range(30):
+            task.adversarial.learn(images, labels, "discriminator", step)
+        steepness.append(task.adversarial.measure(images, labels, 0).gradient.norm().item())
+    assert steepness[1] < 0.7 * steepness[0]
 
 
 def test_its_gradient_leads_towards_images_that_pass_for_real(toy_teacher: Denoiser, data: ImageArchive) -> None:
@@ -152,7 +174,8 @@ def test_micro_batches_change_nothing(toy_teacher: Denoiser, data: ImageArchive,
         gradients = [torch.cat([p.grad.flatten() for p in getattr(t, name).parameters()]) for t in (whole, split)]
         assert torch.allclose(*gradients, atol=1e-4 * gradients[0].abs().max().item())
     heads = [torch.cat([p.grad.flatten() for p in t.adversarial.heads.parameters()]) for t in (whole, split)]
-    assert torch.allclose(*heads, atol=1e-4 * heads[0].abs().max().item())
+    # the penalty divides by the square of a small step, and so does its rounding
+    assert torch.allclose(*heads, atol=1e-3 * heads[0].abs().max().item())
 
 
 def test_a_resumed_run_is_the_same_to_the_bit(toy_teacher: Denoiser, data: ImageArchive) -> None:
