@@ -76,7 +76,7 @@ class DistillSettings(BaseModel):
     discriminator_lr: Positive = opt(1e-3, "Adam's learning rate for the discriminator.", panel="Optimizer")
     discriminator_steps: PositiveInt = opt(1, "Discriminator updates per generator update.", panel="Optimizer")
     discriminator_penalty: NonNegativeFloat = opt(
-        0.01, "Weight of the penalty on a steep discriminator (R1 and R2).", panel="Optimizer"
+        0.0, "Weight of the penalty on a steep discriminator (R1 and R2); 0 is off.", panel="Optimizer"
     )
     beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
     beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
