@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gsd_cli.metrics.evaluation import Evaluation
 
 DEFAULT_EPOCH = 50_000
+FITTED = ("borders", "cells")
+"""Isometric forms that are fitted to images."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
@@ -135,9 +137,9 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
 
 
 def _real(options: DistillOptions) -> ImageArchive | None:
-    """The real images that the adversarial term shows."""
+    """The real images that the adversarial term shows, and whose clusters some isometric forms take."""
     data = _data(options)
-    if data is None or not options.adversarial:
+    if data is None or not (options.adversarial or options.irl in FITTED):
         return None
     from gsd_cli.data.archive import ImageArchive
 
