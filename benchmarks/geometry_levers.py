@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.core import distillation, isometric
+from gsd_cli.core import distillation, isometric_forms
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
-from gsd_cli.core.isometric import Form, IsometricTerm, Latents, Measured
+from gsd_cli.core.isometric import IsometricTerm, Latents, Measured
+from gsd_cli.core.isometric_forms import Form
 from gsd_cli.core.losses import distance, speed_loss
 from gsd_cli.core.noise import angle, normal_rows, rotate
 
@@ -39,7 +40,7 @@ class Segments(Distillation):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         if self.isometric.form is not None:
-            self.isometric.form = Form(2, isometric.FORMS["literal"].points, _arc)
+            self.isometric.form = Form(2, isometric_forms.FORMS["literal"].points, _arc)
 
 
 class Unmoved(IsometricTerm):
@@ -98,7 +99,7 @@ class Apart(Distillation):
         super().__init__(*args, **options)
         self.isometric = Beside(self.settings, self.isometric.phi, self.isometric.total, self.world)
         if self.isometric.form is not None:
-            self.isometric.form = replace(isometric.FORMS["stress"], shared=1)
+            self.isometric.form = replace(isometric_forms.FORMS["stress"], shared=1)
 
 
 class Early(IsometricTerm):
@@ -115,7 +116,7 @@ class Annealed(Distillation):
         super().__init__(*args, **options)
         self.isometric = Early(self.settings, self.isometric.phi, self.isometric.total, self.world)
         if self.isometric.form is not None:
-            self.isometric.form = isometric.FORMS["stress"]
+            self.isometric.form = isometric_forms.FORMS["stress"]
 
 
 LEVERS: dict[str, type[Distillation]] = {

@@ -69,6 +69,12 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
 
 
 @pytest.fixture
+def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layout of the isometric term is fitted to few images."""
+    monkeypatch.setattr("gsd_cli.core.target_layout.IMAGES", 64)
+
+
+@pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """An empty folder to work in."""
     return Shell(tmp_path)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
+FITTED = ("borders", "cells")
+"""Isometric forms that are fitted to images."""
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _SIZE = {"student_width", "student_depth"}
@@ -178,8 +180,8 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
 
 
 def _judges(options: DistillOptions) -> bool:
-    """Whether a discriminator looks at real images."""
-    return _ratio(options, choose_data(options)) > 0
+    """Whether real images are looked at: by a discriminator, or by an isometric form that takes their clusters."""
+    return options.irl in FITTED or _ratio(options, choose_data(options)) > 0
 
 
 def _ratio(options: DistillOptions, data: DistillData) -> float:

@@ -29,6 +29,7 @@ from gsd_cli.core.noise import generator_for
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import build_recipe
+from gsd_cli.core.target_layout import Sources
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.options import DistillSettings
@@ -77,6 +78,7 @@ class Distillation:
         self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world)
+        self.data = data
         rows = arranged(settings.batch_size, settings.pair_every, world, self.isometric.group)
         self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
         self.adversarial = AdversarialTerm(settings, self.teacher, data, self.draws, self.recipe, world)
@@ -169,11 +171,18 @@ class Distillation:
 
     def _generate(self, step: int) -> Batch:
         """The images that the generator's step `step` is about."""
+        self.isometric.prepare(step, self._sources)
         latents = self.isometric.place(self.draws.normal("generator", step, "z"), step)
         labels = self.isometric.share_classes(self.draws.labels("generator", step), latents)
         with torch.set_grad_enabled(self.settings.micro_batch is None):
             parts = self._parts(len(latents.z), len(latents.extra))
             return Batch(latents, labels, torch.cat([self._images(latents, labels, part) for part, _ in parts]))
+
+    @property
+    def _sources(self) -> Sources:
+        """What a form of the isometric term may be fitted to: the average has less noise than the generator."""
+        shape, classes = self.teacher.shape, self.teacher.classes
+        return Sources(self.isometric.phi, self.average, shape, classes, self.device, self.data)
 
     def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
         batch = batch or self._generate(step)
@@ -189,7 +198,7 @@ class Distillation:
         metrics |= self._weigh_adversarial(sidl_norm, felt_norm, felt)
         rest = sidl_grad + metrics.get("adversarial_weight", 0.0) * felt.gradient
         rest = torch.cat([rest, torch.zeros_like(images[len(latents.z) :])])
-        irl = self._bounded(self.isometric.measure(images, latents), batch)
+        irl = self._bounded(self.isometric.measure(images, latents, batch.labels), batch)
         # the isometric ratio refers to everything else, or its share would fall where others join
         rest_norm, irl_norm = self._norms(rest, irl.gradient)
         weight = self.isometric.weigh(rest_norm, irl_norm, step)
@@ -231,9 +240,11 @@ class Distillation:
         self.generator.eval()  # a dropout's masks would differ between the two calls compared
         with full_precision(self.device):
             along = along_manifold(
-                self.generator, z, irl.gradient[places], labels, self.world, self.settings.micro_batch
-            )
-        gradient[places] = along * self.world.size  # gradients are averaged over the processes
+                self.generator, z, irl.gradient[places], labels, self.world, self.settings.micro_batch,
+                scaled=self.isometric.held,
+            )  # fmt: skip
+        # gradients are averaged over the processes; scaled ones are of a loss that knows
+        gradient[places] = along if self.isometric.held else along * self.world.size
         self.generator.train()
         return replace(irl, gradient=gradient)
 
@@ -301,7 +312,7 @@ class Distillation:
             **optimizer_tensors("generator_adam", self.generator_adam),
             **optimizer_tensors("fake_adam", self.fake_adam),
             **self.adversarial.tensors(),
-            "norms": self.isometric.norms,
+            **self.isometric.tensors(),
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -312,7 +323,7 @@ class Distillation:
         load_optimizer("generator_adam", self.generator_adam, tensors)
         load_optimizer("fake_adam", self.fake_adam, tensors)
         self.adversarial.load(tensors)
-        self.isometric.norms = tensors["norms"]
+        self.isometric.load(tensors, self.device)
 
 
 def _column(sigma: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import synchronize
 from gsd_cli.core.growth import grow
-from gsd_cli.core.isometric import looked_at
+from gsd_cli.core.isometric_forms import looked_at
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 

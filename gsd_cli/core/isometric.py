@@ -1,107 +1,27 @@
-"""The isometric term of the distillation: which latents a step compares, and how much it weighs.
-
-A form names the points it looks at around z and judges their features. Points that are N(0, I) and
-few enough take places in the batch and serve the distillation loss too; the others are extra.
-"""
+"""The isometric term of the distillation: where it works in a step, what it finds there, and how much it weighs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.device import full_precision
-from gsd_cli.core.losses import distance, jacobian_loss, literal_loss, speed_loss, straight_loss, stress_loss
-from gsd_cli.core.noise import angle, generator_for, normal_rows, rotate, tangent
+from gsd_cli.core.isometric_forms import FORMS
+from gsd_cli.core.noise import angle, generator_for, normal_rows
 from gsd_cli.core.phi import Phi
+from gsd_cli.core.target_layout import Layout, Sources, fit_layout
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
-SEGMENTS = 4
-"""Pieces of the path whose length `literal` compares with its chord."""
-STEP = 0.05
-"""Half the width, in radians, of the central differences of `jacobian`."""
 NORM_MEMORY = 0.95
 """Per-step memory of the gradient norms that the automatic weight is computed from."""
-
-
-@dataclass(frozen=True)
-class Form:
-    """One form of the term.
-
-    points(z, directions, tau): the S latents [P, ...] looked at, for directions [2, P, ...] ~ N(0, I)
-    and angles tau [P]; the first `shared` of them stand in the batch, at and beside z.
-    judge(features, theta): from features [S, P, F] and the angle theta [P] of the first two points,
-    the loss and the speed (feature distance per radian), [P] each.
-    """
-
-    shared: int
-    points: Callable[[Tensor, Tensor, Tensor], list[Tensor]]
-    judge: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _pair(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
-    return [z, rotate(z, directions[0], tau)]
-
-
-def _path(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
-    inner = [rotate(z, directions[0], tau * k / SEGMENTS) for k in range(1, SEGMENTS)]
-    return [*_pair(z, directions, tau), *inner]
-
-
-def _bow(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
-    return [*_pair(z, directions, tau), rotate(z, directions[0], tau / 2)]
-
-
-def _cross(z: Tensor, directions: Tensor, tau: Tensor) -> list[Tensor]:
-    step = torch.full_like(tau, STEP)
-    return [rotate(z, tangent(w, z), sign * step) for w in directions for sign in (1, -1)]
-
-
-def _speed(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    rho = distance(features[0], features[1])
-    return speed_loss(rho, theta), rho / theta
-
-
-def _stress(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    rho = distance(features[0], features[1])
-    return stress_loss(rho, theta), rho / theta
-
-
-def _literal(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    chord = distance(features[0], features[1])
-    path = torch.cat([features[:1], features[2:], features[1:2]])
-    arc = distance(path[1:], path[:-1]).sum(0)
-    return literal_loss(chord, arc), arc / theta
-
-
-def _straight(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    arc = distance(features[0], features[2]) + distance(features[2], features[1])
-    return straight_loss(distance(features[0], features[1]), arc), arc / theta
-
-
-def _jacobian(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    jv, jw = (features[0] - features[1]) / (2 * STEP), (features[2] - features[3]) / (2 * STEP)
-    return jacobian_loss(jv, jw), jv.norm(dim=1)
-
-
-FORMS = {
-    "speed": Form(2, _pair, _speed),
-    "stress": Form(2, _pair, _stress),
-    "straight": Form(3, _bow, _straight),
-    "literal": Form(2, _path, _literal),
-    "jacobian": Form(0, _cross, _jacobian),
-}
-
-
-def looked_at(form: str) -> int:
-    """How many points a form looks at for a pair; 0 for `off`."""
-    if form == "off":
-        return 0
-    return len(FORMS[form].points(torch.ones(1, 1), torch.ones(2, 1, 1), torch.ones(1)))
+SETTLING = 20
+"""Turns of a `held` form in which its automatic weight is found; the memory's length."""
+CHUNK = 64
+"""Images at a time through the networks while a layout is fitted, where no micro-batch asks for fewer."""
 
 
 def pair_count(batch: int, every: int, group: int = 2) -> int:
@@ -131,7 +51,7 @@ class Latents:
 
     z: [B, ...] ~ N(0, I), for both terms; its first `pairs` are the points z, the next `pairs` their
     neighbours, the next what lies between them, where the form has them. extra: [M, ...], for the isometric
-    term alone. theta: [pairs].
+    term alone. theta: [pairs], the angle of a pair; 0 for a form that looks at single points.
     """
 
     z: Tensor
@@ -146,7 +66,8 @@ class Latents:
 
 @dataclass(frozen=True)
 class Measured:
-    """The term on one step's images: its mean, its gradient there, the speed's coefficient of variation."""
+    """The term on one step's images: its mean, its gradient there, the speed's coefficient of variation (nan for a
+    form of single points)."""
 
     loss: float
     gradient: Tensor
@@ -154,19 +75,49 @@ class Measured:
 
 
 class IsometricTerm:
-    """One form in one feature map, with its schedule and its weight. State: two gradient norms."""
+    """One form in one feature map, with its schedule and its weight. State: two gradient norms, how many turns they
+    are of, and what the form has fitted."""
 
     def __init__(self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None):
         self.settings, self.phi, self.total = settings, phi, total
         self.world = world or World()
         self.form = None if settings.irl == "off" or settings.irl_weight == 0 else FORMS[settings.irl]
         # running norms of the two gradients at the images
-        self.norms = torch.zeros(2, dtype=torch.float64)
+        self.norms, self.turns = torch.zeros(2, dtype=torch.float64), 0
+        self.layout: Layout | None = None
 
     @property
     def group(self) -> int:
         """How many places of the batch a pair takes."""
-        return 2 if self.form is None else max(2, self.form.shared)
+        return 2 if self.form is None else self.form.group
+
+    @property
+    def held(self) -> bool:
+        """Whether the form holds the weight that it began with: its gradients must keep their scale."""
+        return self.form is not None and self.form.held
+
+    def prepare(self, step: int, sources: Sources) -> None:
+        """Fit what the form needs before its first step; all processes get the main one's."""
+        if self.form is None or self.form.layout is None or self._strength(step) == 0 or self.layout is not None:
+            return
+        chunk = min(CHUNK, self.settings.micro_batch or CHUNK)
+        layout = fit_layout(sources, self.settings.seed, chunk, cells=self.form.layout == "cells")
+        # strided as a checkpoint gives them back, so that a resumed run rounds alike
+        self.layout = layout.map(lambda tensor: self.world.from_main(tensor.contiguous()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state to save."""
+        turns = torch.tensor(self.turns)
+        return {"norms": self.norms, "turns": turns, **(self.layout.tensors() if self.layout else {})}
+
+    def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        """Restore what `tensors` gave."""
+        # runs from before there were turns have no form that counts them
+        self.norms, self.turns = tensors["norms"], int(tensors.get("turns", 0))
+        wanted, layout = self.form and self.form.layout, Layout.from_tensors(tensors, device)
+        # another form may have been chosen since
+        fits = layout is not None and wanted is not None and (wanted == "clusters" or layout.biases is not None)
+        self.layout = layout if fits else None
 
     def due(self, step: int) -> bool:
         """Whether the term has its turn: every `irl_every`-th step."""
@@ -189,7 +140,7 @@ class IsometricTerm:
         points = self.form.points(z[:pairs], directions, tau)
         batch = torch.cat([*points[:shared], z[shared * pairs :]])
         extra = torch.cat([z[:0], *points[shared:]])
-        return Latents(batch, extra, angle(points[0], points[1]))
+        return Latents(batch, extra, angle(points[0], points[min(1, len(points) - 1)]))
 
     def angles(self, count: int, step: int) -> Tensor:
         """The step's angles tau, log-uniform, radians: [count]."""
@@ -214,9 +165,9 @@ class IsometricTerm:
             torch.arange(self.form.shared * latents.pairs), torch.arange(batch, batch + len(latents.extra))
         ])  # fmt: skip
 
-    def measure(self, images: Tensor, latents: Latents) -> Measured:
+    def measure(self, images: Tensor, latents: Latents, labels: Tensor | None = None) -> Measured:
         """The term over all processes, and its gradient at this one's images [B + M, ...]: those of
-        latents.z and latents.extra.
+        latents.z and latents.extra, of classes `labels`.
 
         In float32 with TF32 off, whatever made the images. The forms compare pairs with each other, so
         features are gathered from all processes and micro-batches before they are judged.
@@ -229,18 +180,31 @@ class IsometricTerm:
         with full_precision(images.device):
             with torch.set_grad_enabled(len(chunks) == 1):
                 used = images[places].detach().float().requires_grad_(True)
-                features = torch.cat([self.phi(part) for part in used.split(len(chunks[0]))])
-            losses, speed, slope = self._judge(features.detach().unflatten(0, (-1, latents.pairs)), latents.theta)
+                features = torch.cat([self._view(part) for part in used.split(len(chunks[0]))])
+            said = self._said(latents, labels)
+            losses, speed, slope = self._judge(features.detach().unflatten(0, (-1, latents.pairs)), said)
             slope = slope.flatten(0, 1)
             if len(chunks) == 1:
                 (gradient[places],) = torch.autograd.grad(features, used, slope)
             else:  # once more with a graph, a part at a time
                 for part, towards in zip(chunks, slope.split(len(chunks[0])), strict=True):
                     again = images[part].detach().float().requires_grad_(True)
-                    (gradient[part],) = torch.autograd.grad(self.phi(again), again, towards)
+                    (gradient[part],) = torch.autograd.grad(self._view(again), again, towards)
         return Measured(losses.mean().item(), gradient, (speed.std(correction=0) / speed.mean()).item())
 
-    def _judge(self, features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _view(self, images: Tensor) -> Tensor:
+        """What the form sees of images: features, or their log-memberships in clusters."""
+        features = self.phi(images)
+        return features if self.layout is None else self.layout.log_memberships(features)
+
+    def _said(self, latents: Latents, labels: Tensor | None) -> Tensor:
+        """What the latents say of their images, for the form to compare: angles [P], or targets [P, K]."""
+        if self.layout is None or self.form is None or self.form.layout != "cells":
+            return latents.theta
+        points = slice(latents.pairs)
+        return self.layout.targets(latents.z[points], None if labels is None else labels[points])
+
+    def _judge(self, features: Tensor, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Losses and speeds of all processes' pairs, and the gradient at this one's features [S, P, F].
 
         Scaled by the number of processes, since they average their gradients.
@@ -248,17 +212,18 @@ class IsometricTerm:
         assert self.form is not None
         own = features.requires_grad_(True)
         before, after = self.world.rank, self.world.size - self.world.rank - 1
-        everyone = self.world.gather(own, dim=1).split(len(theta), dim=1)
+        everyone = self.world.gather(own, dim=1).split(len(said), dim=1)
         joined = torch.cat([*everyone[:before], own, *everyone[len(everyone) - after :]], dim=1)
-        losses, speed = self.form.judge(joined, self.world.gather(theta))
+        losses, speed = self.form.judge(joined, self.world.gather(said))
         (slope,) = torch.autograd.grad(losses.mean(), own)
         return losses.detach(), speed.detach(), slope * self.world.size
 
     def weigh(self, sidl_norm: float, irl_norm: float, step: int) -> float:
         """The weight at this step, from the norms of both gradients at the images.
 
-        `auto` holds irl_norm over sidl_norm, both smoothed, at `irl_ratio`; a number is taken as it
-        is. Either is ramped up (`_strength`) and scaled by `irl_every`.
+        `auto` holds irl_norm over sidl_norm, both smoothed, at `irl_ratio`, for a `held` form in its first turns
+        alone: its weight is one number from then on; a number is taken as it is. Either is ramped up (`_strength`)
+        and scaled by `irl_every`.
         """
         strength = self._strength(step)
         if self.settings.irl_weight != "auto":
@@ -266,7 +231,8 @@ class IsometricTerm:
         if strength == 0 or self.settings.sidl_weight == 0:
             return strength
         now = torch.tensor([sidl_norm, irl_norm], dtype=torch.float64)
-        if now.isfinite().all():
+        if now.isfinite().all() and not (self.held and self.turns >= SETTLING):
+            self.turns += self.held
             self.norms = NORM_MEMORY * self.norms + (1 - NORM_MEMORY) * now
         # both start at zero, so the bias of a short history cancels in the quotient
         sidl, irl = self.norms.tolist()

@@ -148,6 +148,41 @@ def jacobian_loss(jv: Tensor, jw: Tensor) -> Tensor:
     return (jv * jw).sum(1).square() / mean_square.square().clamp(min=TINY)
 
 
+def log_memberships(features: Tensor, centres: Tensor, temperature: Tensor) -> Tensor:
+    """log q: how far each image belongs to each of K centres, [..., K], from features [..., F].
+
+        q_k = softmax over k of -|phi - c_k|^2 / 2T
+
+    centres c: [K, F]; temperature T > 0. The posterior of a mixture of K equal Gaussians of variance T (McLachlan and
+    Peel, Finite Mixture Models, 2000).
+    """
+    # |phi|^2 is the same for all k and cancels
+    scores = features @ centres.mT - centres.square().sum(1) / 2
+    return (scores / temperature).log_softmax(-1)
+
+
+def borders_loss(q: Tensor, near: Tensor, theta: Tensor) -> Tensor:
+    """Form `borders`: [P].
+
+        sum over k of |q_k(G(z')) - q_k(G(z))| / theta
+
+    q, near: memberships of a pair's images, [P, K], sums of 1. The total variation of q on the way between the latents:
+    2 for a way that crosses one border, however wide, so its mean is in proportion to the area of the borders in the
+    latent space (the co-area formula: Fleming and Rishel, 1960).
+    """
+    return (near - q).abs().sum(1) / theta
+
+
+def cells_loss(log_q: Tensor, targets: Tensor) -> Tensor:
+    """Form `cells`: [P].
+
+        - sum over k of t_k(z) log q_k(G(z))
+
+    log_q: [P, K]; targets t: [P, K], sums of 1. The cross-entropy: least, and then the targets' entropy, where q = t.
+    """
+    return -(targets * log_q).sum(1)
+
+
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distance of feature vectors [..., F]: [...]; its gradient is finite at a = b."""
     # eps inside the root: sqrt has an infinite slope at 0

@@ -21,6 +21,7 @@ def along_manifold(
     labels: Tensor | None = None,
     world: World | None = None,
     chunk: int | None = None,
+    scaled: bool = False,
 ) -> Tensor:
     """J J^T g, up to one positive factor, for the generator's Jacobian J at each latent: [B, ...].
 
@@ -28,7 +29,8 @@ def along_manifold(
     by: pictures change places and none is blended or distorted. z, gradient: [B, ...], the images' gradient g;
     labels: int64 [B] or None. Back to the latents by autograd, forward from there by a finite difference, so every
     latent costs two calls and a backward pass to the input. `chunk`: latents at a time. The factor is one for
-    all processes' latents; where nothing would move the result is zero.
+    all processes' latents, and 1 when `scaled`: twice the gradient then gives twice the result. Where nothing would
+    move the result is zero.
     """
     world = world or World()
     size = max(1, chunk or len(z))
@@ -44,7 +46,9 @@ def along_manifold(
     squares, count = world.total(back.square().sum().item(), float(back.numel()))
     if squares == 0:
         return torch.zeros_like(gradient)
-    moved = z.detach() - back * (NEAR / (squares / count) ** 0.5)
+    step = NEAR / (squares / count) ** 0.5
+    moved = z.detach() - step * back
     with torch.no_grad():
         there = torch.cat([generator(moved[part], known) for part, known in parts])
-    return torch.cat(images) - there
+    found = torch.cat(images) - there
+    return found / step if scaled else found

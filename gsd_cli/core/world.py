@@ -52,6 +52,10 @@ class World:
         torch.distributed.all_gather(parts, tensor.detach().contiguous())
         return torch.cat(parts, dim)
 
+    def from_main(self, tensor: Tensor) -> Tensor:
+        """The main process's tensor, in all of them; theirs have its shape and type."""
+        return self.gather(tensor[None])[0]
+
     def total(self, *values: float) -> list[float]:
         """Each value summed over the processes."""
         if self.size == 1:

@@ -26,7 +26,7 @@ class DistillSettings(BaseModel):
     sidl_weight: NonNegativeFloat = opt(
         1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
     )
-    irl: Literal["speed", "stress", "straight", "literal", "jacobian", "off"] = opt(
+    irl: Literal["speed", "stress", "straight", "literal", "jacobian", "borders", "cells", "off"] = opt(
         "stress", "Form of the isometric term.", panel="Method"
     )
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(

@@ -165,7 +165,9 @@ def test_its_gradient_is_that_of_its_loss(toy_teacher: Denoiser, data: ImageArch
     assert (ahead - back) / (2 * step) == pytest.approx(along, rel=0.05)
 
 
-@pytest.mark.parametrize("more", [{}, {"reuse_images": True}, {"discriminator_steps": 2, "irl": "stress", "discriminator_penalty": 0.01}])
+@pytest.mark.parametrize(
+    "more", [{}, {"reuse_images": True}, {"discriminator_steps": 2, "irl": "stress", "discriminator_penalty": 0.01}]
+)
 def test_micro_batches_change_nothing(toy_teacher: Denoiser, data: ImageArchive, more: dict) -> None:
     whole, split = make(toy_teacher, data, **more), make(toy_teacher, data, micro_batch=3, **more)
     a, b = whole.step(0), split.step(0)

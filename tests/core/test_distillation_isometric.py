@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.generator import Generator
+from gsd_cli.core.isometric_forms import FORMS
 from gsd_cli.core.noise import NoiseSchedule, latents
 from gsd_cli.core.review import review
 from gsd_cli.core.training import Cadence, train
@@ -32,16 +33,20 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
     return Distillation(teacher, DistillSettings(**values), total, CPU, lambda *_: {}, flat)
 
 
-@pytest.mark.parametrize("form", ["speed", "stress", "straight", "literal", "jacobian"])
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.usefixtures("quick_layout")
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
     task = make(toy_teacher, irl=form, irl_gradient="free", sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
     metrics = task._generator_step(0)
+    layout = task.isometric.layout
     placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), 0)
     y = reference.generator(torch.cat([placed.z, placed.extra]))
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
-    loss = reference.isometric.form.judge(features, placed.theta)[0].mean()
+    seen = features if layout is None else layout.log_memberships(features)
+    said = layout.targets(placed.z[: placed.pairs], None) if form == "cells" else placed.theta
+    loss = reference.isometric.form.judge(seen, said)[0].mean()
     assert metrics["irl_loss"] == pytest.approx(loss.item(), rel=1e-3)
     wanted = torch.autograd.grad(loss, list(reference.generator.parameters()), allow_unused=True)
     largest = max(g.abs().max().item() for g in wanted if g is not None)
@@ -59,8 +64,11 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
         ("straight", 8, 6),
         ("literal", 14, 10),
         ("jacobian", 16, 8),
+        ("borders", 8, 4),
+        ("cells", 8, 2),
     ],
 )
+@pytest.mark.usefixtures("quick_layout")
 def test_pairs_share_the_images_of_the_distillation(
     toy_teacher: Denoiser, form: str, images: int, looked_at: int
 ) -> None:

@@ -30,6 +30,14 @@ def test_of_a_linear_generator_it_is_a_a_transposed(matrix: Tensor) -> None:
     torch.testing.assert_close(found.flatten(1), wanted)
 
 
+def test_scaled_it_is_the_product_itself(matrix: Tensor) -> None:
+    z, gradient = torch.randn(2, 6, *SHAPE).double()
+    a = matrix.double()
+    for size in (1e-6, 1.0):
+        found = along_manifold(lambda z, _: (z.flatten(1) @ a.T).reshape(z.shape), z, size * gradient, scaled=True)
+        torch.testing.assert_close(found.flatten(1), size * (gradient.flatten(1) @ a) @ a.T)
+
+
 def test_what_no_latent_can_make_is_left_out() -> None:
     # pictures have a bright left half alone: a gradient in the right one cannot be followed
     mask = torch.zeros(SHAPE)

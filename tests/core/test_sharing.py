@@ -85,8 +85,12 @@ def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("irl", "gradient"),
-    [("speed", "free"), ("straight", "free"), ("literal", "free"), ("literal", "manifold"), ("off", "free")],
-)
+    [
+        ("speed", "free"), ("straight", "free"), ("literal", "free"), ("literal", "manifold"), ("borders", "free"),
+        ("cells", "manifold"), ("off", "free"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("quick_layout")
 def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str, gradient: str) -> None:
     settings = {"irl": irl, "irl_gradient": gradient}
     whole = two_steps(toy_teacher, **settings)
@@ -137,9 +141,9 @@ world.wait()
 """
 
 
-def run(folder: Path, teacher: Path, data: Path, processes: int) -> dict[str, torch.Tensor]:
+def run(folder: Path, teacher: Path, data: Path, processes: int, source: str = TRAIN) -> dict[str, torch.Tensor]:
     script, out = folder / "train.py", folder / f"{processes}.safetensors"
-    script.write_text(TRAIN)
+    script.write_text(source)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     command = [sys.executable, *launcher, str(script), str(teacher), str(out), str(data)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
