@@ -35,6 +35,7 @@ FITTED = ("borders", "cells")
 _MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _SIZE = {"student_width", "student_depth"}
+"""Of the student: not even --force changes it, for no checkpoint would fit."""
 _BEFORE = {"irl_gradient": "free"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
@@ -57,7 +58,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
     from gsd_cli.core.estimate import generator_passes, passes
     from gsd_cli.estimate import distillation
 
-    # how much larger a larger student is takes the teacher to find out
+    # the exact size of a larger student needs the teacher's config
     tried, times = None, 1.0
     if _growth(options) > 1:
         tried = _tried(options)
@@ -67,7 +68,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
 
 
 def _tried(options: DistillOptions) -> Estimate | GsdError:
-    """What a run needs, when the teacher is at hand: a dry run downloads nothing."""
+    """What a run needs, or why that is not known: a dry run downloads no teacher."""
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.estimate import estimate
     from gsd_cli.core.teachers import load_teacher

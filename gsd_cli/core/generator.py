@@ -38,8 +38,8 @@ class Generator(nn.Module):
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
-        """A trainable copy of the teacher, or of what it was grown into. Dropout is set explicitly: converted
-        configs omit it."""
+        """A trainable copy of the teacher (or of the teacher grown). Dropout is set explicitly: converted configs
+        omit it."""
         student = copy.deepcopy(teacher).requires_grad_(True)
         set_dropout(student, dropout)
         return cls(student, sigma_init)

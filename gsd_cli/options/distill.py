@@ -51,11 +51,12 @@ class DistillSettings(BaseModel):
     )
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
     student_width: PositiveInt = opt(
-        1, "Channels of the generator, in multiples of the teacher's; it still starts as the teacher.", panel="Method"
-    )
+        1, "Give the generator K times the teacher's channels; it starts with the same images.", panel="Method",
+        metavar="K",
+    )  # fmt: skip
     student_depth: PositiveInt = opt(
-        1, "Layers per block of the generator, in multiples of the teacher's; it still starts as the teacher.",
-        panel="Method",
+        1, "Give the generator K times the teacher's layers per block; it starts with the same images.",
+        panel="Method", metavar="K",
     )  # fmt: skip
     noise: Literal["auto", "pixels", "ddpm", "edm"] = opt(
         "auto",

@@ -26,7 +26,7 @@ def test_the_isometric_term_is_told_as_it_was(settings: dict[str, Any], said: st
     assert f"{said}\n" in generator_card(card)
 
 
-def test_a_larger_student_is_told() -> None:
+def test_the_card_names_a_larger_student() -> None:
     made = {"teacher": "t", "teacher_source": "t", "teacher_revision": None, "preset": None, "steps": 3, "images": 24}
     seen = {
         "figures": {},
