@@ -1,10 +1,10 @@
-"""Single settings of gsd distill at equal images: alpha, the adversarial term, reused images, a faster fake score.
+"""Single settings of gsd distill at equal images: discriminator, noise levels, learning rates, reused images, student.
 
     python benchmarks/levers.py --data fashion.zip [--kimg 10] [--seeds 0] [--out build/levers] [--page PAGE.md]
 
 Every lever is a `gsd distill` of its own from the same start, latents and noise; its figures are the last evaluation in
-its metrics.jsonl. Runs and rows are kept: started again, it goes on where it stopped. Prepare DATA with
-`gsd prepare fashion-mnist --size 32 -o fashion.zip`; the adversarial term alone looks at it.
+its metrics.jsonl. Runs and rows are kept: started again, it resumes where it stopped. DATA holds the real images, made with
+`gsd prepare fashion-mnist --size 32 -o fashion.zip`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ from rows import Rows, markdown
 from gsd_cli.core.training import read_metrics
 
 LEVERS: dict[str, tuple[str, ...]] = {
-    "default (alpha 1.0)": (),
-    "alpha 0.5": ("--alpha", "0.5"),
-    "alpha 1.2": ("--alpha", "1.2"),
-    "adversarial 0.01": ("--adversarial", "0.01"),
-    "reuse images": ("--reuse-images",),
+    "default": (),
+    "adversarial off": ("--adversarial", "off"),
+    "adversarial 0.5": ("--adversarial", "0.5"),
+    "adversarial 4": ("--adversarial", "4"),
+    "discriminator penalty 0.01": ("--discriminator-penalty", "0.01"),
+    "discriminator lr 3e-4": ("--discriminator-lr", "3e-4"),
+    "noise ddpm": ("--noise", "ddpm"),
+    "fake lr 1e-4": ("--fake-lr", "1e-4"),
     "fake steps 2": ("--fake-steps", "2"),
-    "fake lr 2e-4": ("--fake-lr", "2e-4"),
+    "reuse images": ("--reuse-images",),
+    "alpha 1.2": ("--alpha", "1.2"),
+    "irl off": ("--irl", "off"),
+    "irl ratio 0.1": ("--irl-ratio", "0.1"),
+    "student depth 2": ("--student-depth", "2"),
+    "student width 2": ("--student-width", "2"),
 }
-FIGURES = {"fd": "FD", "speed_cv": "speed CV", "spearman": "Spearman", "pair_distance": "pair distance"}
+FIGURES = {"fd": "FD", "precision": "precision", "recall": "recall", "speed_cv": "speed CV", "spearman": "Spearman", "pair_distance": "pair distance"}
 
 PAGE = """# Single settings, at equal images
 
@@ -50,9 +58,7 @@ def distil(lever: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
     run = options.out / "runs" / f"{lever.partition(' (')[0].replace(' ', '-')}-seed{seed}"
     command = ["distill", "--teacher", options.teacher, "--kimg", f"{options.kimg:g}", "--seed", str(seed)]
     command += ["--eval-every", f"{options.kimg:g}", "--eval-samples", str(options.samples), *LEVERS[lever]]
-    if "--adversarial" in LEVERS[lever]:
-        command += ["--data", str(options.data)]
-    command += ["-o", str(run)]
+    command += ["--data", str(options.data), "-o", str(run)]
     print("gsd", shlex.join(command), file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "gsd_cli", *command], check=True, stdout=subprocess.DEVNULL)
     last = read_metrics(run / "metrics.jsonl")[-1]
