@@ -3,8 +3,8 @@
     python benchmarks/levers.py --data fashion.zip [--kimg 10] [--seeds 0] [--out build/levers] [--page PAGE.md]
 
 Every lever is a `gsd distill` of its own from the same start, latents and noise; its figures are the last evaluation in
-its metrics.jsonl. Runs and rows are kept: started again, it resumes where it stopped. DATA holds the real images, made with
-`gsd prepare fashion-mnist --size 32 -o fashion.zip`.
+its metrics.jsonl. Runs and rows are kept: started again, it resumes where it stopped. DATA holds the real images, made
+with `gsd prepare fashion-mnist --size 32 -o fashion.zip`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,14 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "student depth 2": ("--student-depth", "2"),
     "student width 2": ("--student-width", "2"),
 }
-FIGURES = {"fd": "FD", "precision": "precision", "recall": "recall", "speed_cv": "speed CV", "spearman": "Spearman", "pair_distance": "pair distance"}
+FIGURES = {
+    "fd": "FD",
+    "precision": "precision",
+    "recall": "recall",
+    "speed_cv": "speed CV",
+    "spearman": "Spearman",
+    "pair_distance": "pair distance",
+}
 
 PAGE = """# Single settings, at equal images
 
