@@ -112,6 +112,10 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
         return _result(folder)
     console.say(f"run folder: {folder}")
+    if _decayed(options, folder, total):
+        console.warn(
+            "the learning rate had begun to fall towards the run's old end; it is set for the new one from here on"
+        )
     stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
     _distil(options, data, folder, total, console, stop)
     return _result(folder)
@@ -280,13 +284,15 @@ def _idle(options: DistillOptions) -> set[str]:
     return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())
 
 
-def _may_change_length(options: DistillOptions, folder: Path, before: dict[str, Any], total: int) -> bool:
-    """Whether nothing in the run's past depends on its length, but the warm-up of the isometric weight: no decay of the
-    learning rate that has begun, or that would have."""
+def _decayed(options: DistillOptions, folder: Path, total: int) -> bool:
+    """Whether a run that now gets another length has lowered its learning rate for the one it had."""
+    before = _recorded(options, folder, "total_steps")
+    if not options.lr_decay or before in (None, total):
+        return False
     done = max(
         (int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*[0-9]")), default=0
     )
-    return not options.lr_decay or done <= (1 - options.lr_decay) * min(total, before.get("total_steps", total))
+    return done > (1 - options.lr_decay) * min(total, before)
 
 
 def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
@@ -321,7 +327,8 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
         return False
     before = {**DistillSettings().model_dump(), **_BEFORE, **_in_todays_terms(read_object(path))}
     now = {**_identity(options), "total_steps": total}
-    free = _idle(options) | ({"total_steps"} if _may_change_length(options, folder, before, total) else set())
+    # a length may change: nothing in the past depends on it but the warm-up of the isometric weight and a decay
+    free = _idle(options) | {"total_steps"}
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
     if differing and (not options.force or _SIZE & set(differing)):
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
