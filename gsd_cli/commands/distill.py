@@ -21,9 +21,11 @@ from gsd_cli.writing import ready, write_json
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
+    from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.real_images import RealImages
     from gsd_cli.core.teachers import Teacher
+    from gsd_cli.core.trackers import Tracker
     from gsd_cli.core.world import World
     from gsd_cli.data.archive import ImageArchive
 
@@ -44,7 +46,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
     yield describe(data, shown=_judges(options))
     if data.origin == "teacher":
-        yield f"makes {options.teacher_samples:,} samples of the teacher ({SAMPLER}) unless they are in the cache"
+        yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
     # torch is loaded from here on, after what is known without it
     from gsd_cli.core.estimate import passes
     from gsd_cli.estimate import distillation
@@ -96,7 +98,6 @@ def _distil(
 ) -> None:
     """Open what the run needs, refuse what does not fit, then train."""
     from gsd_cli.commands.exporting import Exporter
-    from gsd_cli.commands.fitting import fit
     from gsd_cli.commands.loading import open_teacher
     from gsd_cli.core.checkpoint import CheckpointStore
     from gsd_cli.core.device import resolve_device
@@ -122,7 +123,6 @@ def _distil(
     task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, shown)
     exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
-    every = max(1, round(options.eval_every * 1000 / options.batch_size))
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
@@ -130,6 +130,17 @@ def _distil(
         notes = {"teacher_revision": teacher.revision, "real_images": _facts(data, real)}
         write_json(folder / "options.json", {**identity, **notes})
     world.wait()
+    _train(options, task, total, exporter, tracker, world, console, stop)
+
+
+def _train(
+    options: DistillOptions, task: Distillation, total: int, exporter: Exporter, tracker: Tracker, world: World,
+    console: Console, stop: StopRequest,
+) -> None:  # fmt: skip
+    """Train to the end or to a signal, and leave the generators of what was trained."""
+    from gsd_cli.commands.fitting import fit
+
+    folder, every = exporter.folder, max(1, round(options.eval_every * 1000 / options.batch_size))
     try:
         fit(
             task, total, folder, every, "distilling", console, stop, world, tracker=tracker,
