@@ -23,9 +23,11 @@ from gsd_cli.writing import ready, write_json
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.estimate import Estimate
+    from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.real_images import RealImages
     from gsd_cli.core.teachers import Teacher
+    from gsd_cli.core.trackers import Tracker
     from gsd_cli.core.world import World
 
 TRIED = 32
@@ -53,7 +55,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
     yield describe(data, shown=_judges(options))
     if data.origin == "teacher":
-        yield f"makes {options.teacher_samples:,} samples of the teacher ({SAMPLER}) unless they are in the cache"
+        yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
     # torch is loaded from here on, after what is known without it
     from gsd_cli.core.estimate import generator_passes, passes
     from gsd_cli.estimate import distillation
@@ -126,7 +128,6 @@ def _distil(
 ) -> None:
     """Open what the run needs, refuse what does not fit, then train."""
     from gsd_cli.commands.exporting import Exporter
-    from gsd_cli.commands.fitting import fit
     from gsd_cli.commands.loading import open_teacher
     from gsd_cli.core.checkpoint import CheckpointStore
     from gsd_cli.core.device import resolve_device
@@ -147,12 +148,11 @@ def _distil(
     _say_images(options, data, real, measure, folder, console)
     evaluation = build_evaluation(options, teacher, data, measure, folder, device)
     phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
-    options = options.model_copy(update={"precision": _precision(options, folder, teacher, device, console)})
+    options = options.model_copy(update={"precision": _precision(options, folder, teacher, device, world, console)})
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
-    every = max(1, round(options.eval_every * 1000 / options.batch_size))
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
@@ -160,6 +160,17 @@ def _distil(
         notes = {"teacher_revision": teacher.revision, "precision": options.precision}
         write_json(folder / "options.json", {**identity, **notes, "real_images": _facts(data, real)})
     world.wait()
+    _train(options, task, total, exporter, tracker, world, console, stop)
+
+
+def _train(
+    options: DistillOptions, task: Distillation, total: int, exporter: Exporter, tracker: Tracker, world: World,
+    console: Console, stop: StopRequest,
+) -> None:  # fmt: skip
+    """Train to the end or to a signal, and leave the generators of what was trained."""
+    from gsd_cli.commands.fitting import fit
+
+    folder, every = exporter.folder, max(1, round(options.eval_every * 1000 / options.batch_size))
     try:
         fit(
             task, total, folder, every, "distilling", console, stop, world, tracker=tracker,
@@ -246,8 +257,10 @@ def _recorded(options: DistillOptions, folder: Path, key: str) -> Any:
     return read_object(path).get(key) if options.resume and path.exists() else None
 
 
-def _precision(options: DistillOptions, folder: Path, teacher: Teacher, device: Any, console: Console) -> str:
-    """What `--precision` comes to; what a resumed run chose at its start, it keeps."""
+def _precision(
+    options: DistillOptions, folder: Path, teacher: Teacher, device: Any, world: World, console: Console
+) -> str:
+    """What `--precision` comes to, the same in all processes; what a resumed run chose at its start, it keeps."""
     recorded = _recorded(options, folder, "precision")
     if options.precision == "auto" and recorded is not None:
         return recorded
@@ -264,6 +277,8 @@ def _precision(options: DistillOptions, folder: Path, teacher: Teacher, device: 
         net(x, per_image(1.0, x), labels).float().square().mean().backward()
 
     chosen, gain = choose_precision(options.precision, device, train)
+    if options.precision == "auto" and world.any(chosen == "fp32"):
+        chosen = "fp32"
     if chosen != "fp32" and gain == gain:
         console.say(f"precision: {chosen}, {gain:.1f} times as fast as fp32 here")
     return chosen

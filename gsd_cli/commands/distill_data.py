@@ -13,6 +13,7 @@ from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import DistillOptions
 from gsd_cli.paths import ASSETS, cache_dir
 from gsd_cli.registry import SAMPLES_BY, TEACHER, TEACHERS
+from gsd_cli.wording import closest
 
 if TYPE_CHECKING:
     from gsd_cli.core.real_images import RealImages
@@ -160,4 +161,10 @@ def _open(path: Path | None) -> ImageArchive | None:
         return None
     from gsd_cli.data.archive import ImageArchive
 
+    if not path.exists():
+        near = closest(str(path), [TEACHER])
+        raise GsdError(
+            f"no such data set: {path}",
+            hint=f"did you mean {near}?" if near else "make it with: gsd prepare SOURCE -o DATA.zip",
+        )
     return ImageArchive(path)

@@ -40,8 +40,9 @@ class Measure:
 def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> Measure:
     """The features asked for, else those that `gsd prepare` fitted or that come with the teacher, else its own.
 
-    Raises GsdError (exit 3) where they were fitted on images of another size.
+    Raises GsdError (exit 3) where they were fitted on images of another size, or the data holds such images.
     """
+    from gsd_cli.core.real_images import require_same_shape
     from gsd_cli.metrics.features import TeacherFeatures, classifier_features, features_folder
     from gsd_cli.metrics.reference import statistics_of_features
 
@@ -51,7 +52,8 @@ def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher,
         extractor: Extractor = TeacherFeatures(teacher.denoiser.to(device), teacher.autoencoder.to(device))
     else:
         extractor = classifier_features(features, device, teacher.image_shape)
-    if data.measured is not None:
+    if data.measured_images is not None:
+        require_same_shape(data.measured_images, teacher.image_shape)
         return Measure(features, extractor, "data")
     stand_in = data.origin == "teacher"
     # without samples that may stand in, statistics that are missing are an error
@@ -79,17 +81,14 @@ def build_evaluation(
     from gsd_cli.metrics.evaluation import Evaluation
 
     teacher.denoiser.to(device)
-    reference = _statistics(options, teacher, data, measure, device)
+    reference = _statistics(options, data, measure, device)
     return Evaluation(
         folder / "samples", measure.extractor, reference, options.eval_samples, options.batch_size,
         teacher.autoencoder.to(device),
     )  # fmt: skip
 
 
-def _statistics(
-    options: DistillOptions, teacher: Teacher, data: DistillData, measure: Measure, device: Any
-) -> Statistics | None:
-    from gsd_cli.core.real_images import require_same_shape
+def _statistics(options: DistillOptions, data: DistillData, measure: Measure, device: Any) -> Statistics | None:
     from gsd_cli.metrics.features import features_folder
     from gsd_cli.metrics.reference import data_statistics, reference_of_features
 
@@ -98,5 +97,4 @@ def _statistics(
     images = {"data": data.measured_images, "samples": data.shown_images}.get(measure.against)
     if images is None:
         return None
-    require_same_shape(images, teacher.image_shape)
     return data_statistics(images.path, measure.extractor, device, options.batch_size)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.autoencoder import Autoencoder
+from gsd_cli.core.device import full_precision
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.data.archive import KEEP_IN_MEMORY, ImageArchive
 from gsd_cli.errors import GsdError
@@ -78,7 +79,8 @@ class EncodedImages:
     @torch.no_grad()
     def _encode(self, indices: Tensor) -> Tensor:
         full = torch.cat([indices, indices[-1:].expand(CALL - len(indices))])
-        return self.autoencoder.encode(self.images.batch(full).to(self.device))[: len(indices)].float().cpu()
+        with full_precision(self.device):  # what is kept must not depend on who asks first
+            return self.autoencoder.encode(self.images.batch(full).to(self.device))[: len(indices)].cpu()
 
 
 def in_teacher_space(images: RealImages, teacher: Teacher, device: torch.device) -> RealImages:

@@ -16,8 +16,11 @@ from gsd_cli.commands.distill import total_steps
 from gsd_cli.commands.distill_data import EPOCH, choose_data, describe, with_samples
 from gsd_cli.commands.distill_measures import build_evaluation, choose_measure
 from gsd_cli.console import Console
+from gsd_cli.core.teacher_samples import TeacherSamples
 from gsd_cli.core.teachers import load_teacher
+from gsd_cli.errors import Stopped
 from gsd_cli.interrupts import StopRequest
+from gsd_cli.locks import one_at_a_time
 from gsd_cli.options import DistillOptions
 from gsd_cli.paths import ASSETS
 from gsd_cli.registry import TEACHERS
@@ -134,6 +137,7 @@ def test_samples_of_the_teacher_stand_in(alone: Shell) -> None:
     assert card(alone, "again")["figures"] == made["figures"]
 
 
+@pytest.mark.fault(5, "the teacher's samples in the cache cut")
 def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = load_teacher(str(alone.folder / "toy-teacher"))
     options = DistillOptions(data="teacher", teacher_samples=16, cache_dir=alone.folder / "cache")
@@ -196,17 +200,15 @@ def refusal(done: subprocess.CompletedProcess[bytes]) -> str:
     return text
 
 
+@pytest.mark.fault(11, "data sets that do not fit the teacher, or cannot be read")
 def test_what_does_not_fit_is_refused_before_anything_is_written(alone: Shell) -> None:
     net = teachers.unet(teachers.SMALL, num_class_embeds=10)
     teachers.flat(alone.folder / "classes", net)
     prepare(alone, "large.zip", "--size", "24")
     prepare(alone, "colour.zip", "--size", "16", "--no-grey")
     prepare(alone, "good.zip", "--size", "16")
-    prepare(alone, "first.zip", "--size", "16", "--limit", "30")
-    names = [f"{k}.png" for k in range(3)]
     (alone.folder / "photos").mkdir()
-    for name in names:
-        shutil.copy(ASSETS / "examples" / "bag.png", alone.folder / "photos" / name)
+    shutil.copy(ASSETS / "examples" / "bag.png", alone.folder / "photos")
     done = alone.gsd("prepare", "photos", "--size", "16", "-o", "plain.zip")
     assert done.returncode == 0, done.stderr.decode()
     raw = bytearray((alone.folder / "good.zip").read_bytes())
@@ -218,7 +220,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(alone: Shell) -
         ("toy-teacher", "large.zip", "(1, 24, 24)"),
         ("toy-teacher", "colour.zip", "(3, 16, 16)"),
         ("toy-teacher", "damaged.zip", "cannot read the data set damaged.zip"),
-        ("toy-teacher", "missing.zip", "missing.zip"),
+        ("toy-teacher", "missing.zip", "no such data set: missing.zip"),
+        ("toy-teacher", "teachr", "did you mean teacher?"),
         ("classes", "plain.zip", "no labels"),
     ):
         command = ("--teacher", teacher, "--data", data, "--adversarial", "0.01", "--steps", "1", "-o", "run")
@@ -255,10 +258,11 @@ def test_a_dry_run_says_which_images_and_makes_none(alone: Shell) -> None:
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
     assert 'data = "teacher"  # --data' in text
-    assert "makes 24 samples of the teacher (DPM-Solver++-20) unless they are in the cache" in text
+    assert "makes 24 teacher samples (DPM-Solver++-20) if they are used and not in the cache" in text
     assert not (alone.folder / "home").exists() and not (alone.folder / "run").exists()
 
 
+@pytest.mark.fault(4, "a file where the cache should be")
 def test_a_cache_that_cannot_be_written_is_said_before_the_work(alone: Shell) -> None:
     (alone.folder / "file").touch()
     command = (*WITH_SAMPLES, "--steps", "1", "-o", "run", "--cache-dir", "file")
@@ -267,6 +271,28 @@ def test_a_cache_that_cannot_be_written_is_said_before_the_work(alone: Shell) ->
     assert not os.path.exists(alone.folder / "run")
 
 
+@pytest.mark.fault(9, "two processes that want one teacher's samples")
+def test_two_processes_may_want_the_same_samples(alone: Shell) -> None:
+    both = [alone.running(*BRIEF, *WITH_SAMPLES, "--steps", "1", "-o", run) for run in ("one", "two")]
+    for running in both:
+        done = running.wait()
+        assert done.returncode == 0, done.stderr.decode()
+    assert card(alone, "one")["figures"] == card(alone, "two")["figures"]
+    assert len(list((alone.folder / SAMPLES).glob("*.zip"))) == 1
+    assert not list((alone.folder / SAMPLES).glob("*/"))  # no batches are left
+
+
+def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
+    options = DistillOptions(data="teacher", teacher_samples=16, cache_dir=alone.folder / "cache")
+    samples = TeacherSamples(load_teacher(str(alone.folder / "toy-teacher")), 16, 0, alone.folder / "cache")
+    stop = StopRequest()
+    stop.follow()
+    with one_at_a_time(samples.path, lambda: None), pytest.raises(Stopped):
+        with_samples(choose_data(options), options, samples.teacher, torch.device("cpu"), Console(), stop)
+    assert not samples.path.exists()
+
+
+@pytest.mark.fault(2, "a signal while the teacher is sampled")
 def test_an_interrupted_sampling_goes_on(alone: Shell) -> None:
     """SIGINT between two batches: exit 130, the command that resumes is printed, batches are kept."""
     command = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samples", "400", "--steps", "1", "-o", "run")

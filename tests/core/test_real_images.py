@@ -179,6 +179,12 @@ class TestEncoded:
             other.batch(part)
         assert torch.equal(other.batch(torch.arange(40)), whole)
 
+    def test_the_bits_do_not_depend_on_mixed_precision_around(self, latent: Teacher, images: ImageArchive) -> None:
+        indices = torch.arange(5)
+        expected = in_teacher_space(images, latent, CPU).batch(indices)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(in_teacher_space(images, latent, CPU).batch(indices), expected)
+
     def test_each_image_is_encoded_once_in_calls_of_one_size(
         self, latent: Teacher, images: ImageArchive, calls: list[int]
     ) -> None:
