@@ -58,9 +58,9 @@ class BenchOptions(Common):
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )
     metrics: Annotated[str, AfterValidator(_metrics)] = opt(
-        "fd,ppl,time",
-        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
-        "memory, throughput, edit.",
+        "fd,grain,ppl,time",
+        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), grain, ppl, isometry, diversity, "
+        "time, memory, throughput, edit.",
     )
     features: str | None = opt(
         None,
