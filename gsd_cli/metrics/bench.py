@@ -165,9 +165,14 @@ class Bench:
 
     def _real_grain(self) -> tuple[dict[str, float], str]:
         """The grain of the real images, and whose it is."""
-        spec = self._own_features
-        with self.progress("grain of real images"):
-            return real_grain(self.options.stats, features_folder(spec) if spec else None, self.options.batch_size)
+        options, spec = self.options, self._own_features
+        with self.progress("grain of real images") as bar:
+
+            def on_image(done: int) -> None:
+                self.check()
+                bar.update(done)
+
+            return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, on_image)
 
     def _judges(self) -> list[Judge]:
         """Who judges the images: the first decides; the others of the domain judge too where none is named."""

@@ -19,6 +19,7 @@ from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
 from gsd_cli.data.pictures import from_uint8, to_uint8
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS, read_object
+from gsd_cli.registry import FEATURES
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
@@ -123,11 +124,12 @@ def _as_saved(images: Tensor) -> Tensor:
 
 
 def features_folder(spec: str) -> Path:
-    """A bundled feature set by name (`fashion`), or a folder made by `--fit-features`."""
+    """A bundled feature set by name (`fashion`, `fashion-2`), or a folder made by `--fit-features`."""
     for folder in (Path(spec), ASSETS / f"features-{spec}"):
         if (folder / "gsd.json").is_file():
             return folder
-    raise GsdError(f"no such features: {spec}", hint="a folder made by gsd prepare --fit-features, or: fashion")
+    known = ", ".join(name for names in FEATURES.values() for name in names)
+    raise GsdError(f"no such features: {spec}", hint=f"a folder made by gsd prepare --fit-features, or: {known}")
 
 
 def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] | None = None) -> ClassifierFeatures:

@@ -49,7 +49,8 @@ class Fidelity:
         if not (self.judges or "grain" in self.wanted):
             return
         seen, origin = self._seen(contender)
-        row.protocol["samples"] = f"{self.samples} samples, {origin}"
+        if seen:
+            row.protocol["samples"] = f"{self.samples} samples, {origin}"
         if "fd" in self.wanted:
             row.distances = self._distances(seen)
         for judge in self.judges[:1]:
@@ -110,7 +111,8 @@ class Fidelity:
         left_out = [self._titles[measure.name] for measure in measures if measure.name not in found]
         if left_out:
             self.missing[sampler.name] = left_out
-        return {**shipped, **found}, "shipped with the teacher" if shipped else "made here, kept in the cache"
+        origins = {"shipped with the teacher": shipped, "made here, kept in the cache": found}
+        return {**shipped, **found}, " and ".join(origin for origin, some in origins.items() if some)
 
     def _shipped(self, sampler: Sampler) -> dict[str, Tensor | Statistics]:
         """What the bundled teacher's own statistics say of as many samples: all of them, or the first of more."""

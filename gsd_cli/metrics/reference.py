@@ -112,7 +112,9 @@ def _statistics_of(folder: Path, extractor: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def real_grain(spec: str | None, folder: Path | None, batch_size: int) -> tuple[dict[str, float], str]:
+def real_grain(
+    spec: str | None, folder: Path | None, batch_size: int, on_image: Callable[[int], None] = lambda done: None
+) -> tuple[dict[str, float], str]:
     """The grain of the real images, and whose it is; none where nothing is known.
 
     spec: as `reference_statistics` takes it; a data set is measured now, an .npz may hold its images' grain. None:
@@ -128,6 +130,7 @@ def real_grain(spec: str | None, folder: Path | None, batch_size: int) -> tuple[
     grain = Grain(len(archive))
     for batch in archive.batches(batch_size):
         grain.add(GrainCounts().features(batch))
+        on_image(grain.count)
     return grain.figures(), path.name
 
 

@@ -64,7 +64,8 @@ class BenchOptions(Common):
     )
     features: str | None = opt(
         None,
-        "Features: inception, clip, or a folder made by --fit-features; default: of the model's domain.",
+        "Features: inception, clip, fashion, fashion-2, or a folder made by --fit-features; default: all of the "
+        "model's domain.",
         metavar="DIR",
     )
     stats: str | None = opt(

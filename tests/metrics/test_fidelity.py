@@ -73,6 +73,8 @@ def test_a_cheap_sampler_is_seen_by_all_and_a_stored_one_by_whom_it_was_stored_f
     assert stored["fd"] == pytest.approx(frechet_distance(first, train("fashion")))
     assert "FD-fashion-2 and grain: not stored" in found["protocol"]["msa"]
     assert "ddim-2" not in found["protocol"]
+    assert stored["protocol"]["samples"] == f"{N} samples, shipped with the teacher"
+    assert cheap["protocol"]["samples"] == f"{N} samples, made here, kept in the cache"
 
 
 def test_what_is_said_of_the_figures(found: dict[str, Any]) -> None:
@@ -104,6 +106,7 @@ def test_statistics_of_one_extractor_are_refused_by_another(cache: Path) -> None
 def test_grain_alone_needs_no_features_and_makes_no_thousand_calls(cache: Path) -> None:
     found = measured(cache, compare="msa", metrics="grain", num_samples=3)
     assert found["rows"]["msa"].keys().isdisjoint({"grain_bright", "grain_dark", "fd"})
+    assert "samples" not in found["rows"]["msa"]["protocol"]
     assert found["rows"]["GSD"]["grain_bright"] > 0
     assert found["rows"]["GSD"]["distances"] == {}
 
