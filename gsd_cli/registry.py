@@ -51,16 +51,24 @@ TEACHER = "teacher"
 """The word that `--data` takes in place of a file: the teacher's own samples, by this sampler."""
 SAMPLES_BY = "dpm++-20"
 
-METRICS = ("fd", "fid", "kid", "pr", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
+METRICS = ("fd", "fid", "kid", "pr", "grain", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
 """Figures of `gsd bench`; fid is another word for fd."""
 
-_FEATURES = {("fashion-mnist", 32, 1): "fashion"}
+FEATURES: dict[tuple[str, int, int], tuple[str, ...]] = {("fashion-mnist", 32, 1): ("fashion", "fashion-2")}
+"""The bundled feature sets of a domain, by source, size and channels. The first is the domain's own: models name it, it
+decides thresholds and is measured during a training. Each further one, of another make, gives a second opinion."""
 
 
 def bundled_features(record: Mapping[str, Any]) -> str | None:
     """The bundled feature set that fits a data set, by its record's source, size and channels."""
     source = str(record.get("source", "")).partition(" ")[0]
-    return _FEATURES.get((source, record.get("size", 0), record.get("channels", 0)))
+    fitting = FEATURES.get((source, record.get("size", 0), record.get("channels", 0)))
+    return fitting[0] if fitting else None
+
+
+def further_features(name: str | None) -> tuple[str, ...]:
+    """The other bundled feature sets of the domain that `name` is the own one of."""
+    return next((sets[1:] for sets in FEATURES.values() if sets[0] == name), ())
 
 
 def sampler_words(name: str) -> tuple[str, int | None] | None:

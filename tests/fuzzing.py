@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 
 from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.core.classifier import FeatureNet, load_features, save_features
+from gsd_cli.core.classifier import load_features, save_features
+from gsd_cli.core.feature_nets import ResidualNet
 from gsd_cli.core.folders import load_denoiser
 from gsd_cli.core.generator import load_model
 from gsd_cli.core.latent_files import Anchor, load_anchors, save_anchors
@@ -102,7 +103,7 @@ def _model_readers(folder: Path, teacher: Path) -> dict[str, Reader]:
     (copy / "gsd.json").write_text(card)
     net = folder / "features"
     net.mkdir()
-    save_features(FeatureNet(1, 3), net, {})
+    save_features(ResidualNet(1, 3), net, {})
 
     def damaged(name: str, load: Callable[[Path], object], root: Path = copy) -> Reader:
         whole = (root / name).read_bytes()

@@ -120,6 +120,22 @@ def test_reference_statistics_of_both_splits_are_of_the_same_world() -> None:
     assert 0 < frechet_distance(train, test) < 0.1
 
 
+def test_the_second_features_are_small_independent_and_know_real_images_too() -> None:
+    folder = ASSETS / "features-fashion-2"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 300_000
+    first, second = load_features(ASSETS / "features-fashion"), load_features(folder)
+    assert first.architecture != second.architecture
+    card = json.loads((folder / "gsd.json").read_text())
+    assert card["seed"] != json.loads((ASSETS / "features-fashion" / "gsd.json").read_text())["seed"]
+    assert card["accuracy"] >= 0.90
+    images, labels = real_images(tuple(card["data"]["classes"]))
+    assert (second(images).argmax(1) == labels).double().mean().item() >= 0.82  # 100 images: three standard errors
+    train, test = (Statistics.load(folder / f"{split}.npz") for split in ("train", "test"))
+    assert (train.n, test.n, train.extractor, train.features) == (60_000, 10_000, "fashion-2", None)
+    assert len(train.mu) == second.dim == 64
+    assert 0 < frechet_distance(train, test) < 0.05
+
+
 def test_the_generator_is_far_better_than_the_teacher_called_once() -> None:
     extractor = classifier_features("fashion", torch.device("cpu"))
     reference = Statistics.load(ASSETS / "features-fashion" / "train.npz")

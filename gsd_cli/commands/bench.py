@@ -45,12 +45,12 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
         console.warn(short)
     variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
     rows = bench.rows()
-    tables = [table1(rows, bench.figure, bench.facts())]
+    tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
     metrics = _metrics(rows, bench)
     if variants is not None:
         ablation, found = variants
         facts = ablation.facts() | {"model": f"{ablation.model.card['images']:,} images each, one start and one seed"}
-        tables.append(table2(found, ablation.figure, facts))
+        tables.append(table2(found, ablation.figure, facts, ablation.real_figures))
         metrics["ablation"] = _metrics(found, ablation)
     if (edits := edits_table(rows)) is not None:
         tables.append(edits)
@@ -99,11 +99,13 @@ def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
     for row in rows:
         time = asdict(row.time) if row.time else None
         found[row.name] = {
-            "calls": row.calls, "parameters": row.parameters, **row.figures, "time": time, "protocol": row.protocol,
+            "calls": row.calls, "parameters": row.parameters, **row.figures, "distances": row.distances, "time": time,
+            "protocol": row.protocol,
         }  # fmt: skip
         if row.edits:
             found[row.name]["edits"] = row.edits
-    return {"rows": found, "figure": bench.figure, "protocol": bench.facts()}
+    real = {**bench.real_figures, "source": bench.real_name} if bench.real_figures else {}
+    return {"rows": found, "figure": bench.figure, "real": real, "protocol": bench.facts()}
 
 
 def _missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:

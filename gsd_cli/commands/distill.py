@@ -22,8 +22,8 @@ from gsd_cli.writing import ready, write_json
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
-    from gsd_cli.core.estimate import Estimate
     from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.estimate import Estimate
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.real_images import RealImages
     from gsd_cli.core.teachers import Teacher

@@ -57,7 +57,9 @@ def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher,
         return Measure(features, extractor, "data")
     stand_in = data.origin == "teacher"
     # without samples that may stand in, statistics that are missing are an error
-    if features is not None and not (stand_in and statistics_of_features(features_folder(features), extractor) is None):
+    if features is not None and not (
+        stand_in and statistics_of_features(features_folder(features), extractor.name) is None
+    ):
         return Measure(features, extractor, "features")
     return Measure(features, extractor, "samples" if stand_in else "nothing")
 

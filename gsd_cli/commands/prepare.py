@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gsd_cli.core.world import World
 
 FEATURE_STEPS = 2000
+FEATURES = {"residual": "features", "convnext": "features-2"}
+"""What the folder of features beside DATA.zip is called, by --features-net: DATA-features."""
 FEW = 512
 """Images that one process prepares before another has started."""
 
@@ -30,7 +32,7 @@ def plan(options: PrepareOptions) -> list[str]:
     if options.shards:
         lines.append(f"and {options.shards} shards: {target.stem}-000000.tar ...")
     if options.fit_features:
-        lines.append(f"trains features: {_beside(target, 'features')}/")
+        lines.append(f"trains {options.features_net} features: {_beside(target, FEATURES[options.features_net])}/")
     if options.fit_teacher:
         steps = _fit_settings(options).steps
         lines.append(f"trains a {options.fit_teacher} teacher for {steps} steps: {_beside(target, 'teacher')}/")
@@ -64,11 +66,12 @@ def _first_part(options: PrepareOptions, target: Path, console: Console, stop: S
     else:
         record = _prepare(options, target, console, stop)
     metrics["data"] = record
+    folder = None
     if options.fit_features:
         folder, figures = _fit_features(options, target, console, stop)
         outputs.append(folder)
         metrics["features"] = figures
-    if (statistics := _statistics(options, target, console)) is not None:
+    if (statistics := _statistics(options, target, folder, console)) is not None:
         outputs.append(statistics)
     return Result([str(path) for path in outputs], metrics)
 
@@ -159,14 +162,19 @@ def _pace() -> Callable[[int], str]:
     return note
 
 
-def _statistics(options: PrepareOptions, target: Path, console: Console) -> Path | None:
-    """Reference statistics beside the zip, with the features that are at hand."""
+def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, console: Console) -> Path | None:
+    """Reference statistics beside the zip, in the features just fitted, else those at hand."""
     from gsd_cli.core.device import resolve_device
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.metrics import reference
+    from gsd_cli.metrics.features import Extractor, classifier_features
 
     device = resolve_device(options.device)
-    extractor = reference.extractor_at_hand(target, cache_dir(options.cache_dir), device)
+    extractor: Extractor | None
+    if fitted is not None:
+        extractor = classifier_features(str(fitted), device)
+    else:
+        extractor = reference.extractor_at_hand(target, cache_dir(options.cache_dir), device)
     if extractor is None:
         console.say("no Inception in the cache: gsd bench makes the statistics when it needs them")
         return None
@@ -181,18 +189,21 @@ def _fit_features(
     from gsd_cli.core.classifier import FeatureFit, save_features
     from gsd_cli.core.device import resolve_device
     from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.metrics.features import features_name
     from gsd_cli.writing import atomic_folder
 
     held_out = target.with_name(f"{target.stem}-test.zip")
     steps = options.fit_steps or FEATURE_STEPS
     test = ImageArchive(held_out) if held_out.exists() else None
-    task = FeatureFit(ImageArchive(target), test, steps, options.seed, resolve_device(options.device))
-    folder = _beside(target, "features")
+    task = FeatureFit(
+        ImageArchive(target), test, steps, options.seed, resolve_device(options.device), options.features_net
+    )
+    folder = _beside(target, FEATURES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
     fit(task, steps, work, max(1, steps // 4), "features", console, stop)
     figures = task.evaluate(steps)
     task.net.eval()
-    card = {"name": target.stem, "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
+    card = {"name": features_name(folder), "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
     with atomic_folder(folder) as temporary:
         save_features(task.net, temporary, card)
     return folder, figures

@@ -1,7 +1,9 @@
-"""A small image classifier: the independent features of a domain that has no Inception at hand."""
+"""Training, storing and reading small image classifiers: the features of a domain that Inception does not know."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,90 +13,79 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
+from gsd_cli.core.feature_nets import ARCHITECTURES, FeatureNet, sizes
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.training import trapezoid
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
-from gsd_cli.paths import read_json
+from gsd_cli.paths import read_object
 from gsd_cli.writing import write_json
 
 WEIGHTS = "features.safetensors"
-WIDTHS = (32, 64, 128)
-PEAK_LR = 4e-3
 
 
-class FeatureNet(nn.Module):
-    """A residual network of three resolutions; its pooled last map is the feature vector."""
-
-    def __init__(self, channels: int, classes: int, widths: tuple[int, ...] = WIDTHS):
-        super().__init__()
-        self.stem = _conv(channels, widths[0])
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(2), _conv(before, after), _Residual(after))
-            for before, after in zip((widths[0], *widths), widths, strict=False)
-        )
-        self.head = nn.Linear(widths[-1], classes)
-        self.dim = widths[-1]
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """images [B, C, H, W] in [-1, 1] to the stages' maps [B, c, h, w], at 1/2, 1/4, 1/8 size."""
-        hidden, maps = self.stem(images), []
-        for stage in self.stages:
-            hidden = stage(hidden)
-            maps.append(hidden)
-        return maps
-
-    def features(self, images: Tensor) -> Tensor:
-        """The penultimate layer: [B, dim]."""
-        return self.maps(images)[-1].mean((2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class logits [B, classes]."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+def shifted(images: Tensor, random: torch.Generator) -> Tensor:
+    """Images [B, C, H, W], all moved by the same up to two pixels, what leaves coming in at the other side."""
+    down, right = torch.randint(-2, 3, (2,), generator=random).tolist()
+    return images.roll((down, right), (2, 3))
 
 
-class _Residual(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.body = nn.Sequential(_conv(width, width), _conv(width, width))
+def erased(images: Tensor, random: torch.Generator) -> Tensor:
+    """Images [B, C, H, W], a grey square of a third of the side in each, somewhere (DeVries and Taylor 2017)."""
+    side = max(1, images.shape[-1] // 3)
+    inside = []
+    for size in images.shape[2:]:
+        start = torch.randint(size - side + 1, (len(images), 1), generator=random)
+        place = torch.arange(size)
+        inside.append((place >= start) & (place < start + side))
+    rows, columns = inside
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        out: Tensor = hidden + self.body(hidden)
-        return out
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network of one architecture is trained: what is done to a batch, the highest rate, weight decay."""
+
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    lr: float
+    weight_decay: float
 
 
-def _conv(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+RECIPES = {"residual": Recipe(shifted, 4e-3, 0.02), "convnext": Recipe(erased, 4e-3, 0.05)}
+"""By architecture. They differ in all they can, so that two feature sets of one domain judge independently."""
 
 
 class FeatureFit:
-    """Cross-entropy with Adam and random shifts; the rate rises for a fifth of the run, then falls."""
+    """Cross-entropy with Adam on augmented batches; the rate rises for a fifth of the run, then falls."""
 
     batch_size = 128
 
-    def __init__(self, data: ImageArchive, held_out: ImageArchive | None, steps: int, seed: int, device: torch.device):
+    def __init__(
+        self, data: ImageArchive, held_out: ImageArchive | None, steps: int, seed: int, device: torch.device,
+        architecture: str = "residual",
+    ):  # fmt: skip
         if data.labels is None or data.labels.ndim != 1:
             raise GsdError(
                 f"{data.path} has no classes", hint="features are learnt from classes: prepare with --labels"
             )
         self.data, self.labels, self.held_out = data, data.labels, held_out
         self.steps, self.seed, self.device = steps, seed, device
+        self.recipe = RECIPES[architecture]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(seed, "features").initial_seed())
-            self.net = FeatureNet(data.shape[0], int(data.labels.max()) + 1).to(device)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=PEAK_LR, weight_decay=0.02)
+            self.net = ARCHITECTURES[architecture](data.shape[0], int(data.labels.max()) + 1).to(device)
+        decay = self.recipe.weight_decay
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.recipe.lr, weight_decay=decay)
 
     def step(self, step: int) -> dict[str, float]:
         """One step on a random batch."""
         self.net.train()
         random = generator_for(self.seed, "features", step)
         indices = torch.randint(len(self.data), (self.batch_size,), generator=random)
-        down, right = torch.randint(-2, 3, (2,), generator=random).tolist()
-        images = self.data.batch(indices).roll((down, right), (2, 3)).to(self.device)
+        images = self.recipe.augment(self.data.batch(indices), random).to(self.device)
         logits = self.net(images)
         loss = nn.functional.cross_entropy(logits, self.labels[indices].to(self.device), label_smoothing=0.05)
-        lr = PEAK_LR * trapezoid(step, self.steps, max(1, self.steps // 5), decay=0.8)
+        lr = self.recipe.lr * trapezoid(step, self.steps, max(1, self.steps // 5), decay=0.8)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -130,21 +121,31 @@ def accuracy(net: FeatureNet, data: ImageArchive, device: torch.device) -> float
 
 def save_features(net: FeatureNet, folder: Path, card: dict[str, Any]) -> None:
     """Write weights (float16) and card into an existing folder."""
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}, folder / WEIGHTS)
-    shape = {"channels": net.stem[0].in_channels, "classes": net.head.out_features}
-    write_json(folder / "gsd.json", {**card, **shape})
+    tensors = net.state_dict()
+    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in tensors.items()}, folder / WEIGHTS)
+    channels, classes = sizes(tensors)
+    write_json(
+        folder / "gsd.json", {**card, "architecture": net.architecture, "channels": channels, "classes": classes}
+    )
 
 
 def load_features(folder: Path) -> FeatureNet:
     """Read what `save_features` wrote, in eval mode, frozen. Raises GsdError (exit 3)."""
-    card = read_json(folder / "gsd.json")
+    card = read_object(folder / "gsd.json")
+    # the first feature sets were of one architecture and did not name it
+    architecture = card.get("architecture", "residual")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise GsdError(
+            f"the features in {folder} are of an unknown architecture: {architecture!r}",
+            hint=f"this version knows {', '.join(ARCHITECTURES)}; a newer gsd may know it",
+        )
     try:
         tensors = load_file(folder / WEIGHTS)
         # the weights say how large the network is: a card could name any size
-        channels, classes = tensors["stem.0.weight"].shape[1], tensors["head.weight"].shape[0]
+        channels, classes = sizes(tensors)
         if (card["channels"], card["classes"]) != (channels, classes):
             raise ValueError("gsd.json and weights differ in channels or classes")
-        net = FeatureNet(channels, classes)
+        net = ARCHITECTURES[architecture](channels, classes)
         net.load_state_dict(tensors)
     except (OSError, IndexError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise GsdError(

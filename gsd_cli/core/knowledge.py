@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.attributes import ATTRIBUTES
-from gsd_cli.core.classifier import FeatureNet, load_features
+from gsd_cli.core.classifier import load_features
 from gsd_cli.core.denoiser import per_image
+from gsd_cli.core.feature_nets import FeatureNet
 from gsd_cli.core.generator import Model
 from gsd_cli.core.phi import PHI_SIGMA
 from gsd_cli.core.probes import fit_probe

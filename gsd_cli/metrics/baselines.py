@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,85 +16,95 @@ from gsd_cli.core.samplers import Sampler
 from gsd_cli.core.sampling import sample_teacher
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.metrics.arrays import read_arrays
-from gsd_cli.metrics.features import Extractor
+from gsd_cli.metrics.features import Extractor, Measure
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 from gsd_cli.paths import ASSETS, kept_if_possible
 from gsd_cli.writing import atomic_file, sweep
 
+AGAIN = 100
+"""Network calls up to which a sampler's images are made again for an optional measure; beyond, hours would be spent."""
+
 
 def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
     """Statistics that come with a bundled teacher, if they are of this sampler, features and weights."""
-    path = ASSETS / teacher.name / f"{sampler.name}.npz"
-    if not path.exists():
-        return None
-    statistics = Statistics.load(path)
-    fits = statistics.extractor == extractor.name and statistics.about.get("teacher") == fingerprint(teacher)
-    return statistics if fits else None
+    for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor.name}.npz"):
+        path = ASSETS / teacher.name / name
+        if not path.exists():
+            continue
+        statistics = Statistics.load(path)
+        if statistics.extractor == extractor.name and statistics.about.get("teacher") == fingerprint(teacher):
+            return statistics
+    return None
 
 
-def sampled_statistics(
+def sampled_batches(
     teacher: Teacher,
     sampler: Sampler,
-    extractor: Extractor,
+    measures: Sequence[Measure],
     n: int,
     cache: Path,
     device: torch.device,
     batch_size: int,
     on_step: Callable[[int, int], None] | None = None,
-) -> Statistics:
-    """Sample seeds 0..n-1 and measure them, all their features kept; batches already in the cache are not
-    made again. Leaves the statistics in the cache as well, in the form of those that are shipped.
+    optional: Collection[str] = (),
+) -> Iterator[dict[str, Tensor]]:
+    """Sample seeds 0..n-1; for each batch the vectors [B, F] by each measure's name, all from the same images.
 
+    Batches already in the cache are not made again. optional: names of measures that are left out where the cache
+    has nothing of them and an image takes more than AGAIN calls.
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
     """
-    folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor.name}"
-    sweep(folder)
+    folders = {m.name: cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{m.name}" for m in measures}
+    for folder in folders.values():
+        sweep(folder)
     calls = sampler.calls(teacher.denoiser)
     starts = range(0, n, batch_size)
-    features = []
     for i, start in enumerate(starts):
         seeds = range(start, min(n, start + batch_size))
-        path = folder / f"{seeds[0]}-{seeds[-1]}.npz"
+        paths = {name: folder / f"{seeds[0]}-{seeds[-1]}.npz" for name, folder in folders.items()}
 
         def report(step: int, _: int, done: int = i * calls) -> None:
             if on_step is not None:
                 on_step(done + step, len(starts) * calls)
 
-        cached = _read(path, len(seeds))
-        if cached is None:
-            cached = _sample(teacher, sampler, extractor, seeds, device, report, path)
-        features.append(cached)
+        found = {m.name: _read(paths[m.name], len(seeds)) for m in measures}
+        missing = [m for m in measures if found[m.name] is None]
+        if any(calls <= AGAIN or m.name not in optional for m in missing):
+            images = sample_teacher(teacher, sampler, latents(seeds, teacher.denoiser.shape).to(device), seeds, report)
+            found |= {m.name: _measured(images, m, paths[m.name]) for m in missing}
+        yield {name: vectors for name, vectors in found.items() if vectors is not None}
+
+
+def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features: Tensor, cache: Path) -> Statistics:
+    """The statistics of features [n, F] of seeds 0..n-1; left in the cache in the form of those that are shipped."""
     about = {
         "teacher": fingerprint(teacher),
         "sampler": sampler.name,
-        "calls": str(calls),
-        "seeds": f"0-{n - 1}",
+        "calls": str(sampler.calls(teacher.denoiser)),
+        "seeds": f"0-{len(features) - 1}",
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
-    found = replace(gaussian_statistics(features, extractor.name, about), features=torch.cat(features))
-    whole = folder / f"statistics-{n}.npz"  # what is shipped with a bundled teacher
+    found = replace(gaussian_statistics([features], extractor, about), features=features)
+    folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor}"
+    whole = folder / f"statistics-{len(features)}.npz"  # what is shipped with a bundled teacher
     if not whole.exists():
         with kept_if_possible():
             found.save(whole)
     return found
 
 
-def _sample(
-    teacher: Teacher, sampler: Sampler, extractor: Extractor, seeds: range, device: torch.device,
-    report: Callable[[int, int], None], path: Path,
-) -> Tensor:  # fmt: skip
-    noise = latents(seeds, teacher.denoiser.shape).to(device)
-    images = sample_teacher(teacher, sampler, noise, seeds, report)
-    with torch.no_grad():
-        features = extractor.features(images).float().cpu()
+@torch.no_grad()
+def _measured(images: Tensor, measure: Measure, path: Path) -> Tensor:
+    """The images' vectors, kept in the cache."""
+    vectors = measure.features(images).float().cpu()
     with kept_if_possible(), atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, features=features.numpy())
-    return features
+        np.savez_compressed(file, features=vectors.numpy())
+    return vectors
 
 
 def _read(path: Path, n: int) -> Tensor | None:
-    """The features of `n` images; None when the file is missing, damaged or of something else."""
+    """The vectors of `n` images; None when the file is missing, damaged or of something else."""
     try:
         found = read_arrays(path)["features"]
     except (OSError, ValueError, KeyError):

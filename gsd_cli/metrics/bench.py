@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,8 +17,7 @@ from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.core.walks import walk
 from gsd_cli.errors import GsdError
-from gsd_cli.metrics import quality
-from gsd_cli.metrics.baselines import sampled_statistics, shipped_statistics
+from gsd_cli.metrics.baselines import shipped_statistics
 from gsd_cli.metrics.clip import clip_features
 from gsd_cli.metrics.comparison import Contender, Row, contenders, generator_subject, rival, timing_task
 from gsd_cli.metrics.features import (
@@ -27,17 +27,16 @@ from gsd_cli.metrics.features import (
     features_folder,
     inception_features,
 )
+from gsd_cli.metrics.fidelity import Fidelity
 from gsd_cli.metrics.gallery import Gallery
 from gsd_cli.metrics.latent_space import LatentSpace, ProgressOf
-from gsd_cli.metrics.made import made_features
 from gsd_cli.metrics.protocol import protocol
-from gsd_cli.metrics.reference import reference_statistics
-from gsd_cli.metrics.statistics import Statistics
+from gsd_cli.metrics.reference import Judge, is_data_set, real_grain, reference_statistics
 from gsd_cli.metrics.throughput import peak_memory, throughput
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import BenchOptions
 from gsd_cli.paths import cache_dir
-from gsd_cli.registry import TEACHERS
+from gsd_cli.registry import TEACHERS, further_features
 
 DEFAULT_SAMPLES = 2000
 REPEATS = 5
@@ -79,13 +78,12 @@ class Bench:
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
-        self.real = self._reference() if FEATURE_METRICS & wanted else None
-        if self.real is not None and self.real.features is None and {"kid", "pr"} & wanted:
-            raise GsdError(
-                f"{self.real.name} holds no features of real images, which KID, precision and recall need",
-                hint="make it anew: gsd prepare DATA writes them beside the statistics",
-            )
+        self.judges = self._judges()
+        self.real_figures, self.real_name = self._real_grain() if "grain" in wanted else ({}, "")
         self.samples = options.num_samples or self._baseline_size()
+        self.fidelity = Fidelity(
+            options, wanted, self.teacher, self.judges, self.samples, self.cache, device, progress, check
+        )
         self.latent_space = LatentSpace(options, wanted, model, self.perceptual, progress, check)
 
     def rows(self) -> list[Row]:
@@ -93,8 +91,7 @@ class Bench:
         everyone = [*self.baselines, self.ours]
         rows = {c.name: Row(c.name, c.subject.calls, c.subject.parameters) for c in everyone}
         for contender in everyone:
-            if self.real is not None:
-                self._quality(rows[contender.name], contender, self.real)
+            self.fidelity.measure(rows[contender.name], contender)
         for contender in everyone:
             self.latent_space.measure(rows[contender.name], contender)
         if "time" in self.wanted:
@@ -107,9 +104,11 @@ class Bench:
 
     def too_few(self) -> str | None:
         """What to say of a Frechet distance of fewer images than there are features; None where there are enough."""
-        if self.real is None or "fd" not in self.wanted or self.samples > (size := len(self.real.statistics.mu)):
+        if "fd" not in self.wanted:
             return None
-        return f"{self.samples} images have no full covariance of {size} features: {self.figure} is mostly bias"
+        sizes = {judge.extractor.figure: len(judge.real.statistics.mu) for judge in self.judges}
+        short = [f"{size} features: {figure} is mostly bias" for figure, size in sizes.items() if self.samples <= size]
+        return f"{self.samples} images have no full covariance of {', of '.join(short)}" if short else None
 
     def facts(self) -> dict[str, str]:
         """The protocol of every figure."""
@@ -148,20 +147,57 @@ class Bench:
 
     def _extractors(self) -> tuple[Extractor, Extractor]:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""
-        spec = self.options.features or self.model.features or "inception"
-        if spec not in GENERAL:
+        spec = self._own_features
+        if spec is not None:
             extractor = classifier_features(spec, self.device, self.teacher.image_shape)
             return extractor, extractor
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if not FEATURE_METRICS & self.wanted:
             return perceptual, perceptual
-        return GENERAL[spec](self.cache, self.device, offline=self.options.offline), perceptual
+        general = GENERAL[self.options.features or self.model.features or "inception"]
+        return general(self.cache, self.device, offline=self.options.offline), perceptual
 
-    def _reference(self) -> quality.Real:
-        options, spec = self.options, self.options.features or self.model.features
-        folder = features_folder(spec) if spec and spec not in GENERAL else None
+    def _baseline_size(self) -> int:
+        """As many samples as the shipped baseline has: distances compare at equal N."""
+        samplers = [c.model for c in self.baselines if isinstance(c.model, Sampler)]
+        shipped = [shipped_statistics(self.teacher, sampler, self.extractor) for sampler in samplers]
+        return min((s.n for s in shipped if s is not None), default=DEFAULT_SAMPLES)
+
+    def _real_grain(self) -> tuple[dict[str, float], str]:
+        """The grain of the real images, and whose it is."""
+        options, spec = self.options, self._own_features
+        with self.progress("grain of real images") as bar:
+
+            def on_image(done: int) -> None:
+                self.check()
+                bar.update(done)
+
+            return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, on_image)
+
+    def _judges(self) -> list[Judge]:
+        """Who judges the images: the first decides; the others of the domain judge too where none is named."""
+        options = self.options
+        if not FEATURE_METRICS & self.wanted:
+            return []
+        judges = [self._judge(self.extractor)]
+        if judges[0].real.features is None and {"kid", "pr"} & self.wanted:
+            raise GsdError(
+                f"{judges[0].real.name} holds no features of real images, which KID, precision and recall need",
+                hint="make it anew: gsd prepare DATA writes them beside the statistics",
+            )
+        anything = options.stats is None or is_data_set(Path(options.stats))
+        if "fd" in self.wanted and options.features is None and anything:
+            shape = self.teacher.image_shape
+            for name in further_features(self.model.features):
+                judges.append(self._judge(classifier_features(name, self.device, shape), name))
+        return judges
+
+    def _judge(self, extractor: Extractor, spec: str | None = None) -> Judge:
+        """The extractor with the real images as it sees them. spec: the feature set it is, if not the model's own."""
+        options = self.options
+        spec = spec or self._own_features
         stats = options.stats
-        if stats is None and self.extractor.figure == "FID":
+        if stats is None and extractor.figure == "FID":
             known = TEACHERS.get(str(self.model.teacher))
             stats = known.statistics if known else None
         with self.progress("real images") as bar:
@@ -170,62 +206,17 @@ class Bench:
                 self.check()
                 bar.update(done)
 
-            return reference_statistics(
-                stats, folder, self.extractor, self.cache, self.device, options.batch_size,
-                shape=None if spec is None or spec in GENERAL else self.teacher.image_shape,
-                offline=options.offline, on_image=on_image,
+            real = reference_statistics(
+                stats, features_folder(spec) if spec else None, extractor, self.cache, self.device, options.batch_size,
+                shape=self.teacher.image_shape if spec else None, offline=options.offline, on_image=on_image,
             )  # fmt: skip
+        return Judge(extractor, real)
 
-    def _baseline_size(self) -> int:
-        """As many samples as the shipped baseline has: distances compare at equal N."""
-        shipped = [self._shipped(c.model) for c in self.baselines if isinstance(c.model, Sampler)]
-        return min((s.n for s in shipped if s is not None), default=DEFAULT_SAMPLES)
-
-    def _shipped(self, sampler: Sampler) -> Statistics | None:
-        return shipped_statistics(self.teacher, sampler, self.extractor)
-
-    def _quality(self, row: Row, contender: Contender, real: quality.Real) -> None:
-        """Frechet distance, KID, precision and recall, as asked."""
-        made, origin = self._made(contender)
-        row.protocol["samples"] = f"{self.samples} samples, {origin}"
-        if "fd" in self.wanted:
-            row.figures |= quality.frechet_figures(made, real, self.options.seed)
-        if isinstance(made, Tensor) and real.features is not None:
-            if "kid" in self.wanted:
-                row.figures |= quality.kernel_figures(made, real.features, self.options.seed)
-            if "pr" in self.wanted:
-                row.figures |= quality.manifold_figures(made, real.features)
-
-    def _made(self, contender: Contender) -> tuple[Tensor | Statistics, str]:
-        """Features of a contender's images, or statistics where there is no more; and where they come from."""
-        if isinstance(contender.model, Sampler):
-            found, origin = self._baseline(contender.model)
-            return (found if found.features is None else found.features), origin
-        with self.progress(f"images of {contender.name}", self.samples) as bar:
-
-            def on_batch(count: int) -> None:
-                self.check()
-                bar.advance(count)
-
-            size = self.options.batch_size
-            return made_features(contender.model, self.extractor, self.samples, size, on_batch), "made now"
-
-    def _baseline(self, sampler: Sampler) -> tuple[Statistics, str]:
-        """Statistics of the teacher's samples with their features, and where they come from."""
-        shipped = self._shipped(sampler)
-        if shipped is not None and shipped.n == self.samples:
-            return shipped, "statistics shipped with the teacher"
-        with self.progress(f"images of {sampler.name}") as bar:
-
-            def on_step(done: int, total: int) -> None:
-                self.check()
-                bar.update(done, total)
-
-            found = sampled_statistics(
-                self.teacher, sampler, self.extractor, self.samples, self.cache, self.device,
-                self.options.batch_size, on_step,
-            )  # fmt: skip
-        return found, "made here, kept in the cache"
+    @property
+    def _own_features(self) -> str | None:
+        """The feature set made for a domain that was asked for or that the model names; None for a general one."""
+        spec = self.options.features or self.model.features
+        return None if spec in GENERAL else spec
 
     def _time(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
         batch, shape = self.options.time_batch, self.model.generator.latent_shape

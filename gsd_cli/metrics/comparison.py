@@ -29,6 +29,8 @@ class Row:
     calls: int
     parameters: int
     figures: dict[str, float] = field(default_factory=dict)
+    distances: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By a Frechet distance's name its figures; the first judge's are among `figures` too."""
     time: Timing | None = None
     edits: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from gsd_cli.core.sampling import labels_for
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
 from gsd_cli.metrics.isometry import isometry
+from gsd_cli.metrics.made import made_batches
 from gsd_cli.metrics.quality import manifold_figures
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
@@ -77,9 +78,5 @@ class Evaluation:
 
 def generator_features(generator: Generator, extractor: Extractor, seeds: range, batch_size: int) -> Iterator[Tensor]:
     """Feature batches of the images of `seeds`, on the fly: nothing is kept."""
-    device = next(generator.parameters()).device
-    with torch.no_grad():
-        for start in range(0, len(seeds), batch_size):
-            batch = seeds[start : start + batch_size]
-            z = latents(batch, generator.latent_shape).to(device)
-            yield extractor.features(generator(z, labels_for(generator, batch)).float())
+    for batch in made_batches(generator, [extractor], seeds, batch_size):
+        yield batch[extractor.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -10,29 +11,36 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.autoencoder import Autoencoder
-from gsd_cli.core.classifier import FeatureNet, load_features
+from gsd_cli.core.classifier import load_features
 from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.downloads import fetch_file
+from gsd_cli.core.feature_nets import FeatureNet
 from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
 from gsd_cli.data.pictures import from_uint8, to_uint8
 from gsd_cli.errors import GsdError
 from gsd_cli.paths import ASSETS, read_object
+from gsd_cli.registry import FEATURES
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 
 
-class Extractor(Protocol):
-    """Images [B, C, H, W] in [-1, 1], on the extractor's device."""
+class Measure(Protocol):
+    """Images [B, C, H, W] in [-1, 1], on the measure's device, to one vector each."""
 
     name: str
-    """Recorded with statistics; distances across names are refused."""
-    figure: str
-    """How a Frechet distance in these features is called: FID for Inception only."""
+    """Recorded with what is kept; distances across names are refused."""
 
     def features(self, images: Tensor) -> Tensor:
-        """Feature vectors [B, F] of images as they would be saved: rounded to 8 bits."""
+        """Vectors [B, F] of images as they would be saved: rounded to 8 bits."""
+
+
+class Extractor(Measure, Protocol):
+    """A measure whose vectors have a Frechet distance, and that has a perceptual distance."""
+
+    figure: str
+    """How a Frechet distance in these features is called: FID for Inception only."""
 
     def embed(self, images: Tensor) -> Tensor:
         """Vectors [B, E] of unrounded images, whose Euclidean distance is the perceptual distance."""
@@ -48,7 +56,7 @@ class ClassifierFeatures:
         self.net, self.name, self.figure = net, name, f"FD-{name}"
 
     def features(self, images: Tensor) -> Tensor:
-        """[B, 128]."""
+        """[B, F], F the network's own."""
         return self.net.features(_as_saved(images))
 
     def class_balance(self, features: Tensor) -> float:
@@ -123,11 +131,12 @@ def _as_saved(images: Tensor) -> Tensor:
 
 
 def features_folder(spec: str) -> Path:
-    """A bundled feature set by name (`fashion`), or a folder made by `--fit-features`."""
+    """A bundled feature set by name (`fashion`, `fashion-2`), or a folder made by `--fit-features`."""
     for folder in (Path(spec), ASSETS / f"features-{spec}"):
         if (folder / "gsd.json").is_file():
             return folder
-    raise GsdError(f"no such features: {spec}", hint="a folder made by gsd prepare --fit-features, or: fashion")
+    known = ", ".join(name for names in FEATURES.values() for name in names)
+    raise GsdError(f"no such features: {spec}", hint=f"a folder made by gsd prepare --fit-features, or: {known}")
 
 
 def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] | None = None) -> ClassifierFeatures:
@@ -138,8 +147,12 @@ def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] 
     folder = features_folder(spec)
     if shape is not None:
         _require_fitted_on(folder, shape)
-    name = folder.name.removeprefix("features-").removesuffix("-features")
-    return ClassifierFeatures(load_features(folder).to(device), name)
+    return ClassifierFeatures(load_features(folder).to(device), features_name(folder))
+
+
+def features_name(folder: Path) -> str:
+    """What a feature set is called, by its folder: toy of toy-features, toy-2 of toy-features-2 and features-toy-2."""
+    return re.sub(r"-features(?=(-\d+)?$)", "", folder.resolve().name.removeprefix("features-"))
 
 
 def _require_fitted_on(folder: Path, shape: tuple[int, ...]) -> None:

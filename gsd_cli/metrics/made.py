@@ -1,37 +1,50 @@
-"""Features of a generator's images, as many as memory allows, else their statistics."""
+"""What measures see of a generator's images: each image is made once, whatever is measured of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.generator import Generator
-from gsd_cli.metrics.evaluation import generator_features
-from gsd_cli.metrics.features import Extractor
-from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
+from gsd_cli.core.noise import latents
+from gsd_cli.core.sampling import labels_for
+from gsd_cli.metrics.features import Measure
+from gsd_cli.metrics.statistics import Moments, Statistics
 
 KEPT_BYTES = 2**30
 
 
-def made_features(
-    generator: Generator, extractor: Extractor, n: int, batch_size: int, on_batch: Callable[[int], None]
-) -> Tensor | Statistics:
-    """Features [n, F] of seeds 0..n-1; statistics alone when those would take more than KEPT_BYTES.
+def made_batches(
+    generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int
+) -> Iterator[dict[str, Tensor]]:
+    """Make the images of `seeds`; for each batch the vectors [B, F] by each measure's name, on the fly."""
+    device = next(generator.parameters()).device
+    for start in range(0, len(seeds), batch_size):
+        batch = seeds[start : start + batch_size]
+        with torch.no_grad():
+            z = latents(batch, generator.latent_shape).to(device)
+            images = generator(z, labels_for(generator, batch)).float()
+            yield {measure.name: measure.features(images).cpu() for measure in measures}
 
-    on_batch(count) after each batch.
-    """
 
-    def counted() -> Iterator[Tensor]:
-        for batch in generator_features(generator, extractor, range(n), batch_size):
-            on_batch(len(batch))
-            yield batch.cpu()
+class Features:
+    """Feature vectors of n images as they come; their moments alone where all would take more than KEPT_BYTES."""
 
-    batches = counted()
-    first = next(batches)
-    everything = chain([first], batches)
-    if n * first[0].nbytes > KEPT_BYTES:
-        return gaussian_statistics(everything, extractor.name)
-    return torch.cat(list(everything))
+    def __init__(self, n: int):
+        self.n, self.count = n, 0
+        self._kept: list[Tensor] = []
+        self._moments = Moments()
+
+    def add(self, vectors: Tensor) -> None:
+        """Take in the vectors [B, F] of the next images."""
+        self.count += len(vectors)
+        if self.n * vectors[0].nbytes > KEPT_BYTES:
+            self._moments.add(vectors)
+        else:
+            self._kept.append(vectors)
+
+    def found(self, extractor: str) -> Tensor | Statistics:
+        """All features [n, F], or their statistics."""
+        return torch.cat(self._kept) if self._kept else self._moments.statistics(extractor)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +13,14 @@ from torch import Tensor
 from gsd_cli.core.real_images import require_same_shape
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
-from gsd_cli.metrics.features import INCEPTION_FILE, Extractor, classifier_features, inception_features
+from gsd_cli.metrics.features import (
+    INCEPTION_FILE,
+    Extractor,
+    classifier_features,
+    features_name,
+    inception_features,
+)
+from gsd_cli.metrics.grain import Grain, GrainCounts, grain_facts, grain_of
 from gsd_cli.metrics.published import PUBLISHED, published_statistics
 from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
@@ -21,6 +29,14 @@ from gsd_cli.registry import bundled_features
 
 KEPT = 5000
 """Real images whose features lie beside the statistics, for figures that compare images with images."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a Frechet distance is taken with: an extractor, and the real images as it sees them."""
+
+    extractor: Extractor
+    real: Real
 
 
 def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extractor | None:
@@ -39,7 +55,7 @@ def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extracto
 def write_statistics(
     data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
 ) -> Path:
-    """Measure every image of `data`; writes DATA.<extractor>.npz beside it."""
+    """Measure every image of `data`; writes DATA.<extractor>.npz beside it, with the images' grain among its facts."""
     archive = ImageArchive(data)
     about = {
         "source": str(archive.record.get("source", data.name)),
@@ -47,8 +63,10 @@ def write_statistics(
         "mode": str(archive.record.get("resize", "as prepared")),
     }
     kept: list[Tensor] = []
-    batches = _some_kept(_features(archive, extractor, device, batch_size, on_image), len(archive), kept)
-    statistics = replace(gaussian_statistics(batches, extractor.name, about), features=torch.cat(kept))
+    grain = Grain(len(archive))
+    batches = _some_kept(_features(archive, extractor, device, batch_size, on_image, grain), len(archive), kept)
+    found = gaussian_statistics(batches, extractor.name, about)
+    statistics = replace(found, features=torch.cat(kept), about=about | grain_facts(grain.figures()))
     return statistics.save(data.with_name(f"{data.stem}.{extractor.name}.npz"))
 
 
@@ -79,19 +97,42 @@ def reference_statistics(
 
 def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
     """The statistics of the real images that a feature set holds or lies beside."""
-    if folder is not None and (place := statistics_of_features(folder, extractor)) is not None:
-        return _read(place)
+    path = None if folder is None else statistics_of_features(folder, extractor.name)
+    if path is not None:
+        return _read(path)
     raise GsdError(
         f"no reference statistics for {extractor.figure}",
         hint=f"give --stats: an .npz or DATA.zip made by gsd prepare, or a name: {', '.join(PUBLISHED)}",
     )
 
 
-def statistics_of_features(folder: Path, extractor: Extractor) -> Path | None:
-    """Where a feature set keeps the statistics of real images: in its folder, or next to it."""
-    data = folder.resolve().name.removesuffix("-features")
-    places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor.name}.npz"))
+def statistics_of_features(folder: Path, extractor: str) -> Path | None:
+    """Where a feature set keeps the statistics of real images: in its folder, or next to it as DATA.<extractor>.npz."""
+    data = re.sub(r"-features(-\d+)?$", "", folder.resolve().name)
+    places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor}.npz"))
     return next((place for place in places if place.exists()), None)
+
+
+def real_grain(
+    spec: str | None, folder: Path | None, batch_size: int, on_image: Callable[[int], None] = lambda done: None
+) -> tuple[dict[str, float], str]:
+    """The grain of the real images, and whose it is; none where nothing is known.
+
+    spec: as `reference_statistics` takes it; a data set is measured now, an .npz may hold its images' grain. None:
+    what the statistics of the feature set `folder` hold.
+    """
+    path = Path(spec) if spec is not None else folder and statistics_of_features(folder, features_name(folder))
+    if path is None or spec in PUBLISHED:
+        return {}, ""
+    if path.suffix == ".npz":
+        known = _read(path)
+        return grain_of(known.statistics.about), known.name
+    archive = _data_set(path)
+    grain = Grain(len(archive))
+    for batch in archive.batches(batch_size):
+        grain.add(GrainCounts().features(batch))
+        on_image(grain.count)
+    return grain.figures(), path.name
 
 
 def _read(path: Path) -> Real:
@@ -104,13 +145,23 @@ def _of_data(
     data: Path, shape: tuple[int, int, int] | None, extractor: Extractor, device: torch.device, batch_size: int,
     on_image: Callable[[int], None],
 ) -> Path:  # fmt: skip
-    if data.suffix not in (".zip", ".json"):
-        known = ", ".join(PUBLISHED)
-        raise GsdError(f"--stats: {data} is no .npz, data set or known name", hint=f"known: {known}")
+    archive = _data_set(data)
     if shape is not None:
-        require_same_shape(ImageArchive(data), shape)
+        require_same_shape(archive, shape)
     path = _kept_beside(data, extractor)
     return path if path is not None else write_statistics(data, extractor, device, batch_size, on_image)
+
+
+def _data_set(path: Path) -> ImageArchive:
+    if not is_data_set(path):
+        known = ", ".join(PUBLISHED)
+        raise GsdError(f"--stats: {path} is no .npz, data set or known name", hint=f"known: {known}")
+    return ImageArchive(path)
+
+
+def is_data_set(path: Path) -> bool:
+    """Whether --stats means real images by this path, which any features can be measured of."""
+    return path.suffix in (".zip", ".json")
 
 
 def _kept_beside(data: Path, extractor: Extractor) -> Path | None:
@@ -141,10 +192,13 @@ def _some_kept(batches: Iterator[Tensor], total: int, kept: list[Tensor]) -> Ite
 
 @torch.no_grad()
 def _features(
-    archive: ImageArchive, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
-) -> Iterator[Tensor]:
+    archive: ImageArchive, extractor: Extractor, device: torch.device, batch_size: int,
+    on_image: Callable[[int], None], grain: Grain | None = None,
+) -> Iterator[Tensor]:  # fmt: skip
     done = 0
     for batch in archive.batches(batch_size):
+        if grain is not None:
+            grain.add(GrainCounts().features(batch))
         yield extractor.features(batch.to(device))
         done += len(batch)
         on_image(done)

@@ -59,8 +59,13 @@ def headlines(rows: list[Row], figure: str) -> list[Headline]:
     """The model against the first baseline, where both have the figure; less is better for all but speed."""
     ours, first = rows[-1], rows[0]
     found = []
-    for key, name in (("fd", figure), ("ppl", "PPL")):
-        mine, theirs = ours.figures.get(key), first.figures.get(key)
+    further = [name for name in ours.distances if name != figure]
+    compared = [
+        (figure, ours.figures.get("fd"), first.figures.get("fd")),
+        *((name, ours.distances[name].get("fd"), first.distances.get(name, {}).get("fd")) for name in further),
+        ("PPL", ours.figures.get("ppl"), first.figures.get("ppl")),
+    ]
+    for name, mine, theirs in compared:
         if mine is not None and theirs:
             found.append(Headline(name, f"{mine / theirs:.2f} x", f"{mine:.3g}, {first.name} has {theirs:.3g}"))
     if ours.time is not None and first.time is not None:

@@ -82,26 +82,39 @@ def _features(path: Path, found: np.ndarray | None, size: int) -> Tensor | None:
     return torch.from_numpy(found.astype(np.float32))
 
 
-def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[str, str] | None = None) -> Statistics:
-    """One pass over feature batches [B, F], in float64, memory independent of N.
+class Moments:
+    """Sums of feature vectors, in float64, memory independent of their number."""
 
-    Raises GsdError (exit 3) for fewer than two vectors: they have no covariance.
-    """
-    n, total, outer = 0, None, None
-    shift = None
-    for batch in batches:
+    def __init__(self) -> None:
+        self.n = 0
+        self._sums: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def add(self, batch: Tensor) -> None:
+        """Take in vectors [B, F]."""
         features = batch.detach().cpu().double()
         # sums are taken about the first vector: cancellation would cost digits otherwise
-        shift = features[0] if shift is None else shift
+        shift, total, outer = self._sums or (features[0], 0.0, 0.0)
         centred = features - shift
-        n += len(features)
-        total = centred.sum(0) if total is None else total + centred.sum(0)
-        outer = centred.T @ centred if outer is None else outer + centred.T @ centred
-    if n < 2 or total is None or outer is None or shift is None:
-        raise GsdError(f"{n} images have no covariance", hint="a Frechet distance needs at least 2, and wants 10,000")
-    mean = total / n
-    sigma = (outer - n * torch.outer(mean, mean)) / (n - 1)
-    return Statistics((shift + mean).numpy(), sigma.numpy(), n, extractor, about or {})
+        self._sums = shift, total + centred.sum(0), outer + centred.T @ centred
+        self.n += len(features)
+
+    def statistics(self, extractor: str, about: dict[str, str] | None = None) -> Statistics:
+        """Mean and unbiased covariance. Raises GsdError (exit 3) for fewer than two vectors: they have none."""
+        if self.n < 2 or self._sums is None:
+            hint = "a Frechet distance needs at least 2, and wants 10,000"
+            raise GsdError(f"{self.n} images have no covariance", hint=hint)
+        shift, total, outer = self._sums
+        mean = total / self.n
+        sigma = (outer - self.n * torch.outer(mean, mean)) / (self.n - 1)
+        return Statistics((shift + mean).numpy(), sigma.numpy(), self.n, extractor, about or {})
+
+
+def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[str, str] | None = None) -> Statistics:
+    """One pass over feature batches [B, F]. Raises GsdError (exit 3) for fewer than two vectors."""
+    moments = Moments()
+    for batch in batches:
+        moments.add(batch)
+    return moments.statistics(extractor, about)
 
 
 def frechet_distance(a: Statistics, b: Statistics) -> float:

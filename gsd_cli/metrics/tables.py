@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from gsd_cli.metrics.comparison import Row
 from gsd_cli.table import Table
 
 TITLES = {
-    "fd_infinity": "at N = inf", "kid": "KID", "precision": "precision", "recall": "recall", "density": "density",
-    "coverage": "coverage", "ppl": "PPL", "speed_cv": "speed CV", "spearman": "Spearman", "effective_rank": "rank",
-    "pair_distance": "pair distance", "diversity": "diversity", "peak_memory_mb": "memory (MB)",
+    "grain_bright": "grain, bright", "grain_dark": "grain, dark", "kid": "KID", "precision": "precision",
+    "recall": "recall", "density": "density", "coverage": "coverage", "ppl": "PPL", "speed_cv": "speed CV",
+    "spearman": "Spearman", "effective_rank": "rank", "pair_distance": "pair distance", "diversity": "diversity",
+    "peak_memory_mb": "memory (MB)",
 }  # fmt: skip
 SPREADS = {
     "fd": "fd_error", "fd_infinity": "fd_infinity_error", "kid": "kid_std", "diversity": "diversity_error",
+    "grain_bright": "grain_bright_error", "grain_dark": "grain_dark_error",
 }  # fmt: skip
 """Where a figure's plus-or-minus is."""
+FORMATS = {"ppl": ".4g", "peak_memory_mb": ".4g", "kid": ".5f", "grain_bright": ".3g", "grain_dark": ".3g"}
+"""How a figure is written, if not with three decimals."""
 EDITS = {
     "success": ("success", "mean change of the attribute over what was asked for, at most 1"),
     "leakage": ("leakage", "mean change of the other attributes over the target's, in standard deviations"),
@@ -29,15 +33,16 @@ EDITS = {
 }
 
 
-def table1(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
-    """The paper's Table 1: a line a model, and the last line's ratio to each baseline."""
-    return _table("Table 1", rows, figure, facts, ratios_too=True)
+def table1(rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None = None) -> Table:
+    """The paper's Table 1: a line a model, the real images', and the last model's ratio to each baseline."""
+    return _table("Table 1", rows, figure, facts, real, ratios_too=True)
 
 
-def table2(rows: list[Row], figure: str, facts: Mapping[str, str]) -> Table:
+def table2(rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None = None) -> Table:
     """The paper's Table 2, the ablation: a line a variant, the whole loss (the last of `rows`) first."""
-    shown = _table("Table 2", rows, figure, facts, ratios_too=False)
-    return replace(shown, rows=[shown.rows[-1], *shown.rows[:-1]])
+    shown = _table("Table 2", rows, figure, facts, real, ratios_too=False)
+    ours = len(rows) - 1
+    return replace(shown, rows=[shown.rows[ours], *shown.rows[:ours], *shown.rows[ours + 1 :]])
 
 
 def edits_table(rows: list[Row]) -> Table | None:
@@ -55,39 +60,61 @@ def _edit(figures: Mapping[str, float], key: str) -> str:
     return f"{figures[key]:.3f}" if key in figures else "-"
 
 
-def _table(title: str, rows: list[Row], figure: str, facts: Mapping[str, str], *, ratios_too: bool) -> Table:
-    ours = rows[-1]
-    columns = ["model", "calls"]
-    cells = {row.name: [row.name, str(row.calls)] for row in rows}
-    ratios = {row.name: [f"{ours.name} / {row.name}", f"1/{row.calls}"] for row in rows[:-1]}
+@dataclass(frozen=True)
+class _Column:
+    """A figure of every row; no ratio where less is not better."""
 
-    def add(name: str, values: list[float | None], texts: list[str]) -> None:
-        columns.append(name)
-        for row, text in zip(rows, texts, strict=True):
-            cells[row.name].append(text)
-        last = values[-1]
-        for row, value in zip(rows[:-1], values, strict=False):
-            ratios[row.name].append(_ratio(last, value))
+    title: str
+    values: list[float | None]
+    cells: list[str]
+    real: str = "-"
+    compared: bool = True
 
-    for key, name in {"fd": figure, **TITLES}.items():
-        values = [row.figures.get(key) for row in rows]
-        if any(value is not None for value in values):
-            add(name, values, [_cell(row, key) for row in rows])
-    if ours.time is not None:
-        times = [row.time.median if row.time else None for row in rows]
-        add("time (s/image)", times, ["-" if t is None else f"{t:.4g}" for t in times])
+
+def _table(
+    title: str, rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None,
+    *, ratios_too: bool,
+) -> Table:  # fmt: skip
+    columns = [one for one in _columns(rows, figure, real or {}) if any(value is not None for value in one.values)]
+    lines = [[row.name, str(row.calls), *(one.cells[i] for one in columns)] for i, row in enumerate(rows)]
+    if any(one.real != "-" for one in columns):
+        lines.append(["real images", "-", *(one.real for one in columns)])
+    if ratios_too:
+        for i, row in enumerate(rows[:-1]):
+            ratios = [_ratio(one.values[-1], one.values[i]) if one.compared else "-" for one in columns]
+            lines.append([f"{rows[-1].name} / {row.name}", f"1/{row.calls}", *ratios])
     notes = [f"{name}: {fact}" for name, fact in facts.items()]
-    return Table(title, columns, [*cells.values(), *(ratios.values() if ratios_too else ())], notes)
+    return Table(title, ["model", "calls", *(one.title for one in columns)], lines, notes)
 
 
-def _cell(row: Row, key: str) -> str:
-    value = row.figures.get(key)
+def _columns(rows: list[Row], figure: str, real: Mapping[str, float]) -> Iterator[_Column]:
+    """Every column there may be: the first distance, the others', then the rest."""
+
+    def column(key: str, title: str, figures: Sequence[Mapping[str, float]]) -> _Column:
+        shown = f"{real[key]:.3g}" if key in real else "-"
+        values = [one.get(key) for one in figures]
+        return _Column(title, values, [_cell(one, key) for one in figures], shown, not key.startswith("grain"))
+
+    of_all = [row.figures for row in rows]
+    yield column("fd", figure, of_all)
+    yield column("fd_infinity", "at N = inf", of_all)
+    others = dict.fromkeys(name for row in rows for name in row.distances if name != figure)
+    for name in others:
+        yield column("fd", name, [row.distances.get(name, {}) for row in rows])
+    for key, title in TITLES.items():
+        yield column(key, title, of_all)
+    times = [row.time.median if row.time else None for row in rows]
+    yield _Column("time (s/image)", times, ["-" if t is None else f"{t:.4g}" for t in times])
+
+
+def _cell(figures: Mapping[str, float], key: str) -> str:
+    value = figures.get(key)
     if value is None:
         return "-"
-    spread = row.figures.get(SPREADS.get(key, ""))
+    spread = figures.get(SPREADS.get(key, ""))
     if key == "ppl":
-        spread = (row.figures["ppl_high"] - row.figures["ppl_low"]) / 2
-    text = f"{value:.4g}" if key in ("ppl", "peak_memory_mb") else f"{value:.5f}" if key == "kid" else f"{value:.3f}"
+        spread = (figures["ppl_high"] - figures["ppl_low"]) / 2
+    text = f"{value:{FORMATS.get(key, '.3f')}}"
     return text if spread is None else f"{text} ± {spread:.2g}"
 
 

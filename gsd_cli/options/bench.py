@@ -58,13 +58,14 @@ class BenchOptions(Common):
         None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
     )
     metrics: Annotated[str, AfterValidator(_metrics)] = opt(
-        "fd,ppl,time",
-        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), ppl, isometry, diversity, time, "
-        "memory, throughput, edit.",
+        "fd,grain,ppl,time",
+        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), grain, ppl, isometry, diversity, "
+        "time, memory, throughput, edit.",
     )
     features: str | None = opt(
         None,
-        "Features: inception, clip, or a folder made by --fit-features; default: of the model's domain.",
+        "Features: inception, clip, fashion, fashion-2, or a folder made by --fit-features; default: all of the "
+        "model's domain.",
         metavar="DIR",
     )
     stats: str | None = opt(

@@ -62,6 +62,11 @@ class PrepareOptions(Common):
     fit_features: bool = opt(
         False, "Train a small classifier on the labels: features for Frechet distances.", panel="Training"
     )
+    features_net: Literal["residual", "convnext"] = opt(
+        "residual",
+        "Network of --fit-features; convnext: a second, independent one, in DATA-features-2.",
+        panel="Training",
+    )
     fit_steps: PositiveInt | None = opt(None, "Training steps of what is fitted.", panel="Training")
     fit_lr: Positive | None = opt(None, "Learning rate of the teacher.", panel="Training")
     weights: Literal["fp32", "fp16"] = opt("fp32", "How the weights are stored.", panel="Training")

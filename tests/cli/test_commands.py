@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.shell import DISTILL, Shell
+from tests.shell import DISTILL, IMAGES, Shell
 
 
 def test_prepare_wrote_the_layout_that_others_read(workshop: Shell) -> None:
@@ -177,6 +177,26 @@ def test_a_data_set_says_what_is_real(workshop: Shell) -> None:
     missing = workshop.gsd("bench", "--model", "run", "--stats", "cifar10-trian", "--metrics", "fd")
     assert missing.returncode == 3
     assert b"cifar10-train" in missing.stderr
+
+
+def test_a_second_network_gives_features_of_another_name(workshop: Shell, shell: Shell) -> None:
+    fit = ("--fit-features", "--features-net", "convnext", "--fit-steps", "2")
+    prepared = shell.gsd("prepare", str(IMAGES), "--size", "16", "-o", "toy.zip", *fit)
+    assert prepared.returncode == 0, prepared.stderr.decode()
+    assert prepared.stdout.decode().split() == ["toy.zip", "toy-features-2", "toy.toy-2.npz"]
+    card = json.loads((shell.folder / "toy-features-2" / "gsd.json").read_text())
+    assert (card["name"], card["architecture"]) == ("toy-2", "convnext")
+    done = workshop.gsd(
+        "bench", "--model", "run", "--features", str(shell.folder / "toy-features-2"), "--compare", "ddim-2",
+        "-N", "24", "--metrics", "fd,grain", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    metrics = json.loads(done.stdout)["metrics"]
+    assert metrics["figure"] == "FD-toy-2"
+    assert metrics["real"]["source"] == "toy.toy-2.npz"
+    for row in metrics["rows"].values():
+        assert row["distances"]["FD-toy-2"]["fd"] == row["fd"] > 0
+        assert {"grain_bright", "grain_dark"} & row.keys()
 
 
 def test_bench_measures_quality_against_other_generators(workshop: Shell) -> None:

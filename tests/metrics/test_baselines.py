@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gsd_cli.core.classifier import FeatureNet
+from gsd_cli.core.feature_nets import ConvNeXtNet, ResidualNet
 from gsd_cli.core.samplers import parse_sampler
 from gsd_cli.core.teachers import Teacher, load_teacher
-from gsd_cli.metrics.baselines import sampled_statistics
-from gsd_cli.metrics.features import ClassifierFeatures
+from gsd_cli.metrics.baselines import AGAIN, keep_statistics, sampled_batches
+from gsd_cli.metrics.features import ClassifierFeatures, Measure
+from gsd_cli.metrics.grain import GrainCounts
 from gsd_cli.metrics.statistics import Statistics
 
 BATCH, STEPS = 8, 3
@@ -28,17 +30,60 @@ def teacher(toy_teacher_folder: Path) -> Teacher:
 @pytest.fixture(scope="module")
 def extractor() -> ClassifierFeatures:
     torch.manual_seed(0)
-    return ClassifierFeatures(FeatureNet(1, 10), "toy")
+    return ClassifierFeatures(ResidualNet(1, 10), "toy")
+
+
+def sampled(
+    teacher: Teacher, measures: list[Measure], n: int, cache: Path, steps: int = STEPS, optional: Collection[str] = ()
+) -> tuple[list[dict[str, torch.Tensor]], list[int]]:
+    """What the measures see of n seeds, batch by batch, and the counts of calls that were announced."""
+    said: list[int] = []
+    batches = sampled_batches(
+        teacher, parse_sampler(f"ddim-{steps}"), measures, n, cache, torch.device("cpu"), BATCH,
+        lambda done, _: said.append(done), optional,
+    )  # fmt: skip
+    return list(batches), said
 
 
 def made(teacher: Teacher, extractor: ClassifierFeatures, n: int, cache: Path) -> tuple[Statistics, list[int]]:
     """Statistics of n seeds, and the counts of calls that were announced."""
-    said: list[int] = []
-    sampler = parse_sampler(f"ddim-{STEPS}")
-    found = sampled_statistics(
-        teacher, sampler, extractor, n, cache, torch.device("cpu"), BATCH, lambda done, _: said.append(done)
-    )
-    return found, said
+    batches, said = sampled(teacher, [extractor], n, cache)
+    features = torch.cat([batch["toy"] for batch in batches])
+    return keep_statistics(teacher, parse_sampler(f"ddim-{STEPS}"), "toy", features, cache), said
+
+
+def test_measures_see_the_same_images_and_what_one_lacks_is_made_for_it_alone(
+    teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    second = ClassifierFeatures(ConvNeXtNet(1, 10).eval(), "toy-2")
+    together, said = sampled(teacher, [extractor, second, GrainCounts()], 16, tmp_path / "a")
+    assert said == [1, 2, 3, 4, 5, 6]  # made once for three
+    alone, _ = sampled(teacher, [extractor], 16, tmp_path / "b")
+    later, said = sampled(teacher, [extractor, second, GrainCounts()], 16, tmp_path / "b")
+    assert said == [1, 2, 3, 4, 5, 6]
+    for one, other, first in zip(together, later, alone, strict=True):
+        assert one.keys() == {"toy", "toy-2", "grain-counts"}
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert torch.equal(one["toy"], first["toy"])
+        assert one["grain-counts"].sum(1).eq(14 * 14).all()
+
+
+def test_what_is_optional_is_not_worth_many_calls(
+    teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
+) -> None:
+    measures, steps = [extractor, GrainCounts()], AGAIN + 1
+    (missing,), said = sampled(teacher, [GrainCounts()], 1, tmp_path, steps, {"grain-counts"})
+    assert (missing, said) == ({}, [])
+    (one,), said = sampled(teacher, measures, 1, tmp_path, steps, {"grain-counts"})  # made for what is needed
+    assert one.keys() == {"toy", "grain-counts"} and len(said) == steps
+    again, said = sampled(teacher, measures, 1, tmp_path, steps, {"grain-counts"})
+    assert (again[0].keys(), said) == (one.keys(), [])
+    next(tmp_path.rglob("*-grain-counts/0-0.npz")).unlink()
+    (left,), said = sampled(teacher, measures, 1, tmp_path, steps, {"grain-counts"})
+    assert (left.keys(), said) == ({"toy"}, [])
+    (cheap,), said = sampled(teacher, measures, 1, tmp_path, STEPS, {"grain-counts"})
+    assert (cheap.keys(), len(said)) == (one.keys(), STEPS)
 
 
 def test_batches_are_made_once_and_a_longer_set_goes_on(

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gsd_cli.core.classifier import FeatureNet, load_features, save_features
+from gsd_cli.core.classifier import load_features, save_features
+from gsd_cli.core.feature_nets import ResidualNet
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics import features as module
 from gsd_cli.metrics.features import classifier_features, inception_features
@@ -16,7 +17,7 @@ from gsd_cli.metrics.features import classifier_features, inception_features
 
 def test_features_round_trip_and_count_images_as_saved(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    net = FeatureNet(1, 10).eval().half().float()
+    net = ResidualNet(1, 10).eval().half().float()
     save_features(net, tmp_path, {"name": "toy"})
     images = torch.rand(4, 1, 32, 32) * 2 - 1
     torch.testing.assert_close(load_features(tmp_path)(images), net(images))
@@ -27,7 +28,7 @@ def test_features_round_trip_and_count_images_as_saved(tmp_path: Path) -> None:
 
 
 def test_damaged_features_are_named(tmp_path: Path) -> None:
-    save_features(FeatureNet(1, 3), tmp_path, {"name": "toy"})
+    save_features(ResidualNet(1, 3), tmp_path, {"name": "toy"})
     path = tmp_path / "features.safetensors"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(GsdError, match="cannot read the features"):

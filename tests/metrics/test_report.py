@@ -86,6 +86,28 @@ def test_the_tables_keep_to_the_papers_order() -> None:
     assert "0.75" in first.rows[-1] and "1/1000" in first.rows[-1]
 
 
+def test_a_second_distance_and_the_grain_have_columns_of_their_own() -> None:
+    slow, fast = rows()
+    slow.distances = {"FD-toy": {"fd": 4.0}}
+    fast.distances = {"FD-toy": {"fd": 3.0}, "FD-toy-2": {"fd": 0.5, "fd_error": 0.04}}
+    fast.figures |= {"grain_bright": 41.0, "grain_bright_error": 0.3, "grain_dark": 11.5}
+    shown = table1([slow, fast], "FD-toy", {}, {"grain_bright": 35.0, "grain_dark": 0.0})
+    cells = {row[0]: dict(zip(shown.columns, row, strict=True)) for row in shown.rows}
+    assert list(cells) == ["msa & <b>co</b>", "GSD", "real images", "GSD / msa & <b>co</b>"]
+    assert shown.columns[2:6] == ["FD-toy", "FD-toy-2", "grain, bright", "grain, dark"]
+    assert cells["GSD"]["FD-toy-2"] == "0.500 ± 0.04" and cells["GSD"]["grain, bright"] == "41 ± 0.3"
+    assert cells["msa & <b>co</b>"]["FD-toy-2"] == cells["msa & <b>co</b>"]["grain, dark"] == "-"
+    assert cells["real images"] == dict.fromkeys(shown.columns, "-") | {
+        "model": "real images", "grain, bright": "35", "grain, dark": "0"
+    }  # fmt: skip
+    assert cells["GSD / msa & <b>co</b>"]["FD-toy"] == "0.75"  # and none of what is not measured, or not best at least
+    assert {cells["GSD / msa & <b>co</b>"][name] for name in shown.columns[3:6]} == {"-"}
+    second = table2([slow, fast], "FD-toy", {}, {"grain_bright": 35.0})
+    assert [row[0] for row in second.rows] == ["GSD", "msa & <b>co</b>", "real images"]
+    slow.distances["FD-toy-2"] = {"fd": 1.0}
+    assert {line.name: line.value for line in headlines([slow, fast], "FD-toy")}["FD-toy-2"] == "0.50 x"
+
+
 def test_latex_and_markdown_hold_every_cell() -> None:
     shown = table1(rows(), "FD_toy", {})
     text = latex(shown)
