@@ -69,7 +69,7 @@ def plan(shell: Shell, *arguments: str) -> list[str]:
 
 def test_a_dry_run_counts_the_student(workshop: Shell, run: Shell) -> None:
     card = json.loads((run.folder / "generator" / "gsd.json").read_text())
-    settings = ("--steps", "10", "--irl", "off", "-o", "not-yet")
+    settings = ("--steps", "10", "--irl", "off", "--adversarial", "off", "-o", "not-yet")
     (line,) = (line for line in plan(workshop, *DISTILL, *settings, "--student-depth", "2") if "passes" in line)
     # 12 passes per image, four of them the generator's
     own = f"{card['parameters'] / 1e6:.1f} M"

@@ -47,7 +47,7 @@ def test_a_full_disk(arguments: tuple[str, ...], desk: Shell, disk: Mount) -> No
 
 @pytest.mark.fault(4, "a disk that fills up while a run resumes")
 def test_a_run_whose_disk_fills_up_keeps_its_checkpoint(desk: Shell, disk: Mount) -> None:
-    small = disk("small", 4000)
+    small = disk("small", 8000)
     done = desk.gsd(*DISTILL, "--steps", "4", "-o", "small/run")
     assert done.returncode == 0, done.stderr.decode()
     (small / "filler").write_bytes(bytes(shutil.disk_usage(small).free - 30_000))
