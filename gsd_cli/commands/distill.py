@@ -182,7 +182,8 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
 
 def _judges(options: DistillOptions) -> bool:
     """Whether real images are looked at: by a discriminator, or by an isometric form that takes their clusters."""
-    return options.irl in FITTED or _ratio(options, choose_data(options)) > 0
+    fitted = options.irl in FITTED and options.irl_weight != 0
+    return fitted or _ratio(options, choose_data(options)) > 0
 
 
 def _ratio(options: DistillOptions, data: DistillData) -> float:

@@ -6,8 +6,12 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gsd_cli.commands.distill import FITTED
+from gsd_cli.core.isometric_forms import FORMS
 from tests.shell import DISTILL, Shell
 
 ALL = ("--adversarial", "1", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
@@ -76,3 +80,23 @@ def test_what_is_missing_is_said(workshop: Shell) -> None:
     done = workshop.gsd(*DISTILL, "--steps", "1", "-o", "none", "--tracker", "trackio")
     assert done.returncode == 2
     assert "gsd-cli[trackio]" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("form", FITTED)
+def test_a_form_that_is_fitted_end_to_end(workshop: Shell, form: str) -> None:
+    """Its layout is kept in checkpoints, and a longer run goes on with it."""
+    assert FORMS[form].layout is not None
+    for steps in ("6", "8"):
+        done = workshop.gsd(*DISTILL, "--steps", steps, "--irl", form, "-o", form)
+        assert done.returncode == 0, done.stderr.decode()
+    kept = [load_file(path) for path in sorted((workshop.folder / form / "checkpoints").glob("*/tensors.safetensors"))]
+    layouts = [{name: value for name, value in tensors.items() if name.startswith("layout/")} for tensors in kept]
+    assert len(layouts) == 2
+    assert len(layouts[0]) == (2 if form == "borders" else 4)
+    assert all(torch.equal(value, layouts[1][name]) for name, value in layouts[0].items())
+    last = [json.loads(row) for row in (workshop.folder / form / "metrics.jsonl").read_text().splitlines()][-1]
+    assert (last["step"], last["irl_norm"] > 0) == (8, True)
+
+
+def test_the_forms_that_are_given_real_images_are_those_that_are_fitted() -> None:
+    assert {name for name, form in FORMS.items() if form.layout} == set(FITTED)
