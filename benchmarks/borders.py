@@ -22,8 +22,9 @@ from torch import Tensor
 
 from gsd_cli.core.cells import coarse
 from gsd_cli.core.device import resolve_device
+from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, load_model
-from gsd_cli.core.isometric import IsometricTerm
+from gsd_cli.core.isometric import IsometricTerm, arranged
 from gsd_cli.core.knowledge import Knowledge
 from gsd_cli.core.manifold import along_manifold
 from gsd_cli.core.noise import generator_for, latents, normal_rows
@@ -166,7 +167,9 @@ def gradients(bench: Bench) -> str:
         term = IsometricTerm(settings, bench.phi, 100)
         term.layout = bench.layout if term.form is not None and term.form.layout else None
         drawn = normal_rows(range(2 * bench.args.places), bench.generator.latent_shape, bench.args.seed, "borders", "z")
-        latent = term.place(drawn.to(bench.device), 0)
+        rows = arranged(len(drawn), 2, term.world, term.group)
+        draws = Draws(bench.args.seed, len(drawn), rows, bench.generator.latent_shape, None, bench.device)
+        latent = term.place(drawn.to(bench.device), draws, 0)
         count = latent.pairs * term.group
         with torch.no_grad():
             images = torch.cat([bench.generator(part) for part in latent.z.split(BATCH)])
@@ -179,7 +182,7 @@ def gradients(bench: Bench) -> str:
         noise = normal_rows(range(count), z.shape[1:], bench.args.seed, "borders", "noise").to(z)
         white, white_cosine = follow(bench, z, noise)
         size = latent.pairs * g.norm() / len(g) ** 0.5
-        lines.append([form, measured.loss, *(x.item() for x in (size, even, still)), followed / white, cosine])
+        lines.append([form, measured.loss.item(), *(x.item() for x in (size, even, still)), followed / white, cosine])
     names = ("form", "loss", "norm", "even", "still", "followed", "cosine")
     return markdown(names, [*lines, ["white noise", "", "", "", "", 1.0, white_cosine]])
 

@@ -22,10 +22,12 @@ from torch import Tensor
 from gsd_cli.core import distillation, isometric_forms
 from gsd_cli.core.denoiser import per_image
 from gsd_cli.core.distillation import Batch, Distillation
+from gsd_cli.core.draws import Draws
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured
 from gsd_cli.core.isometric_forms import Form
 from gsd_cli.core.losses import distance, speed_loss
-from gsd_cli.core.noise import angle, normal_rows, rotate
+from gsd_cli.core.noise import angle, rotate
+from gsd_cli.core.training import Metrics
 
 
 def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,7 +50,8 @@ class Unmoved(IsometricTerm):
 
     def measure(self, images: Tensor, latents: Latents) -> Measured:
         """Nothing."""
-        return Measured(0.0, torch.zeros_like(images), 0.0)
+        nothing = images.new_zeros(())
+        return Measured(nothing, torch.zeros_like(images), nothing)
 
 
 class Bottleneck(Distillation):
@@ -59,9 +62,9 @@ class Bottleneck(Distillation):
         self.isometric = Unmoved(self.settings, self.isometric.phi, self.isometric.total, self.world)
         self._ratio = 0.0
 
-    def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
+    def _generator_step(self, step: int, bad: Tensor, batch: Batch | None = None) -> tuple[Metrics, Tensor]:
         self._ratio = self.settings.irl_ratio * self.isometric._strength(step)
-        return super()._generator_step(step, batch)
+        return super()._generator_step(step, bad, batch)
 
     def _pull_back(self, batch: Batch, gradient: Tensor) -> None:
         super()._pull_back(batch, gradient)
@@ -83,12 +86,12 @@ class Bottleneck(Distillation):
 class Beside(IsometricTerm):
     """Neighbours of all images of the batch, made for this term alone."""
 
-    def place(self, z: Tensor, step: int) -> Latents:
+    def place(self, z: Tensor, draws: Draws, step: int) -> Latents:
         """The batch as it is, and a neighbour of every latent of it."""
         if self.form is None or self._strength(step) == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
-        directions = normal_rows(range(len(z)), z.shape[1:], self.settings.seed, "isometric", step, 0).to(z)
-        neighbours = rotate(z, directions, self.angles(len(z), step).to(z))
+        directions = draws.normal("isometric", step, 0)
+        neighbours = rotate(z, directions, self.angles(draws, step, len(z)))
         return Latents(z, neighbours, angle(z, neighbours))
 
 

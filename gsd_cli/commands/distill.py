@@ -34,11 +34,11 @@ TRIED = 32
 """Images in the passes that choose a precision, at most."""
 FITTED = ("borders", "cells")
 """Isometric forms that are fitted to images."""
-_MAY_CHANGE = {"precision", "micro_batch", "recompute", "compile"}
+_MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile"}
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _SIZE = {"student_width", "student_depth"}
 """Of the student: not even --force changes it, for no checkpoint would fit."""
-_BEFORE = {"irl_gradient": "free"}
+_BEFORE = {"irl_gradient": "free", "fake_score": "plain"}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
 
@@ -148,7 +148,11 @@ def _distil(
     _say_images(options, data, real, measure, folder, console)
     evaluation = build_evaluation(options, teacher, data, measure, folder, device)
     phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
-    options = options.model_copy(update={"precision": _precision(options, folder, teacher, device, world, console)})
+    chosen = {
+        "precision": _precision(options, folder, teacher, device, world, console),
+        "noise_device": _noise_device(options, folder, device),
+    }
+    options = options.model_copy(update=chosen)
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
@@ -157,8 +161,8 @@ def _distil(
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
             exporter.forget()
-        notes = {"teacher_revision": teacher.revision, "precision": options.precision}
-        write_json(folder / "options.json", {**identity, **notes, "real_images": _facts(data, real)})
+        notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
+        write_json(folder / "options.json", {**identity, **notes})
     world.wait()
     _train(options, task, total, exporter, tracker, world, console, stop)
 
@@ -283,6 +287,14 @@ def _precision(
     if chosen != "fp32" and gain == gain:
         console.say(f"precision: {chosen}, {gain:.1f} times as fast as fp32 here")
     return chosen
+
+
+def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
+    """What `--noise-device` comes to; a resumed run goes on with the numbers of its start."""
+    from gsd_cli.core.draws import resolve_kind
+
+    recorded = _recorded(options, folder, "noise_device")
+    return resolve_kind(recorded if options.noise_device == "auto" and recorded else options.noise_device, device)
 
 
 def _identity(options: DistillOptions) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,12 +11,13 @@ from torch import Tensor
 
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.descent import descend, not_finite
 from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
 from gsd_cli.core.norm_ratio import NormRatio
-from gsd_cli.core.real_images import RealImages
+from gsd_cli.core.real_images import RealImages, ResidentImages, keep_on
 from gsd_cli.core.recipes import Recipe
 from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
@@ -34,7 +34,7 @@ HEAD_START = 500
 class Felt:
     """The term on one step's images: its mean loss and its gradient there [B, C, H, W]."""
 
-    loss: float
+    loss: Tensor
     gradient: Tensor
 
 
@@ -53,10 +53,12 @@ class AdversarialTerm:
         self.ratio = settings.adversarial_ratio(real=data is not None)
         self.settings, self.teacher, self.data = settings, teacher, data
         self.draws, self.recipe, self.world = draws, recipe, world or World()
-        self.balance = NormRatio()
+        self.balance = NormRatio(draws.device)
         if not self.ratio:
             return
         _require_fit(teacher, data)
+        assert data is not None
+        self.data = keep_on(draws.device, data)
         self.heads = build_heads(teacher, settings.seed)
         self.adam = adam(self.heads, settings.discriminator_lr, BETAS, draws.device)
         self._shared = self.world.share(self.heads)
@@ -66,14 +68,19 @@ class AdversarialTerm:
         """Whether there is a discriminator."""
         return self.ratio > 0
 
-    def learn(self, images: Tensor, labels: Tensor | None, *stream: int | str) -> dict[str, float]:
-        """One update of the discriminator on generated images [B, C, H, W] and as many real ones.
+    def learn(
+        self, images: Tensor, labels: Tensor | None, bad: Tensor, *stream: int | str
+    ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
+        """One update of the discriminator on generated images [B, C, H, W] and as many real ones, unless `bad` is 1.
 
-        Returns its loss and the share of logits with the right sign, on real and on generated images.
+        Returns its loss and the share of logits with the right sign, on real and on generated images; and 1 where the
+        update was not finite, or `bad`.
         """
         assert self.data is not None
-        indices = self.draws.integers(len(self.data), *stream, "real")
-        real = self.data.batch(indices).to(images.device)
+        resident = isinstance(self.data, ResidentImages)
+        indices = self.draws.integers(len(self.data), *stream, "real", host=not resident)
+        indices = indices.to(images.device) if resident else indices
+        real = self.data.batch(indices).to(images.device, non_blocking=True)
         classes = None
         if labels is not None and self.data.labels is not None:
             classes = self.data.labels[indices].to(images.device)
@@ -81,7 +88,7 @@ class AdversarialTerm:
         noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal(*stream, "discriminator")
         penalty = self.settings.discriminator_penalty
         nearby = self.draws.normal(*stream, "nearby") if penalty else noise
-        totals = torch.zeros(3, dtype=torch.float64)
+        totals = torch.zeros(3, device=images.device)
         self.adam.zero_grad(set_to_none=True)
         for part, last in self._parts(len(images)):
             both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
@@ -98,35 +105,32 @@ class AdversarialTerm:
             with nullcontext() if last else self.world.without_sync(self._shared):
                 (losses.sum() / len(images)).backward()
             right = accuracy(of_real, real=True), accuracy(of_fake, real=False)
-            totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]).cpu() / len(images)
-        loss, on_real, on_fake = (total / self.world.size for total in self.world.total(*totals.tolist()))
-        if math.isfinite(loss):
-            self.adam.step()
-        return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}
+            totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]) / len(images)
+        loss, on_real, on_fake = self.world.sum(totals) / self.world.size
+        bad = descend(self.heads, self.adam, torch.maximum(bad, not_finite(loss)))
+        return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}, bad
 
     def measure(self, images: Tensor, labels: Tensor | None, step: int) -> Felt:
         """The generator's loss and its gradient at images [B, C, H, W]; zero during the head start."""
         if not self.on or (step + 1) * self.settings.batch_size <= HEAD_START:
-            return Felt(0.0, torch.zeros_like(images))
+            return Felt(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.discriminator_sigma, "adversarial", step)
         noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal("adversarial", step)
-        total, gradients = 0.0, []
+        total, gradients = images.new_zeros(()), []
         self.heads.requires_grad_(False)
         for part, _ in self._parts(len(images)):
             y = images[part].clone().requires_grad_(True)
             given = None if labels is None else labels[part]
             losses = adversarial_loss(self._judge(y + noise[part], sigma[part], given, self.heads))
             gradients.append(torch.autograd.grad(losses.sum() / len(images), y)[0])
-            total += losses.detach().sum().item() / len(images)
+            total = total + losses.detach().sum() / len(images)
         self.heads.requires_grad_(True)
-        return Felt(self.world.total(total)[0] / self.world.size, torch.cat(gradients))
+        return Felt(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
-    def weigh(self, sidl_norm: float, own_norm: float) -> float:
+    def weigh(self, sidl_norm: Tensor, own_norm: Tensor) -> Tensor:
         """The weight at this step, from the norms of both gradients at the images, smoothed over some 20 steps."""
-        if not own_norm:
-            return 0.0
         # without a distillation loss there is nothing to be in proportion to
-        self.balance.update(sidl_norm if self.settings.sidl_weight else 1.0, own_norm)
+        self.balance.update(sidl_norm if self.settings.sidl_weight else torch.ones_like(own_norm), own_norm)
         return self.balance.weight(self.ratio)
 
     def _judge(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
@@ -163,7 +167,7 @@ class AdversarialTerm:
             )
         load_module("discriminator", self.heads, tensors)
         load_optimizer("discriminator_adam", self.adam, tensors)
-        self.balance.norms = tensors["adversarial_norms"]
+        self.balance.norms = tensors["adversarial_norms"].to(self.balance.norms)
 
 
 def _require_fit(teacher: Denoiser, data: RealImages | None) -> None:

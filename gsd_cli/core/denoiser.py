@@ -78,6 +78,12 @@ class Denoiser(nn.Module):
             clean = raw
         return clean
 
+    def amplification(self, sigma: Tensor) -> Tensor:
+        """By how much the clean estimate moves when the network's output moves by one: sigma's shape."""
+        if self.prediction == "epsilon":
+            return sigma
+        return sigma / (1 + sigma**2).sqrt() if self.prediction == "v_prediction" else torch.ones_like(sigma)
+
     def encode(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> list[Tensor]:
         """The network's encoder at noise level sigma: outputs of the down blocks, then the mid block.
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.launch import launched, local_rank
@@ -53,8 +53,8 @@ def placed(module: Module, device: torch.device, *, training: bool = True) -> Mo
 
 
 def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    """Adam on a module's parameters; one kernel for all of them where the device has it."""
-    return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type == "cuda")
+    """Adam on a module's parameters: one kernel for all of them, which can leave a step out (`descend`)."""
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=True)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -105,6 +105,19 @@ def full_precision(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = convolution
+
+
+class OnDevice:
+    """A constant tensor, copied to each device once: a copy in every call would hold up the host."""
+
+    def __init__(self, value: Tensor):
+        self._copies = {value.device: value}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The constant there."""
+        if device not in self._copies:
+            self._copies[device] = next(iter(self._copies.values())).to(device)
+        return self._copies[device]
 
 
 def synchronize(device: torch.device) -> None:

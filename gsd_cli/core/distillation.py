@@ -7,19 +7,20 @@ term, weighed against each other where they meet: at the generator's images.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsd_cli.core.adversarial import AdversarialTerm, Felt
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.descent import descend, not_finite
 from gsd_cli.core.device import adam, autocast, full_precision, placed
-from gsd_cli.core.draws import Draws
+from gsd_cli.core.draws import make_draws
+from gsd_cli.core.fake_score import build_fake_score
 from gsd_cli.core.generator import Generator, set_dropout
 from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
@@ -30,11 +31,13 @@ from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.target_layout import Sources
-from gsd_cli.core.training import ema_decay, trapezoid, update_average
+from gsd_cli.core.training import Metrics, ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.options import DistillSettings
 
 Evaluate = Callable[[Generator, int], dict[str, float]]
+TINY = 1e-30
+"""Below any norm of a gradient: a quotient's guard."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,15 @@ class Distillation:
         self.settings, self.device, self.world, self.total = settings, device, world, total_steps
         self.batch_size = settings.batch_size
         self.recipe = build_recipe(settings, teacher.schedule, pixels=pixels)
+        self.fake_score = build_fake_score(settings, teacher, self.recipe)
         self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
-        self.isometric = IsometricTerm(settings, phi, total_steps, world)
+        self.isometric = IsometricTerm(settings, phi, total_steps, world, device)
         self.data = data
         rows = arranged(settings.batch_size, settings.pair_every, world, self.isometric.group)
-        self.draws = Draws(settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device)
+        self.draws = make_draws(
+            settings.noise_device, settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device
+        )
         self.adversarial = AdversarialTerm(settings, self.teacher, data, self.draws, self.recipe, world)
         grown = grow(teacher, settings.student_width, settings.student_depth, settings.seed)
         student = Generator.from_teacher(grown, settings.sigma_init, settings.dropout)
@@ -99,11 +105,16 @@ class Distillation:
             for model in (self.teacher, self.fake, self.generator.denoiser):
                 model.net.compile()
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
+        self._clip = settings.clip_grad or None
         self._evaluate = evaluate
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> Metrics:
         """One round: the fake score learns the generator's images, the discriminator tells them from real ones,
-        then the generator moves."""
+        then the generator moves.
+
+        The metrics stay on the device, and nothing here waits for it. Once a number is not finite, no network moves
+        for the rest of the round: `skipped` is 1.
+        """
         s = self.settings
         if s.dropout:  # its masks come from torch's global generator
             torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
@@ -112,30 +123,27 @@ class Distillation:
         self.generator_adam.param_groups[0]["lr"] = rise * fall * s.lr
         self.fake_adam.param_groups[0]["lr"] = rise * _first(s.fake_lr, s.lr)
         batch = self._generate(step) if s.reuse_images else None
-        metrics = self._learn(step, batch)
-        if not all(math.isfinite(value) for value in metrics.values()):
-            return metrics
-        metrics |= self._generator_step(step, batch)
-        if math.isfinite(metrics["sidl_loss"]) and math.isfinite(metrics.get("irl_loss", 0.0)):
-            seen = (step + 1) * self.batch_size
-            beta = ema_decay(self.batch_size, seen, s.ema_half_life, s.ema_ramp)
-            update_average(self.average, self.generator, beta)
-        return metrics
+        metrics, bad = self._learn(step, batch)
+        found, bad = self._generator_step(step, bad, batch)
+        beta = ema_decay(self.batch_size, (step + 1) * self.batch_size, s.ema_half_life, s.ema_ramp)
+        update_average(self.average, self.generator, beta)
+        return {**metrics, **found, "skipped": bad}
 
-    def _learn(self, step: int, batch: Batch | None) -> dict[str, float]:
+    def _learn(self, step: int, batch: Batch | None) -> tuple[Metrics, Tensor]:
         """The updates of the fake score and of the discriminator, on the same images; fresh ones for each
-        update of the fake score unless `batch` is reused."""
-        s, metrics, images, labels = self.settings, {}, None, None
+        update of the fake score unless `batch` is reused. With it: 1 if one was not finite, else 0."""
+        s, images, labels = self.settings, None, None
+        metrics: Metrics = {}
+        bad = torch.zeros((), device=self.device)
         for k in range(s.fake_steps if s.sidl_weight else 0):  # without the distillation nothing asks the fake score
             images, labels = self._shown("fake", step, k, batch=batch)
-            metrics = self._fake_step(images, labels, "fake", step, k)
-            if not math.isfinite(metrics["fake_loss"]):
-                return metrics
+            metrics["fake_loss"], bad = self._fake_step(images, labels, bad, "fake", step, k)
         for k in range(s.discriminator_steps if self.adversarial.on else 0):
             if images is None:
                 images, labels = self._shown("fake", step, k, batch=batch)
-            metrics |= self.adversarial.learn(images, labels, "discriminator", step, k)
-        return metrics
+            found, bad = self.adversarial.learn(images, labels, bad, "discriminator", step, k)
+            metrics |= found
+        return metrics, bad
 
     def _shown(self, *stream: int | str, batch: Batch | None) -> tuple[Tensor, Tensor | None]:
         """The generator's images [B, C, H, W], without their graph, and their classes: those of `batch`, or fresh."""
@@ -151,28 +159,34 @@ class Distillation:
         """Measure the moving average."""
         return self._evaluate(self.average, step)
 
-    def _fake_step(self, images: Tensor, labels: Tensor | None, *stream: int | str) -> dict[str, float]:
-        """One update of the fake score on the generator's images [B, C, H, W]."""
+    def _fake_step(
+        self, images: Tensor, labels: Tensor | None, bad: Tensor, *stream: int | str
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """One update of the fake score on the generator's images [B, C, H, W], unless `bad` is 1: its loss, and 1
+        where the update was not finite, or `bad`."""
         noise, sigma = self.draws.normal(*stream, "noise"), self.draws.sigma(self.recipe.fake_sigma, *stream)
         self.fake_adam.zero_grad(set_to_none=True)
-        total = 0.0
+        total = images.new_zeros(())
         for part, last in self._parts(len(images)):
             y, own = images[part], _rows(labels, part)
+            x = y + _column(sigma[part]) * noise[part]
             with nullcontext() if last else self.world.without_sync(self._shared_fake):
                 with self._autocast():
-                    g = self._shared_fake(y + _column(sigma[part]) * noise[part], sigma[part], own).float()
-                losses = fake_score_loss(y, g, self.recipe.weight(sigma[part]))
+                    g = self._shared_fake(x, sigma[part], own).float()
+                    if self.fake_score.share:
+                        with torch.no_grad():
+                            f = self.teacher(x, sigma[part], own).float()
+                        g = self.fake_score.estimate(f, g, sigma[part])
+                losses = fake_score_loss(y, g, self.fake_score.weight(sigma[part]))
                 (losses.sum() / len(images)).backward()
-            total += losses.detach().sum().item() / len(images)
-        loss = self.world.total(total)[0] / self.world.size
-        if math.isfinite(loss):
-            self._descend(self.fake, self.fake_adam)
-        return {"fake_loss": loss}
+            total = total + losses.detach().sum() / len(images)
+        loss = self.world.sum(total) / self.world.size
+        return loss, descend(self.fake, self.fake_adam, torch.maximum(bad, not_finite(loss)), self._clip)
 
     def _generate(self, step: int) -> Batch:
         """The images that the generator's step `step` is about."""
         self.isometric.prepare(step, self._sources)
-        latents = self.isometric.place(self.draws.normal("generator", step, "z"), step)
+        latents = self.isometric.place(self.draws.normal("generator", step, "z"), self.draws, step)
         labels = self.isometric.share_classes(self.draws.labels("generator", step), latents)
         with torch.set_grad_enabled(self.settings.micro_batch is None):
             parts = self._parts(len(latents.z), len(latents.extra))
@@ -184,7 +198,8 @@ class Distillation:
         shape, classes = self.teacher.shape, self.teacher.classes
         return Sources(self.isometric.phi, self.average, shape, classes, self.device, self.data)
 
-    def _generator_step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
+    def _generator_step(self, step: int, bad: Tensor, batch: Batch | None = None) -> tuple[Metrics, Tensor]:
+        """One update of the generator, unless `bad` is 1; with it 1 where it was not finite, or `bad`."""
         batch = batch or self._generate(step)
         latents, y = batch.latents, batch.images
         # the terms meet at the images: their gradients there can be measured, weighed and added before one
@@ -206,35 +221,32 @@ class Distillation:
             metrics |= {"irl_loss": irl.loss, "irl_norm": irl_norm, "irl_weight": weight}
             metrics |= {"speed_spread": irl.speed_spread}
             if self.settings.sidl_weight:
-                metrics["irl_ratio"] = weight * irl_norm / max(rest_norm, 1e-30)
+                metrics["irl_ratio"] = weight * irl_norm / rest_norm.clamp(min=TINY)
         gradient = rest + weight * irl.gradient
-        if self.world.any(not torch.isfinite(gradient).all()):
-            return metrics | {"sidl_loss": math.nan}
         self.generator_adam.zero_grad(set_to_none=True)
         self._pull_back(batch, gradient)
-        self._descend(self.generator, self.generator_adam)
-        return metrics
+        # averaged over the processes, one that is not finite is so in all
+        return metrics, descend(self.generator, self.generator_adam, bad, self._clip)
 
-    def _norms(self, *gradients: Tensor) -> list[float]:
+    def _norms(self, *gradients: Tensor) -> Tensor:
         """The norm of each gradient at the images of all processes, averaged over these as a backward pass does."""
-        squares = self.world.total(*(g.square().sum().item() for g in gradients))
-        return [math.sqrt(square) / self.world.size for square in squares]
+        return self.world.sum(torch.stack([g.square().sum() for g in gradients])).sqrt() / self.world.size
 
-    def _weigh_adversarial(self, sidl_norm: float, felt_norm: float, felt: Felt) -> dict[str, float]:
+    def _weigh_adversarial(self, sidl_norm: Tensor, felt_norm: Tensor, felt: Felt) -> Metrics:
         """The adversarial term's weight and figures; nothing without a discriminator."""
         if not self.adversarial.on:
             return {}
         weight = self.adversarial.weigh(sidl_norm, felt_norm)
-        found = {"adversarial_loss": felt.loss, "adversarial_norm": felt_norm, "adversarial_weight": weight}
+        found: Metrics = {"adversarial_loss": felt.loss, "adversarial_norm": felt_norm, "adversarial_weight": weight}
         if self.settings.sidl_weight:
-            found["adversarial_ratio"] = weight * felt_norm / max(sidl_norm, 1e-30)
+            found["adversarial_ratio"] = weight * felt_norm / sidl_norm.clamp(min=TINY)
         return found
 
     def _bounded(self, irl: Measured, batch: Batch) -> Measured:
         """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""
         if self.settings.irl_gradient == "free" or not batch.latents.pairs:
             return irl
-        places = self.isometric.places(batch.latents).to(self.device)
+        places = self.isometric.places(batch.latents)
         z, labels = torch.cat([batch.latents.z, batch.latents.extra])[places], _rows(batch.labels, places)
         gradient = torch.zeros_like(irl.gradient)
         self.generator.eval()  # a dropout's masks would differ between the two calls compared
@@ -269,24 +281,25 @@ class Distillation:
         with full_precision(self.device):
             return self._shared_generator(z, own)
 
-    def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[dict[str, float], Tensor]:
+    def _sidl(self, images: Tensor, labels: Tensor | None, step: int) -> tuple[Metrics, Tensor]:
         """Score identity distillation's loss and its weighted gradient at the images [B, ...]."""
         if self.settings.sidl_weight == 0:
-            return {"sidl_loss": 0.0}, torch.zeros_like(images)
+            return {"sidl_loss": images.new_zeros(())}, torch.zeros_like(images)
         sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
-        noise, total, gradients = self.draws.normal("judge", step), 0.0, []
+        noise, total, gradients = self.draws.normal("judge", step), images.new_zeros(()), []
         self.fake.requires_grad_(False)
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
             with self._autocast():
                 f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
+            g = self.fake_score.estimate(f, g, sigma[part])
             losses = score_identity_loss(y, f, g, self.settings.alpha)
             share = self.settings.sidl_weight * losses.sum() / len(images)
             gradients.append(torch.autograd.grad(share, y)[0])
-            total += losses.detach().sum().item() / len(images)
+            total = total + losses.detach().sum() / len(images)
         self.fake.requires_grad_(True)
-        return {"sidl_loss": self.world.total(total)[0] / self.world.size}, torch.cat(gradients)
+        return {"sidl_loss": self.world.sum(total) / self.world.size}, torch.cat(gradients)
 
     def _parts(self, batch: int, extra: int = 0) -> list[tuple[slice, bool]]:
         """Rows that go through a network at a time, those of the batch apart from extra ones; the last is marked."""
@@ -294,11 +307,6 @@ class Distillation:
         slices = [slice(i, min(i + size, batch)) for i in range(0, batch, size)]
         slices += [slice(batch + i, batch + min(i + size, extra)) for i in range(0, extra, size)]
         return [(part, part is slices[-1]) for part in slices]
-
-    def _descend(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        if self.settings.clip_grad:
-            nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_grad)
-        optimizer.step()
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self.device, self.settings.precision)

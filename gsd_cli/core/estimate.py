@@ -27,6 +27,8 @@ FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 (forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
 images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
 looks at (two forwards and the latents' half of the backward of G)."""
+TEACHER_CALLS = 1
+"""What a bounded fake score adds to its update: a forward of the teacher."""
 DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
 """What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
 and its gradient at the generator's images; timed on a small UNet, where the heads count."""
@@ -81,7 +83,8 @@ def estimate(
 def passes(settings: DistillSettings) -> float:
     """Forward passes of all networks that a trained image costs, a backward pass counted as one or two; the
     discriminator counts where `adversarial` is a number."""
-    calls: float = GENERATOR_CALLS + (FAKE_CALLS * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
+    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     if settings.adversarial_ratio(real=False):
         calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)

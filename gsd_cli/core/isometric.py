@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.device import full_precision
+from gsd_cli.core.draws import Draws
 from gsd_cli.core.isometric_forms import FORMS
-from gsd_cli.core.noise import angle, generator_for, normal_rows
+from gsd_cli.core.noise import angle
+from gsd_cli.core.norm_ratio import NormRatio
 from gsd_cli.core.phi import Phi
 from gsd_cli.core.target_layout import Layout, Sources, fit_layout
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
 
-NORM_MEMORY = 0.95
-"""Per-step memory of the gradient norms that the automatic weight is computed from."""
+CPU = torch.device("cpu")
 SETTLING = 20
 """Turns of a `held` form in which its automatic weight is found; the memory's length."""
 CHUNK = 64
@@ -69,21 +70,23 @@ class Measured:
     """The term on one step's images: its mean, its gradient there, the speed's coefficient of variation (nan for a
     form of single points)."""
 
-    loss: float
+    loss: Tensor
     gradient: Tensor
-    speed_spread: float
+    speed_spread: Tensor
 
 
 class IsometricTerm:
-    """One form in one feature map, with its schedule and its weight. State: two gradient norms, how many turns they
-    are of, and what the form has fitted."""
+    """One form in one feature map, with its schedule and its weight. State: the running norms of two gradients, and
+    what the form has fitted."""
 
-    def __init__(self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None):
+    def __init__(
+        self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None,
+        device: torch.device = CPU,
+    ):  # fmt: skip
         self.settings, self.phi, self.total = settings, phi, total
         self.world = world or World()
         self.form = None if settings.irl == "off" or settings.irl_weight == 0 else FORMS[settings.irl]
-        # running norms of the two gradients at the images
-        self.norms, self.turns = torch.zeros(2, dtype=torch.float64), 0
+        self.balance = NormRatio(device, held_after=SETTLING if self.held else math.inf)
         self.layout: Layout | None = None
 
     @property
@@ -107,13 +110,15 @@ class IsometricTerm:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save."""
-        turns = torch.tensor(self.turns)
-        return {"norms": self.norms, "turns": turns, **(self.layout.tensors() if self.layout else {})}
+        own = {"norms": self.balance.norms, "turns": self.balance.turns}
+        return {**own, **(self.layout.tensors() if self.layout else {})}
 
     def load(self, tensors: dict[str, Tensor], device: torch.device) -> None:
         """Restore what `tensors` gave."""
         # runs from before there were turns have no form that counts them
-        self.norms, self.turns = tensors["norms"], int(tensors.get("turns", 0))
+        balance = self.balance
+        balance.norms = tensors["norms"].to(balance.norms)
+        balance.turns = tensors.get("turns", torch.zeros(())).to(balance.turns)
         wanted, layout = self.form and self.form.layout, Layout.from_tensors(tensors, device)
         # another form may have been chosen since
         fits = layout is not None and wanted is not None and (wanted == "clusters" or layout.biases is not None)
@@ -123,7 +128,7 @@ class IsometricTerm:
         """Whether the term has its turn: every `irl_every`-th step."""
         return (step + 1) % self.settings.irl_every == 0
 
-    def place(self, z: Tensor, step: int) -> Latents:
+    def place(self, z: Tensor, draws: Draws, step: int) -> Latents:
         """Put neighbours into the batch z [B, ...] and name the extra points, if the term works now.
 
         z's rows are those that `arranged` numbers. Drawn from a stream of its own: runs
@@ -132,21 +137,17 @@ class IsometricTerm:
         pairs = pair_count(len(z), self.settings.pair_every, self.group)
         if self.form is None or self._strength(step) == 0 or pairs == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
-        everyone = len(z) * self.world.size
-        shared, seed, every = self.form.shared, self.settings.seed, self.settings.pair_every
-        own = arranged(everyone, every, self.world, self.group)[:pairs]
-        directions = torch.stack([normal_rows(own, z.shape[1:], seed, "isometric", step, k) for k in range(2)]).to(z)
-        tau = self.angles(everyone, step)[own].to(z)
-        points = self.form.points(z[:pairs], directions, tau)
+        shared = self.form.shared
+        directions = torch.stack([draws.normal("isometric", step, k, count=pairs) for k in range(2)])
+        points = self.form.points(z[:pairs], directions, self.angles(draws, step, pairs))
         batch = torch.cat([*points[:shared], z[shared * pairs :]])
         extra = torch.cat([z[:0], *points[shared:]])
         return Latents(batch, extra, angle(points[0], points[min(1, len(points) - 1)]))
 
-    def angles(self, count: int, step: int) -> Tensor:
-        """The step's angles tau, log-uniform, radians: [count]."""
-        uniform = torch.rand(count, generator=generator_for(self.settings.seed, "isometric", step))
+    def angles(self, draws: Draws, step: int, count: int) -> Tensor:
+        """The step's angles tau of the first `count` rows, log-uniform, radians: [count]."""
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
-        return (low + (high - low) * uniform).exp()
+        return (low + (high - low) * draws.uniform("isometric", step)[:count]).exp()
 
     def share_classes(self, labels: Tensor | None, latents: Latents) -> Tensor | None:
         """Labels drawn for the batch [B] to labels of batch and extra [B + M]: what lies round z has z's class."""
@@ -158,12 +159,9 @@ class IsometricTerm:
 
     def places(self, latents: Latents) -> Tensor:
         """The rows of latents.z and latents.extra, joined, that the form looks at, in its order: int64."""
-        if self.form is None or latents.pairs == 0:
-            return torch.zeros(0, dtype=torch.long)
-        batch = len(latents.z)
-        return torch.cat([
-            torch.arange(self.form.shared * latents.pairs), torch.arange(batch, batch + len(latents.extra))
-        ])  # fmt: skip
+        shared = self.form.shared * latents.pairs if self.form else 0
+        rows = torch.arange(len(latents.z) + len(latents.extra), device=latents.z.device)
+        return torch.cat([rows[:shared], rows[len(latents.z) :]])
 
     def measure(self, images: Tensor, latents: Latents, labels: Tensor | None = None) -> Measured:
         """The term over all processes, and its gradient at this one's images [B + M, ...]: those of
@@ -174,8 +172,9 @@ class IsometricTerm:
         """
         gradient = torch.zeros_like(images, dtype=torch.float32)
         if self.form is None or latents.pairs == 0:
-            return Measured(0.0, gradient, 0.0)
-        places = self.places(latents).to(images.device)
+            nothing = gradient.new_zeros(())
+            return Measured(nothing, gradient, nothing)
+        places = self.places(latents)
         chunks = places.split(self.settings.micro_batch or len(places))
         with full_precision(images.device):
             with torch.set_grad_enabled(len(chunks) == 1):
@@ -190,7 +189,7 @@ class IsometricTerm:
                 for part, towards in zip(chunks, slope.split(len(chunks[0])), strict=True):
                     again = images[part].detach().float().requires_grad_(True)
                     (gradient[part],) = torch.autograd.grad(self._view(again), again, towards)
-        return Measured(losses.mean().item(), gradient, (speed.std(correction=0) / speed.mean()).item())
+        return Measured(losses.mean(), gradient, speed.std(correction=0) / speed.mean())
 
     def _view(self, images: Tensor) -> Tensor:
         """What the form sees of images: features, or their log-memberships in clusters."""
@@ -218,10 +217,10 @@ class IsometricTerm:
         (slope,) = torch.autograd.grad(losses.mean(), own)
         return losses.detach(), speed.detach(), slope * self.world.size
 
-    def weigh(self, sidl_norm: float, irl_norm: float, step: int) -> float:
-        """The weight at this step, from the norms of both gradients at the images.
+    def weigh(self, rest: Tensor, own: Tensor, step: int) -> Tensor | float:
+        """The weight at this step, from the norms of everything else's gradient at the images and of the term's own.
 
-        `auto` holds irl_norm over sidl_norm, both smoothed, at `irl_ratio`, for a `held` form in its first turns
+        `auto` holds own over rest, both smoothed, at `irl_ratio`, for a `held` form in its first turns
         alone: its weight is one number from then on; a number is taken as it is. Either is ramped up (`_strength`)
         and scaled by `irl_every`.
         """
@@ -230,13 +229,8 @@ class IsometricTerm:
             return strength * float(self.settings.irl_weight)
         if strength == 0 or self.settings.sidl_weight == 0:
             return strength
-        now = torch.tensor([sidl_norm, irl_norm], dtype=torch.float64)
-        if now.isfinite().all() and not (self.held and self.turns >= SETTLING):
-            self.turns += self.held
-            self.norms = NORM_MEMORY * self.norms + (1 - NORM_MEMORY) * now
-        # both start at zero, so the bias of a short history cancels in the quotient
-        sidl, irl = self.norms.tolist()
-        return strength * self.settings.irl_ratio * sidl / irl if irl > 0 else 0.0
+        self.balance.update(rest, own)
+        return strength * self.balance.weight(self.settings.irl_ratio)
 
     def _strength(self, step: int) -> float:
         """0 for the first tenth of the run, then linear to full at a fifth; 0 off turn. Full is

@@ -43,10 +43,9 @@ def along_manifold(
             directions.append(torch.autograd.grad(y, own, gradient[part])[0])
         images.append(y.detach())
     back = torch.cat(directions)
-    squares, count = world.total(back.square().sum().item(), float(back.numel()))
-    if squares == 0:
-        return torch.zeros_like(gradient)
-    step = NEAR / (squares / count) ** 0.5
+    squares, count = world.sum(back.square().sum()), back.numel() * world.size
+    # no step where nothing would move: the two calls are equal then, and the result is zero
+    step = torch.where(squares > 0, NEAR / (squares / count).sqrt(), 1.0)
     moved = z.detach() - step * back
     with torch.no_grad():
         there = torch.cat([generator(moved[part], known) for part, known in parts])

@@ -96,11 +96,11 @@ class NoiseSchedule:
         return t.clamp(0, self.steps - 1).float()
 
 
-def generator_for(seed: int, *stream: int | str) -> torch.Generator:
-    """A CPU random generator that is a function of (seed, stream): nothing else, no state to save."""
+def generator_for(seed: int, *stream: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator that is a function of (seed, stream): nothing else, no state to save."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream]
     mixed = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(int(mixed >> np.uint64(1)))
 
 
 def latents(seeds: Sequence[int], shape: Sequence[int], stream: str = "latent") -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,19 +12,25 @@ MEMORY = 0.95
 
 
 class NormRatio:
-    """Running norms of two gradients. `norms`: float64 [2], the reference's and the term's; part of a checkpoint."""
+    """Running norms of two gradients, on a device: nothing here waits for it.
 
-    def __init__(self) -> None:
-        self.norms: Tensor = torch.zeros(2, dtype=torch.float64)
+    norms: float32 [2], the reference's and the term's; turns: how many updates they are of. Both belong into a
+    checkpoint. held_after: updates after which the norms stay as they are.
+    """
 
-    def update(self, reference: float, term: float) -> None:
-        """Take one step's norms into account, unless they are not finite."""
-        now = torch.tensor([reference, term], dtype=torch.float64)
-        if now.isfinite().all():
-            self.norms = MEMORY * self.norms + (1 - MEMORY) * now
+    def __init__(self, device: torch.device, held_after: float = math.inf) -> None:
+        self.norms, self.turns = torch.zeros(2, device=device), torch.zeros((), device=device)
+        self.held_after = held_after
 
-    def weight(self, ratio: float) -> float:
+    def update(self, reference: Tensor, term: Tensor) -> None:
+        """Take one step's norms into account, unless they are not finite or the term has no gradient."""
+        now = torch.stack([reference, term])
+        counts = now.isfinite().all() & (term > 0) & (self.turns < self.held_after)
+        self.norms = torch.where(counts, MEMORY * self.norms + (1 - MEMORY) * now, self.norms)
+        self.turns = self.turns + counts
+
+    def weight(self, ratio: float) -> Tensor:
         """The factor that makes the term's norm `ratio` times the reference's; 0 for a term without a gradient."""
         # both start at zero, so the bias of a short history cancels in the quotient
-        reference, term = self.norms.tolist()
-        return ratio * reference / term if term > 0 else 0.0
+        reference, term = self.norms
+        return torch.where(term > 0, ratio * reference / term.clamp(min=torch.finfo(term.dtype).tiny), 0.0)

@@ -12,12 +12,15 @@ from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.device import full_precision
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.data.archive import KEEP_IN_MEMORY, ImageArchive
+from gsd_cli.data.pictures import from_uint8
 from gsd_cli.errors import GsdError
 
 FEW = 500
 """Below so many images a discriminator may learn each of them by heart."""
 CALL = 16
 """Images in a call of the autoencoder: always as many, since on a CPU the last bits depend on it."""
+RESIDENT_SHARE = 1 / 8
+"""Share of a device's free memory that real images may take."""
 LOOKED_AT = 2000
 """Images that are decoded before a run where the data set is too large to keep decoded."""
 
@@ -81,6 +84,35 @@ class EncodedImages:
         full = torch.cat([indices, indices[-1:].expand(CALL - len(indices))])
         with full_precision(self.device):  # what is kept must not depend on who asks first
             return self.autoencoder.encode(self.images.batch(full).to(self.device))[: len(indices)].cpu()
+
+
+class ResidentImages:
+    """Pixels kept on a device: a batch is no copy. Indices are asked for there too."""
+
+    def __init__(self, images: ImageArchive, device: torch.device):
+        self.shape = images.shape
+        self.labels = None if images.labels is None else images.labels.to(device)
+        self._kept = torch.empty(len(images), *images.shape, dtype=torch.uint8, device=device)
+        for part in torch.arange(len(images)).split(1024):
+            self._kept[part[0] : part[-1] + 1] = images.uint8(part).to(device)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """The images at `indices` (int64 [B], on the device): float32 [B, C, H, W], there."""
+        return from_uint8(self._kept[indices])
+
+
+def keep_on(device: torch.device, images: RealImages) -> RealImages:
+    """The images on an accelerator with RESIDENT_SHARE of its free memory for them, else as they are."""
+    if device.type == "cpu" or not isinstance(images, ImageArchive) or not images.in_memory:
+        return images
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if len(images) * torch.Size(images.shape).numel() > RESIDENT_SHARE * free:
+            return images
+    return ResidentImages(images, device)
 
 
 def in_teacher_space(images: RealImages, teacher: Teacher, device: torch.device) -> RealImages:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import OnDevice
+from gsd_cli.core.draws import Draw
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
@@ -31,13 +33,11 @@ FINE, COARSE = (0.01, 1.0), (1.5, 8.0)
 COARSE_SHARE = 1 / 7
 """Ranges of the discriminator's levels, as sigma, and how often the second is drawn."""
 
-Draw = Callable[[int, torch.Generator], Tensor]
-
 
 @dataclass(frozen=True)
 class Recipe:
     """fake_sigma, generator_sigma, discriminator_sigma: n levels drawn from a random generator, float32 [n] on the
-    CPU. weight(sigma): the fake score's loss weight per squared pixel of the clean estimate, [n]."""
+    generator's device. weight(sigma): the fake score's loss weight per squared pixel of the clean estimate, [n]."""
 
     fake_sigma: Draw
     generator_sigma: Draw
@@ -93,10 +93,10 @@ def edm_recipe(schedule: NoiseSchedule) -> Recipe:
     low, high = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
 
     def fake(n: int, random: torch.Generator) -> Tensor:
-        return (1.2 * torch.randn(n, generator=random) - 1.2).exp().clamp(low, high)
+        return (1.2 * torch.randn(n, generator=random, device=random.device) - 1.2).exp().clamp(low, high)
 
     def generator(n: int, random: torch.Generator) -> Tensor:
-        return karras_level(DEEPEST * torch.rand(n, generator=random)).clamp(low, high)
+        return karras_level(DEEPEST * torch.rand(n, generator=random, device=random.device)).clamp(low, high)
 
     weight = lambda sigma: (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # noqa: E731
     return Recipe(fake, generator, weight, _discriminator_level(schedule))
@@ -109,14 +109,19 @@ def karras_level(u: Tensor) -> Tensor:
 
 
 def _uniform_timestep(schedule: NoiseSchedule, t_min: int, t_max: int) -> Draw:
-    return lambda n, random: schedule.sigmas[torch.randint(t_min, t_max + 1, (n,), generator=random)].float()
+    levels = OnDevice(schedule.sigmas[t_min : t_max + 1].float())
+    return lambda n, random: levels.on(random.device)[
+        torch.randint(t_max + 1 - t_min, (n,), generator=random, device=random.device)
+    ]
 
 
 def _log_uniform(schedule: NoiseSchedule, low: float, high: float) -> Draw:
     """Levels log-uniform in [low, high]; what lies outside the schedule is moved to its ends."""
     first, last = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
     span = math.log(high / low)
-    return lambda n, random: (math.log(low) + span * torch.rand(n, generator=random)).exp().clamp(first, last)
+    return lambda n, random: (
+        (math.log(low) + span * torch.rand(n, generator=random, device=random.device)).exp().clamp(first, last)
+    )
 
 
 def _either(one: Draw, other: Draw, share: float) -> Draw:
@@ -124,7 +129,7 @@ def _either(one: Draw, other: Draw, share: float) -> Draw:
 
     def draw(n: int, random: torch.Generator) -> Tensor:
         mine, theirs = one(n, random), other(n, random)
-        return torch.where(torch.rand(n, generator=random) < share, mine, theirs)
+        return torch.where(torch.rand(n, generator=random, device=random.device) < share, mine, theirs)
 
     return draw
 

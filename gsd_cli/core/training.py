@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ from gsd_cli.locks import exclusive
 from gsd_cli.paths import storage_errors
 from gsd_cli.writing import atomic_file, sweep
 
+Metrics = dict[str, float | Tensor]
+"""The figures of one step: numbers, or tensors of no dimensions where reading them would wait for a device."""
 MAX_BAD_STEPS = 20
 """Consecutive non-finite steps after which a run has diverged."""
 
@@ -36,9 +38,9 @@ class Task(Protocol):
 
     batch_size: int
 
-    def step(self, step: int) -> dict[str, float]:
-        """Do step number `step` (from 0). Returns its metrics; a network whose `*loss*` is not finite
-        keeps its weights."""
+    def step(self, step: int) -> Mapping[str, float | Tensor]:
+        """Do step number `step` (from 0). Returns its metrics; a network whose update is not finite keeps its weights.
+        A step counts as skipped where `skipped` among them is 1 or a `*loss*` is not finite."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save."""
@@ -54,6 +56,7 @@ class Task(Protocol):
 class Report:
     """Where a run stands after one step.
 
+    metrics: those of the newest step that was read: the last one on a CPU, elsewhere the last logged one.
     seconds: of all sessions; session_seconds: of this one, step_seconds of it in steps, the rest in
     evaluations, checkpoints and with the caller.
     """
@@ -86,6 +89,36 @@ class Cadence:
     log_steps: int = 10
     checkpoint_seconds: float = 60.0
 
+    def due(self, step: int) -> bool:
+        """Whether figures are written after this many steps."""
+        return step % self.log_steps == 0 or step % self.evaluate_steps == 0
+
+
+class Unread:
+    """The metrics of steps whose tensors nobody has read yet: all are fetched at once, in one wait for the device."""
+
+    def __init__(self) -> None:
+        self._steps: list[Mapping[str, float | Tensor]] = []
+
+    def add(self, metrics: Mapping[str, float | Tensor]) -> None:
+        """One step's metrics."""
+        self._steps.append(metrics)
+
+    @property
+    def on_device(self) -> bool:
+        """Whether reading would wait for a device."""
+        return any(v.device.type != "cpu" for row in self._steps for v in row.values() if isinstance(v, Tensor))
+
+    def read(self) -> list[dict[str, float]]:
+        """The metrics added since the last call, as numbers."""
+        tensors = [v.detach().float() for row in self._steps for v in row.values() if isinstance(v, Tensor)]
+        numbers = iter(torch.stack(tensors).tolist() if tensors else ())
+        rows = [
+            {k: next(numbers) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self._steps
+        ]  # fmt: skip
+        self._steps = []
+        return rows
+
 
 def train(
     task: Task,
@@ -109,21 +142,27 @@ def train(
         log = MetricsLog(run / "metrics.jsonl", count.step) if world.main else None
         if count.step == 0 and log is not None:
             log.append({"step": 0, "images": 0, **task.evaluate(0)})
+        unread = Unread()
         while count.step < total:
             begun = time.monotonic()
-            metrics = task.step(count.step)
+            unread.add(task.step(count.step))
+            count.step += 1
+            if not unread.on_device or cadence.due(count.step) or count.step == total:
+                count.read(unread.read(), store.folder)
             count.step_seconds += time.monotonic() - begun
-            count.add(metrics, store.folder)
+            count.now = time.monotonic()
             evaluation: dict[str, float] = {}
             if log is not None:
-                evaluation = _log_step(log, task, count, metrics, cadence)
+                evaluation = _log_step(log, task, count, cadence)
                 notes += review(log.rows) if evaluation else []
             stopping = world.any(should_stop())
             due = count.unsaved_seconds > cadence.checkpoint_seconds or count.step == total or stopping
-            # a checkpoint of a state in doubt would be resumed: save only after a good step
-            if due and count.bad == 0 and world.main:
-                count.save(store, task)
-            yield count.report(task.batch_size, metrics, evaluation, notes)
+            if due and world.main:
+                count.read(unread.read(), store.folder)
+                # a checkpoint of a state in doubt would be resumed: save only after a good step
+                if count.bad == 0:
+                    count.save(store, task)
+            yield count.report(task.batch_size, evaluation, notes)
             notes = []
             if stopping:
                 return
@@ -134,7 +173,7 @@ class _Count:
     """Where a run stands: steps done, steps skipped in all and in a row, and the clock.
 
     seconds_before: those of earlier sessions; step_seconds: this session's in steps; first: the step this
-    session began at; now: when the last step was done.
+    session began at; now: when the last step was done; metrics: those of the last step that was read.
     """
 
     total: int
@@ -145,6 +184,7 @@ class _Count:
     step_seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        self.metrics: dict[str, float] = {}
         self.first = self.step
         self.started = self.now = self.saved = time.monotonic()
 
@@ -152,34 +192,32 @@ class _Count:
     def unsaved_seconds(self) -> float:
         return self.now - self.saved
 
-    def add(self, metrics: dict[str, float], folder: Path) -> None:
-        """One step more. Raises GsdError (exit 6) after too many in a row that were not finite."""
-        self.step += 1
-        self.now = time.monotonic()
-        finite = all(math.isfinite(v) for k, v in metrics.items() if "loss" in k)
-        self.bad = 0 if finite else self.bad + 1
-        self.skipped += not finite
-        if self.bad >= MAX_BAD_STEPS:
-            raise GsdError(
-                f"training diverged: {self.bad} steps in a row were not finite",
-                hint=f"the last good state is in {folder}; lower --lr or --alpha",
-                code=ExitCode.DIVERGED,
-            )
+    def read(self, rows: list[dict[str, float]], folder: Path) -> None:
+        """Take the metrics of some steps. Raises GsdError (exit 6) after too many in a row that were not finite."""
+        for row in rows:
+            skipped = row.pop("skipped", 0.0) > 0 or not all(math.isfinite(v) for k, v in row.items() if "loss" in k)
+            self.bad = self.bad + 1 if skipped else 0
+            self.skipped += skipped
+            self.metrics = row
+            if self.bad >= MAX_BAD_STEPS:
+                raise GsdError(
+                    f"training diverged: {self.bad} steps in a row were not finite",
+                    hint=f"the last good state is in {folder}; lower --lr or --alpha",
+                    code=ExitCode.DIVERGED,
+                )
 
     def save(self, store: CheckpointStore, task: Task) -> None:
         elapsed = self.seconds_before + time.monotonic() - self.started
         store.save(self.step, task.tensors(), {"skipped": self.skipped, "seconds": elapsed})
         self.saved = self.now
 
-    def report(
-        self, batch: int, metrics: dict[str, float], evaluation: dict[str, float], notes: list[str]
-    ) -> Report:  # fmt: skip
+    def report(self, batch: int, evaluation: dict[str, float], notes: list[str]) -> Report:
         seconds = self.now - self.started
         return Report(
             step=self.step,
             total=self.total,
             images=self.step * batch,
-            metrics=metrics,
+            metrics=self.metrics,
             evaluation=evaluation,
             seconds=self.seconds_before + seconds,
             images_per_second=(self.step - self.first) * batch / max(seconds, 1e-9),
@@ -202,16 +240,14 @@ def _restore(task: Task, store: CheckpointStore, total: int) -> tuple[_Count, li
     return count, [*notes, f"resumed at step {checkpoint.step}"]
 
 
-def _log_step(
-    log: MetricsLog, task: Task, count: _Count, metrics: dict[str, float], cadence: Cadence
-) -> dict[str, float]:  # fmt: skip
+def _log_step(log: MetricsLog, task: Task, count: _Count, cadence: Cadence) -> dict[str, float]:
     """Measure and write what is due at this step; returns what was measured."""
     evaluation: dict[str, float] = {}
     if count.step % cadence.evaluate_steps == 0 or count.step == count.total:
         evaluation = task.evaluate(count.step)
     if evaluation or count.step % cadence.log_steps == 0:
         row = {"step": count.step, "images": count.step * task.batch_size, "skipped": count.skipped}
-        log.append({**row, **metrics, **evaluation})
+        log.append({**row, **count.metrics, **evaluation})
     return evaluation
 
 

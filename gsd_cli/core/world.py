@@ -67,6 +67,14 @@ class World:
         summed: list[float] = tensor.tolist()
         return summed
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """A tensor on the processes' device summed over them, float32: nothing is waited for."""
+        if self.size == 1:
+            return tensor
+        summed = tensor.detach().float().clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
         return self.total(float(flag))[0] > 0

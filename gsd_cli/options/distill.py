@@ -22,6 +22,11 @@ class DistillSettings(BaseModel):
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    noise_device: Literal["auto", "cpu", "device"] = opt(
+        "auto",
+        "Where random numbers are drawn: cpu gives the same on every device; device is faster. auto: device on a GPU.",
+        panel="Optimizer",
+    )
     alpha: Annotated[Finite, Field(ge=0)] = opt(1.0, "The alpha of score identity distillation.", panel="Method")
     sidl_weight: NonNegativeFloat = opt(
         1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
@@ -70,6 +75,12 @@ class DistillSettings(BaseModel):
         "Gradient norm of the discriminator over the distillation's; off needs no real images.",
         panel="Method",
         metavar="auto|RATIO|off",
+    )
+    fake_score: Literal["bounded", "plain"] = opt(
+        "bounded",
+        "bounded: the fake score is the teacher plus a correction that high noise does not amplify. plain: a network "
+        "of its own, as published.",
+        panel="Method",
     )
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
     lr: Positive = opt(1e-4, "Adam's learning rate.", panel="Optimizer")

@@ -10,7 +10,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {**_OURS, "kimg": 11, "eval_every": 5.5, "eval_samples": 1000},
     "standard": {**_OURS, "kimg": 100, "eval_every": 10},
     "long": {**_OURS, "kimg": 1000, "eval_every": 20},
-    "paper": {"epochs": 100, "eval_every": 50, "lr": 1e-4, "adversarial": "off", "noise": "ddpm"},
+    "paper": {
+        "epochs": 100,
+        "eval_every": 50,
+        "lr": 1e-4,
+        "adversarial": "off",
+        "noise": "ddpm",
+        "fake_score": "plain",
+    },
     "sid": {
         "kimg": 400_000,
         "eval_every": 1000,
@@ -20,6 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ema_half_life": 500_000,
         "adversarial": "off",
         "noise": "ddpm",
+        "fake_score": "plain",
     },
 }
 """Defaults of `--preset`. Evaluations take under a twentieth of a run: longer runs have fewer, the short one smaller

@@ -16,6 +16,7 @@ from gsd_cli.core.unet import build_unet
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
+from tests.stepping import GOOD, run_step
 
 CPU = torch.device("cpu")
 
@@ -74,13 +75,14 @@ def test_the_smoothness_loss_is_the_mean_squared_slope() -> None:
 
 
 def test_a_ratio_of_norms_is_held() -> None:
-    balance = NormRatio()
+    balance = NormRatio(torch.device("cpu"))
     assert balance.weight(2.0) == 0
     for _ in range(3):
-        balance.update(6.0, 3.0)
+        balance.update(torch.tensor(6.0), torch.tensor(3.0))
     assert balance.weight(2.0) == pytest.approx(4.0)
     before = balance.norms.clone()
-    balance.update(math.nan, 1.0)
+    balance.update(torch.tensor(math.nan), torch.tensor(1.0))
+    balance.update(torch.tensor(1.0), torch.tensor(0.0))
     assert torch.equal(before, balance.norms)
 
 
@@ -91,7 +93,7 @@ def test_a_ratio_of_norms_is_held() -> None:
 def test_off_it_changes_nothing(toy_teacher: Denoiser, data: ImageArchive, adversarial: object, real: bool) -> None:
     plain = make(toy_teacher, None, adversarial="off")
     off = make(toy_teacher, data if real else None, adversarial=adversarial)
-    assert plain.step(0) == off.step(0)
+    assert run_step(plain, 0) == run_step(off, 0)
     assert plain.tensors().keys() == off.tensors().keys()
     assert all(torch.equal(a, b) for a, b in zip(plain.tensors().values(), off.tensors().values(), strict=True))
 
@@ -106,7 +108,7 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
     plain, judged = make(toy_teacher, None, adversarial="off"), make(toy_teacher, data)
     heads = {k: v.clone() for k, v in judged.adversarial.heads.state_dict().items()}
     frozen = {k: v.clone() for k, v in judged.teacher.state_dict().items()}
-    first, second = plain.step(0), judged.step(0)
+    first, second = run_step(plain, 0), run_step(judged, 0)
     assert second["discriminator_loss"] > 0
     assert second["adversarial_loss"] > 0
     assert "discriminator_loss" not in first
@@ -124,7 +126,7 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
 def test_it_learns_to_tell_real_from_generated(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data, discriminator_penalty=0)
     images, labels = task._shown("fake", 0, batch=None)
-    found = [task.adversarial.learn(images, labels, "discriminator", step) for step in range(60)]
+    found = [task.adversarial.learn(images, labels, GOOD, "discriminator", step)[0] for step in range(60)]
     assert found[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.4)
     assert sum(row["discriminator_loss"] for row in found[-5:]) / 5 < 0.7
     assert min(found[-1]["accuracy_real"], found[-1]["accuracy_fake"]) > 0.8
@@ -136,7 +138,7 @@ def test_a_penalty_makes_it_less_steep(toy_teacher: Denoiser, data: ImageArchive
         task = make(toy_teacher, data, discriminator_penalty=penalty, precision="fp32")
         images, labels = task._shown("fake", 0, batch=None)
         for step in range(30):
-            task.adversarial.learn(images, labels, "discriminator", step)
+            task.adversarial.learn(images, labels, GOOD, "discriminator", step)
         steepness.append(task.adversarial.measure(images, labels, 0).gradient.norm().item())
     assert steepness[1] < 0.7 * steepness[0]
 
@@ -145,7 +147,7 @@ def test_its_gradient_leads_towards_images_that_pass_for_real(toy_teacher: Denoi
     task = make(toy_teacher, data)
     images, labels = task._shown("fake", 0, batch=None)
     for step in range(40):
-        task.adversarial.learn(images, labels, "discriminator", step)
+        task.adversarial.learn(images, labels, GOOD, "discriminator", step)
     moved = images
     before = task.adversarial.measure(moved, labels, 0)
     for _ in range(5):
@@ -170,7 +172,7 @@ def test_its_gradient_is_that_of_its_loss(toy_teacher: Denoiser, data: ImageArch
 )
 def test_micro_batches_change_nothing(toy_teacher: Denoiser, data: ImageArchive, more: dict) -> None:
     whole, split = make(toy_teacher, data, **more), make(toy_teacher, data, micro_batch=3, **more)
-    a, b = whole.step(0), split.step(0)
+    a, b = run_step(whole, 0), run_step(split, 0)
     assert a == pytest.approx(b, rel=1e-4)
     for name in ("generator", "fake"):
         gradients = [torch.cat([p.grad.flatten() for p in getattr(t, name).parameters()]) for t in (whole, split)]
@@ -183,14 +185,14 @@ def test_micro_batches_change_nothing(toy_teacher: Denoiser, data: ImageArchive,
 def test_a_resumed_run_is_the_same_to_the_bit(toy_teacher: Denoiser, data: ImageArchive) -> None:
     straight = make(toy_teacher, data, irl="stress")
     for step in range(4):
-        expected = straight.step(step)
+        expected = run_step(straight, step)
     stopped = make(toy_teacher, data, irl="stress")
     for step in range(2):
-        stopped.step(step)
+        run_step(stopped, step)
     resumed = make(toy_teacher, data, irl="stress")
     resumed.load({k: v.clone() for k, v in stopped.tensors().items()})
     for step in range(2, 4):
-        found = resumed.step(step)
+        found = run_step(resumed, step)
     assert found == expected
     assert all(torch.equal(v, resumed.tensors()[k]) for k, v in straight.tensors().items())
 
@@ -214,7 +216,7 @@ def test_the_isometric_ratio_refers_to_everything_else(
 
     monkeypatch.setattr(task.isometric, "weigh", spy)
     for step in range(3):
-        found = task.step(step)
+        found = run_step(task, step)
         pull = found["adversarial_weight"] * found["adversarial_norm"]
         # the norm of a sum lies between the difference of the norms and their sum
         assert abs(pull - found["sidl_norm"]) * 0.999 <= asked[step] <= (pull + found["sidl_norm"]) * 1.001
@@ -226,7 +228,7 @@ def test_the_discriminator_has_a_head_start(
 ) -> None:
     monkeypatch.setattr("gsd_cli.core.adversarial.HEAD_START", 16)
     task = make(toy_teacher, data)
-    rows = [task.step(step) for step in range(3)]
+    rows = [run_step(task, step) for step in range(3)]
     assert [row["adversarial_weight"] > 0 for row in rows] == [False, False, True]
     assert all(row["discriminator_loss"] > 0 for row in rows)
 
@@ -237,7 +239,7 @@ def test_classes_go_with_their_images(data: ImageArchive) -> None:
     torch.manual_seed(3)
     teacher = Denoiser(build_unet("tiny", 16, 1, 3), NoiseSchedule.linear())
     task = make(teacher, data, irl="stress")
-    row = task.step(0)
+    row = run_step(task, 0)
     assert math.isfinite(row["discriminator_loss"])
     with pytest.raises(GsdError, match="no classes"):
         make(teacher, Unlabelled(data))

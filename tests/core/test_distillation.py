@@ -21,6 +21,7 @@ from gsd_cli.core.training import Cadence, train
 from gsd_cli.errors import GsdError
 from gsd_cli.locks import exclusive
 from gsd_cli.options import DistillSettings
+from tests.stepping import GOOD, run_step
 
 CPU = torch.device("cpu")
 EVERY = Cadence(evaluate_steps=2, log_steps=1, checkpoint_seconds=0.0)
@@ -90,7 +91,7 @@ def test_training_moves_all_but_the_teacher(toy_teacher: Denoiser) -> None:
     assert same(before, snapshot(task.generator.denoiser))
     assert same(before, snapshot(task.fake))
     for step in range(3):
-        task.step(step)
+        run_step(task, step)
     assert same(before, snapshot(toy_teacher))
     assert same(before, snapshot(task.teacher))
     assert all(p.grad is None and not p.requires_grad for p in task.teacher.parameters())
@@ -102,10 +103,10 @@ def test_training_moves_all_but_the_teacher(toy_teacher: Denoiser) -> None:
 def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher)
     generator = snapshot(task.generator)
-    task._fake_step(*task._shown("fake", 0, 0, batch=None), "fake", 0, 0)
+    task._fake_step(*task._shown("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
     assert same(generator, snapshot(task.generator))
     fake = snapshot(task.fake)
-    task._generator_step(0)
+    task._generator_step(0, GOOD)
     assert same(fake, snapshot(task.fake))
     assert all(p.requires_grad for p in task.fake.parameters())
 
@@ -113,9 +114,9 @@ def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher:
 def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> None:
     """The gradient sent through G in one pass is the one autograd gives end to end."""
     task = make(toy_teacher, irl="off", lr=1e-3)
-    task._fake_step(*task._shown("fake", 0, 0, batch=None), "fake", 0, 0)
+    task._fake_step(*task._shown("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
     reference = copy.deepcopy(task)
-    task._generator_step(0)
+    task._generator_step(0, GOOD)
 
     from gsd_cli.core.losses import score_identity_loss
 
@@ -132,7 +133,7 @@ def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> 
 def test_auto_weight_holds_the_ratio_to_the_weighted_distillation(toy_teacher: Denoiser) -> None:
     ratio = 0.5
     task = make(toy_teacher, 20, pixels, irl_ratio=ratio, sidl_weight=3.0, batch_size=32)
-    rows = [task.step(step) for step in range(30)]
+    rows = [run_step(task, step) for step in range(30)]
     assert [r["irl_weight"] for r in rows[:3]] == [0.0] * 3  # nothing in the first tenth
     # single batches scatter by a factor of three, and the weight follows smoothed norms
     held = sum(r["irl_weight"] * r["irl_norm"] for r in rows[4:]) / sum(r["sidl_norm"] for r in rows[4:])
@@ -141,14 +142,14 @@ def test_auto_weight_holds_the_ratio_to_the_weighted_distillation(toy_teacher: D
 
 def test_a_given_weight_is_ramped_and_kept(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher, 20, pixels, irl_weight=0.4)
-    weights = [task.step(step)["irl_weight"] for step in range(6)]
+    weights = [run_step(task, step)["irl_weight"] for step in range(6)]
     assert weights == pytest.approx([0, 0, 0, 0.2, 0.4, 0.4])
 
 
 @pytest.mark.parametrize("settings", [{"irl": "off"}, {"irl_weight": 0.0}, {"batch_size": 1}])
 def test_without_the_isometric_term(toy_teacher: Denoiser, settings: dict) -> None:
     task = make(toy_teacher, 2, pixels, **settings)
-    rows = [task.step(step) for step in range(2)]
+    rows = [run_step(task, step) for step in range(2)]
     assert all(r["irl_ratio"] == 0 for r in rows)
     if settings.get("batch_size") != 1:
         assert all(r["irl_weight"] == 0 for r in rows)
@@ -157,7 +158,7 @@ def test_without_the_isometric_term(toy_teacher: Denoiser, settings: dict) -> No
 def test_without_the_distillation_term(toy_teacher: Denoiser) -> None:
     before = snapshot(toy_teacher)
     task = make(toy_teacher, 10, pixels, sidl_weight=0.0)
-    rows = [task.step(step) for step in range(2)]
+    rows = [run_step(task, step) for step in range(2)]
     assert all(r["sidl_loss"] == 0 and r["irl_loss"] > 0 and r["irl_weight"] == 1 for r in rows)
     assert all(math.isfinite(v) for r in rows for v in r.values())
     assert not same(before, snapshot(task.generator.denoiser))
@@ -167,7 +168,7 @@ def test_without_the_distillation_term(toy_teacher: Denoiser) -> None:
 @pytest.mark.parametrize("batch_size", [2, 4, 8])
 def test_metrics_are_numbers_at_every_batch_size(toy_teacher: Denoiser, batch_size: int) -> None:
     task = make(toy_teacher, 1, pixels, batch_size=batch_size, sidl_weight=0.5)
-    metrics = [task.step(step) for step in range(2)][-1]
+    metrics = [run_step(task, step) for step in range(2)][-1]
     assert metrics
     json.dumps(metrics, allow_nan=False)  # JSON has no NaN
 
@@ -190,15 +191,13 @@ def nan_at(task: Distillation, bad_calls: Callable[[int], bool]) -> None:
 def test_a_non_finite_step_is_skipped_and_counted(toy_teacher: Denoiser, tmp_path: Path) -> None:
     task = make(toy_teacher, 4)
     nan_at(task, lambda call: call == 3)
-    seen, generators, averages = [], [], []
+    seen, generators = [], []
     for report in train(task, 4, tmp_path, EVERY):
         seen.append(report)
         generators.append(snapshot(task.generator))
-        averages.append(snapshot(task.average))
     assert [r.skipped for r in seen] == [0, 0, 1, 1]
     assert math.isnan(seen[2].metrics["sidl_loss"])
     assert same(generators[1], generators[2])
-    assert same(averages[1], averages[2])
     assert not same(generators[2], generators[3])
     assert all(v.isfinite().all() for v in task.tensors().values())
 
@@ -224,11 +223,11 @@ def test_a_run_that_stays_non_finite_ends_without_a_bad_checkpoint(
 
 def test_a_generator_that_blew_up_does_not_reach_the_fake_score(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher)
-    task.step(0)
+    run_step(task, 0)
     with torch.no_grad():
         next(task.generator.parameters()).fill_(math.nan)
     fake = snapshot(task.fake)
-    metrics = task.step(1)
+    metrics = run_step(task, 1)
     assert any(not math.isfinite(v) for k, v in metrics.items() if "loss" in k)
     assert same(fake, snapshot(task.fake))
 

@@ -19,6 +19,7 @@ from gsd_cli.core.review import review
 from gsd_cli.core.training import Cadence, train
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.options import DistillSettings
+from tests.stepping import GOOD, run_step
 
 CPU = torch.device("cpu")
 SHAPE = (1, 4, 4)
@@ -38,9 +39,9 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
     task = make(toy_teacher, irl=form, irl_gradient="free", sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
-    metrics = task._generator_step(0)
+    metrics, _ = task._generator_step(0, GOOD)
     layout = task.isometric.layout
-    placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), 0)
+    placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), reference.draws, 0)
     y = reference.generator(torch.cat([placed.z, placed.extra]))
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
@@ -75,7 +76,7 @@ def test_pairs_share_the_images_of_the_distillation(
     for gradient in ("free", "manifold"):
         task, seen = make(toy_teacher, irl=form, irl_gradient=gradient), []
         task.generator.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
-        task._generator_step(1)  # past the warm-up of a run of one step
+        task._generator_step(1, GOOD)  # past the warm-up of a run of one step
         calls = [8] if images == 8 else [8, images - 8]
         # along the manifold: to the latents and from there, once each
         assert seen == calls + ([looked_at] * 2 if gradient == "manifold" and looked_at else [])
@@ -86,14 +87,14 @@ def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: De
     seen = []
     conv = task.generator.denoiser.net.conv_in
     conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))
-    metrics = task._generator_step(1)
+    metrics, _ = task._generator_step(1, GOOD)
     assert seen == [(8, torch.bfloat16), *[(8, torch.float32)] * 3]  # extra images, and twice along the manifold
     assert metrics["irl_norm"] > 0
 
 
 def test_every_kth_step_measures_and_the_others_say_nothing(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher, irl_every=3, irl_weight=0.2)
-    rows = [task.step(step) for step in range(6)]
+    rows = [run_step(task, step) for step in range(6)]
     assert ["irl_weight" in row for row in rows] == [False, False, True] * 2
     assert rows[5]["irl_weight"] == pytest.approx(0.6)
     assert rows[5]["irl_ratio"] == pytest.approx(0.6 * rows[5]["irl_norm"] / rows[5]["sidl_norm"])

@@ -11,6 +11,7 @@ from gsd_cli.core.allocator import keep_freed_memory
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
 from gsd_cli.options import DistillSettings
+from tests.stepping import GOOD, run_step
 from tests.teachers import FACES, unet
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ class Saved:
 
 def test_recomputing_gives_the_same_step(toy_teacher: Denoiser) -> None:
     plain, frugal = make(toy_teacher), make(toy_teacher, recompute=True)
-    assert plain.step(3) == pytest.approx(frugal.step(3), rel=1e-6)
+    assert run_step(plain, 3) == pytest.approx(run_step(frugal, 3), rel=1e-6)
     for network in ("generator", "fake"):
         assert torch.allclose(parameters(plain, network), parameters(frugal, network), atol=1e-7)
 
@@ -72,7 +73,7 @@ def test_a_reduced_256_teacher_takes_a_step() -> None:
         Denoiser(unet(FACES), make_schedule()), batch_size=4, recompute=True, micro_batch=2, irl_weight=1.0, alpha=1.0
     )
     before = parameters(task, "generator").clone()
-    metrics = task.step(5)
+    metrics = run_step(task, 5)
     assert all(torch.isfinite(torch.tensor(list(metrics.values()))))
     assert not torch.equal(parameters(task, "generator"), before)
 
@@ -89,8 +90,8 @@ def test_reused_images_save_a_call(toy_teacher: Denoiser, micro_batch: int | Non
         toy_teacher, micro_batch=micro_batch, reuse_images=True
     )  # fmt: skip
     counted = [calls_of(task) for task in (fresh, reusing)]
-    fresh.step(0)
-    reusing.step(0)
+    run_step(fresh, 0)
+    run_step(reusing, 0)
     assert sum(counted[0]) - sum(counted[1]) == 8
 
 
@@ -98,7 +99,7 @@ def test_reused_images_are_those_of_the_current_generator(toy_teacher: Denoiser)
     """The generator's step itself is untouched: only the fake score sees other images before it."""
     task = make(toy_teacher, reuse_images=True)
     batch = task._generate(0)
-    task._fake_step(*task._shown("fake", 0, 0, batch=batch), "fake", 0, 0)
+    task._fake_step(*task._shown("fake", 0, 0, batch=batch), GOOD, "fake", 0, 0)
     again = task._generate(0)
     assert torch.equal(batch.images, again.images)
 
@@ -106,7 +107,7 @@ def test_reused_images_are_those_of_the_current_generator(toy_teacher: Denoiser)
 @pytest.mark.slow
 def test_compiled_networks_take_the_same_step(toy_teacher: Denoiser) -> None:
     plain, compiled = make(toy_teacher), make(toy_teacher, compile=True)
-    assert plain.step(3) == pytest.approx(compiled.step(3), rel=1e-3)
+    assert run_step(plain, 3) == pytest.approx(run_step(compiled, 3), rel=1e-3)
     assert torch.allclose(parameters(plain, "generator"), parameters(compiled, "generator"), atol=1e-4)
 
 
@@ -118,7 +119,7 @@ def test_the_learning_rate_falls_to_nothing_at_the_end(toy_teacher: Denoiser) ->
     task = make(toy_teacher, lr=1e-3, lr_decay=0.4)
     rates = []
     for step in range(10):
-        task.step(step)
+        run_step(task, step)
         rates.append((task.generator_adam.param_groups[0]["lr"], task.fake_adam.param_groups[0]["lr"]))
     assert [lr for lr, _ in rates] == pytest.approx([1e-3] * 7 + [0.75e-3, 0.5e-3, 0.25e-3])
     assert {fake for _, fake in rates} == {1e-3}  # the fake score keeps up

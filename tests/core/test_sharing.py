@@ -18,6 +18,7 @@ from gsd_cli.core.noise import normal_rows
 from gsd_cli.core.world import World, require_whole_weights
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.options import DistillSettings
+from tests.stepping import run_step
 
 CPU = torch.device("cpu")
 
@@ -79,7 +80,7 @@ def require_alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
     task = Distillation(teacher, DistillSettings(batch_size=10, lr=1e-4, **settings), 2, CPU, lambda *_: {})
     for step in range(2):
-        task.step(step)
+        run_step(task, step)
     return gradients(task)
 
 
@@ -124,11 +125,11 @@ common = {"batch_size": 16, "lr": 1e-4, "micro_batch": 3, "adversarial": 1.0, "p
 settings = DistillSettings(**common, **irl, **student)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
-metrics = [task.step(step) for step in range(2)]
+metrics = [run_step(task, step) for step in range(2)]
 images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
 fit_settings = FitSettings(architecture="tiny", batch_size=8)
 fit = TeacherFit(data, fit_settings, Path("fit"), torch.device("cpu"), world)
-metrics += [fit.step(step) for step in range(2)]
+metrics += [run_step(fit, step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake.named_parameters()}

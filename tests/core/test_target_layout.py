@@ -23,6 +23,7 @@ from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests import teachers
 from tests.core.test_sharing import require_alike, run
+from tests.stepping import place, run_step, weigh
 
 CPU = torch.device("cpu")
 EVERY = Cadence(evaluate_steps=100, log_steps=1, checkpoint_seconds=0.0)
@@ -126,7 +127,7 @@ def test_a_layout_is_fitted_once_when_the_term_is_switched_on(toy_teacher: Denoi
     task = make(toy_teacher, 20, irl=form, irl_every=3)
     layouts = []
     for step in range(9):
-        task.step(step)
+        run_step(task, step)
         layouts.append(task.isometric.layout)
     # the first turn after a tenth of the run is step 5
     assert layouts[:5] == [None] * 5
@@ -160,7 +161,7 @@ def test_a_layout_of_another_form_is_not_taken(toy_teacher: Denoiser) -> None:
     """`--force` may change the form of a run."""
     tasks = {form: make(toy_teacher, irl=form) for form in ("stress", *FORMS)}
     for task in tasks.values():
-        task.step(1)
+        run_step(task, 1)
     saved = {form: copy.deepcopy(task.tensors()) for form, task in tasks.items()}
     for before, after in itertools.product(saved, tasks):
         tasks[after].load(saved[before])
@@ -172,14 +173,14 @@ def test_a_layout_of_another_form_is_not_taken(toy_teacher: Denoiser) -> None:
 def test_the_weight_of_cells_is_found_and_held() -> None:
     def weights(form: str) -> list[float]:
         it = IsometricTerm(DistillSettings(irl=form, irl_ratio=2.0), flat, 1000)
-        return [it.weigh(1.0, 1.0 if step < 250 else 0.1, step) for step in range(1000)]
+        return [weigh(it, 1.0, 1.0 if step < 250 else 0.1, step) for step in range(1000)]
 
     held, followed = weights("cells"), weights("stress")
     assert held[:101] == [0.0] * 101
     assert held[200:] == pytest.approx([2.0] * 800)
     assert followed[-1] == pytest.approx(20.0, rel=1e-3)
     it = IsometricTerm(DistillSettings(irl="cells", irl_ratio=2.0), flat, 10)
-    found = [it.weigh(1.0, 1.0 + step, step) for step in range(2, 100)]
+    found = [weigh(it, 1.0, 1.0 + step, step) for step in range(2, 100)]
     assert found[SETTLING:] == [found[SETTLING - 1]] * (98 - SETTLING)
     assert len(set(found[:SETTLING])) == SETTLING
 
@@ -201,7 +202,7 @@ def test_the_gradient_of_cells_keeps_its_scale_along_the_manifold(toy_teacher: D
 def test_class_conditional_teachers_train(form: str) -> None:
     teacher = Denoiser(teachers.unet(teachers.SMALL, num_class_embeds=4), NoiseSchedule.linear())
     task, parts = make(teacher, irl=form, batch_size=12), make(teacher, irl=form, batch_size=12, micro_batch=5)
-    rows = [(task.step(step), parts.step(step)) for step in range(3)]
+    rows = [(run_step(task, step), run_step(parts, step)) for step in range(3)]
     for whole, cut in rows:
         assert cut == pytest.approx(whole, rel=1e-3, nan_ok=True)
     layout = task.isometric.layout
@@ -230,10 +231,10 @@ def trained(form: str, net: nn.Module, shape: tuple[int, int, int], steps: int) 
     it.prepare(0, sources(shape, generator=lambda z, labels: net(z)))
 
     def loss(step: int, batch: int) -> tuple[float, Tensor, Tensor]:
-        latents = it.place(torch.randn(batch, *shape), step)
+        latents = place(it, torch.randn(batch, *shape), step)
         y = net(torch.cat([latents.z, latents.extra]))
         found = it.measure(y.detach(), latents)
-        return found.loss, found.gradient, y
+        return found.loss.item(), found.gradient, y
 
     before, adam = loss(0, 2048)[0], torch.optim.Adam(net.parameters(), 1e-2)
     for step in range(steps):
@@ -272,6 +273,7 @@ from gsd_cli.core.folders import load_denoiser
 from gsd_cli.core.world import join_world
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings
+from tests.stepping import run_step
 torch.set_num_threads(1)
 target_layout.IMAGES = 64
 world, state = join_world(torch.device("cpu")), {}
@@ -284,7 +286,7 @@ for form in ("borders", "cells"):
         task.average.requires_grad_(False)
         for parameter in task.average.parameters():
             parameter.mul_(1.001)
-    metrics = [task.step(step) for step in range(3)]
+    metrics = [run_step(task, step) for step in range(3)]
     state |= {f"{form}.generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"{form}.metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
     state |= {f"{form}.{k}": v.contiguous() for k, v in task.isometric.tensors().items()}
