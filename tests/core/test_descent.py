@@ -47,7 +47,7 @@ def state(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_a_step_is_adams(clip: float | None) -> None:
-    (module, optimizer), (other, plain) = fitted(2.0), fitted(2.0)
+    (module, optimizer), (other, _) = fitted(2.0), fitted(2.0)
     assert descend(module, optimizer, GOOD, clip) == 0
     if clip:
         nn.utils.clip_grad_norm_(other.parameters(), clip)
