@@ -59,7 +59,8 @@ class AdversarialTerm:
         _require_fit(teacher, data)
         assert data is not None
         self.data = keep_on(draws.device, data)
-        self.heads = build_heads(teacher, settings.seed)
+        with autocast(draws.device, settings.precision):  # the teacher's weights may be cast for it
+            self.heads = build_heads(teacher, settings.seed)
         self.adam = adam(self.heads, settings.discriminator_lr, BETAS, draws.device)
         self._shared = self.world.share(self.heads)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +65,18 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def cast_for_autocast(module: Module, precision: str) -> Module:
+    """A copy of a frozen module whose convolutions and linear layers hold their weights as `autocast` would cast them
+    in every call: the same results, some hundred copies fewer. The module itself where nothing is cast."""
+    if precision not in DTYPES:
+        return module
+    copied = copy.deepcopy(module)
+    for layer in copied.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            layer.to(DTYPES[precision])
+    return copied
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -18,7 +18,7 @@ from gsd_cli.core.adversarial import AdversarialTerm, Felt
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.descent import descend, not_finite
-from gsd_cli.core.device import adam, autocast, full_precision, placed
+from gsd_cli.core.device import adam, autocast, cast_for_autocast, full_precision, placed
 from gsd_cli.core.draws import make_draws
 from gsd_cli.core.fake_score import build_fake_score
 from gsd_cli.core.generator import Generator, set_dropout
@@ -80,6 +80,7 @@ class Distillation:
         self.recipe = build_recipe(settings, teacher.schedule, pixels=pixels)
         self.fake_score = build_fake_score(settings, teacher, self.recipe)
         self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
+        self._cast_teacher = cast_for_autocast(self.teacher, settings.precision)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world, device)
         self.data = data
@@ -87,7 +88,7 @@ class Distillation:
         self.draws = make_draws(
             settings.noise_device, settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device
         )
-        self.adversarial = AdversarialTerm(settings, self.teacher, data, self.draws, self.recipe, world)
+        self.adversarial = AdversarialTerm(settings, self._cast_teacher, data, self.draws, self.recipe, world)
         grown = grow(teacher, settings.student_width, settings.student_depth, settings.seed)
         student = Generator.from_teacher(grown, settings.sigma_init, settings.dropout)
         self.generator = placed(student, device).train()
@@ -99,10 +100,10 @@ class Distillation:
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self.fake_adam = adam(self.fake, _first(s.fake_lr, s.lr), fake_betas, device)
         if settings.recompute:
-            for model in (self.teacher, self.fake, self.generator.denoiser):
+            for model in (self._cast_teacher, self.fake, self.generator.denoiser):
                 model.net.enable_gradient_checkpointing()
         if settings.compile:
-            for model in (self.teacher, self.fake, self.generator.denoiser):
+            for model in (self._cast_teacher, self.fake, self.generator.denoiser):
                 model.net.compile()
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._clip = settings.clip_grad or None
@@ -175,7 +176,7 @@ class Distillation:
                     g = self._shared_fake(x, sigma[part], own).float()
                     if self.fake_score.share:
                         with torch.no_grad():
-                            f = self.teacher(x, sigma[part], own).float()
+                            f = self._cast_teacher(x, sigma[part], own).float()
                         g = self.fake_score.estimate(f, g, sigma[part])
                 losses = fake_score_loss(y, g, self.fake_score.weight(sigma[part]))
                 (losses.sum() / len(images)).backward()
@@ -292,7 +293,7 @@ class Distillation:
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
             with self._autocast():
-                f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
+                f, g = (model(x, sigma[part], own).float() for model in (self._cast_teacher, self.fake))
             g = self.fake_score.estimate(f, g, sigma[part])
             losses = score_identity_loss(y, f, g, self.settings.alpha)
             share = self.settings.sidl_weight * losses.sum() / len(images)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gsd_cli.core import device
-from gsd_cli.core.device import choose_precision
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.device import autocast, cast_for_autocast, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -59,3 +60,17 @@ def test_a_gpu_that_only_emulates_bf16_takes_fp32(native: bool, wanted: str, mon
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert choose_precision("auto", torch.device("cuda"), lambda: None)[0] == wanted
+
+
+def test_weights_cast_ahead_give_what_autocast_gives(toy_teacher: Denoiser) -> None:
+    cast = cast_for_autocast(toy_teacher, "bf16")
+    assert cast_for_autocast(toy_teacher, "fp32") is toy_teacher
+    kinds = {type(m): m.weight.dtype for m in cast.modules() if hasattr(m, "weight")}
+    assert kinds[torch.nn.Conv2d] == kinds[torch.nn.Linear] == torch.bfloat16
+    assert kinds[torch.nn.GroupNorm] == torch.float32
+    x, sigma = torch.randn(3, *toy_teacher.shape), torch.tensor([0.1, 1.0, 10.0])
+    with autocast(torch.device("cpu"), "bf16"):
+        assert torch.equal(cast(x, sigma), toy_teacher(x, sigma))
+        for ours, theirs in zip(cast.encode(x, sigma), toy_teacher.encode(x, sigma), strict=True):
+            assert torch.equal(ours, theirs)
+    assert next(toy_teacher.parameters()).dtype == torch.float32
