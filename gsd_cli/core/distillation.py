@@ -20,7 +20,7 @@ from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors,
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import adam, autocast, full_precision, placed
 from gsd_cli.core.draws import Draws
-from gsd_cli.core.generator import Generator, set_dropout
+from gsd_cli.core.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
 from gsd_cli.core.losses import fake_score_loss, score_identity_loss
@@ -143,7 +143,7 @@ class Distillation:
             count = len(batch.latents.z)
             return batch.images[:count].detach(), _rows(batch.labels, slice(count))
         z, labels = self.draws.normal(*stream, "z"), self.draws.labels(*stream)
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), without_dropout(self.generator, self.settings.dropout):
             parts = [self.generator(z[part], _rows(labels, part)).float() for part, _ in self._parts(len(z))]
         return torch.cat(parts), labels
 
@@ -279,7 +279,8 @@ class Distillation:
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
-            with self._autocast():
+            # a fake score with dropout would judge by a network of its own at each call
+            with self._autocast(), without_dropout(self.fake, self.settings.dropout):
                 f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
             losses = score_identity_loss(y, f, g, self.settings.alpha)
             share = self.settings.sidl_weight * losses.sum() / len(images)
