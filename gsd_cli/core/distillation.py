@@ -279,12 +279,13 @@ class Distillation:
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
-            # a fake score with dropout would judge by a network of its own at each call
-            with self._autocast(), without_dropout(self.fake, self.settings.dropout):
-                f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
-            losses = score_identity_loss(y, f, g, self.settings.alpha)
-            share = self.settings.sidl_weight * losses.sum() / len(images)
-            gradients.append(torch.autograd.grad(share, y)[0])
+            # a fake score with dropout would judge by another network at each call; recomputing is a call too
+            with without_dropout(self.fake, self.settings.dropout):
+                with self._autocast():
+                    f, g = (model(x, sigma[part], own).float() for model in (self.teacher, self.fake))
+                losses = score_identity_loss(y, f, g, self.settings.alpha)
+                share = self.settings.sidl_weight * losses.sum() / len(images)
+                gradients.append(torch.autograd.grad(share, y)[0])
             total += losses.detach().sum().item() / len(images)
         self.fake.requires_grad_(True)
         return {"sidl_loss": self.world.total(total)[0] / self.world.size}, torch.cat(gradients)

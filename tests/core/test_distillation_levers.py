@@ -135,3 +135,8 @@ def test_dropout_acts_on_the_network_that_learns_alone(toy_teacher: Denoiser) ->
     assert seen == {"generator": [False, True], "fake": [True, False]}
     assert task.generator.training and task.fake.training
     assert all(module.training for module in task.fake.modules())
+
+
+def test_recomputing_with_dropout_gives_the_same_step(toy_teacher: Denoiser) -> None:
+    plain, frugal = (make(toy_teacher, dropout=0.5, recompute=recompute) for recompute in (False, True))
+    assert plain.step(3) == pytest.approx(frugal.step(3), rel=1e-5)
