@@ -91,8 +91,8 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
     with pretend() as seen:
         here, cpu = torch.randn(3, 4, device=PRETEND), torch.randn(3, 4)
         mixtures: list[Callable[[], object]] = [
-            lambda: here + cpu, lambda: torch.cat([here, cpu]), lambda: cpu[here[:, 0] > 0], lambda: here.lerp(here, cpu),
-            lambda: here @ cpu.T, lambda: torch.stack([here[0], cpu[0]]),
+            lambda: here + cpu, lambda: torch.cat([here, cpu]), lambda: cpu[here[:, 0] > 0],
+            lambda: here.lerp(here, cpu), lambda: here @ cpu.T, lambda: torch.stack([here[0], cpu[0]]),
         ]  # fmt: skip
         for mixture in mixtures:
             with pytest.raises(RuntimeError, match="on one device"):

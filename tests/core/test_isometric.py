@@ -40,7 +40,7 @@ def term(form: str, phi: Callable[[Tensor], Tensor] = flat, **settings: object) 
 
 def measure(form: str, generator: Callable[[Tensor], Tensor], batch: int, **settings: object) -> Measured:
     it = term(form, **settings)
-    latents = place(it, torch.randn(batch, *SHAPE), 0)
+    latents = it.place(torch.randn(batch, *SHAPE), 0)
     images = generator(torch.cat([latents.z, latents.extra]))
     return it.measure(images.detach().requires_grad_(True), latents)
 
@@ -62,7 +62,7 @@ def stretched() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("form", ["speed", "stress"])
 def test_an_orthogonal_generator_is_isometric_up_to_chord_against_arc(form: str) -> None:
     it = term(form)
-    latents = place(it, torch.randn(512, *SHAPE), 0)
+    latents = it.place(torch.randn(512, *SHAPE), 0)
     sphere = torch.nn.functional.normalize(latents.z.flatten(1), dim=1).reshape(latents.z.shape)
     found = it.measure(linear(3 * orthogonal())(sphere).requires_grad_(True), latents)
     # chord 2 sin(theta / 2) for arc theta: they differ by a share theta^2 / 24, and theta < 0.65
@@ -80,7 +80,7 @@ def test_an_orthogonal_generator_has_the_smallest_jacobian_form() -> None:
 
 def test_literal_compares_the_chord_with_the_broken_line() -> None:
     it = term("literal", tau_min=0.4, tau_max=0.4)
-    latents = place(it, torch.randn(16, *SHAPE), 0)
+    latents = it.place(torch.randn(16, *SHAPE), 0)
     assert len(latents.extra) == (SEGMENTS - 1) * latents.pairs
     points = torch.cat([latents.z, latents.extra])
     p, wanted = latents.pairs, []
@@ -95,7 +95,7 @@ def test_literal_compares_the_chord_with_the_broken_line() -> None:
 
 def test_straight_compares_the_chord_with_the_way_over_the_middle() -> None:
     it = term("straight", tau_min=0.3, tau_max=1.2)
-    latents = place(it, torch.randn(64, *SHAPE), 0)
+    latents = it.place(torch.randn(64, *SHAPE), 0)
     p = latents.pairs
     assert (p, len(latents.z), len(latents.extra)) == (16, 64, 0)
     start, end, middle = latents.z[: 3 * p].split(p)
@@ -130,7 +130,7 @@ def test_a_linear_generator_has_the_computed_speed_spread() -> None:
     # directions of one length: what |w| adds is not the map's
     it = term("speed", **settings)
     z = torch.randn(40000, *SHAPE)
-    latents = place(it, z, 0)
+    latents = it.place(z, 0)
     p = latents.pairs
     w = latents.z[p : 2 * p] - latents.z[:p]
     unit = (w.flatten(1) / w.flatten(1).norm(dim=1, keepdim=True)).reshape(w.shape)
@@ -196,7 +196,7 @@ def anisotropy(form: str, net: nn.Module) -> float:
     generator = torch.Generator().manual_seed(9)
     z = torch.randn(2048, *SHAPE, generator=generator)
     it = term(form, seed=5)
-    latents = place(it, z, 0)
+    latents = it.place(z, 0)
     with torch.no_grad():
         images = net(torch.cat([latents.z, latents.extra]))
     if form != "literal":
@@ -215,7 +215,7 @@ def test_training_a_small_network_lowers_its_own_anisotropy(form: str) -> None:
     before = anisotropy(form, net)
     it, adam = term(form), torch.optim.Adam(net.parameters(), 3e-3)
     for step in range(400):
-        latents = place(it, torch.randn(64, *SHAPE), step)
+        latents = it.place(torch.randn(64, *SHAPE), step)
         y = net(torch.cat([latents.z, latents.extra]))
         found = it.measure(y.detach().requires_grad_(True), latents)
         adam.zero_grad()
@@ -227,7 +227,7 @@ def test_training_a_small_network_lowers_its_own_anisotropy(form: str) -> None:
 
 @pytest.mark.parametrize("form", ALL)
 def test_every_latent_is_standard_normal(form: str) -> None:
-    latents = place(term(form), torch.randn(512, *SHAPE), 3)
+    latents = term(form).place(torch.randn(512, *SHAPE), 3)
     assert latents.z.shape == (512, *SHAPE)
     for z in (latents.z, latents.extra):
         if not len(z) or form == "jacobian":
@@ -243,7 +243,7 @@ def test_every_latent_is_standard_normal(form: str) -> None:
 
 
 def test_angles_are_log_uniform_and_the_others_independent() -> None:
-    latents = place(term("speed"), torch.randn(4096, *SHAPE), 0)
+    latents = term("speed").place(torch.randn(4096, *SHAPE), 0)
     p = latents.pairs
     assert p == 1024
     torch.testing.assert_close(latents.theta, angle(latents.z[:p], latents.z[p : 2 * p]))
@@ -256,23 +256,23 @@ def test_angles_are_log_uniform_and_the_others_independent() -> None:
 
 @pytest.mark.parametrize(("batch", "pairs"), [(1, 0), (2, 1), (4, 2), (8, 2), (64, 16)])
 def test_small_batches_have_pairs_to_compare(batch: int, pairs: int) -> None:
-    latents = place(term("speed"), torch.randn(batch, *SHAPE), 0)
+    latents = term("speed").place(torch.randn(batch, *SHAPE), 0)
     assert latents.pairs == pairs
     assert len(latents.z) == batch
 
 
 @pytest.mark.parametrize(("every", "pairs"), [(2, 32), (3, 21), (64, 2)])
 def test_one_image_in_so_many_gets_a_neighbour(every: int, pairs: int) -> None:
-    latents = place(term("speed", pair_every=every), torch.randn(64, *SHAPE), 0)
+    latents = term("speed", pair_every=every).place(torch.randn(64, *SHAPE), 0)
     assert (latents.pairs, len(latents.z)) == (pairs, 64)
 
 
 def test_random_latents_are_a_function_of_seed_and_step() -> None:
     z = torch.randn(16, *SHAPE)
-    once, again = place(term("literal"), z, 7), place(term("literal"), z, 7)
+    once, again = term("literal").place(z, 7), term("literal").place(z, 7)
     assert torch.equal(once.z, again.z)
     assert torch.equal(once.extra, again.extra)
-    assert not torch.equal(once.z, place(term("literal"), z, 8).z)
+    assert not torch.equal(once.z, term("literal").place(z, 8).z)
     assert torch.equal(once.z[2 * once.pairs :], z[2 * once.pairs :])
 
 
@@ -285,7 +285,7 @@ def test_the_term_works_in_float32_whatever_the_precision_outside() -> None:
         return images.flatten(1) @ torch.eye(D)
 
     it = term("speed", phi)
-    latents = place(it, torch.randn(8, *SHAPE), 0)
+    latents = it.place(torch.randn(8, *SHAPE), 0)
     torch.set_float32_matmul_precision("high")
     try:
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -304,7 +304,7 @@ def test_the_term_works_in_float32_whatever_the_precision_outside() -> None:
 def test_every_kth_step_has_its_turn_with_its_weight_scaled() -> None:
     it = IsometricTerm(DistillSettings(irl_weight=0.5, irl_every=3), flat, 10)
     assert [it.weigh(1.0, 1.0, step) for step in range(10)] == pytest.approx([0, 0, 1.5, 0, 0, 1.5, 0, 0, 1.5, 0])
-    assert [place(it, torch.randn(8, *SHAPE), step).pairs for step in range(6)] == [0, 0, 2, 0, 0, 2]
+    assert [it.place(torch.randn(8, *SHAPE), step).pairs for step in range(6)] == [0, 0, 2, 0, 0, 2]
 
 
 def weights(**settings: object) -> list[float]:

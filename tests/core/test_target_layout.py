@@ -230,7 +230,7 @@ def trained(form: str, net: nn.Module, shape: tuple[int, int, int], steps: int) 
     it.prepare(0, sources(shape, generator=lambda z, labels: net(z)))
 
     def loss(step: int, batch: int) -> tuple[float, Tensor, Tensor]:
-        latents = place(it, torch.randn(batch, *shape), step)
+        latents = it.place(torch.randn(batch, *shape), step)
         y = net(torch.cat([latents.z, latents.extra]))
         found = it.measure(y.detach(), latents)
         return found.loss, found.gradient, y
