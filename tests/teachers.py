@@ -32,6 +32,12 @@ SMALL: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
 }  # fmt: skip
 
+TINY: dict[str, Any] = {
+    **SMALL, "sample_size": 8, "block_out_channels": (4, 4), "norm_num_groups": 2, "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2,
+}  # fmt: skip
+"""5,000 parameters, for tests that count calls or go slowly from call to call."""
+
 LATENT: dict[str, Any] = {**SMALL, "in_channels": 3, "out_channels": 3}
 """CompVis/ldm-celebahq-256's UNet, small: three latent channels."""
 

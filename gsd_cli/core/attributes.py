@@ -54,8 +54,10 @@ ATTRIBUTES: dict[str, Attribute] = {
 
 def _background(images: Tensor) -> Tensor:
     """The border's mean per channel: [B, C, 1, 1]."""
-    rows = images[:, :, [0, -1], :].flatten(2)
-    columns = images[:, :, 1:-1, [0, -1]].flatten(2)
+    # the first and the last by a stride: a list of places would be copied to a GPU at every call
+    height, width = images.shape[2:]
+    rows = images[:, :, :: max(1, height - 1)].flatten(2)
+    columns = images[:, :, 1:-1, :: max(1, width - 1)].flatten(2)
     return torch.cat([rows, columns], 2).mean(2)[..., None, None]
 
 

@@ -122,10 +122,17 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Fill an optimizer from what `optimizer_tensors` saved; its options stay as constructed."""
+    """Fill an optimizer from what `optimizer_tensors` saved; its options stay as constructed.
+
+    Moments get their parameters' strides: a checkpoint holds contiguous tensors, and the fused Adam of a GPU refuses
+    moments that are laid out otherwise than their parameter.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(f"{name}/"):
             index, field = key.removeprefix(f"{name}/").split("/")
-            state.setdefault(int(index), {})[field] = value
+            moment = field != "step"
+            laid_out = torch.empty_like(parameters[int(index)].detach()).copy_(value) if moment else value.clone()
+            state.setdefault(int(index), {})[field] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -113,7 +113,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     try:
-        with torch.autocast(device.type, enabled=False):
+        with _without_autocast(device):
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)
@@ -131,6 +131,17 @@ class OnDevice:
         if device not in self._copies:
             self._copies[device] = next(iter(self._copies.values())).to(device)
         return self._copies[device]
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    # a device that knows no autocast has none to turn off
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in double precision: Apple's GPUs do not."""
+    return device.type != "mps"
 
 
 def synchronize(device: torch.device) -> None:

@@ -21,7 +21,7 @@ from gsd_cli.core.descent import descend, not_finite
 from gsd_cli.core.device import adam, autocast, cast_for_autocast, full_precision, placed
 from gsd_cli.core.draws import make_draws
 from gsd_cli.core.fake_score import build_fake_score
-from gsd_cli.core.generator import Generator, set_dropout
+from gsd_cli.core.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
 from gsd_cli.core.losses import fake_score_loss, score_identity_loss
@@ -152,7 +152,7 @@ class Distillation:
             count = len(batch.latents.z)
             return batch.images[:count].detach(), _rows(batch.labels, slice(count))
         z, labels = self.draws.normal(*stream, "z"), self.draws.labels(*stream)
-        with torch.no_grad(), self._autocast():
+        with torch.no_grad(), self._autocast(), without_dropout(self.generator, self.settings.dropout):
             parts = [self.generator(z[part], _rows(labels, part)).float() for part, _ in self._parts(len(z))]
         return torch.cat(parts), labels
 
@@ -292,12 +292,14 @@ class Distillation:
         for part, _ in self._parts(len(images)):
             y, own = images[part].clone().requires_grad_(True), _rows(labels, part)
             x = y + _column(sigma[part]) * noise[part]
-            with self._autocast():
-                f, g = (model(x, sigma[part], own).float() for model in (self._cast_teacher, self.fake))
-            g = self.fake_score.estimate(f, g, sigma[part])
-            losses = score_identity_loss(y, f, g, self.settings.alpha)
-            share = self.settings.sidl_weight * losses.sum() / len(images)
-            gradients.append(torch.autograd.grad(share, y)[0])
+            # a fake score with dropout would judge by another network at each call; recomputing is a call too
+            with without_dropout(self.fake, self.settings.dropout):
+                with self._autocast():
+                    f, g = (model(x, sigma[part], own).float() for model in (self._cast_teacher, self.fake))
+                g = self.fake_score.estimate(f, g, sigma[part])
+                losses = score_identity_loss(y, f, g, self.settings.alpha)
+                share = self.settings.sidl_weight * losses.sum() / len(images)
+                gradients.append(torch.autograd.grad(share, y)[0])
             total = total + losses.detach().sum() / len(images)
         self.fake.requires_grad_(True)
         return {"sidl_loss": self.world.sum(total) / self.world.size}, torch.cat(gradients)

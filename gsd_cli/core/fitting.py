@@ -58,11 +58,11 @@ class TeacherFit:
         indices = self._indices(step)[own]
         images = self.data.batch(indices).to(self.device)  # [B, C, H, W] in [-1, 1]
         noise = torch.randn(s.batch_size, *self.data.shape, generator=generator)[own].to(self.device)
-        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator)[own].to(self.device)
-        bar = self.schedule.alphas_bar.to(self.device)[t].float().reshape(-1, 1, 1, 1)
+        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator)[own]
+        bar = self.schedule.alphas_bar[t].float().to(self.device).reshape(-1, 1, 1, 1)
         noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
         labels = self.data.labels[indices].to(self.device) if self.classes and self.data.labels is not None else None
-        loss = (self._shared(noisy, t, labels).sample - noise).square().mean()
+        loss = (self._shared(noisy, t.to(self.device), labels).sample - noise).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
         self.optimizer.param_groups[0]["lr"] = lr

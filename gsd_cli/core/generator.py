@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,18 @@ def set_dropout(module: nn.Module, p: float) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = p
+
+
+@contextmanager
+def without_dropout(module: nn.Module, p: float) -> Iterator[None]:
+    """Evaluation mode in here, for a module in training whose dropout rate is `p`; nothing to do where that is 0."""
+    if p:
+        module.eval()
+    try:
+        yield
+    finally:
+        if p:
+            module.train()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.device import full_precision
 
 Phi = Callable[[Tensor], Tensor]
 
@@ -86,7 +87,7 @@ def teacher_features(teacher: Denoiser, images: Tensor) -> Tensor:
 
     images: [B, C, H, W] in [-1, 1]. Needs no download; computed in float32 whatever is around it.
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with full_precision(images.device):
         images = images.float()
         maps = teacher.encode(images, per_image(PHI_SIGMA, images))
     return normalise_channels([maps[len(maps) // 2 - 1], maps[-1]])

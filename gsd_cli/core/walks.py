@@ -132,7 +132,8 @@ def _relaxed(
 
     def loss(inner: Tensor) -> Tensor:
         path = torch.cat([z[:1], inner[0], z[-1:]])
-        return energy(images(path, s), embed)[None]
+        # latents are on the CPU, the energy where the images are made
+        return energy(images(path, s), embed)[None].to(inner.device)
 
     found = minimise(loss, z[None, 1:-1], steps, on_step, parts=len(z) - 2)
     return torch.cat([z[:1], found.z[0], z[-1:]])

@@ -232,7 +232,10 @@ class Bench:
     def _memory(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
         z = latents(range(self.options.batch_size), self.model.generator.latent_shape, "timing").to(self.device)
         for contender in everyone:
-            teacher = partial(self.teacher.denoiser, sigma=per_image(ONE_STEP_SIGMA, z))
+            labels = (
+                torch.zeros(len(z), dtype=torch.long, device=self.device) if self.teacher.denoiser.classes else None
+            )
+            teacher = partial(self.teacher.denoiser, sigma=per_image(ONE_STEP_SIGMA, z), labels=labels)
             found = peak_memory(contender.model if isinstance(contender.model, Generator) else teacher, z)
             if found is not None:
                 rows[contender.name].figures["peak_memory_mb"] = found / 1e6

@@ -24,8 +24,7 @@ def measure_edits(
     generator, knowledge = model.generator, Knowledge(model)
     pool = gather(generator, TRAITS, batch_size, FIT_SAMPLES)
     gradients = mean_gradients(generator, TRAITS, batch_size, FIT_SAMPLES // 10)
-    device = next(generator.parameters()).device
-    z = latents(range(pictures), generator.latent_shape, "edited").to(device)
+    z = latents(range(pictures), generator.latent_shape, "edited")
     found = {}
     for done, target in enumerate(TRAITS, 1):
         directions = fit(generator, target, TRAITS, pool, gradients, batch_size)

@@ -192,7 +192,7 @@ def _vectors(images: Images, embed: Embed, z: Tensor, batch_size: int, on_batch:
     """Perceptual vectors of all latents, float64 on the CPU: small differences are squared next."""
     made, done = [], 0
     for part in z.split(batch_size):
-        made.append(embed(images(part)).double().cpu())
+        made.append(embed(images(part)).cpu().double())
         done += len(part)
         on_batch(done)
     return torch.cat(made)

@@ -63,7 +63,7 @@ def path_length(
         now, later = (_points(ks, shape, seed, e) for e in (0.0, epsilon))
         # both ends in one batch: kernels that differ by batch size would add noise at this scale
         first, second = images(torch.cat([now, later])).chunk(2)
-        values.append((squared_distance(first, second) / epsilon**2).double().cpu())
+        values.append((squared_distance(first, second) / epsilon**2).cpu().double())
         if on_batch is not None:
             on_batch(ks[-1] + 1, pairs)
     return _summarise(torch.cat(values), epsilon)

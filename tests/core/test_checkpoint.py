@@ -190,3 +190,39 @@ def test_modules_and_adam_round_trip() -> None:
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), fresh.state_dict().values(), strict=True))
     assert fresh_adam.param_groups[0]["betas"] == (0.0, 0.999)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_moments_keep_their_parameters_strides(fused: bool, tmp_path: Path) -> None:
+    """Fused Adam wants parameter, gradient and moments laid out alike; a checkpoint holds contiguous tensors."""
+
+    def made() -> tuple[torch.nn.Module, torch.optim.Adam]:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.GroupNorm(2, 4))
+        net = net.to(memory_format=torch.channels_last)
+        return net, torch.optim.Adam(net.parameters(), lr=0.1, fused=fused)
+
+    def step(net: torch.nn.Module, adam: torch.optim.Adam, seed: int) -> None:
+        x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        adam.zero_grad()
+        net(x).square().mean().backward()
+        adam.step()
+
+    store = CheckpointStore(tmp_path)
+    net, adam = made()
+    step(net, adam, 1)
+    store.save(1, module_tensors("net", net) | optimizer_tensors("adam", adam), {})
+    checkpoint, _ = store.latest()
+    assert checkpoint is not None and all(value.is_contiguous() for value in checkpoint.tensors.values())
+    again, resumed = made()
+    load_module("net", again, checkpoint.tensors)
+    load_optimizer("adam", resumed, checkpoint.tensors)
+    assert not next(again.parameters()).is_contiguous()
+    for parameter in again.parameters():
+        state = resumed.state[parameter]
+        assert parameter.stride() == state["exp_avg"].stride() == state["exp_avg_sq"].stride()
+        assert state["step"].dtype == torch.float32 and state["step"].device == parameter.device
+    step(net, adam, 2)
+    step(again, resumed, 2)
+    for ours, theirs in zip(net.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

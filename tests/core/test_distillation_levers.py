@@ -123,3 +123,21 @@ def test_the_learning_rate_falls_to_nothing_at_the_end(toy_teacher: Denoiser) ->
         rates.append((task.generator_adam.param_groups[0]["lr"], task.fake_adam.param_groups[0]["lr"]))
     assert [lr for lr, _ in rates] == pytest.approx([1e-3] * 7 + [0.75e-3, 0.5e-3, 0.25e-3])
     assert {fake for _, fake in rates} == {1e-3}  # the fake score keeps up
+
+
+def test_dropout_acts_on_the_network_that_learns_alone(toy_teacher: Denoiser) -> None:
+    """The fake score learns of images without dropout, and judges without dropout."""
+    task = make(toy_teacher, dropout=0.5, irl="off", adversarial="off")
+    seen: dict[str, list[bool]] = {"generator": [], "fake": []}
+    task.generator.register_forward_hook(lambda module, *_: seen["generator"].append(module.training))
+    task.fake.register_forward_hook(lambda module, *_: seen["fake"].append(module.training))
+    task.step(0)
+    # learning of the fake score: images, then its own loss; the generator's step: images, then the judgement
+    assert seen == {"generator": [False, True], "fake": [True, False]}
+    assert task.generator.training and task.fake.training
+    assert all(module.training for module in task.fake.modules())
+
+
+def test_recomputing_with_dropout_gives_the_same_step(toy_teacher: Denoiser) -> None:
+    plain, frugal = (make(toy_teacher, dropout=0.5, recompute=recompute) for recompute in (False, True))
+    assert plain.step(3) == pytest.approx(frugal.step(3), rel=1e-5)

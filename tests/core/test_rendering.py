@@ -10,10 +10,11 @@ from gsd_cli.core.fingerprint import weights_fingerprint
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.inversion import psnr
 from gsd_cli.core.latent_files import Anchor, cache_key, load_anchors, save_anchors
-from gsd_cli.core.noise import latents
-from gsd_cli.core.rendering import between, blend, render
+from gsd_cli.core.noise import NoiseSchedule, latents
+from gsd_cli.core.rendering import between, blend, render, watched_bottleneck
 from gsd_cli.core.tuning import tune, tuned_parameters
 from gsd_cli.errors import ExitCode, GsdError
+from tests.teachers import TINY, unet
 
 
 def test_tuning_comes_nearer_and_never_touches_the_model(toy_teacher: Denoiser) -> None:
@@ -91,3 +92,24 @@ def test_a_fingerprint_is_of_the_weights(toy_teacher_folder: Path, tmp_path: Pat
     assert weights_fingerprint(copy) == first
     (copy / "diffusion_pytorch_model.safetensors").write_bytes(b"other")
     assert weights_fingerprint(copy) != first
+
+
+def test_a_compiled_network_s_bottleneck_is_moved_and_watched() -> None:
+    """A hook that comes after compiling is not called by what was compiled."""
+    generator = Generator(Denoiser(unet(TINY), NoiseSchedule.linear())).eval().requires_grad_(False)
+    z = latents([1, 2], generator.latent_shape)
+    seen: list[torch.Tensor] = []
+    with watched_bottleneck(generator, seen):
+        generator(z)
+    shifts = seen[0].std() * torch.ones_like(seen[0])
+    expected = render(generator, z, shifts=shifts)
+    torch._dynamo.reset()
+    generator.denoiser.net.compile(backend="eager")
+    plain = render(generator, z)  # compiled here, before there is a hook
+    assert (expected - plain).abs().max() > 0.1
+    torch.testing.assert_close(render(generator, z, shifts=shifts), expected)
+    again: list[torch.Tensor] = []
+    with watched_bottleneck(generator, again):
+        generator(z)
+    torch.testing.assert_close(again, seen)
+    torch.testing.assert_close(render(generator, z), plain)

@@ -33,7 +33,7 @@ def ancestral(
     Variance "fixed large" (beta_t), clean estimate clipped to [-1, 1] as DDPM pipelines do.
     Image k's noise comes from seeds[k] alone.
     """
-    alphas_bar = model.schedule.alphas_bar.to(noise.device)
+    alphas_bar = model.schedule.alphas_bar  # on the CPU: numbers of the chain, which no device waits for
     times = _leading_timesteps(model.schedule.steps, steps or model.schedule.steps)
     stride = model.schedule.steps // len(times)
     streams = [generator_for(seed, "ancestral") for seed in seeds]
@@ -61,7 +61,7 @@ def ancestral(
 @torch.no_grad()
 def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_step: Step | None = None) -> Tensor:
     """DDIM with eta 0 (Song et al. 2021, eq. 12): deterministic."""
-    alphas_bar = model.schedule.alphas_bar.to(noise.device)
+    alphas_bar = model.schedule.alphas_bar  # on the CPU: numbers of the chain, which no device waits for
     times = _leading_timesteps(model.schedule.steps, steps)
     x = noise
     for i, t in enumerate(times):

@@ -47,7 +47,7 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
         if i + 1 < len(fine):
             x = x + (fine[i + 1] - sigma) * slopes[-1]
     grid = np.array(fine)
-    values = torch.stack(slopes).flatten(1).double().cpu().numpy()  # [PILOT_STEPS, N d]
+    values = torch.stack(slopes).flatten(1).cpu().double().numpy()  # [PILOT_STEPS, N d]
     bend = np.gradient(values, grid, axis=0)
     twist = np.gradient(bend, grid, axis=0)
     first = first_order_steps(steps)
