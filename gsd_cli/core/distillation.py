@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gsd_cli.core.adversarial import AdversarialTerm, Felt
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import adam, autocast, full_precision, placed
+from gsd_cli.core.device import adam, autocast, compile_network, full_precision, placed
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.growth import grow
@@ -97,7 +97,7 @@ class Distillation:
                 model.net.enable_gradient_checkpointing()
         if settings.compile:
             for model in (self.teacher, self.fake, self.generator.denoiser):
-                model.net.compile()
+                compile_network(model.net)
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._evaluate = evaluate
 

@@ -47,7 +47,8 @@ class Task(Protocol):
         """Restore what `tensors` gave."""
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the run after `step` steps, and leave pictures; may return nothing."""
+        """Measure the run after `step` steps, and leave pictures; may return nothing. Called in every process: the
+        main one alone leaves pictures and returns figures."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def train(
     """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if any.
 
     Yields a Report per step. Stops early, saved, once `should_stop()` is true in any process of
-    `world`; the main one measures, logs and saves, and all read the checkpoint. Raises GsdError:
+    `world`; they measure together, the main one logs and saves, and all read the checkpoint. Raises GsdError:
     exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
     """
     world = world or World()
@@ -107,16 +108,20 @@ def train(
         count, notes = _restore(task, store, total)
         world.wait()  # all have read the checkpoint before anything is written
         log = MetricsLog(run / "metrics.jsonl", count.step) if world.main else None
-        if count.step == 0 and log is not None:
-            log.append({"step": 0, "images": 0, **task.evaluate(0)})
+        if count.step == 0:
+            first = task.evaluate(0)
+            if log is not None:
+                log.append({"step": 0, "images": 0, **first})
         while count.step < total:
             begun = time.monotonic()
             metrics = task.step(count.step)
             count.step_seconds += time.monotonic() - begun
             count.add(metrics, store.folder)
-            evaluation: dict[str, float] = {}
+            # all processes: they share the images that are measured
+            due = count.step % cadence.evaluate_steps == 0 or count.step == total
+            evaluation = task.evaluate(count.step) if due else {}
             if log is not None:
-                evaluation = _log_step(log, task, count, metrics, cadence)
+                _log_step(log, task, count, metrics | evaluation, bool(evaluation), cadence)
                 notes += review(log.rows) if evaluation else []
             stopping = world.any(should_stop())
             due = count.unsaved_seconds > cadence.checkpoint_seconds or count.step == total or stopping
@@ -203,16 +208,12 @@ def _restore(task: Task, store: CheckpointStore, total: int) -> tuple[_Count, li
 
 
 def _log_step(
-    log: MetricsLog, task: Task, count: _Count, metrics: dict[str, float], cadence: Cadence
-) -> dict[str, float]:  # fmt: skip
-    """Measure and write what is due at this step; returns what was measured."""
-    evaluation: dict[str, float] = {}
-    if count.step % cadence.evaluate_steps == 0 or count.step == count.total:
-        evaluation = task.evaluate(count.step)
-    if evaluation or count.step % cadence.log_steps == 0:
+    log: MetricsLog, task: Task, count: _Count, metrics: dict[str, float], evaluated: bool, cadence: Cadence
+) -> None:  # fmt: skip
+    """Write what is due at this step."""
+    if evaluated or count.step % cadence.log_steps == 0:
         row = {"step": count.step, "images": count.step * task.batch_size, "skipped": count.skipped}
-        log.append({**row, **metrics, **evaluation})
-    return evaluation
+        log.append({**row, **metrics})
 
 
 class MetricsLog:
