@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsd_cli.commands import distill
 from gsd_cli.console import Console
+from gsd_cli.errors import UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, BenchOptions, DistillOptions
 from gsd_cli.paths import RUNS
@@ -45,6 +46,8 @@ def distil_variants(options: BenchOptions, teacher: str, console: Console, stop:
 
 
 def _options(options: BenchOptions, teacher: str, run: Path, changes: dict[str, Any]) -> DistillOptions:
+    if options.precision == "fp16":
+        raise UsageError(["--ablate trains, and fp16 is not for training"], hint="give --precision bf16 or fp32")
     shared = {
         name: getattr(options, name)
         for name in ("device", "precision", "seed", "offline", "cache_dir", "features")

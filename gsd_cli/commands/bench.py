@@ -45,6 +45,8 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
         console.warn(short)
     variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
     rows = bench.rows()
+    for note in bench.latent_space.notes:
+        console.warn(note)
     tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
     metrics = _metrics(rows, bench)
     if variants is not None:

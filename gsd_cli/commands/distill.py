@@ -130,7 +130,7 @@ def _distil(
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.commands.loading import open_teacher
     from gsd_cli.core.checkpoint import CheckpointStore
-    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.device import exact_if_fp32, resolve_device
     from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.phi import build_phi
     from gsd_cli.core.trackers import open_tracker
@@ -146,7 +146,7 @@ def _distil(
     data = _with_samples(options, data, measure, teacher, device, world, console, stop)
     real = open_images(data, teacher, device, console, stop) if _judges(options) else None
     _say_images(options, data, real, measure, folder, console)
-    evaluation = build_evaluation(options, teacher, data, measure, folder, device)
+    evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
     phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
     chosen = {
         "precision": _precision(options, folder, teacher, device, world, console),
@@ -164,7 +164,8 @@ def _distil(
         notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
         write_json(folder / "options.json", {**identity, **notes})
     world.wait()
-    _train(options, task, total, exporter, tracker, world, console, stop)
+    with exact_if_fp32(device, options.precision):
+        _train(options, task, total, exporter, tracker, world, console, stop)
 
 
 def _train(

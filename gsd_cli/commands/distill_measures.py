@@ -11,6 +11,7 @@ from gsd_cli.options import DistillOptions
 
 if TYPE_CHECKING:
     from gsd_cli.core.teachers import Teacher
+    from gsd_cli.core.world import World
     from gsd_cli.metrics.evaluation import Evaluation
     from gsd_cli.metrics.features import Extractor
     from gsd_cli.metrics.statistics import Statistics
@@ -77,8 +78,9 @@ def describe_measure(measure: Measure, data: DistillData) -> str:
 
 
 def build_evaluation(
-    options: DistillOptions, teacher: Teacher, data: DistillData, measure: Measure, folder: Path, device: Any
-) -> Evaluation:
+    options: DistillOptions, teacher: Teacher, data: DistillData, measure: Measure, folder: Path, device: Any,
+    world: World,
+) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
     from gsd_cli.metrics.evaluation import Evaluation
 
@@ -86,7 +88,7 @@ def build_evaluation(
     reference = _statistics(options, data, measure, device)
     return Evaluation(
         folder / "samples", measure.extractor, reference, options.eval_samples, options.batch_size,
-        teacher.autoencoder.to(device),
+        teacher.autoencoder.to(device), world,
     )  # fmt: skip
 
 

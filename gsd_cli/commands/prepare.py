@@ -187,7 +187,7 @@ def _fit_features(
 ) -> tuple[Path, dict[str, float]]:
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.classifier import FeatureFit, save_features
-    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.device import exact_if_fp32, resolve_device
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.metrics.features import features_name
     from gsd_cli.writing import atomic_folder
@@ -196,11 +196,13 @@ def _fit_features(
     steps = options.fit_steps or FEATURE_STEPS
     test = ImageArchive(held_out) if held_out.exists() else None
     task = FeatureFit(
-        ImageArchive(target), test, steps, options.seed, resolve_device(options.device), options.features_net
-    )
+        ImageArchive(target), test, steps, options.seed, resolve_device(options.device), options.features_net,
+        options.precision,
+    )  # fmt: skip
     folder = _beside(target, FEATURES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
-    fit(task, steps, work, max(1, steps // 4), "features", console, stop)
+    with exact_if_fp32(task.device, options.precision):
+        fit(task, steps, work, max(1, steps // 4), "features", console, stop)
     figures = task.evaluate(steps)
     task.net.eval()
     card = {"name": features_name(folder), "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
@@ -213,7 +215,7 @@ def _fit_teacher(
     options: PrepareOptions, target: Path, world: World, console: Console, stop: StopRequest
 ) -> Path:  # fmt: skip
     from gsd_cli.commands.fitting import fit
-    from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.device import exact_if_fp32, resolve_device
     from gsd_cli.core.fitting import TeacherFit, save_teacher
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.registry import bundled_features
@@ -221,8 +223,9 @@ def _fit_teacher(
     settings = _fit_settings(options)
     folder = _beside(target, "teacher")
     work = folder.with_name(folder.name + ".fit")
-    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world)
-    report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop, world)
+    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world, options.precision)
+    with exact_if_fp32(task.device, options.precision):
+        report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop, world)
     if report is None:
         console.say(f"{folder} is trained already")
     if world.main:

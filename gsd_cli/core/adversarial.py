@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.descent import descend, not_finite
+from gsd_cli.core.descent import descend
 from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
@@ -108,7 +108,7 @@ class AdversarialTerm:
             right = accuracy(of_real, real=True), accuracy(of_fake, real=False)
             totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]) / len(images)
         loss, on_real, on_fake = self.world.sum(totals) / self.world.size
-        bad = descend(self.heads, self.adam, torch.maximum(bad, not_finite(loss)))
+        bad = descend(self.heads, self.adam, loss, skip=bad).skipped
         return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}, bad
 
     def measure(self, images: Tensor, labels: Tensor | None, step: int) -> Felt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
+from gsd_cli.core.descent import descend
+from gsd_cli.core.device import autocast
 from gsd_cli.core.feature_nets import ARCHITECTURES, FeatureNet, sizes
 from gsd_cli.core.noise import generator_for
 from gsd_cli.core.training import trapezoid
@@ -62,14 +65,14 @@ class FeatureFit:
 
     def __init__(
         self, data: ImageArchive, held_out: ImageArchive | None, steps: int, seed: int, device: torch.device,
-        architecture: str = "residual",
+        architecture: str = "residual", precision: str = "fp32",
     ):  # fmt: skip
         if data.labels is None or data.labels.ndim != 1:
             raise GsdError(
                 f"{data.path} has no classes", hint="features are learnt from classes: prepare with --labels"
             )
         self.data, self.labels, self.held_out = data, data.labels, held_out
-        self.steps, self.seed, self.device = steps, seed, device
+        self.steps, self.seed, self.device, self.precision = steps, seed, device, precision
         self.recipe = RECIPES[architecture]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(seed, "features").initial_seed())
@@ -83,15 +86,16 @@ class FeatureFit:
         random = generator_for(self.seed, "features", step)
         indices = torch.randint(len(self.data), (self.batch_size,), generator=random)
         images = self.recipe.augment(self.data.batch(indices), random).to(self.device)
-        logits = self.net(images)
-        loss = nn.functional.cross_entropy(logits, self.labels[indices].to(self.device), label_smoothing=0.05)
+        with autocast(self.device, self.precision):
+            logits = self.net(images)
+        loss = nn.functional.cross_entropy(logits.float(), self.labels[indices].to(self.device), label_smoothing=0.05)
         lr = self.recipe.lr * trapezoid(step, self.steps, max(1, self.steps // 5), decay=0.8)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if torch.isfinite(loss):
-            self.optimizer.step()
-        return {"loss": loss.item()}
+        skipped = descend(self.net, self.optimizer, loss).skipped
+        # a step that was skipped is one without a loss: it is counted by that
+        return {"loss": math.nan if skipped else loss.item()}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Accuracy on the held-out images."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.directions import Direction
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
@@ -25,6 +26,7 @@ DIFFERENCE = 0.05
 
 
 @torch.no_grad()
+@in_full_precision
 def principal_directions(
     generator: Generator, batch_size: int, samples: int = SAMPLES, on_sample: Callable[[int], None] = lambda done: None
 ) -> list[Direction]:
@@ -58,6 +60,7 @@ def principal_directions(
     ]
 
 
+@in_full_precision
 def sensitive_directions(
     generator: Generator, z: Tensor, features: Callable[[Tensor], Tensor], count: int = 4, rounds: int = ROUNDS
 ) -> list[Direction]:

@@ -1,30 +1,50 @@
-"""One step of Adam, taken only where it is finite; nothing here waits for the device."""
+"""One step of an optimizer that a gradient which is not finite cannot spoil, decided on the device."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-def not_finite(*values: Tensor) -> Tensor:
-    """1 where any number of any tensor is not finite, else 0: float32, no dimensions, on the tensors' device."""
-    return 1 - torch.stack([value.detach().isfinite().all() for value in values]).all().float()
+class Descent(NamedTuple):
+    """What a step did: float32 [] each, on the device of the parameters; nothing is read from it.
 
-
-def descend(module: nn.Module, optimizer: torch.optim.Optimizer, bad: Tensor, clip: float | None = None) -> Tensor:
-    """One step of a fused Adam, unless `bad` is 1 or a gradient is not finite: then weights and moments stay.
-
-    bad: 0 or 1, as `not_finite` gives it; clip: the largest norm of the gradient, None for no limit. Returns 1 when
-    the step was not taken, else 0. The optimizer decides on the device, by `found_inf`, as it does for a GradScaler.
+    skipped: 1.0 where the weights and the optimizer's state were kept, else 0.0. norm: the gradient's, before clipping.
     """
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    if not gradients:
-        return bad
-    norm = nn.utils.get_total_norm(gradients)
-    if clip is not None:
-        nn.utils.clip_grads_with_norm_(module.parameters(), clip, norm)
-    bad = torch.maximum(bad, not_finite(norm))
-    # read by torch.optim.Adam.step: not an argument of it
-    optimizer.found_inf = bad  # type: ignore[attr-defined]
-    optimizer.step()
-    return bad
+
+    skipped: Tensor
+    norm: Tensor
+
+
+def descend(
+    module: nn.Module, optimizer: torch.optim.Optimizer, *finite: Tensor, clip: float | None = None,
+    skip: Tensor | None = None,
+) -> Descent:  # fmt: skip
+    """Step once, unless the gradient of `module` or a tensor of `finite`, such as the loss, is not finite, or `skip`,
+    what a step before it gave as `skipped`, is 1.
+
+    clip: the largest norm a gradient keeps. A fused optimizer is told on the device, as a GradScaler tells it
+    (`found_inf`), so that the host need not wait; another one is asked on the host. Processes that average gradients
+    decide alike as far as these go; what else is given in `finite` must be the same in all of them.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    good = norm.isfinite()
+    for value in finite:
+        good = good & value.detach().isfinite().all().to(good.device)
+    skipped = (~good).float()
+    if skip is not None:
+        skipped = torch.maximum(skipped, skip.to(skipped))
+    if clip:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+    if any(group.get("fused") for group in optimizer.param_groups):
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf  # type: ignore[attr-defined]
+    elif not skipped.item():
+        optimizer.step()
+    return Descent(skipped, norm)

@@ -7,7 +7,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,13 @@ from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.launch import launched, local_rank
 
 Module = TypeVar("Module", bound=nn.Module)
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 TRIALS, WORTHWHILE = 3, 1.2
 """Timed passes in each precision, the fastest counts; and how much faster bf16 must be to be chosen."""
+VARIANTS = 64
+"""Variants of a compiled network at most."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -58,12 +63,16 @@ def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch
     return torch.optim.Adam(module.parameters(), lr, betas, fused=True)
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What `--precision` comes to for network calls: `auto` is bf16 on a CUDA device that has it, else fp32."""
+    return precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision for network calls: `auto` means bf16 on a CUDA device that has it, else fp32."""
-    if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
+    """The precision of network calls: mixed, or for `fp32` full, without TF32 (see `resolve_precision`)."""
+    precision = resolve_precision(precision, device)
     if precision == "fp32":
-        return nullcontext()
+        return full_precision(device)
     return torch.autocast(device.type, dtype=DTYPES[precision])
 
 
@@ -77,6 +86,11 @@ def cast_for_autocast(module: Module, precision: str) -> Module:
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             layer.to(DTYPES[precision])
     return copied
+
+
+def exact_if_fp32(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """`full_precision` around a whole training in fp32, backward passes too; nothing for another precision."""
+    return full_precision(device) if resolve_precision(precision, device) == "fp32" else nullcontext()
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -93,7 +107,7 @@ def choose_precision(precision: str, device: torch.device, train: Callable[[], o
     if precision != "auto":
         return precision, math.nan
     if device.type != "cpu":
-        return ("bf16" if _has_bf16(device) else "fp32"), math.nan
+        return resolve_precision(precision, device), math.nan
     seconds = {"fp32": math.inf, "bf16": math.inf}
     for k in range(TRIALS + 1):
         for name in seconds:
@@ -109,15 +123,64 @@ def choose_precision(precision: str, device: torch.device, train: Callable[[], o
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """float32 whatever is around: no autocast, no TF32. Differences of near images need every digit."""
-    matmul, convolution = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    with _without_tf32(), _without_autocast(device):
+        yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    # torch has two generations of settings: the older does not see what is allowed to all of a device by the newer,
+    # and may not be read where the newer has been set to what it cannot express
+    cudnn: Any = torch.backends.cudnn
+    newer: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    precisions = [setting.fp32_precision for setting in newer]
     try:
-        with _without_autocast(device):
-            yield
+        older = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:
+        older = None
+    if older is not None:
+        _allow("highest", tf32=False)
+    for setting in newer:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
+        if older is not None:
+            _allow(older[0], tf32=older[1])
+        for setting, precision in zip(newer, precisions, strict=True):
+            setting.fp32_precision = precision
+
+
+def _allow(matmul: str, *, tf32: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def in_full_precision(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function in `full_precision`, on the device of the first of its arguments that has one."""
+
+    @wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with full_precision(_first_device(args)):
+            return function(*args, **kwargs)
+
+    return called
+
+
+def _first_device(arguments: tuple[Any, ...]) -> torch.device:
+    for argument in arguments:
+        if isinstance(argument, nn.Module):
+            return next(argument.parameters()).device
+        if isinstance(argument, Tensor):
+            return argument.device
+    raise TypeError("no argument is on a device")
+
+
+def compile_network(net: nn.Module) -> None:
+    """Compile a network's calls. Precision, training, gradients and batch sizes each make variants of it, and at
+    Dynamo's own limit of 8 it would run as written from then on: the limit is raised."""
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    net.compile()
 
 
 class OnDevice:

@@ -17,8 +17,8 @@ from torch import Tensor
 from gsd_cli.core.adversarial import AdversarialTerm, Felt
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.descent import descend, not_finite
-from gsd_cli.core.device import adam, autocast, cast_for_autocast, full_precision, placed
+from gsd_cli.core.descent import descend
+from gsd_cli.core.device import adam, autocast, cast_for_autocast, compile_network, full_precision, placed
 from gsd_cli.core.draws import make_draws
 from gsd_cli.core.fake_score import build_fake_score
 from gsd_cli.core.generator import Generator, set_dropout, without_dropout
@@ -104,7 +104,7 @@ class Distillation:
                 model.net.enable_gradient_checkpointing()
         if settings.compile:
             for model in (self._cast_teacher, self.fake, self.generator.denoiser):
-                model.net.compile()
+                compile_network(model.net)
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._clip = settings.clip_grad or None
         self._evaluate = evaluate
@@ -182,7 +182,7 @@ class Distillation:
                 (losses.sum() / len(images)).backward()
             total = total + losses.detach().sum() / len(images)
         loss = self.world.sum(total) / self.world.size
-        return loss, descend(self.fake, self.fake_adam, torch.maximum(bad, not_finite(loss)), self._clip)
+        return loss, descend(self.fake, self.fake_adam, loss, clip=self._clip, skip=bad).skipped
 
     def _generate(self, step: int) -> Batch:
         """The images that the generator's step `step` is about."""
@@ -227,7 +227,7 @@ class Distillation:
         self.generator_adam.zero_grad(set_to_none=True)
         self._pull_back(batch, gradient)
         # averaged over the processes, one that is not finite is so in all
-        return metrics, descend(self.generator, self.generator_adam, bad, self._clip)
+        return metrics, descend(self.generator, self.generator_adam, clip=self._clip, skip=bad).skipped
 
     def _norms(self, *gradients: Tensor) -> Tensor:
         """The norm of each gradient at the images of all processes, averaged over these as a backward pass does."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import synchronize
+from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.device import autocast, choose_precision, synchronize
 from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric_forms import looked_at
 from gsd_cli.core.world import World
@@ -20,8 +20,8 @@ FLOAT = 4
 COPIES, STUDENT_COPIES = 5, 5
 """float32 numbers kept per parameter of the teacher (teacher, fake score, a gradient, an Adam of two) and of the
 student (generator, its average, a gradient, an Adam of two)."""
-TRIED = 8
-"""Images in the call that is timed, at most."""
+FEWEST, TRIED = 2, 8
+"""Images in the two calls that are timed on a CPU, at most."""
 FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
 """Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
 (forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
@@ -66,17 +66,19 @@ def estimate(
     together = min(share, settings.micro_batch or share)
     parameters = own = sum(p.numel() for p in teacher.parameters())
     kept = own_kept = activation_bytes(teacher, recompute=settings.recompute)
-    forward = own_forward = seconds_per_image(teacher, device, min(TRIED, share))
+    precision = _choose(teacher, settings, device, min(FEWEST, together))
+    forward = own_forward = seconds_per_call(teacher, device, together, precision)
     if max(settings.student_width, settings.student_depth) > 1:
         student = grow(teacher, settings.student_width, settings.student_depth)
         own = sum(p.numel() for p in student.parameters())
         own_kept = activation_bytes(student, recompute=settings.recompute)
-        own_forward = seconds_per_image(student, device, min(TRIED, share))
+        own_forward = seconds_per_call(student, device, together, precision)
     state = FLOAT * (COPIES * parameters + STUDENT_COPIES * own)
     # the generator's graph, and those of f and g at its images, live at once
     activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)
-    seconds = share * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
+    calls = share / together
+    seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
     return Estimate(parameters, own, state, activations, seconds)
 
 
@@ -131,9 +133,23 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
     return totals[1] - totals[0]
 
 
+def seconds_per_call(model: Denoiser, device: torch.device, batch: int, precision: str) -> float:
+    """Seconds of a forward call of `batch` images in a precision.
+
+    A GPU is asked for that very call, since small ones take it as long as large ones. On a CPU that may last: two
+    sizes are timed there, and what a call takes without images and for each image is read off them.
+    """
+    if device.type != "cpu" or batch <= FEWEST:
+        return seconds_of(model, device, batch, precision)
+    few, many = FEWEST, min(TRIED, batch)
+    small, large = (seconds_of(model, device, size, precision) for size in (few, many))
+    each = max(0.0, large - small) / (many - few)
+    return large + each * (batch - many)
+
+
 @torch.no_grad()
-def seconds_per_image(model: Denoiser, device: torch.device, batch: int) -> float:
-    """Seconds an image takes in one forward call of `batch`, the better of two after a warm-up."""
+def seconds_of(model: Denoiser, device: torch.device, batch: int, precision: str) -> float:
+    """Seconds of one forward call of `batch`, the better of two after a warm-up."""
     net: nn.Module = copy.deepcopy(model.net).to(device).eval()
     x = torch.zeros(batch, *model.shape, device=device)
     labels = (torch.zeros(batch, dtype=torch.long, device=device),) if model.classes else ()
@@ -141,7 +157,20 @@ def seconds_per_image(model: Denoiser, device: torch.device, batch: int) -> floa
     for _ in range(3):
         synchronize(device)
         start = time.perf_counter()
-        net(x, torch.ones(batch, device=device), *labels)
+        with autocast(device, precision):
+            net(x, torch.ones(batch, device=device), *labels)
         synchronize(device)
         taken.append(time.perf_counter() - start)
-    return min(taken[1:]) / batch
+    return min(taken[1:])
+
+
+def _choose(model: Denoiser, settings: DistillSettings, device: torch.device, batch: int) -> str:
+    """The precision that a run would choose, tried on fewer images."""
+    net = copy.deepcopy(model).to(device).requires_grad_(True)
+    x = torch.zeros(batch, *model.shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
+
+    def train() -> None:
+        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+
+    return choose_precision(settings.precision, device, train)[0]

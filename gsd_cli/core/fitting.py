@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.descent import descend
+from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.folders import save_denoiser
 from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, seed_labels
 from gsd_cli.core.samplers import ddim
@@ -25,6 +26,8 @@ from gsd_cli.options import FitSettings
 from gsd_cli.writing import atomic_folder, write_json
 
 GRID_SEEDS = range(64)
+BETAS = (0.9, 0.999)
+"""Adam's, as Ho et al. left them."""
 
 
 class TeacherFit:
@@ -34,9 +37,11 @@ class TeacherFit:
     """
 
     def __init__(
-        self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device, world: World | None = None
-    ):
+        self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device, world: World | None = None,
+        precision: str = "fp32",
+    ):  # fmt: skip
         self.settings, self.data, self.run, self.device = settings, data, run, device
+        self.precision = precision
         self.world = world or World()
         require_even_shares(settings.batch_size, self.world)
         self.batch_size = settings.batch_size
@@ -48,7 +53,7 @@ class TeacherFit:
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._shared = self.world.share(self.net)
         self.schedule = NoiseSchedule.linear()
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=settings.lr)
+        self.optimizer = adam(self.net, settings.lr, BETAS, device)
         self._order: tuple[int, Tensor] | None = None
 
     def step(self, step: int) -> dict[str, float]:
@@ -62,24 +67,25 @@ class TeacherFit:
         bar = self.schedule.alphas_bar[t].float().to(self.device).reshape(-1, 1, 1, 1)
         noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
         labels = self.data.labels[indices].to(self.device) if self.classes and self.data.labels is not None else None
-        loss = (self._shared(noisy, t.to(self.device), labels).sample - noise).square().mean()
+        with autocast(self.device, self.precision):
+            predicted = self._shared(noisy, t.to(self.device), labels).sample
+        loss = (predicted.float() - noise).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), s.clip_grad)
         mean = self.world.total(loss.item())[0] / self.world.size
-        metrics = {"loss": mean, "grad_norm_loss": norm.item(), "lr": lr}
-        if math.isfinite(mean) and torch.isfinite(norm):
-            self.optimizer.step()
+        done = descend(self.net, self.optimizer, torch.tensor(mean), clip=s.clip_grad)
+        metrics = {"loss": mean, "grad_norm_loss": done.norm.item(), "lr": lr}
+        if not done.skipped:
             seen = (step + 1) * s.batch_size
             update_average(self.average, self.net, ema_decay(s.batch_size, seen, s.ema_half_life))
         return metrics
 
     def evaluate(self, step: int) -> dict[str, float]:
         """A grid of DDIM-25 samples of the moving average on fixed seeds."""
-        if step == 0:
+        if step == 0 or not self.world.main:
             return {}
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
         labels = seed_labels(GRID_SEEDS, self.classes)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.minimise import minimise
 from gsd_cli.core.noise import latents
@@ -42,6 +43,7 @@ class Inversion:
     gaussianity: list[Gaussianity]
 
 
+@in_full_precision
 def invert(
     generator: Generator,
     images: Tensor,
@@ -116,6 +118,7 @@ def ode_backward(teacher: Denoiser, code: Tensor, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
+@in_full_precision
 def judge(generator: Generator, z: Tensor, images: Tensor, features: Features) -> Inversion:
     """Measure how well latents stand for images."""
     device = next(generator.parameters()).device

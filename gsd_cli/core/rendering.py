@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.latent_files import Anchor
 
@@ -17,6 +18,7 @@ Delta = Mapping[str, Tensor]
 
 
 @torch.no_grad()
+@in_full_precision
 def render(
     generator: Generator,
     z: Tensor,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.balance import balanced
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.directions import Direction, Space, preserving
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
@@ -60,6 +61,7 @@ class Pool:
 
 
 @torch.no_grad()
+@in_full_precision
 def gather(
     generator: Generator, attributes: Sequence[Attribute], batch_size: int, samples: int = SAMPLES,
     on_sample: Callable[[int], None] = lambda done: None,
@@ -79,6 +81,7 @@ def gather(
     return Pool(z, torch.cat(seen), {name: torch.cat(found) for name, found in scores.items()})
 
 
+@in_full_precision
 def mean_gradients(
     generator: Generator, attributes: Sequence[Attribute], batch_size: int, samples: int = GRADIENTS,
     on_sample: Callable[[int], None] = lambda done: None,

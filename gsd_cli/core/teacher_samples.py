@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import placed
+from gsd_cli.core.device import full_precision, placed
 from gsd_cli.core.fingerprint import teacher_fingerprint
 from gsd_cli.core.noise import normal_rows
 from gsd_cli.core.samplers import parse_sampler
@@ -94,8 +94,9 @@ class TeacherSamples:
         """Images uint8 [len(rows), C, H, W], rounded as saved images are."""
         noise = normal_rows(rows, model.shape, self.seed, "teacher-samples").to(device)
         labels = torch.tensor(self._labels(rows), device=device) if model.classes else None
-        codes = parse_sampler(SAMPLES_BY)(model.given(labels), noise, rows, on_step)
-        return to_uint8(self.teacher.autoencoder.decode(codes))
+        with full_precision(device):  # they are kept, whatever asked for them first
+            codes = parse_sampler(SAMPLES_BY)(model.given(labels), noise, rows, on_step)
+            return to_uint8(self.teacher.autoencoder.decode(codes))
 
     def _labels(self, rows: range) -> list[int | None]:
         classes = self.teacher.denoiser.classes

@@ -49,7 +49,8 @@ class Task(Protocol):
         """Restore what `tensors` gave."""
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the run after `step` steps, and leave pictures; may return nothing."""
+        """Measure the run after `step` steps, and leave pictures; may return nothing. Called in every process: the
+        main one alone leaves pictures and returns figures."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def train(
     """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if any.
 
     Yields a Report per step. Stops early, saved, once `should_stop()` is true in any process of
-    `world`; the main one measures, logs and saves, and all read the checkpoint. Raises GsdError:
+    `world`; they measure together, the main one logs and saves, and all read the checkpoint. Raises GsdError:
     exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
     """
     world = world or World()
@@ -140,8 +141,10 @@ def train(
         count, notes = _restore(task, store, total)
         world.wait()  # all have read the checkpoint before anything is written
         log = MetricsLog(run / "metrics.jsonl", count.step) if world.main else None
-        if count.step == 0 and log is not None:
-            log.append({"step": 0, "images": 0, **task.evaluate(0)})
+        if count.step == 0:
+            first = task.evaluate(0)
+            if log is not None:
+                log.append({"step": 0, "images": 0, **first})
         unread = Unread()
         while count.step < total:
             begun = time.monotonic()
@@ -151,9 +154,11 @@ def train(
                 count.read(unread.read(), store.folder)
             count.step_seconds += time.monotonic() - begun
             count.now = time.monotonic()
-            evaluation: dict[str, float] = {}
+            # all processes: they share the images that are measured
+            due = count.step % cadence.evaluate_steps == 0 or count.step == total
+            evaluation = task.evaluate(count.step) if due else {}
             if log is not None:
-                evaluation = _log_step(log, task, count, cadence)
+                _log_step(log, task, count, evaluation, cadence)
                 notes += review(log.rows) if evaluation else []
             stopping = world.any(should_stop())
             due = count.unsaved_seconds > cadence.checkpoint_seconds or count.step == total or stopping
@@ -240,15 +245,11 @@ def _restore(task: Task, store: CheckpointStore, total: int) -> tuple[_Count, li
     return count, [*notes, f"resumed at step {checkpoint.step}"]
 
 
-def _log_step(log: MetricsLog, task: Task, count: _Count, cadence: Cadence) -> dict[str, float]:
-    """Measure and write what is due at this step; returns what was measured."""
-    evaluation: dict[str, float] = {}
-    if count.step % cadence.evaluate_steps == 0 or count.step == count.total:
-        evaluation = task.evaluate(count.step)
+def _log_step(log: MetricsLog, task: Task, count: _Count, evaluation: dict[str, float], cadence: Cadence) -> None:
+    """Write what is due at this step."""
     if evaluation or count.step % cadence.log_steps == 0:
         row = {"step": count.step, "images": count.step * task.batch_size, "skipped": count.skipped}
         log.append({**row, **count.metrics, **evaluation})
-    return evaluation
 
 
 class MetricsLog:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import normal_rows
 from gsd_cli.core.rendering import call
@@ -19,6 +20,7 @@ LOCALITY, NEIGHBOURHOOD = 1.0, 0.3
 """Weight of keeping the pictures of latents nearby, and how far these are, in radians."""
 
 
+@in_full_precision
 def tune(
     generator: Generator, z: Tensor, images: Tensor, steps: int, seed: int = 0,
     on_step: Callable[[int, int], None] = lambda done, total: None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.minimise import minimise
 from gsd_cli.core.noise import slerp
 
@@ -49,6 +50,7 @@ def unevenness(steps: Tensor) -> float:
     return steps.max().item() / mean if mean > 1e-9 else 1.0
 
 
+@in_full_precision
 def walk(
     a: Tensor, b: Tensor, frames: int, path: str, images: Images, embed: Embed, geodesic_steps: int = 30,
     on_step: Callable[[int, int], None] = lambda done, total: None,

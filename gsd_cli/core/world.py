@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.launch import launched
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
 
 
 class World:
@@ -48,9 +52,11 @@ class World:
         """The tensors of all processes, of one shape, joined in the order of ranks; no gradient passes."""
         if self.size == 1:
             return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        torch.distributed.all_gather(parts, tensor.detach().contiguous())
-        return torch.cat(parts, dim)
+        # NCCL knows GPUs alone
+        own = tensor.detach().to(self._accelerator.device).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, own)
+        return torch.cat(parts, dim).to(tensor.device)
 
     def from_main(self, tensor: Tensor) -> Tensor:
         """The main process's tensor, in all of them; theirs have its shape and type."""
@@ -112,5 +118,11 @@ def join_world(device: torch.device) -> World:
         return World()
     require_whole_weights()
     from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
-    return World(Accelerator(cpu=device.type == "cpu"))
+    # precision is ours: accelerate's own would wrap calls that need every digit
+    return World(
+        Accelerator(
+            cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+        )
+    )

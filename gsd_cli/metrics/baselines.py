@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import full_precision
 from gsd_cli.core.fingerprint import network_fingerprint
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler
@@ -71,7 +72,9 @@ def sampled_batches(
         found = {m.name: _read(paths[m.name], len(seeds)) for m in measures}
         missing = [m for m in measures if found[m.name] is None]
         if any(calls <= AGAIN or m.name not in optional for m in missing):
-            images = sample_teacher(teacher, sampler, latents(seeds, teacher.denoiser.shape).to(device), seeds, report)
+            noise = latents(seeds, teacher.denoiser.shape).to(device)
+            with full_precision(device):  # as what is shipped was made, whatever samples are made in here
+                images = sample_teacher(teacher, sampler, noise, seeds, report)
             found |= {m.name: _measured(images, m, paths[m.name]) for m in missing}
         yield {name: vectors for name, vectors in found.items() if vectors is not None}
 

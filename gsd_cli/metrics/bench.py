@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.denoiser import per_image
-from gsd_cli.core.device import placed
+from gsd_cli.core.device import autocast, compile_network, placed, resolve_precision
 from gsd_cli.core.generator import Generator, Model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import ONE_STEP_SIGMA, Sampler
@@ -70,11 +70,12 @@ class Bench:
         placed(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
         if options.compile:
-            self.teacher.denoiser.net.compile()
-            model.generator.denoiser.net.compile()
-        self.baselines = contenders(options.compare, self.teacher, device, check)
-        self.baselines += [rival(label, other, device) for label, other in (rivals or {}).items()]
-        self.ours = Contender(generator_subject(name, model.generator, device), model.generator)
+            compile_network(self.teacher.denoiser.net)
+            compile_network(model.generator.denoiser.net)
+        precision = self.precision = resolve_precision(options.precision, device)
+        self.baselines = contenders(options.compare, self.teacher, device, check, precision)
+        self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
+        self.ours = Contender(generator_subject(name, model.generator, device, precision), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors()
         self.figure = self.extractor.figure
@@ -231,17 +232,17 @@ class Bench:
 
     def _memory(self, rows: dict[str, Row], everyone: list[Contender]) -> None:
         z = latents(range(self.options.batch_size), self.model.generator.latent_shape, "timing").to(self.device)
+        classes = self.teacher.denoiser.classes
+        labels = torch.zeros(len(z), dtype=torch.long, device=self.device) if classes else None
         for contender in everyone:
-            labels = (
-                torch.zeros(len(z), dtype=torch.long, device=self.device) if self.teacher.denoiser.classes else None
-            )
             teacher = partial(self.teacher.denoiser, sigma=per_image(ONE_STEP_SIGMA, z), labels=labels)
-            found = peak_memory(contender.model if isinstance(contender.model, Generator) else teacher, z)
+            with autocast(self.device, self.options.precision):
+                found = peak_memory(contender.model if isinstance(contender.model, Generator) else teacher, z)
             if found is not None:
                 rows[contender.name].figures["peak_memory_mb"] = found / 1e6
 
     def _throughput(self) -> dict[str, float]:
         """Images a second of the model by batch size."""
-        with self.progress("throughput"):
+        with self.progress("throughput"), autocast(self.device, self.options.precision):
             rates = throughput(self.model.generator, self.device, self.options.batch_size, self.check)
         return {f"images_per_second_{size}": rate for size, rate in rates.items()}

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as picture
 
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.downloads import fetch_file
 from gsd_cli.data.pictures import to_pil
 from gsd_cli.errors import GsdError
@@ -82,6 +83,7 @@ class ClipFeatures:
         self.net, self.device = net.to(device), device
         self.mean, self.std = (torch.tensor(value, device=device).reshape(3, 1, 1) for value in (MEAN, STD))
 
+    @in_full_precision
     def features(self, images: Tensor) -> Tensor:
         """[B, 512] of images [B, C, H, W] in [-1, 1]; grey ones are repeated to three channels."""
         seen = torch.stack([picture.pil_to_tensor(_resized(image)) for image in images.cpu()])

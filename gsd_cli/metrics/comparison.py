@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gsd_cli.core.device import placed
+from gsd_cli.core.device import autocast, full_precision, placed
 from gsd_cli.core.generator import Generator, Model, load_model
 from gsd_cli.core.noise import latents
 from gsd_cli.core.samplers import Sampler, parse_sampler
@@ -65,22 +65,26 @@ class Contender:
         return self.subject.name
 
 
-def generator_subject(name: str, generator: Generator, device: torch.device) -> Subject:
-    """A one-step generator: both roads are the one call."""
+def generator_subject(name: str, generator: Generator, device: torch.device, precision: str = "fp32") -> Subject:
+    """A one-step generator: both roads are the one call, the first in the precision that samples are made in."""
 
     @torch.no_grad()
     def images(z: Tensor) -> Tensor:
-        return generator(z.to(device)).float()
+        with full_precision(device):
+            return generator(z.to(device)).float()
 
     @torch.no_grad()
     def sample(z: Tensor, seeds: range) -> Tensor:
-        return generator(z.to(device), labels_for(generator, seeds)).float()
+        with autocast(device, precision):
+            return generator(z.to(device), labels_for(generator, seeds)).float()
 
     parameters = sum(p.numel() for p in generator.parameters())
     return Subject(name, 1, parameters, sample, images, "one call")
 
 
-def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> Subject:
+def baseline_subject(
+    sampler: Sampler, teacher: Teacher, device: torch.device, check: Callable[[], None], precision: str = "fp32"
+) -> Subject:
     """The teacher under a sampler; `check` is called between steps and may raise to stop.
 
     The deterministic road of a class-conditional teacher keeps to class 0, as the generator's does.
@@ -89,36 +93,40 @@ def baseline_subject(sampler: Sampler, teacher: Teacher, device: torch.device, c
     parameters = sum(p.numel() for p in denoiser.parameters())
 
     def sample(z: Tensor, seeds: range) -> Tensor:
-        return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
+        with autocast(device, precision):
+            return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
 
     smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{PPL_STEPS}")
 
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
         model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
-        # never clipped: a clamp would flatten the path
-        made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
-        return teacher.autoencoder.decode(made)
+        with full_precision(device):
+            # never clipped: a clamp would flatten the path
+            made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
+            return teacher.autoencoder.decode(made)
 
     protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
 
 
-def rival(name: str, model: Model, device: torch.device) -> Contender:
+def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:
     """Another generator, ready to be measured."""
     generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
-    return Contender(generator_subject(name, generator, device), generator)
+    return Contender(generator_subject(name, generator, device, precision), generator)
 
 
-def contenders(names: str, teacher: Teacher, device: torch.device, check: Callable[[], None]) -> list[Contender]:
+def contenders(
+    names: str, teacher: Teacher, device: torch.device, check: Callable[[], None], precision: str = "fp32"
+) -> list[Contender]:
     """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
     found: list[Contender] = []
     for name in split(names):
         if is_folder(name):
-            found.append(rival(name, load_model(name), device))
+            found.append(rival(name, load_model(name), device, precision))
         else:
             sampler = parse_sampler(name).fitted(teacher.denoiser, device)
-            found.append(Contender(baseline_subject(sampler, teacher, device, check), sampler))
+            found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
 
 

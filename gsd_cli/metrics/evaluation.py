@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.autoencoder import Autoencoder
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
 from gsd_cli.core.sampling import labels_for
+from gsd_cli.core.world import World
 from gsd_cli.data.pictures import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
 from gsd_cli.metrics.isometry import isometry
@@ -39,11 +41,20 @@ class Evaluation:
     samples: int
     batch_size: int
     autoencoder: Autoencoder | None = None
+    world: World = field(default_factory=World)
 
+    @in_full_precision
     def __call__(self, generator: Generator, step: int) -> dict[str, float]:
-        """Figures of the generator after `step` steps, measured at its pictures."""
+        """Figures of the generator after `step` steps, measured at its pictures.
+
+        The processes of `world` share the images; the main one gets the figures, the others nothing.
+        """
         generator = Generator(generator.denoiser, generator.sigma_init, self.autoencoder)
         device = next(generator.parameters()).device
+        measured = self.extractor is not None and self.reference is not None
+        features = self._features(generator) if measured else None
+        if not self.world.main:
+            return {}
         with torch.no_grad():
             shown = range(min(GRID, self.samples))
             grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
@@ -51,9 +62,7 @@ class Evaluation:
         if self.extractor is None:
             return {}
         figures: dict[str, float] = {}
-        if self.reference is not None:
-            batches = generator_features(generator, self.extractor, range(self.samples), self.batch_size)
-            features = torch.cat([batch.cpu() for batch in batches])
+        if self.reference is not None and features is not None:
             statistics = gaussian_statistics([features], self.extractor.name)
             figures = {"fd": frechet_distance(statistics, self.reference), **self._variety(features)}
 
@@ -62,6 +71,19 @@ class Evaluation:
 
         found = isometry(images, self.extractor.squared_distance, generator.latent_shape, min(PAIRS, self.samples // 2))
         return {**figures, "speed_cv": found.speed_cv, "spearman": found.spearman, "pair_distance": found.pair_distance}
+
+    def _features(self, generator: Generator) -> Tensor:
+        """Features [N, F] of all images: whole batches in turn, so that each process makes what one alone would."""
+        assert self.extractor is not None
+        seeds, size, world = range(self.samples), self.batch_size, self.world
+        batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+        found = []
+        for turn in range(0, len(batches), world.size):
+            own = batches[min(turn + world.rank, len(batches) - 1)]
+            (vectors,) = (batch.cpu() for batch in generator_features(generator, self.extractor, own, size))
+            # gathered tensors are of one shape: what fills up comes after the last image, and is cut off
+            found.append(world.gather(torch.cat([vectors, vectors[-1:].expand(size - len(vectors), -1)])))
+        return torch.cat(found)[: len(seeds)]
 
     def _variety(self, features: Tensor) -> dict[str, float]:
         """What shows a collapse that a distance hides: recall and coverage of the real images, and the rarest class's

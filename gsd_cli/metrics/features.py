@@ -13,6 +13,7 @@ from torch import Tensor
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.classifier import load_features
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.device import in_full_precision
 from gsd_cli.core.downloads import fetch_file
 from gsd_cli.core.feature_nets import FeatureNet
 from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
@@ -55,6 +56,7 @@ class ClassifierFeatures:
     def __init__(self, net: FeatureNet, name: str):
         self.net, self.name, self.figure = net, name, f"FD-{name}"
 
+    @in_full_precision
     def features(self, images: Tensor) -> Tensor:
         """[B, F], F the network's own."""
         return self.net.features(_as_saved(images))
@@ -66,6 +68,7 @@ class ClassifierFeatures:
         counts = torch.bincount(named, minlength=head.out_features)
         return counts.min().item() / max(1, counts.max().item())
 
+    @in_full_precision
     def embed(self, images: Tensor) -> Tensor:
         """The classifier's maps as LPIPS compares maps, without learnt weights."""
         return normalise_channels(self.net.maps(images))
@@ -83,11 +86,13 @@ class TeacherFeatures:
     def __init__(self, teacher: Denoiser, autoencoder: Autoencoder):
         self.teacher, self.autoencoder = teacher, autoencoder
 
+    @in_full_precision
     def features(self, images: Tensor) -> Tensor:
         """The mid block at sigma 0.2, averaged over positions."""
         code = self.autoencoder.encode(_as_saved(images))
         return self.teacher.encode(code, per_image(PHI_SIGMA, code))[-1].mean((2, 3))
 
+    @in_full_precision
     def embed(self, images: Tensor) -> Tensor:
         """The map that the isometric term uses by default."""
         return teacher_features(self.teacher, self.autoencoder.encode(images))
@@ -110,6 +115,7 @@ class InceptionFeatures:
         self.net = InceptionV3W(str(cache), download=False).to(device).eval().requires_grad_(False)
         self.resize = build_resizer("clean")
 
+    @in_full_precision
     def features(self, images: Tensor) -> Tensor:
         """[B, 2048]; grey images are repeated to three channels, as clean-fid reads them."""
         pixels = to_uint8(images).permute(0, 2, 3, 1).numpy()

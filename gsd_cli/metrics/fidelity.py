@@ -86,7 +86,9 @@ class Fidelity:
                 self.check()
                 bar.advance(count)
 
-            batches = made_batches(generator, self._measures, range(self.samples), self.options.batch_size)
+            batches = made_batches(
+                generator, self._measures, range(self.samples), self.options.batch_size, self.options.precision
+            )
             return self._collected(batches, self._measures, on_image)
 
     def _seen_of_teacher(self, sampler: Sampler) -> tuple[dict[str, Tensor | Statistics | Grain], str]:

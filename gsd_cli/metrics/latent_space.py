@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gsd_cli.core.generator import Generator, Model
@@ -15,7 +15,7 @@ from gsd_cli.metrics.comparison import Contender, Row
 from gsd_cli.metrics.diversity import PAIRS, diversity
 from gsd_cli.metrics.edits import measure_edits
 from gsd_cli.metrics.features import Extractor
-from gsd_cli.metrics.ppl import PathLength, noise_floor, path_length
+from gsd_cli.metrics.ppl import NOISY, PathLength, noise_floor, path_length
 from gsd_cli.options import BenchOptions
 
 EPSILON = 1e-4
@@ -30,7 +30,7 @@ class LatentSpace:
     """Measures of contenders' latent spaces, all in one perceptual distance.
 
     model: whose latents and whose domain; check: called between batches, may raise to stop;
-    ppl_protocol: how path lengths were taken, once one was.
+    ppl_protocol: how path lengths were taken, once one was; notes: what a reader of the figures must know.
     """
 
     options: BenchOptions
@@ -40,6 +40,7 @@ class LatentSpace:
     progress: ProgressOf
     check: Callable[[], None]
     ppl_protocol: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def measure(self, row: Row, contender: Contender) -> None:
         """Put what is wanted into the contender's row."""
@@ -66,6 +67,11 @@ class LatentSpace:
             row.figures["ppl_1e-3"] = self._path_length(contender, COARSE_EPSILON).mean
             floor = noise_floor(subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape)
             row.figures["ppl_noise_floor"] = floor / EPSILON**2
+            if floor / EPSILON**2 > NOISY * found.mean:
+                self.notes.append(
+                    f"PPL of {row.name}: arithmetic alone makes {floor / EPSILON**2:.3g} of its {found.mean:.3g}; "
+                    "compare ppl_1e-3, where it is a hundredth of that"
+                )
 
     def _path_length(self, contender: Contender, epsilon: float) -> PathLength:
         pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape

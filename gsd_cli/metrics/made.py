@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gsd_cli.core.device import autocast
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import latents
 from gsd_cli.core.sampling import labels_for
@@ -17,16 +18,19 @@ KEPT_BYTES = 2**30
 
 
 def made_batches(
-    generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int
+    generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
 ) -> Iterator[dict[str, Tensor]]:
-    """Make the images of `seeds`; for each batch the vectors [B, F] by each measure's name, on the fly."""
+    """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
+    fly."""
     device = next(generator.parameters()).device
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
         with torch.no_grad():
             z = latents(batch, generator.latent_shape).to(device)
-            images = generator(z, labels_for(generator, batch)).float()
-            yield {measure.name: measure.features(images).cpu() for measure in measures}
+            with autocast(device, precision):
+                images = generator(z, labels_for(generator, batch)).float()
+            vectors = {measure.name: measure.features(images).cpu() for measure in measures}
+        yield vectors
 
 
 class Features:

@@ -13,6 +13,8 @@ from gsd_cli.core.noise import generator_for, latents, slerp
 Images = Callable[[Tensor], Tensor]
 SquaredDistance = Callable[[Tensor, Tensor], Tensor]
 TRIM = 0.01
+NOISY = 0.01
+"""A share of the path length: a noise floor above it matters."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,19 @@ def path_length(
 
 @torch.no_grad()
 def noise_floor(
-    images: Images, squared_distance: SquaredDistance, shape: tuple[int, int, int], pairs: int = 64
-) -> float:
-    """The mean squared distance at e = 0: what arithmetic alone adds, before division by e^2."""
-    z = _points(range(pairs), shape, 0, 0.0)
-    first, second = images(torch.cat([z, z])).chunk(2)
-    return squared_distance(first, second).mean().item()
+    images: Images, squared_distance: SquaredDistance, shape: tuple[int, int, int], pairs: int = 64,
+    epsilon: float = 1e-4,
+) -> float:  # fmt: skip
+    """What arithmetic alone adds to the mean squared distance at e = epsilon, before division by e^2.
+
+    From three points a, b, c of each path, e apart. Where the path is smooth |a - 2b + c|^2 is of order e^4, and what
+    is left of it is rounding, three times that of a pair. By the parallelogram law it is 2 d(a, b) + 2 d(b, c) -
+    d(a, c) for squared distances d. Equal latents would show nothing: they are rounded alike in every layer.
+    """
+    points = [_points(range(pairs), shape, 0, k * epsilon) for k in range(3)]
+    a, b, c = images(torch.cat(points)).chunk(3)
+    near, following, far = (squared_distance(*ends).cpu().double() for ends in ((a, b), (b, c), (a, c)))
+    return max(0.0, (2 * near + 2 * following - far).mean().item() / 3)
 
 
 def _points(ks: range, shape: tuple[int, int, int], seed: int, epsilon: float) -> Tensor:

@@ -17,6 +17,9 @@ def protocol(bench: Bench) -> dict[str, str]:
     wanted, options = bench.wanted, bench.options
     facts = {"model": bench.model.name, "teacher": bench.teacher.name, "device": str(bench.device)}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
+    facts["precision"] = (
+        f"the model's samples, times and memory: {bench.precision}; everything else: float32 without TF32"
+    )
     facts |= _fidelity(bench)
     maps = f"distance: channel-normalised {bench.perceptual.name} maps"
     if "ppl" in wanted:

@@ -20,7 +20,9 @@ class Common(BaseModel):
 
     device: Device = opt("auto", "Where to compute: auto, cpu, cuda, cuda:1, mps.", panel="Common", metavar="DEVICE")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = opt(
-        "auto", "Arithmetic of the networks; auto is bf16 where the hardware has it, fp32 elsewhere.", panel="Common"
+        "auto",
+        "Arithmetic of the networks; auto is bf16 where a GPU has it, fp32 elsewhere (fp32: without TF32).",
+        panel="Common",
     )
     batch_size: PositiveInt = opt(64, "Images computed at a time.", panel="Common")
     seed: NonNegativeInt = opt(0, "Seed of everything random that --seeds does not name.", panel="Common")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.kinds import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
 ADVERSARIAL_RATIO = 2.0
 """What `--adversarial auto` is where there are real images."""
@@ -21,7 +21,7 @@ class DistillSettings(BaseModel):
 
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     noise_device: Literal["auto", "cpu", "device"] = opt(
         "auto",
         "Where random numbers are drawn: cpu gives the same on every device; device is faster. auto: device on a GPU.",
@@ -127,6 +127,7 @@ class DistillSettings(BaseModel):
 class DistillOptions(Common, DistillSettings):
     """Distil a teacher into a one-step generator."""
 
+    precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
     revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
     list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.options.common import Common
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
+from gsd_cli.options.kinds import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -22,6 +22,7 @@ def _fit_source(value: str | None) -> str | None:
 class EditOptions(Common, InvertSettings):
     """Change one thing in a picture, or move it along a direction the generator knows."""
 
+    precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     image: str | None = argument(None, "A file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
     attribute: str | None = opt(
         None,

@@ -8,12 +8,13 @@ from pydantic import Field, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, FORMAT, MODEL, FilmFormat, Positive, argument, opt
+from gsd_cli.options.kinds import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Positive, argument, opt
 
 
 class InterpolateOptions(Common, InvertSettings):
     """Walk between pictures through the generator's latent space."""
 
+    precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
         ..., "Two or more pictures: files, - for stdin, saved latents, seed:42 or example:bag.", "IMAGE IMAGE..."
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import CLASS, MODEL, NonNegativeFloat, argument, opt
+from gsd_cli.options.kinds import CLASS, EXACT, MODEL, NonNegativeFloat, argument, opt
 
 
 def _latent_file(value: Path | None) -> Path | None:
@@ -41,6 +41,7 @@ class InvertSettings(BaseModel):
 class InvertOptions(Common, InvertSettings):
     """Find the latents of pictures; from Python only."""
 
+    precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     images: tuple[str, ...] = argument(..., "Pictures: files, or seed:42.", "IMAGE...")
     model: str | None = MODEL
     class_: str | None = CLASS

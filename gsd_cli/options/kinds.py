@@ -49,5 +49,8 @@ CLASS = Field(
     description="The class to make, by number or name, of a class-conditional model.",
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
 )
+NO_FP16 = "Arithmetic of the training; auto is bf16 where the hardware has it, fp32 elsewhere (fp32: without TF32)."
+"""Training in fp16 would need its gradients scaled, and it is no faster than bf16."""
+EXACT = "Arithmetic of the networks: fp32 in any case, for near images are compared."
 FilmFormat = Literal["png", "gif", "webp", "mp4"]
 FORMAT = opt("png", "What -o - writes.")

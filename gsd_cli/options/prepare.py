@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import Positive, Share, argument, opt
+from gsd_cli.options.kinds import NO_FP16, Positive, Share, argument, opt
 
 
 class FitSettings(BaseModel):
@@ -69,4 +69,5 @@ class PrepareOptions(Common):
     )
     fit_steps: PositiveInt | None = opt(None, "Training steps of what is fitted.", panel="Training")
     fit_lr: Positive | None = opt(None, "Learning rate of the teacher.", panel="Training")
+    precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     weights: Literal["fp32", "fp16"] = opt("fp32", "How the weights are stored.", panel="Training")

@@ -1,179 +1,85 @@
-"""Steps that wait for no device: Adam's, and a whole round of the distillation."""
+"""A step with a gradient that is not finite changes nothing, whichever Adam makes it."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
-from gsd_cli.core import adversarial, target_layout
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.descent import descend, not_finite
-from gsd_cli.core.device import adam
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.draws import DeviceDraws, Draws, make_draws
-from gsd_cli.core.isometric_forms import FORMS
-from gsd_cli.core.real_images import ResidentImages
-from gsd_cli.core.training import Unread
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.options import DistillSettings
-from tests.stepping import GOOD, run_step
-
-CPU = torch.device("cpu")
+from gsd_cli.core.descent import descend
+from tests.devices import PRETEND, pretend
 
 
-@pytest.fixture
-def data(toy_archive_path: Path) -> ImageArchive:
-    return ImageArchive(toy_archive_path)
-
-
-def fitted(gradient: float) -> tuple[nn.Linear, torch.optim.Adam]:
+def made(fused: bool) -> tuple[nn.Module, torch.optim.Adam]:
     torch.manual_seed(0)
-    module = nn.Linear(3, 2)
-    for parameter in module.parameters():
-        parameter.grad = torch.full_like(parameter, gradient)
-    return module, adam(module, 0.1, (0.0, 0.99), CPU)
+    net = nn.Linear(3, 2)
+    return net, torch.optim.Adam(net.parameters(), lr=0.1, fused=fused)
 
 
-def state(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    moments = [v.clone() for s in optimizer.state.values() for k, v in s.items() if k != "step"]
-    return [*(p.detach().clone() for p in module.parameters()), *moments]
+def learn(net: nn.Module, poison: float = 0.0) -> torch.Tensor:
+    net.zero_grad()
+    loss = net(torch.ones(1, 3)).square().sum()
+    loss.backward()
+    for parameter in list(net.parameters())[:1]:
+        assert parameter.grad is not None
+        parameter.grad[0, 0] += poison
+    return loss
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
-def test_a_step_is_adams(clip: float | None) -> None:
-    (module, optimizer), (other, _) = fitted(2.0), fitted(2.0)
-    assert descend(module, optimizer, GOOD, clip) == 0
-    if clip:
-        nn.utils.clip_grad_norm_(other.parameters(), clip)
-    torch.optim.Adam(other.parameters(), 0.1, (0.0, 0.99)).step()
-    for ours, theirs in zip(module.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
+def state(net: nn.Module, adam: torch.optim.Adam) -> list[torch.Tensor]:
+    moments = [value.clone() for p in net.parameters() for value in adam.state[p].values()]
+    return [*(p.detach().clone() for p in net.parameters()), *moments]
 
 
-@pytest.mark.parametrize(("gradient", "bad"), [(math.nan, 0.0), (math.inf, 0.0), (1.0, 1.0)])
-def test_a_step_that_is_not_finite_moves_neither_weights_nor_moments(gradient: float, bad: float) -> None:
-    module, optimizer = fitted(1.0)
-    descend(module, optimizer, GOOD)
-    before = state(module, optimizer)
-    for parameter in module.parameters():
-        parameter.grad = torch.full_like(parameter, gradient)
-    assert descend(module, optimizer, torch.tensor(bad)) == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, state(module, optimizer), strict=True))
-    for parameter in module.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    assert descend(module, optimizer, GOOD) == 0
-    assert not torch.equal(before[0], module.weight)
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_gradient_that_is_not_finite_changes_nothing(fused: bool, poison: float, clip: float | None) -> None:
+    net, adam = made(fused)
+    learn(net)
+    descend(net, adam, clip=clip)
+    before = state(net, adam)
+    learn(net, poison)
+    assert descend(net, adam, clip=clip).skipped == 1
+    assert all(torch.equal(a, b) for a, b in zip(before, state(net, adam), strict=True))
+    learn(net)
+    assert descend(net, adam, clip=clip).skipped == 0
+    after = state(net, adam)
+    assert all(value.isfinite().all() for value in after) and not torch.equal(before[0], after[0])
 
 
-def test_not_finite() -> None:
-    assert not_finite(torch.ones(3), torch.zeros(())) == 0
-    assert not_finite(torch.ones(3), torch.tensor([1.0, math.nan])) == 1
-    assert not_finite(torch.tensor(math.inf)) == 1
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_loss_that_is_not_finite_changes_nothing(fused: bool) -> None:
+    net, adam = made(fused)
+    learn(net)
+    before = net.weight.clone()
+    assert descend(net, adam, torch.tensor([1.0, math.nan])).skipped == 1
+    assert torch.equal(net.weight, before)
+    assert descend(net, adam, torch.tensor(1.0)).skipped == 0
 
 
-class Waits(TorchDispatchMode):
-    """Counts the operations whose result the host would have to wait for on a device."""
-
-    NAMES = ("_local_scalar_dense", "nonzero", "_unique2", "equal")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.name().split("::")[-1].split(".")[0]
-        # a mask has to be counted before it can be an index
-        masks = name.startswith("index") and any(t is not None and t.dtype == torch.bool for t in args[1])
-        if name in self.NAMES or masks:
-            self.found.append(func.name())
-        return func(*args, **(kwargs or {}))
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_finite_step_is_the_optimizer_s_own(fused: bool) -> None:
+    ours, theirs = made(fused), made(fused)
+    for _ in range(3):
+        learn(ours[0])
+        norm = descend(*ours, clip=0.5).norm
+        learn(theirs[0])
+        assert norm == pytest.approx(nn.utils.clip_grad_norm_(theirs[0].parameters(), 0.5).item())
+        theirs[1].step()
+    assert all(torch.equal(a, b) for a, b in zip(state(*ours), state(*theirs), strict=True))
+    assert not hasattr(ours[1], "found_inf")
 
 
-def test_waits_are_found() -> None:
-    with Waits() as waits:
-        torch.ones(()).item()
-        bool(torch.ones(()) > 0)
-        torch.ones(3)[torch.ones(3) > 0]
-    assert len(waits.found) == 3
-
-
-def resident(data: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU gets: random numbers drawn there, real images kept there."""
-    monkeypatch.setattr(adversarial, "keep_on", lambda device, images: ResidentImages(data, device))
-    monkeypatch.setattr(adversarial, "HEAD_START", 0)
-    monkeypatch.setattr(target_layout, "IMAGES", 64)
-
-
-CASES: list[dict[str, object]] = [
-    {"irl": "off"},
-    *({"irl": form} for form in FORMS),
-    {"irl_gradient": "free"},
-    {"reuse_images": True},
-    {"micro_batch": 3},
-    {"discriminator_penalty": 1.0, "fake_steps": 2, "discriminator_steps": 2},
-    {"clip_grad": 1.0, "dropout": 0.1, "warmup": 1.0, "noise": "edm"},
-]
-
-
-@pytest.mark.parametrize("settings", CASES, ids=lambda s: "-".join(f"{k}={v}" for k, v in s.items()))
-def test_a_round_waits_for_nothing(
-    toy_teacher: Denoiser, data: ImageArchive, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
-) -> None:
-    resident(data, monkeypatch)
-    options = DistillSettings(**{"batch_size": 8, "noise_device": "device", "precision": "fp32", **settings})
-    task = Distillation(toy_teacher, options, 3, CPU, lambda *_: {}, data=data)
-    unread = Unread()
-    unread.add(task.step(1))  # a form is fitted in its first step
-    with Waits() as waits:
-        unread.add(task.step(2))
-    assert waits.found == []
-    rows = unread.read()
-    assert rows[1]["skipped"] == 0
-    assert all(math.isfinite(v) for k, v in rows[1].items() if k != "speed_spread")
-
-
-# -- random numbers -------------------------------------------------------------------------------
-
-
-def draws(kind: str, rows: list[int], seed: int = 0) -> Draws:
-    return make_draws(kind, seed, 8, rows, (1, 4, 4), 5, CPU)
-
-
-@pytest.mark.parametrize("kind", ["cpu", "device"])
-def test_a_row_is_the_same_whoever_draws_it(kind: str) -> None:
-    """Processes draw their rows of one batch."""
-    everyone, some = draws(kind, list(range(8))), draws(kind, [6, 1, 2])
-    for draw in ("normal", "uniform", "labels"):
-        whole, part = getattr(everyone, draw)("s", 3), getattr(some, draw)("s", 3)
-        assert torch.equal(whole[[6, 1, 2]], part)
-        assert not torch.equal(whole, getattr(everyone, draw)("s", 4))
-    assert torch.equal(everyone.normal("s", 3)[:2], everyone.normal("s", 3, count=2))
-    assert torch.equal(everyone.integers(99, "s")[[6, 1, 2]], some.integers(99, "s"))
-
-
-def test_the_devices_numbers_know_all_of_a_seed() -> None:
-    # torch's generator on a CPU takes 32 bits of a seed: these two give it the same
-    one, other = draws("device", [0], 51934), draws("device", [0], 88977)
-    assert one._random("latent").initial_seed() != other._random("latent").initial_seed()
-
-
-def test_where_numbers_are_drawn() -> None:
-    assert type(make_draws("auto", 0, 1, [0], (1,), None, CPU)) is Draws
-    assert type(make_draws("auto", 0, 1, [0], (1,), None, torch.device("meta"))) is DeviceDraws
-    assert type(make_draws("cpu", 0, 1, [0], (1,), None, torch.device("meta"))) is Draws
-
-
-def test_numbers_of_the_device_train_too(toy_teacher: Denoiser, data: ImageArchive) -> None:
-    rows = []
-    for kind in ("cpu", "device", "device"):
-        options = DistillSettings(batch_size=8, noise_device=kind, precision="fp32")
-        task = Distillation(toy_teacher, options, 3, CPU, lambda *_: {}, data=data)
-        rows.append(run_step(task, 0))
-    assert rows[1] == rows[2]
-    assert rows[0] != rows[1]
+def test_a_fused_step_is_decided_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend() as seen:
+        net = nn.Linear(3, 2).to(PRETEND)
+        adam = torch.optim.SGD(net.parameters(), lr=0.1)
+        adam.param_groups[0]["fused"] = True
+        monkeypatch.setattr(adam, "step", lambda: None)
+        net(torch.ones(1, 3, device=PRETEND)).sum().backward()
+        found = descend(net, adam, torch.ones((), device=PRETEND), clip=1.0)
+        assert not seen.waits
+        assert found.skipped.device == PRETEND and found.skipped.item() == 0

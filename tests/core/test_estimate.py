@@ -77,7 +77,7 @@ def test_without_the_distillation_the_generator_is_all_that_runs(toy_teacher: De
 
 
 def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsd_cli.core.estimate.seconds_per_image", lambda *_: 1.0)
+    monkeypatch.setattr("gsd_cli.core.estimate.seconds_per_call", lambda _model, _device, batch, _: batch)
 
     def seconds(**settings: object) -> float:
         return estimate(toy_teacher, DistillSettings(batch_size=8, **settings), CPU).seconds_per_step / 8
@@ -93,8 +93,8 @@ def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkey
 def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(p.numel() for p in toy_teacher.parameters())
     monkeypatch.setattr(
-        "gsd_cli.core.estimate.seconds_per_image",
-        lambda model, *_: 1.0 if sum(p.numel() for p in model.parameters()) == size else 10.0,
+        "gsd_cli.core.estimate.seconds_per_call",
+        lambda model, _device, batch, _: batch * (1 if sum(p.numel() for p in model.parameters()) == size else 10),
     )
     plain = DistillSettings(batch_size=8, irl_gradient="free")
     settings = plain.model_copy(update={"student_depth": 2})
@@ -125,3 +125,25 @@ def test_a_discriminator_is_counted() -> None:
     assert passes(DistillSettings(adversarial="auto")) == off
     two = passes(DistillSettings(adversarial=2.0, discriminator_steps=2))
     assert one - off < two - off < 2 * (one - off)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 16])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_call_has_a_price_of_its_own(
+    device: str, micro_batch: int | None, toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call takes 3 s and 0.5 s for each image: 8 of them say little of 64. A GPU is asked for the whole call."""
+    asked: list[int] = []
+
+    def seconds(_model: Denoiser, _device: torch.device, batch: int, precision: str) -> float:
+        assert precision == "bf16"
+        asked.append(batch)
+        return 3 + batch / 2
+
+    monkeypatch.setattr("gsd_cli.core.estimate.seconds_of", seconds)
+    monkeypatch.setattr("gsd_cli.core.estimate._choose", lambda *_: "bf16")
+    settings = DistillSettings(batch_size=64, micro_batch=micro_batch, irl_gradient="free")
+    found = estimate(toy_teacher, settings, torch.device(device)).seconds_per_step
+    size = micro_batch or 64
+    assert found == pytest.approx(passes(settings) * 64 / size * (3 + size / 2))
+    assert asked == ([2, 8] if device == "cpu" else [size])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from gsd_cli.core.classifier import FeatureFit
 from gsd_cli.core.fitting import TeacherFit, _stratified_timesteps
 from gsd_cli.core.folders import load_denoiser, save_denoiser
 from gsd_cli.core.training import Cadence, train
@@ -100,3 +102,22 @@ def test_the_average_is_a_teacher(data: ImageArchive, tmp_path: Path) -> None:
     task.step(0)
     save_denoiser(task.denoiser(), tmp_path / "teacher", half=False)
     assert load_denoiser(tmp_path / "teacher").shape == data.shape == (1, 16, 16)
+
+
+@pytest.mark.parametrize("kind", ["teacher", "features"])
+def test_one_gradient_that_is_not_finite_leaves_the_network_as_it_was(
+    kind: str, toy_archive_path: Path, tmp_path: Path
+) -> None:
+    """Its loss is finite: the gradient alone is looked at, and the step is counted as skipped."""
+    data, cpu = ImageArchive(toy_archive_path), torch.device("cpu")
+    settings = FitSettings(architecture="tiny", batch_size=2)
+    task = TeacherFit(data, settings, tmp_path, cpu) if kind == "teacher" else FeatureFit(data, None, 10, 0, cpu)
+    parameter = next(task.net.parameters())
+    handle = parameter.register_hook(lambda gradient: gradient / 0)
+    before = [p.detach().clone() for p in task.net.parameters()]
+    metrics = task.step(0)
+    assert not all(math.isfinite(value) for key, value in metrics.items() if "loss" in key)
+    assert all(torch.equal(a, b) for a, b in zip(before, task.net.parameters(), strict=True))
+    handle.remove()
+    assert all(math.isfinite(value) for value in task.step(1).values())
+    assert not torch.equal(before[0], parameter)
