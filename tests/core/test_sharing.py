@@ -120,6 +120,7 @@ from gsd_cli.metrics.evaluation import Evaluation
 from gsd_cli.metrics.features import TeacherFeatures
 from gsd_cli.metrics.statistics import gaussian_statistics
 from gsd_cli.options import DistillSettings, FitSettings
+from tests.stepping import run_step
 torch.set_num_threads(1)
 adversarial.HEAD_START = 0
 world = join_world(torch.device("cpu"))
