@@ -188,6 +188,7 @@ def _fit_features(
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.classifier import FeatureFit, save_features
     from gsd_cli.core.device import resolve_device
+    from gsd_cli.core.standing import Cadence
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.metrics.features import features_name
     from gsd_cli.writing import atomic_folder
@@ -200,7 +201,7 @@ def _fit_features(
     )
     folder = _beside(target, FEATURES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
-    fit(task, steps, work, max(1, steps // 4), "features", console, stop)
+    fit(task, steps, work, Cadence(max(1, steps // 4)), "features", console, stop)
     figures = task.evaluate(steps)
     task.net.eval()
     card = {"name": features_name(folder), "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
@@ -215,6 +216,7 @@ def _fit_teacher(
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.fitting import TeacherFit, save_teacher
+    from gsd_cli.core.standing import Cadence
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.registry import bundled_features
 
@@ -222,7 +224,7 @@ def _fit_teacher(
     folder = _beside(target, "teacher")
     work = folder.with_name(folder.name + ".fit")
     task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world)
-    report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop, world)
+    report = fit(task, settings.steps, work, Cadence(max(1, settings.steps // 20)), "teacher", console, stop, world)
     if report is None:
         console.say(f"{folder} is trained already")
     if world.main:

@@ -101,6 +101,10 @@ class Distillation:
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._evaluate = evaluate
 
+    def set_length(self, total: int) -> None:
+        """The run's length in steps, from here on: the learning rate falls towards it, the isometric term begins."""
+        self.total = self.isometric.total = total
+
     def step(self, step: int) -> dict[str, float]:
         """One round: the fake score learns the generator's images, the discriminator tells them from real ones,
         then the generator moves."""
