@@ -218,11 +218,14 @@ def _train(
 ) -> None:  # fmt: skip
     """Train to the end, to a signal or until the time is up, and leave the generators of what was trained."""
     from gsd_cli.commands.fitting import fit
+    from gsd_cli.core.profiling import ProfiledTask
 
-    folder = exporter.folder
+    folder, driven = exporter.folder, task
+    if options.profile is not None and world.main:
+        driven = ProfiledTask(task, task.device, options.profile, console.say)
     try:
         last = fit(
-            task, total, folder, _cadence(options), "distilling", console, stop, world, tracker, pace,
+            driven, total, folder, _cadence(options), "distilling", console, stop, world, tracker, pace,
             on_evaluation=lambda report: exporter.keep_best(task.average, report),
             on_rehearsal=lambda: exporter.finish(task.average) if world.main else None,
         )  # fmt: skip
@@ -385,7 +388,7 @@ def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
 
 def _changed(options: DistillOptions) -> list[str]:
     """The flags that a resume command must repeat."""
-    skip = {"teacher", "output", "resume", "force"}
+    skip = {"teacher", "output", "resume", "force", "profile"}
     implied = PRESETS[options.preset]
     flags: list[str] = []
     for name in sorted(options.model_fields_set - skip):

@@ -145,6 +145,10 @@ class DistillOptions(Common, DistillSettings):
     force: bool = opt(False, "Accept other options than the run was started with.")
     eval_every: Positive = opt(4.0, "Thousand images between evaluations.", panel="Progress")
     eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples of each evaluation.", panel="Progress")
+    profile: Path | None = opt(
+        None, "Write a trace and a table of a few early steps here: what takes their time.", panel="Progress",
+        metavar="DIR",
+    )  # fmt: skip
     tracker: Literal["tensorboard", "wandb", "trackio"] | None = opt(
         None, "Send figures to an experiment tracker too.", panel="Progress"
     )

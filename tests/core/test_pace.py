@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.metrics_log import read_metrics
 from gsd_cli.core.pace import LEAN, MEASURED, SETTLE, TOLERANCE, UNSETTLED, WARM_UP, Allowance, Pace
-from gsd_cli.core.standing import Cadence, Report
+from gsd_cli.core.standing import Cadence, Metrics, Report
 from gsd_cli.core.training import train
+from gsd_cli.options import DistillSettings
 
 COSTS = {"evaluation": 4.0, "checkpoint": 1.0, "export": 2.0}
 
@@ -198,3 +201,40 @@ def test_rates_are_of_the_steps_alone(clock: Machine, tmp_path: Path) -> None:
 def test_scalars_on_a_device_are_read_when_they_are_written(clock: Machine, tmp_path: Path) -> None:
     seen = [r.metrics.get("loss", math.nan) for r in train(Timed(clock, 1.0, 0.0), 12, tmp_path, Cadence(100))]
     assert [math.isnan(loss) for loss in seen] == [True] * 9 + [False] * 3
+
+
+class Ticking:
+    """A distillation whose steps take a second each on the clock."""
+
+    def __init__(self, task: Distillation, clock: Machine):
+        self.task, self.clock, self.batch_size = task, clock, task.batch_size
+        self.tensors, self.load, self.evaluate = task.tensors, task.load, task.evaluate
+
+    def step(self, step: int) -> Metrics:
+        self.clock.now += 1.0
+        return self.task.step(step)
+
+
+def test_a_run_settled_once_is_the_run_of_that_many_steps(
+    clock: Machine, tmp_path: Path, toy_teacher: Denoiser
+) -> None:
+    settings = DistillSettings(batch_size=4, lr_decay=0.5)
+
+    def make(total: int) -> Distillation:
+        return Distillation(toy_teacher, settings, total, torch.device("cpu"), lambda *_: {})
+
+    task, lengths = make(UNSETTLED), list[int]()
+
+    def settle(step: int, length: int) -> None:
+        lengths.append(length)
+        task.set_length(length)
+
+    # 0.03 of the time are 8 steps, less than a tenth of the run: the isometric term has not begun
+    pace = Pace(120, 0.0, settles=True, on_length=settle, clock=clock)
+    pace.costs |= COSTS
+    *_, last = train(Ticking(task, clock), None, tmp_path / "paced", Cadence(1000), pace=pace)
+    assert lengths == [last.step] and last.step > 10 * (WARM_UP + MEASURED)
+    straight = make(last.step)
+    *_, same = train(straight, last.step, tmp_path / "straight", Cadence(1000))
+    assert same.step == last.step
+    assert all(torch.equal(value, straight.tensors()[name]) for name, value in task.tensors().items())
