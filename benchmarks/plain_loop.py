@@ -2,7 +2,7 @@
 
 Two ways. `fair`: everything that any good loop does on a GPU (one fused Adam kernel, channels last, TF32, autocast,
 random numbers on the device, nothing read in a step). `peers`: as the published code of the field does it (float32,
-Adam without fusing, a loss read by `.item()` after each update). The method is the same: a fake score's update, then
+torch's default Adam, a loss read by `.item()` after each update). The method is the same: a fake score's update, then
 the generator's with the isometric term on pairs of its own, its gradient free.
 """
 
@@ -39,7 +39,7 @@ def plain_step(teacher: Denoiser, settings: DistillSettings, device: torch.devic
             model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(G).requires_grad_(False)
     cuda, precision = device.type == "cuda", settings.precision if fair else "fp32"
-    kind: dict[str, bool] = {"fused": True} if fair and cuda else {"foreach": False}
+    kind = {"fused": True} if fair and cuda else {}
     adam_G, adam_g = (
         torch.optim.Adam(m.parameters(), settings.lr, (settings.beta1, settings.beta2), **kind) for m in (G, g)
     )
