@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
-from gsd_cli.core.training import read_metrics
+from gsd_cli.core.metrics_log import read_metrics
 from gsd_cli.writing import atomic_file
 
 COLUMNS = ("run", "step", "images", "fd", "speed_cv", "spearman", "pair_distance")

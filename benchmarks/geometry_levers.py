@@ -21,13 +21,12 @@ from torch import Tensor
 
 from gsd_cli.core import distillation, isometric_forms
 from gsd_cli.core.denoiser import per_image
-from gsd_cli.core.distillation import Batch, Distillation
+from gsd_cli.core.distillation import Batch, Distillation, Metrics
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured
 from gsd_cli.core.isometric_forms import Form
 from gsd_cli.core.losses import distance, speed_loss
 from gsd_cli.core.noise import angle, rotate
-from gsd_cli.core.training import Metrics
 
 
 def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

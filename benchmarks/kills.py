@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rows import Rows, markdown
 
-from gsd_cli.core.training import read_metrics
+from gsd_cli.core.metrics_log import read_metrics
 from tests.shell import DISTILL, IMAGES, Shell
 
 GROUP = 10

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kills import workshop
 from rows import markdown
 
-from gsd_cli.core.training import read_metrics
+from gsd_cli.core.metrics_log import read_metrics
 from tests.shell import DISTILL, Shell
 
 COLUMNS = ("session", "seconds", "step", "rss_mb", "open_files", "files", "folder_mb")

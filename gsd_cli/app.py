@@ -23,7 +23,7 @@ from gsd_cli.examples import EXAMPLES, START
 from gsd_cli.flags import MODELS, Command, commands
 from gsd_cli.helping import show_help, show_overview
 from gsd_cli.interrupts import StopRequest
-from gsd_cli.launch import rank
+from gsd_cli.launch import process_age, rank
 from gsd_cli.signature import with_signature
 from gsd_cli.wording import nearest
 
@@ -198,6 +198,7 @@ def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> li
 def _work(name: str, options: Common, console: Console) -> Result:
     """Say a word, load what is heavy, do it."""
     stop = StopRequest()
+    stop.begun -= process_age()
     stop.resume = shlex.join(["gsd", *sys.argv[1:]])
     stop.install()
     module = importlib.import_module(f"gsd_cli.commands.{name}")

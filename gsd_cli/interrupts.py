@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 
 from gsd_cli.errors import ExitCode, Stopped
@@ -12,9 +13,13 @@ _CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINAT
 
 
 class StopRequest:
-    """Whether the user asked to stop; poll it between steps."""
+    """Whether the user asked to stop; poll it between steps.
+
+    begun: when the command began, by time.monotonic.
+    """
 
     def __init__(self) -> None:
+        self.begun = time.monotonic()
         self.code: ExitCode | None = None
         self.resume: str | None = None
 

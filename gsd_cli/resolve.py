@@ -82,7 +82,7 @@ def resolve(
 
 def _apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
     preset = values.get("preset", "quick")
-    lengths = {"kimg", "steps", "epochs"}
+    lengths = {"kimg", "steps", "epochs", "minutes"}
     for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
         # a length given in one unit replaces the preset's in another
         taken = lengths & values.keys() if name in lengths else name in values

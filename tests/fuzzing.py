@@ -25,7 +25,7 @@ from gsd_cli.core.feature_nets import ResidualNet
 from gsd_cli.core.folders import load_denoiser
 from gsd_cli.core.generator import load_model
 from gsd_cli.core.latent_files import Anchor, load_anchors, save_anchors
-from gsd_cli.core.training import read_metrics
+from gsd_cli.core.metrics_log import read_metrics
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.data.decode import decode, fit_picture
 from gsd_cli.data.labels import read_edm, read_labels

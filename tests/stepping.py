@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.isometric import IsometricTerm, Latents, arranged
-from gsd_cli.core.training import Task, Unread
+from gsd_cli.core.standing import read_all
+from gsd_cli.core.training import Task
 
 GOOD = torch.zeros(())
 """No step before this one was skipped."""
@@ -15,9 +16,7 @@ GOOD = torch.zeros(())
 
 def run_step(task: Task, step: int) -> dict[str, float]:
     """One step of a training; its metrics, read."""
-    unread = Unread()
-    unread.add(task.step(step))
-    return unread.read()[0]
+    return read_all([task.step(step)])[0]
 
 
 def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsd_cli.commands.distill_data import SAMPLER, DistillData, choose_data, describe, open_images, with_samples
 from gsd_cli.commands.distill_measures import Measure, build_evaluation, choose_measure, describe_measure
+from gsd_cli.commands.distill_pace import Record, shorter_than_asked
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, Stopped, UsageError
@@ -18,18 +20,23 @@ from gsd_cli.finding import CARD, read_card
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
 from gsd_cli.paths import RUNS, cache_dir, read_object, require_room
-from gsd_cli.writing import ready, write_json
+from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.distillation import Distillation
     from gsd_cli.core.estimate import Estimate
+    from gsd_cli.core.pace import Pace
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.real_images import RealImages
+    from gsd_cli.core.standing import Cadence
     from gsd_cli.core.teachers import Teacher
     from gsd_cli.core.trackers import Tracker
+    from gsd_cli.core.training import Task
     from gsd_cli.core.world import World
 
+EVALUATING, SAVING = 0.05, 0.02
+"""Shares of the steps' time that evaluations and checkpoints may take."""
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
 FITTED = ("borders", "cells")
@@ -50,8 +57,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
     data = choose_data(options)
     steps = total_steps(options, data)
     options = options.model_copy(update={"adversarial": _ratio(options, data)})
-    images = steps * options.batch_size
-    yield f"{options.teacher}: {steps:,} steps of batch {options.batch_size} = {images:,} images"
+    yield f"{options.teacher}: {_length(options, steps)}"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
     yield describe(data, shown=_judges(options))
     if data.origin == "teacher":
@@ -60,6 +66,10 @@ def plan(options: DistillOptions) -> Iterator[str]:
     from gsd_cli.core.estimate import generator_passes, passes
     from gsd_cli.estimate import distillation
 
+    if steps is None:
+        yield _measured(_tried(options), options, None)
+        return
+    images = steps * options.batch_size
     # the exact size of a larger student needs the teacher's config
     tried, times = None, 1.0
     if _growth(options) > 1:
@@ -67,6 +77,14 @@ def plan(options: DistillOptions) -> Iterator[str]:
         times = _growth(options) if isinstance(tried, GsdError) else tried.student_parameters / tried.parameters
     yield from distillation(options.teacher, passes(options) * images, generator_passes(options) * images, times)
     yield _measured(tried or _tried(options), options, steps)
+
+
+def _length(options: DistillOptions, steps: int | None) -> str:
+    """The length of the run in words."""
+    if steps is None:
+        return f"as many steps of batch {options.batch_size} as fit into {options.minutes:g} minutes"
+    images, until = steps * options.batch_size, f", {options.minutes:g} minutes of them now" if options.minutes else ""
+    return f"{steps:,} steps of batch {options.batch_size} = {images:,} images{until}"
 
 
 def _tried(options: DistillOptions) -> Estimate | GsdError:
@@ -82,16 +100,19 @@ def _tried(options: DistillOptions) -> Estimate | GsdError:
     return estimate(teacher.denoiser, options, resolve_device(options.device))
 
 
-def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int) -> str:
-    """Activations and time in words."""
+def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int | None) -> str:
+    """Activations and time in words; the steps that fit, where the run has minutes and no other length."""
     from gsd_cli.core.device import resolve_device
     from gsd_cli.estimate import size
 
     if isinstance(found, GsdError):
         return f"activations and time: not known before the teacher is at hand ({found})"
+    kept, device = size(found.activation_bytes), resolve_device(options.device)
+    if steps is None:
+        count = 60 * (options.minutes or 0) / found.seconds_per_step
+        return f"{kept} of activations in float32; at most {count:,.0f} steps on {device} (one call was tried)"
     minutes = found.seconds_per_step * steps / 60
     time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    kept, device = size(found.activation_bytes), resolve_device(options.device)
     return f"{kept} of activations in float32; about {time} on {device}, evaluations aside (one call was tried)"
 
 
@@ -118,13 +139,13 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         console.warn(
             "the learning rate had begun to fall towards the run's old end; it is set for the new one from here on"
         )
-    stop.resume = shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
+    stop.resume = _resume(options, folder)
     _distil(options, data, folder, total, console, stop)
     return _result(folder)
 
 
 def _distil(
-    options: DistillOptions, data: DistillData, folder: Path, total: int, console: Console, stop: StopRequest
+    options: DistillOptions, data: DistillData, folder: Path, total: int | None, console: Console, stop: StopRequest
 ) -> None:
     """Open what the run needs, refuse what does not fit, then train."""
     from gsd_cli.commands.exporting import Exporter
@@ -132,6 +153,7 @@ def _distil(
     from gsd_cli.core.checkpoint import CheckpointStore
     from gsd_cli.core.device import exact_if_fp32, resolve_device
     from gsd_cli.core.distillation import Distillation
+    from gsd_cli.core.pace import UNSETTLED
     from gsd_cli.core.phi import build_phi
     from gsd_cli.core.trackers import open_tracker
     from gsd_cli.core.world import join_world
@@ -154,32 +176,63 @@ def _distil(
     }
     options = options.model_copy(update=chosen)
     pixels = teacher.autoencoder.net is None
-    task = Distillation(teacher.denoiser, options, total, device, evaluation, phi, world, real, pixels)
+    task = Distillation(teacher.denoiser, options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
+    notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
+    record = Record(folder, identity, notes, _recorded(options, folder, "lengths") or [])
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
             exporter.forget()
-        notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
-        write_json(folder / "options.json", {**identity, **notes})
+        record.write()
     world.wait()
+    pace = _pace(options, total, task, record, world, console, stop)
     with exact_if_fp32(device, options.precision):
-        _train(options, task, total, exporter, tracker, world, console, stop)
+        _train(options, task, total, exporter, tracker, world, console, stop, pace)
+
+
+def _pace(
+    options: DistillOptions, total: int | None, task: Distillation, record: Record, world: World, console: Console,
+    stop: StopRequest,
+) -> Pace | None:  # fmt: skip
+    """The clock of this session; None without `--minutes`."""
+    from gsd_cli.core.pace import Pace
+
+    if options.minutes is None:
+        return None
+
+    def settle(step: int, length: int) -> None:
+        task.set_length(length)
+        record.settle(step, length, write=world.main)
+        stop.resume = _resume(options.model_copy(update={"minutes": None, "steps": length}), record.folder)
+        console.say(f"{length:,} steps fit into {options.minutes:g} minutes, {step:,} of them are done")
+
+    return Pace(60 * options.minutes, stop.begun, settles=total is None, on_length=settle)
+
+
+def _resume(options: DistillOptions, folder: Path) -> str:
+    """The command that goes on."""
+    return shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
 
 
 def _train(
-    options: DistillOptions, task: Distillation, total: int, exporter: Exporter, tracker: Tracker, world: World,
-    console: Console, stop: StopRequest,
+    options: DistillOptions, task: Distillation, total: int | None, exporter: Exporter, tracker: Tracker, world: World,
+    console: Console, stop: StopRequest, pace: Pace | None,
 ) -> None:  # fmt: skip
-    """Train to the end or to a signal, and leave the generators of what was trained."""
+    """Train to the end, to a signal or until the time is up, and leave the generators of what was trained."""
     from gsd_cli.commands.fitting import fit
+    from gsd_cli.core.profiling import ProfiledTask
 
-    folder, every = exporter.folder, max(1, round(options.eval_every * 1000 / options.batch_size))
+    folder = exporter.folder
+    driven: Task = task
+    if options.profile is not None and world.main:
+        driven = ProfiledTask(task, task.device, options.profile, console.say)
     try:
-        fit(
-            task, total, folder, every, "distilling", console, stop, world, tracker=tracker,
+        last = fit(
+            driven, total, folder, _cadence(options), "distilling", console, stop, world, tracker, pace,
             on_evaluation=lambda report: exporter.keep_best(task.average, report),
+            on_rehearsal=lambda: exporter.finish(task.average) if world.main else None,
         )  # fmt: skip
     except Stopped:
         if world.main:
@@ -190,7 +243,19 @@ def _train(
     if world.main:
         exporter.finish(task.average)
         _compare_with_best(folder, exporter, console)
+    if (told := shorter_than_asked(last, pace)) is not None:
+        console.say(told)
     world.wait()
+
+
+def _cadence(options: DistillOptions) -> Cadence:
+    """How often the run measures and saves. An `--eval-every` that is not the preset's is obeyed whatever it costs."""
+    from gsd_cli.core.standing import Cadence
+
+    preset = PRESETS[options.preset].get("eval_every", DistillOptions.model_fields["eval_every"].default)
+    share = EVALUATING if options.eval_every == preset else math.inf
+    every = max(1, round(options.eval_every * 1000 / options.batch_size))
+    return Cadence(every, evaluate_share=share, checkpoint_share=SAVING)
 
 
 def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> None:
@@ -249,10 +314,12 @@ def run_folder(options: DistillOptions) -> Path:
     return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
 
 
-def total_steps(options: DistillOptions, data: DistillData) -> int:
-    """The length of the run in generator steps."""
+def total_steps(options: DistillOptions, data: DistillData) -> int | None:
+    """The length of the run in generator steps; None where it is what fits into `--minutes`."""
     if options.steps is not None:
         return options.steps
+    if options.minutes is not None and options.kimg is None and options.epochs is None:
+        return None
     images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * data.epoch
     return max(1, round(images / options.batch_size))
 
@@ -313,7 +380,7 @@ def _idle(options: DistillOptions) -> set[str]:
     return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())
 
 
-def _decayed(options: DistillOptions, folder: Path, total: int) -> bool:
+def _decayed(options: DistillOptions, folder: Path, total: int | None) -> bool:
     """Whether a run that now gets another length has lowered its learning rate for the one it had."""
     before = _recorded(options, folder, "total_steps")
     if not options.lr_decay or before in (None, total):
@@ -321,7 +388,7 @@ def _decayed(options: DistillOptions, folder: Path, total: int) -> bool:
     done = max(
         (int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*[0-9]")), default=0
     )
-    return done > (1 - options.lr_decay) * min(total, before)
+    return done > (1 - options.lr_decay) * min(total or before, before)
 
 
 def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
@@ -334,7 +401,7 @@ def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
 
 def _changed(options: DistillOptions) -> list[str]:
     """The flags that a resume command must repeat."""
-    skip = {"teacher", "output", "resume", "force"}
+    skip = {"teacher", "output", "resume", "force", "profile"}
     implied = PRESETS[options.preset]
     flags: list[str] = []
     for name in sorted(options.model_fields_set - skip):
@@ -349,8 +416,9 @@ def _changed(options: DistillOptions) -> list[str]:
     return flags
 
 
-def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
-    """Whether the run is finished. Raises UsageError (exit 2) naming keys that differ."""
+def _check_options(options: DistillOptions, folder: Path, total: int | None) -> bool:
+    """Whether the run is finished; one that gets more minutes is not. Raises UsageError (exit 2) naming keys that
+    differ."""
     path = folder / "options.json"
     if not path.exists() or not options.resume:
         return False
@@ -368,6 +436,8 @@ def _check_options(options: DistillOptions, folder: Path, total: int) -> bool:
             hint=f"use its options, another folder with -o, --no-resume to start again{forced}",
         )
     generator = folder / "generator"
+    if total is None:
+        return False
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing
 
 

@@ -13,8 +13,8 @@ from gsd_cli.paths import read_json
 if TYPE_CHECKING:
     from gsd_cli.core.denoiser import Denoiser
     from gsd_cli.core.generator import Generator
+    from gsd_cli.core.standing import Report
     from gsd_cli.core.teachers import Teacher
-    from gsd_cli.core.training import Report
 
 NEWEST, BEST = "generator", "best"
 VARIED = 0.95
@@ -51,7 +51,7 @@ class Exporter:
 
     def finish(self, average: Generator) -> None:
         """The moving average as it is now, and the curves."""
-        from gsd_cli.core.training import read_metrics
+        from gsd_cli.core.metrics_log import read_metrics
         from gsd_cli.metrics.curves import draw_curves
 
         rows = read_metrics(self.folder / "metrics.jsonl")
@@ -73,7 +73,8 @@ class Exporter:
             "preset": self.options.preset,
             "parameters": _parameters(average.denoiser),
             "teacher_parameters": _parameters(self.teacher.denoiser),
-            "settings": self.settings,
+            # before a run by the clock knows its length, it is as long as it is
+            "settings": self.settings | {"total_steps": self.settings["total_steps"] or row["step"]},
             "steps": row["step"],
             "images": row.get("images", 0),
             "figures": {key: row[key] for key in FIGURES if key in row},
@@ -101,7 +102,7 @@ def best_distance(folder: Path) -> float:
 
 def best_recall(folder: Path) -> float:
     """The highest recall of a run's evaluations so far; 0 when there is none."""
-    from gsd_cli.core.training import read_metrics
+    from gsd_cli.core.metrics_log import read_metrics
 
     recalls = [row.get("recall") for row in read_metrics(folder / "metrics.jsonl")]
     return max((float(r) for r in recalls if isinstance(r, int | float)), default=0.0)

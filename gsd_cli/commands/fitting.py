@@ -7,8 +7,10 @@ from pathlib import Path
 
 from gsd_cli.console import Console
 from gsd_cli.core.allocator import keep_freed_memory
+from gsd_cli.core.pace import Pace
+from gsd_cli.core.standing import Cadence, Report
 from gsd_cli.core.trackers import NoTracker, Tracker
-from gsd_cli.core.training import Cadence, Report, Task, train
+from gsd_cli.core.training import Task, train
 from gsd_cli.core.world import World
 from gsd_cli.interrupts import StopRequest
 
@@ -16,25 +18,25 @@ SHOWN = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "lo
 
 
 def fit(
-    task: Task, total: int, work: Path, evaluate_steps: int, what: str, console: Console, stop: StopRequest,
-    world: World | None = None, tracker: Tracker | None = None,
-    on_evaluation: Callable[[Report], None] = lambda _: None,
+    task: Task, total: int | None, work: Path, cadence: Cadence, what: str, console: Console, stop: StopRequest,
+    world: World | None = None, tracker: Tracker | None = None, pace: Pace | None = None,
+    on_evaluation: Callable[[Report], None] = lambda _: None, on_rehearsal: Callable[[], None] = lambda: None,
 ) -> Report | None:  # fmt: skip
-    """Train to the end; returns the last report, None when nothing was left to do.
+    """Train to the end, or for as long as `pace` allows; returns the last report, None when nothing was left to do.
 
-    Raises Stopped, with the state saved, when a signal came.
+    on_rehearsal: what the caller does at the end, called once early in a paced run, to be timed. Raises Stopped,
+    with the state saved, when a signal came.
     """
     keep_freed_memory()
-    last = None
-    figures: dict[str, float] = {}
+    last, shown = None, _Shown(work)
+    tracker = tracker or NoTracker()
     with console.progress(what, total) as bar:
-        cadence, tracker = Cadence(evaluate_steps), tracker or NoTracker()
-        for report in train(task, total, work, cadence, stop, world):
+        for report in train(task, total, work, cadence, stop, world, pace):
             last = report
             for note in report.notes:
                 console.say(note)
-            figures |= report.metrics | report.evaluation
-            if report.evaluation or report.step % cadence.log_steps == 0:
+            logged = report.step % cadence.log_steps == 0
+            if report.evaluation or logged:
                 tracker.log(
                     {"images_per_second": report.images_per_second, **report.metrics, **report.evaluation},
                     report.images,
@@ -42,22 +44,42 @@ def fit(
             if report.evaluation:
                 on_evaluation(report)
                 console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
-            bar.update(report.step, note=_line(report, figures), facts=_facts(report, figures, work))
+            if report.rehearse:
+                on_rehearsal()
+            length = report.total if report.settled else None
+            # the texts cost more than a step of a small network on a fast device
+            if report.evaluation or logged or report.step == 1 or report.step == length:
+                bar.update(report.step, length, *shown.of(report))
+            else:
+                bar.update(report.step, length)
     if last is not None:
         beside = 1 - last.step_seconds / last.session_seconds
         console.detail(f"evaluations, checkpoints and pictures took {beside:.1%} of {last.session_seconds:.0f} s")
-    if last is not None and last.step < total:
-        stop.follow()
+        if last.step < last.total and not last.over:
+            stop.follow()
     stop.check()
     return last
 
 
-def _facts(report: Report, figures: dict[str, float], work: Path) -> dict[str, str]:
-    """What the live panel shows of a run."""
-    shown = {name: f"{figures[key]:.3g}" for key, name in SHOWN.items() if key in figures}
-    facts = {"images a second": f"{report.images_per_second:.0f}", **shown}
-    grids = sorted((work / "samples").glob("*.png"))
-    return facts | ({"last grid": str(grids[-1])} if grids else {})
+class _Shown:
+    """What the progress shows of a run in `work`: the newest of each figure, and the newest grid of samples."""
+
+    def __init__(self, work: Path):
+        self.work, self.figures, self.grid = work, dict[str, float](), self._newest(work)
+
+    def of(self, report: Report) -> tuple[str, dict[str, str]]:
+        """A short note and the facts of a live panel."""
+        self.figures |= report.metrics | report.evaluation
+        if report.evaluation:
+            self.grid = self._newest(self.work)
+        shown = {name: f"{self.figures[key]:.3g}" for key, name in SHOWN.items() if key in self.figures}
+        facts = {"images a second": f"{report.images_per_second:.0f}", **shown}
+        return _line(report, self.figures), facts | ({"last grid": self.grid} if self.grid else {})
+
+    @staticmethod
+    def _newest(work: Path) -> str | None:
+        """Listing a folder of thousands of files takes longer than a step: only after an evaluation."""
+        return max((str(path) for path in (work / "samples").glob("*.png")), default=None)
 
 
 def _line(report: Report, figures: dict[str, float]) -> str:

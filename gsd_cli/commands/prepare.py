@@ -188,6 +188,7 @@ def _fit_features(
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.classifier import FeatureFit, save_features
     from gsd_cli.core.device import exact_if_fp32, resolve_device
+    from gsd_cli.core.standing import Cadence
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.metrics.features import features_name
     from gsd_cli.writing import atomic_folder
@@ -202,7 +203,7 @@ def _fit_features(
     folder = _beside(target, FEATURES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
     with exact_if_fp32(task.device, options.precision):
-        fit(task, steps, work, max(1, steps // 4), "features", console, stop)
+        fit(task, steps, work, Cadence(max(1, steps // 4)), "features", console, stop)
     figures = task.evaluate(steps)
     task.net.eval()
     card = {"name": features_name(folder), "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
@@ -217,6 +218,7 @@ def _fit_teacher(
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.device import exact_if_fp32, resolve_device
     from gsd_cli.core.fitting import TeacherFit, save_teacher
+    from gsd_cli.core.standing import Cadence
     from gsd_cli.data.archive import ImageArchive
     from gsd_cli.registry import bundled_features
 
@@ -224,8 +226,9 @@ def _fit_teacher(
     folder = _beside(target, "teacher")
     work = folder.with_name(folder.name + ".fit")
     task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world, options.precision)
+    cadence = Cadence(max(1, settings.steps // 20))
     with exact_if_fp32(task.device, options.precision):
-        report = fit(task, settings.steps, work, max(1, settings.steps // 20), "teacher", console, stop, world)
+        report = fit(task, settings.steps, work, cadence, "teacher", console, stop, world)
     if report is None:
         console.say(f"{folder} is trained already")
     if world.main:

@@ -38,10 +38,12 @@ class CheckpointStore:
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
         """Write one checkpoint; older ones are pruned only after it is in place."""
+        return self.write(step, host_copies(tensors), state)
+
+    def write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> Path:
+        """As `save`, of what `host_copies` made: tensors that nobody changes any more."""
         target = self.folder / f"step-{step:08d}"
         with atomic_folder(target) as temporary:
-            # contiguous clones: safetensors refuses tensors that share memory or are strided
-            copies = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
             save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
             hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
@@ -79,6 +81,11 @@ class CheckpointStore:
 
     def _steps(self) -> list[Path]:
         return sorted(self.folder.glob("step-*"))
+
+
+def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU. Contiguous clones: safetensors refuses tensors that share memory or are strided."""
+    return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
 
 
 def _read(path: Path) -> Checkpoint | None:

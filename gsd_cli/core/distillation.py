@@ -31,10 +31,12 @@ from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.target_layout import Sources
-from gsd_cli.core.training import Metrics, ema_decay, trapezoid, update_average
+from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.world import World, require_even_shares
 from gsd_cli.options import DistillSettings
 
+Metrics = dict[str, float | Tensor]
+"""The figures of one step: numbers, or tensors of no dimensions that are still being computed."""
 Evaluate = Callable[[Generator, int], dict[str, float]]
 TINY = 1e-30
 """Below any norm of a gradient: a quotient's guard."""
@@ -108,6 +110,10 @@ class Distillation:
         self._shared_generator, self._shared_fake = world.share(self.generator), world.share(self.fake)
         self._clip = settings.clip_grad or None
         self._evaluate = evaluate
+
+    def set_length(self, total: int) -> None:
+        """The run's length in steps, from here on: the learning rate falls towards it, the isometric term begins."""
+        self.total = self.isometric.total = total
 
     def step(self, step: int) -> Metrics:
         """One round: the fake score learns the generator's images, the discriminator tells them from real ones,

@@ -2,43 +2,39 @@
 
 A task supplies one step and its state; `train` drives it, keeps checkpoints and metrics, skips
 non-finite steps, and yields a report after each step. Randomness is a function of (seed, step),
-so a resumed run repeats an uninterrupted one bit for bit on a CPU.
+so a resumed run repeats an uninterrupted one bit for bit on a CPU. Only which of its evaluations are
+made depends on the clock, where they may take but a share of it.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.device import synchronize
+from gsd_cli.core.memory import peak_memory
+from gsd_cli.core.metrics_log import MetricsLog
+from gsd_cli.core.pace import UNSETTLED, Allowance, Pace
 from gsd_cli.core.review import review
+from gsd_cli.core.saving import Saver
+from gsd_cli.core.standing import Cadence, Metrics, Report, Standing
 from gsd_cli.core.world import World
-from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.locks import exclusive
-from gsd_cli.paths import storage_errors
-from gsd_cli.writing import atomic_file, sweep
-
-Metrics = dict[str, float | Tensor]
-"""The figures of one step: numbers, or tensors of no dimensions where reading them would wait for a device."""
-MAX_BAD_STEPS = 20
-"""Consecutive non-finite steps after which a run has diverged."""
 
 
 class Task(Protocol):
-    """One kind of training."""
+    """One kind of training. Where it computes is its `device`, if it has one; else the CPU."""
 
     batch_size: int
 
-    def step(self, step: int) -> Mapping[str, float | Tensor]:
+    def step(self, step: int) -> Metrics:
         """Do step number `step` (from 0). Returns its metrics; a network whose update is not finite keeps its weights.
         A step counts as skipped where `skipped` among them is 1 or a `*loss*` is not finite."""
 
@@ -49,243 +45,232 @@ class Task(Protocol):
         """Restore what `tensors` gave."""
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the run after `step` steps, and leave pictures; may return nothing. Called in every process: the
-        main one alone leaves pictures and returns figures."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where a run stands after one step.
-
-    metrics: those of the newest step that was read: the last one on a CPU, elsewhere the last logged one.
-    seconds: of all sessions; session_seconds: of this one, step_seconds of it in steps, the rest in
-    evaluations, checkpoints and with the caller.
-    """
-
-    step: int
-    total: int
-    images: int
-    metrics: dict[str, float]
-    evaluation: dict[str, float]
-    seconds: float
-    images_per_second: float
-    skipped: int
-    session_seconds: float = 0.0
-    step_seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def seconds_left(self) -> float:
-        """Estimated from the rate so far; nan before there is one."""
-        if not self.images_per_second:
-            return math.nan
-        return (self.total - self.step) * self.images / self.step / self.images_per_second
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """How often a run measures (in steps) and saves (in seconds)."""
-
-    evaluate_steps: int
-    log_steps: int = 10
-    checkpoint_seconds: float = 60.0
-
-    def due(self, step: int) -> bool:
-        """Whether figures are written after this many steps."""
-        return step % self.log_steps == 0 or step % self.evaluate_steps == 0
-
-
-class Unread:
-    """The metrics of steps whose tensors nobody has read yet: all are fetched at once, in one wait for the device."""
-
-    def __init__(self) -> None:
-        self._steps: list[Mapping[str, float | Tensor]] = []
-
-    def add(self, metrics: Mapping[str, float | Tensor]) -> None:
-        """One step's metrics."""
-        self._steps.append(metrics)
-
-    @property
-    def on_device(self) -> bool:
-        """Whether reading would wait for a device."""
-        return any(v.device.type != "cpu" for row in self._steps for v in row.values() if isinstance(v, Tensor))
-
-    def read(self) -> list[dict[str, float]]:
-        """The metrics added since the last call, as numbers."""
-        tensors = [v.detach().float() for row in self._steps for v in row.values() if isinstance(v, Tensor)]
-        numbers = iter(torch.stack(tensors).tolist() if tensors else ())
-        rows = [
-            {k: next(numbers) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self._steps
-        ]  # fmt: skip
-        self._steps = []
-        return rows
+        """Measure the run after `step` steps, and leave pictures; may return nothing."""
 
 
 def train(
     task: Task,
-    total: int,
+    total: int | None,
     run: Path,
     cadence: Cadence,
     should_stop: Callable[[], bool] = lambda: False,
     world: World | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[Report]:
     """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if any.
 
-    Yields a Report per step. Stops early, saved, once `should_stop()` is true in any process of
-    `world`; they measure together, the main one logs and saves, and all read the checkpoint. Raises GsdError:
-    exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
+    total: None leaves the length to `pace`, which also ends a session whose time is up. Yields a Report per
+    step. Stops early, saved, once `should_stop()` is true in any process of `world`; they measure together, the main
+    one logs and saves, and all read the checkpoint. Checkpoints are written in a thread; all are there when this ends.
+    Raises GsdError: exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
     """
     world = world or World()
-    with exclusive(run) if world.main else nullcontext():
-        store = CheckpointStore(run / "checkpoints")
-        count, notes = _restore(task, store, total)
-        world.wait()  # all have read the checkpoint before anything is written
-        log = MetricsLog(run / "metrics.jsonl", count.step) if world.main else None
-        if count.step == 0:
-            first = task.evaluate(0)
-            if log is not None:
-                log.append({"step": 0, "images": 0, **first})
-        unread = Unread()
-        while count.step < total:
+    with ExitStack() as held:
+        if world.main:
+            held.enter_context(exclusive(run))
+        loop = _Loop(task, total, run, cadence, world, pace, held)
+        while loop.at.step < loop.at.total:
+            report = loop.turn(should_stop)
             begun = time.monotonic()
-            unread.add(task.step(count.step))
-            count.step += 1
-            if not unread.on_device or cadence.due(count.step) or count.step == total:
-                count.read(unread.read(), store.folder)
-            count.step_seconds += time.monotonic() - begun
-            count.now = time.monotonic()
-            # all processes: they share the images that are measured
-            due = count.step % cadence.evaluate_steps == 0 or count.step == total
-            evaluation = task.evaluate(count.step) if due else {}
-            if log is not None:
-                _log_step(log, task, count, evaluation, cadence)
-                notes += review(log.rows) if evaluation else []
-            stopping = world.any(should_stop())
-            due = count.unsaved_seconds > cadence.checkpoint_seconds or count.step == total or stopping
-            if due and world.main:
-                count.read(unread.read(), store.folder)
-                # a checkpoint of a state in doubt would be resumed: save only after a good step
-                if count.bad == 0:
-                    count.save(store, task)
-            yield count.report(task.batch_size, evaluation, notes)
-            notes = []
-            if stopping:
+            yield report
+            loop.returned(report, time.monotonic() - begun)
+            if loop.stopping:
                 return
 
 
-@dataclass
-class _Count:
-    """Where a run stands: steps done, steps skipped in all and in a row, and the clock.
+class _Loop:
+    """One session of a training: what happens around each step, and what that costs."""
 
-    seconds_before: those of earlier sessions; step_seconds: this session's in steps; first: the step this
-    session began at; now: when the last step was done; metrics: those of the last step that was read.
-    """
+    def __init__(
+        self, task: Task, total: int | None, run: Path, cadence: Cadence, world: World, pace: Pace | None,
+        held: ExitStack,
+    ):  # fmt: skip
+        self.task, self.cadence, self.world, self.pace = task, cadence, world, pace
+        store = CheckpointStore(run / "checkpoints")
+        self.folder = store.folder
+        self.at, self.notes = _restore(task, store, UNSETTLED if total is None else total, pace)
+        world.wait()  # all have read the checkpoint before anything is written
+        self.saver = held.enter_context(Saver(store)) if world.main else None
+        self.log = MetricsLog(run / "metrics.jsonl", self.at.step) if world.main else None
+        self.evaluations, self.saves = Allowance(cadence.evaluate_share), Allowance(cadence.checkpoint_share)
+        self.measured = self.at.step // cadence.evaluate_steps
+        self.stopping = self.rehearsed = self.told = self.measuring = False
+        self.beside, self._timed_from = 0.0, time.monotonic()
+        self._timed_steps = self.at.step
+        if self.at.step == 0:
+            first = self._evaluate()
+            if self.log is not None:
+                self.log.append({"step": 0, "images": 0, **first})
+        self._time_again()
+        self._agree(stop=False)
 
-    total: int
-    step: int = 0
-    skipped: int = 0
-    bad: int = 0
-    seconds_before: float = 0.0
-    step_seconds: float = 0.0
+    def turn(self, should_stop: Callable[[], bool]) -> Report:
+        """One step, and whatever is due after it."""
+        at, pace = self.at, self.pace
+        step = at.step + 1
+        unsettled = pace is not None and pace.settles and at.total == UNSETTLED
+        regular = step % self.cadence.log_steps == 0 or step == at.total
+        look = regular or self._due(step) or unsettled
+        begun = time.monotonic()
+        metrics = self.task.step(at.step)
+        if look:
+            self._synchronize()
+        at.add(metrics, time.monotonic() - begun, read=look)
+        if regular or (at.up_to_date and not look):  # in all processes alike
+            at.check(self.folder)
+        if look and pace is not None:
+            self._tell_pace()
+        over = self._agree(stop=should_stop())
+        last = at.step == at.total
+        evaluation = self._log(measure=last or over or self.measuring)
+        rehearse = self._rehearse() and not (last or self.stopping)
+        due = at.unsaved_seconds > self.cadence.checkpoint_seconds and self.saves.affords(at.step_seconds)
+        if due or last or self.stopping or rehearse:
+            self._save()
+        notes, self.notes = self.notes, []
+        return at.report(self.task.batch_size, evaluation, notes, rehearse=rehearse, over=over)
 
-    def __post_init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-        self.first = self.step
-        self.started = self.now = self.saved = time.monotonic()
+    def returned(self, report: Report, seconds: float) -> None:
+        """The caller did what it does with a report."""
+        if self.saver is not None:
+            self.saver.check()
+        if report.rehearse or report.evaluation:  # else it counts as a part of the step
+            self.beside += seconds
+        if report.rehearse and self.pace is not None:
+            self.pace.took("export", seconds)
+            begun = time.monotonic()
+            if self.saver is not None:
+                self.saver.wait()  # beside steps it would take longer than at the end
+                self.pace.took("checkpoint", self.saver.seconds or 0.0)
+            self.beside += time.monotonic() - begun
 
-    @property
-    def unsaved_seconds(self) -> float:
-        return self.now - self.saved
+    def _agree(self, *, stop: bool) -> bool:
+        """What all processes do next: any may stop the run, the main one tells its length, the end of its time, and
+        whether they measure now: it alone looks at the clock."""
+        at, pace, length, over = self.at, self.pace, 0, False
+        if pace is not None and self.world.main:
+            over = at.step > at.first and pace.over
+            settled = pace.settle(at.step, self._overhead()) if self.rehearsed or at.step == at.first else None
+            length = (at.step if over and pace.settles else settled) or 0
+        self.measuring = self.world.main and self._due(at.step)
+        if self.world.size > 1:
+            said = self.world.total(
+                float(stop), float(self.world.main * length), float(self.world.main * over), float(self.measuring)
+            )
+            stop, length, over, self.measuring = said[0] > 0, round(said[1]), said[2] > 0, said[3] > 0
+        if pace is not None and length:
+            at.total = length
+            pace.follow(at.step, length)
+        self.stopping = stop or over
+        return over
 
-    def read(self, rows: list[dict[str, float]], folder: Path) -> None:
-        """Take the metrics of some steps. Raises GsdError (exit 6) after too many in a row that were not finite."""
-        for row in rows:
-            skipped = row.pop("skipped", 0.0) > 0 or not all(math.isfinite(v) for k, v in row.items() if "loss" in k)
-            self.bad = self.bad + 1 if skipped else 0
-            self.skipped += skipped
-            self.metrics = row
-            if self.bad >= MAX_BAD_STEPS:
-                raise GsdError(
-                    f"training diverged: {self.bad} steps in a row were not finite",
-                    hint=f"the last good state is in {folder}; lower --lr or --alpha",
-                    code=ExitCode.DIVERGED,
-                )
+    def _overhead(self) -> float:
+        """Seconds that evaluations and checkpoints will take for a second of steps."""
+        assert self.pace is not None
+        step, costs, cadence = self.pace.step_seconds, self.pace.costs, self.cadence
+        if not step:
+            return 0.0
+        measuring = costs.get("evaluation", 0.0) / (cadence.evaluate_steps * step)
+        saving = self.saves.last / max(cadence.checkpoint_seconds, step)
+        return min(measuring, cadence.evaluate_share) + min(saving, cadence.checkpoint_share)
 
-    def save(self, store: CheckpointStore, task: Task) -> None:
-        elapsed = self.seconds_before + time.monotonic() - self.started
-        store.save(self.step, task.tensors(), {"skipped": self.skipped, "seconds": elapsed})
-        self.saved = self.now
+    def _rehearse(self) -> bool:
+        """Once, early in a paced run: what the end costs is measured before a length is settled."""
+        if self.rehearsed or self.pace is None or not self.pace.warm:
+            return False
+        self.rehearsed = True
+        return True
 
-    def report(self, batch: int, evaluation: dict[str, float], notes: list[str]) -> Report:
-        seconds = self.now - self.started
-        return Report(
-            step=self.step,
-            total=self.total,
-            images=self.step * batch,
-            metrics=self.metrics,
-            evaluation=evaluation,
-            seconds=self.seconds_before + seconds,
-            images_per_second=(self.step - self.first) * batch / max(seconds, 1e-9),
-            skipped=self.skipped,
-            session_seconds=time.monotonic() - self.started,
-            step_seconds=self.step_seconds,
-            notes=notes,
-        )
+    def _tell_pace(self) -> None:
+        assert self.pace is not None
+        steps = self.at.step - self._timed_steps
+        seconds = time.monotonic() - self._timed_from - self.beside
+        if steps:
+            self.pace.stepped(seconds, steps)
+        self._time_again()
+
+    def _time_again(self) -> None:
+        self.beside, self._timed_from, self._timed_steps = 0.0, time.monotonic(), self.at.step
+
+    def _due(self, step: int) -> bool:
+        """Whether an evaluation is wished for after `step` steps, and affordable."""
+        wished = step // self.cadence.evaluate_steps > self.measured
+        affordable = self.evaluations.affords(self.at.step_seconds)
+        if wished and not affordable and not self.told:
+            self.told = True
+            share = self.cadence.evaluate_share
+            self.notes.append(f"evaluations are made less often than asked for: they may take {share:.0%} of the time")
+        return wished and affordable
+
+    def _log(self, *, measure: bool) -> dict[str, float]:
+        """Measure, all processes together, and write what is due at this step; returns what was measured."""
+        at, evaluation = self.at, {}
+        if measure:
+            self._read()
+            rate = at.rate(self.task.batch_size)
+            evaluation = self._evaluate()
+        elif at.step % self.cadence.log_steps == 0:
+            rate = at.rate(self.task.batch_size)
+        else:
+            return {}
+        if self.log is None:
+            return evaluation
+        row = {"step": at.step, "images": at.step * self.task.batch_size, "skipped": at.skipped}
+        speed = {"images_per_second": float(f"{rate:.5g}"), "peak_memory": peak_memory(_device(self.task))}
+        self.log.append({**row, **at.metrics, **speed, **evaluation})
+        if evaluation:
+            self.notes += review(self.log.rows)
+        return evaluation
+
+    def _evaluate(self) -> dict[str, float]:
+        at, begun = self.at, time.monotonic()
+        found = self.task.evaluate(at.step)
+        self._synchronize()
+        seconds = time.monotonic() - begun
+        self.measured = at.step // self.cadence.evaluate_steps
+        self.evaluations.took(seconds, counted=at.step > 0)
+        self.beside += seconds
+        if self.pace is not None:
+            self.pace.took("evaluation", seconds)
+        return found
+
+    def _save(self) -> None:
+        self._read()
+        # a checkpoint of a state in doubt would be resumed: save only after a good step
+        if self.at.bad or self.saver is None:
+            return
+        begun, known = time.monotonic(), {} if self.pace is None else self.pace.known()
+        state = {"skipped": self.at.skipped, "seconds": self.at.elapsed, **known}
+        self.saver.save(self.at.step, self.task.tensors(), state)
+        self.at.saved = self.at.now
+        self.saves.took(time.monotonic() - begun)
+        self.beside += self.saves.last
+
+    def _read(self) -> None:
+        self._synchronize()
+        self.at.read()
+
+    def _synchronize(self) -> None:
+        synchronize(_device(self.task))
 
 
-def _restore(task: Task, store: CheckpointStore, total: int) -> tuple[_Count, list[str]]:
+def _device(task: Task) -> torch.device:
+    device: torch.device = getattr(task, "device", torch.device("cpu"))
+    return device
+
+
+def _restore(task: Task, store: CheckpointStore, total: int, pace: Pace | None) -> tuple[Standing, list[str]]:
     """Load the newest intact checkpoint into the task; where the run stands, and what to tell of it."""
     checkpoint, damaged = store.latest()
     notes = [f"damaged checkpoint skipped: {path}" for path in damaged]
     if checkpoint is None:
-        return _Count(total), notes
+        return Standing(total), notes
     task.load(checkpoint.tensors)
     state = checkpoint.state
-    count = _Count(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
-    return count, [*notes, f"resumed at step {checkpoint.step}"]
-
-
-def _log_step(log: MetricsLog, task: Task, count: _Count, evaluation: dict[str, float], cadence: Cadence) -> None:
-    """Write what is due at this step."""
-    if evaluation or count.step % cadence.log_steps == 0:
-        row = {"step": count.step, "images": count.step * task.batch_size, "skipped": count.skipped}
-        log.append({**row, **count.metrics, **evaluation})
-
-
-class MetricsLog:
-    """metrics.jsonl: one JSON object a line; rows past the resumed step are dropped."""
-
-    def __init__(self, path: Path, resumed_step: int):
-        self.path = path
-        self.rows = [row for row in read_metrics(path) if row["step"] <= resumed_step] if resumed_step else []
-        sweep(path.parent)
-        with atomic_file(path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-
-    def append(self, row: dict[str, Any]) -> None:
-        """Add one row."""
-        row = {k: _number(v) for k, v in row.items()}
-        self.rows.append(row)
-        with storage_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-
-
-def _number(value: Any) -> Any:
-    # JSON has no NaN
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a torn last line is left out, a missing file is empty."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError):
-            continue
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+    if pace is not None:
+        pace.know(state)
+    at = Standing(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
+    return at, [*notes, f"resumed at step {checkpoint.step}"]
 
 
 def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05) -> float:

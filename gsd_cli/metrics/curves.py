@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gsd_cli.core.training import read_metrics
+from gsd_cli.core.metrics_log import read_metrics
 from gsd_cli.writing import atomic_file
 
 PANELS = {

@@ -148,10 +148,19 @@ class DistillOptions(Common, DistillSettings):
     kimg: Positive | None = opt(None, "Length of the run in thousand images.")
     steps: PositiveInt | None = opt(None, "Length of the run in steps.")
     epochs: Positive | None = opt(None, "Length of the run in passes over --data (or 50,000 images).")
+    minutes: Positive | None = opt(
+        None,
+        "Be done, evaluated and exported, after M minutes; without another length the run is as long as fits.",
+        metavar="M",
+    )
     resume: bool = opt(True, "Go on where the run stopped.")
     force: bool = opt(False, "Accept other options than the run was started with.")
     eval_every: Positive = opt(4.0, "Thousand images between evaluations.", panel="Progress")
     eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples of each evaluation.", panel="Progress")
+    profile: Path | None = opt(
+        None, "Write a trace and a table of a few early steps here: what takes their time.", panel="Progress",
+        metavar="DIR",
+    )  # fmt: skip
     tracker: Literal["tensorboard", "wandb", "trackio"] | None = opt(
         None, "Send figures to an experiment tracker too.", panel="Progress"
     )

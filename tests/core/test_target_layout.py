@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from gsd_cli.options import DistillSettings
 from tests import teachers
 from tests.core.test_sharing import require_alike, run
 from tests.stepping import place, run_step, weigh
+from tests.timeless import timeless
 
 CPU = torch.device("cpu")
 EVERY = Cadence(evaluate_steps=100, log_steps=1, checkpoint_seconds=0.0)
@@ -149,9 +149,9 @@ def test_a_run_resumed_after_the_fit_is_bit_identical(toy_teacher: Denoiser, tmp
     list(train(second, 6, tmp_path / "halves", EVERY))
     assert same(straight.tensors(), second.tensors())
     assert any(name.startswith("layout/") for name in second.tensors())
-    rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("straight", "halves")]
+    rows = [timeless(tmp_path / name) for name in ("straight", "halves")]
     assert rows[0] == rows[1]
-    last = json.loads(rows[0].splitlines()[-1])
+    last = rows[0][-1]
     assert last["irl_norm"] > 0
     assert (last["speed_spread"] is None) == (form == "cells")
 

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.core.training import (
-    MAX_BAD_STEPS,
-    Cadence,
-    MetricsLog,
-    Report,
-    ema_decay,
-    read_metrics,
-    train,
-    trapezoid,
-    update_average,
-)
+from gsd_cli.core.metrics_log import MetricsLog, read_metrics
+from gsd_cli.core.standing import MAX_BAD_STEPS, Cadence, Report
+from gsd_cli.core.training import ema_decay, train, trapezoid, update_average
 from gsd_cli.errors import GsdError
 
 
@@ -109,10 +101,11 @@ def test_a_damaged_checkpoint_is_reported(tmp_path: Path) -> None:
 
 
 def test_no_checkpoint_is_written_of_a_state_in_doubt(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path / "checkpoints")
     newest = []
-    for report in train(Counter(frozenset({2, 3})), 5, tmp_path, ALWAYS):
-        newest.append((report.step, store.latest()[0].step, report.skipped))
+    for steps in range(1, 6):
+        run, asked = tmp_path / str(steps), iter([False] * (steps - 1) + [True])
+        last = list(train(Counter(frozenset({2, 3})), 9, run, ALWAYS, lambda asked=asked: next(asked)))[-1]
+        newest.append((last.step, CheckpointStore(run / "checkpoints").latest()[0].step, last.skipped))
     assert newest == [(1, 1, 0), (2, 2, 0), (3, 2, 1), (4, 2, 2), (5, 5, 2)]
 
 

@@ -16,7 +16,7 @@ from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.draws import DeviceDraws, Draws, make_draws
 from gsd_cli.core.isometric_forms import FORMS
 from gsd_cli.core.real_images import ResidentImages
-from gsd_cli.core.training import Unread
+from gsd_cli.core.standing import read_all
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.stepping import run_step
@@ -80,12 +80,11 @@ def test_a_round_waits_for_nothing(
     resident(data, monkeypatch)
     options = DistillSettings(**{"batch_size": 8, "noise_device": "device", "precision": "fp32", **settings})
     task = Distillation(toy_teacher, options, 3, CPU, lambda *_: {}, data=data)
-    unread = Unread()
-    unread.add(task.step(1))  # a form is fitted in its first step
+    steps = [task.step(1)]  # a form is fitted in its first step
     with Waits() as waits:
-        unread.add(task.step(2))
+        steps.append(task.step(2))
     assert waits.found == []
-    rows = unread.read()
+    rows = read_all(steps)
     assert rows[1]["skipped"] == 0
     assert all(math.isfinite(v) for k, v in rows[1].items() if k != "speed_spread")
 

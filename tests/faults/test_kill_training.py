@@ -15,8 +15,10 @@ import torch
 from gsd_cli.core.checkpoint import CheckpointStore
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.training import Cadence, read_metrics, train
+from gsd_cli.core.standing import Cadence
+from gsd_cli.core.training import train
 from gsd_cli.options import DistillSettings
+from tests.timeless import timeless
 
 STEPS = 40
 KILLS = int(os.environ.get("GSD_TEST_KILLS", "5"))
@@ -55,6 +57,6 @@ def test_killed_at_random_moments_a_run_ends_bit_identical(toy_teacher: Denoiser
     assert expected[0] is not None and found[0] is not None and found[1] == []
     assert found[0].step == STEPS
     assert all(torch.equal(expected[0].tensors[key], found[0].tensors[key]) for key in expected[0].tensors)
-    assert read_metrics(run / "metrics.jsonl") == read_metrics(tmp_path / "straight" / "metrics.jsonl")
+    assert timeless(run) == timeless(tmp_path / "straight")
     left = [path.name for path in run.rglob("*") if path.name.startswith(".") and path.name != ".lock"]
     assert not left, "half-written folders are swept"

@@ -1,0 +1,138 @@
+"""The clock of a run: how many steps fit into its minutes, when it must end, what may take time beside the steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+UNSETTLED = 2**40
+"""The length of a run whose length is not known yet: no step of it is near its end."""
+WARM_UP, MEASURED = 2, 6
+"""Steps of a session that are not timed, and those that must be before a length is settled."""
+SETTLE = 0.03
+"""Share of the session's time after which its length is settled."""
+TOLERANCE = 0.05
+"""A length that is off by more than this share of itself is settled again."""
+MEMORY = 0.05
+"""Time constant of the mean step time, as a share of the session's time; and the least time between settlements."""
+LEAN = 0.98
+"""Share of the time left that a length is settled for: small changes of the rate then do not cut the run's end."""
+SPARE, MARGIN, LEAST = 1.5, 0.01, 1.0
+"""The time kept for the end: measured costs times SPARE, a share of the session, and seconds."""
+UNKNOWN = {"evaluation": 0.05, "checkpoint": 0.02, "export": 0.03}
+"""Shares of the session that the parts of the end are supposed to take until they are measured."""
+
+
+@dataclass
+class Allowance:
+    """Work beside the steps that may take `share` of their time: what it took so far, and the last time."""
+
+    share: float = math.inf
+    spent: float = 0.0
+    last: float = 0.0
+
+    def affords(self, step_seconds: float) -> bool:
+        """Whether it may be done once more, if that takes as long as the last time."""
+        return math.isinf(self.share) or self.spent + self.last <= self.share * step_seconds
+
+    def took(self, seconds: float, *, counted: bool = True) -> None:
+        """It was done; `counted`: as a part of the share."""
+        self.last = seconds
+        self.spent += seconds if counted else 0.0
+
+
+class Pace:
+    """A session of a run that must be over, evaluated, saved and exported, after `seconds`.
+
+    `settles`: the run's length is what fits. It is settled once the steps' rate is known (SETTLE), before
+    anything depends on it: the learning rate is at its full height until then, the isometric term has not begun.
+    From there on the run is the one that `--steps LENGTH` makes, bit for bit. Only where the rate changes, so that
+    the length would be off by more than TOLERANCE, it is settled again. So the learning rate's fall takes place on
+    a machine of changing speed too, and on a steady one a run can be repeated and resumed exactly, which a fall that
+    is a function of the clock in every step would not allow. A resumed session starts from the rate of the one
+    before. Without `settles` the length was given, and the run merely ends early.
+
+    on_length: called with (step, length) in every process whenever a length is settled. started: when the session
+    began, by time.monotonic.
+    """
+
+    def __init__(
+        self, seconds: float, started: float, *, settles: bool,
+        on_length: Callable[[int, int], None] = lambda step, length: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):  # fmt: skip
+        self.seconds, self.end, self.settles, self.on_length = seconds, started + seconds, settles, on_length
+        self._clock, self._started = clock, clock()
+        self.costs: dict[str, float] = {}
+        self.step_seconds = 0.0
+        self._steps, self._timed, self._settled_at = 0, 0, -math.inf
+        self.length = UNSETTLED
+
+    def know(self, state: dict[str, float]) -> None:
+        """What an earlier session measured: `step_seconds` and costs, as `known` gave them."""
+        self.step_seconds = state.get("step_seconds", 0.0)
+        self.costs |= {name: state[name] for name in UNKNOWN if name in state}
+
+    def known(self) -> dict[str, float]:
+        """What the next session may start from."""
+        return self.costs | ({"step_seconds": self.step_seconds} if self.step_seconds else {})
+
+    def took(self, what: str, seconds: float) -> None:
+        """An evaluation, a checkpoint or an export took so long; the longest counts."""
+        self.costs[what] = max(seconds, self.costs.get(what, 0.0))
+
+    def stepped(self, seconds: float, steps: int = 1) -> None:
+        """Steps, with what the caller did after each, took so long in all; a session's first ones warm up."""
+        self._steps += steps
+        if self._steps <= WARM_UP:
+            return
+        # at first a plain mean, then one that forgets: the isometric term begins later, machines get busy
+        self._timed += steps
+        share = max(steps / self._timed, 1 - math.exp(-seconds / (MEMORY * self.seconds)))
+        self.step_seconds += share * (seconds / steps - self.step_seconds)
+
+    @property
+    def reserve(self) -> float:
+        """Seconds kept for the last evaluation, checkpoint and exports (the newest generator and perhaps the best)."""
+        cost = {name: self.costs.get(name, share * self.seconds) for name, share in UNKNOWN.items()}
+        needed = cost["evaluation"] + cost["checkpoint"] + 2 * cost["export"]
+        return SPARE * needed + MARGIN * self.seconds + LEAST
+
+    @property
+    def warm(self) -> bool:
+        """Whether the steps that warm up are done."""
+        return self._steps >= WARM_UP
+
+    @property
+    def over(self) -> bool:
+        """Whether another step would take time that the end needs."""
+        return self._clock() + self.step_seconds + self.reserve >= self.end
+
+    def settle(self, step: int, beside: float) -> int | None:
+        """The run's length after `step` steps, where it has to be settled now; else None.
+
+        beside: seconds that evaluations and checkpoints will take per second of steps.
+        """
+        if not self.settles or not self._ready():
+            return None
+        left = max(0.0, self.end - self.reserve - self._clock())
+        length = step + max(1, int(LEAN * left / self.step_seconds / (1 + beside)) - 1)
+        if self.length != UNSETTLED and abs(length - self.length) <= TOLERANCE * self.length:
+            return None
+        return length
+
+    def follow(self, step: int, length: int) -> None:
+        """Take a length that was settled, here or in the main process."""
+        self.length, self._settled_at = length, self._clock()
+        self.on_length(step, length)
+
+    def _ready(self) -> bool:
+        if not self.step_seconds:
+            return False
+        now = self._clock()
+        if self.length != UNSETTLED:
+            return self._timed >= MEASURED and now - self._settled_at >= MEMORY * self.seconds
+        # a resumed session knows its rate from the start
+        return self._timed == 0 or (self._timed >= MEASURED and now - self._started >= SETTLE * self.seconds)
