@@ -20,6 +20,8 @@ Module = TypeVar("Module", bound=nn.Module)
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FUSED = ("cpu", "cuda", "mps")
+"""Kinds of devices that torch has a fused Adam for."""
 TRIALS, WORTHWHILE = 3, 1.2
 """Timed passes in each precision, the fastest counts; and how much faster bf16 must be to be chosen."""
 VARIANTS = 64
@@ -59,8 +61,9 @@ def placed(module: Module, device: torch.device, *, training: bool = True) -> Mo
 
 
 def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    """Adam on a module's parameters: one kernel for all of them, which can leave a step out (`descend`)."""
-    return torch.optim.Adam(module.parameters(), lr, betas, fused=True)
+    """Adam on a module's parameters: one kernel for all of them, which can leave a step out on the device
+    (`descend`)."""
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type in FUSED)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -107,7 +107,7 @@ class Standing:
         self.now = time.monotonic()
         self.step_seconds += seconds
         self._unread.append(metrics)
-        if read or not any(isinstance(v, Tensor) and v.device.type != "cpu" for v in metrics.values()):
+        if read or not any(_waits(value) for value in metrics.values()):
             self.read()
 
     def read(self) -> None:
@@ -156,6 +156,11 @@ class Standing:
             rehearse=rehearse,
             over=over,
         )
+
+
+def _waits(value: float | Tensor) -> bool:
+    """Whether reading the value would wait for a device."""
+    return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
 def read_all(said: Sequence[Metrics]) -> list[dict[str, float]]:

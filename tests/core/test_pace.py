@@ -198,7 +198,10 @@ def test_rates_are_of_the_steps_alone(clock: Machine, tmp_path: Path) -> None:
     assert rows[1]["loss"] == 1.5 and rows[1]["other"] == 2.0
 
 
-def test_scalars_on_a_device_are_read_when_they_are_written(clock: Machine, tmp_path: Path) -> None:
+def test_scalars_on_a_device_are_read_when_they_are_written(
+    clock: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gsd_cli.core.standing._waits", lambda value: isinstance(value, torch.Tensor))
     seen = [r.metrics.get("loss", math.nan) for r in train(Timed(clock, 1.0, 0.0), 12, tmp_path, Cadence(100))]
     assert [math.isnan(loss) for loss in seen] == [True] * 9 + [False] * 3
 
