@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ from gsd_cli.core.noise import NoiseSchedule, latents
 from gsd_cli.core.phi import PhiSources, build_phi
 from gsd_cli.core.real_images import EncodedImages
 from gsd_cli.core.rendering import between
-from gsd_cli.core.samplers import hybrid, parse_sampler
+from gsd_cli.core.samplers import parse_sampler
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.metrics import diversity, edits, evaluation, geometry, isometry, ppl
@@ -79,7 +80,8 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adversarial, "HEAD_START", 0)
     monkeypatch.setattr(supervised, "CALIBRATION", 4)
     monkeypatch.setattr(edits, "FIT_SAMPLES", 24)
-    monkeypatch.setattr(hybrid, "PILOT_STEPS", 8)
+    # the module by name: its function has the same one
+    monkeypatch.setattr(import_module("gsd_cli.core.samplers.hybrid"), "PILOT_STEPS", 8)
     monkeypatch.setattr(geometry, "PROBES", 2)
     monkeypatch.setattr(diversity, "PAIRS", 8)
 
@@ -325,7 +327,7 @@ def test_memory_of_a_network_call(classes: int | None) -> None:
     model = teacher(num_class_embeds=classes)
     made = Generator(teacher(num_class_embeds=classes)).eval()
     bench: Any = SimpleNamespace(
-        options=SimpleNamespace(batch_size=2), device=CPU, teacher=SimpleNamespace(denoiser=model),
+        options=SimpleNamespace(batch_size=2, precision="fp32"), device=CPU, teacher=SimpleNamespace(denoiser=model),
         model=SimpleNamespace(generator=made),
     )  # fmt: skip
     ours = Contender(generator_subject("ours", made, CPU), made)
