@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gsd_cli.core.standing import Cadence
     from gsd_cli.core.teachers import Teacher
     from gsd_cli.core.trackers import Tracker
+    from gsd_cli.core.training import Task
     from gsd_cli.core.world import World
 
 EVALUATING, SAVING = 0.05, 0.02
@@ -220,7 +221,8 @@ def _train(
     from gsd_cli.commands.fitting import fit
     from gsd_cli.core.profiling import ProfiledTask
 
-    folder, driven = exporter.folder, task
+    folder = exporter.folder
+    driven: Task = task
     if options.profile is not None and world.main:
         driven = ProfiledTask(task, task.device, options.profile, console.say)
     try:
