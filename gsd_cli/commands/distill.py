@@ -232,7 +232,7 @@ def _train(
         last = fit(
             driven, total, folder, _cadence(options), "distilling", console, stop, world, tracker, pace,
             on_evaluation=lambda report: exporter.keep_best(task.average, report),
-            on_rehearsal=lambda: exporter.finish(task.average) if world.main else None,
+            on_rehearsal=lambda: exporter.rehearse(task.average) if world.main else None,
         )  # fmt: skip
     except Stopped:
         if world.main:

@@ -21,6 +21,8 @@ LEAN = 0.98
 """Share of the time left that a length is settled for: small changes of the rate then do not cut the run's end."""
 SPARE, MARGIN, LEAST = 1.5, 0.01, 1.0
 """The time kept for the end: measured costs times SPARE, a share of the session, and seconds."""
+LEAVING, LONGEST = 0.3, 10.0
+"""Leaving Python is supposed to take this share of the time until the session could begin, seconds at most."""
 UNKNOWN = {"evaluation": 0.05, "checkpoint": 0.02, "export": 0.03}
 """Shares of the session that the parts of the end are supposed to take until they are measured."""
 
@@ -65,6 +67,7 @@ class Pace:
     ):  # fmt: skip
         self.seconds, self.end, self.settles, self.on_length = seconds, started + seconds, settles, on_length
         self._clock, self._started = clock, clock()
+        self._leaving = min(LONGEST, LEAVING * max(0.0, self._started - started))
         self.costs: dict[str, float] = {}
         self.step_seconds = 0.0
         self._steps, self._timed, self._settled_at = 0, 0, -math.inf
@@ -98,7 +101,7 @@ class Pace:
         """Seconds kept for the last evaluation, checkpoint and exports (the newest generator and perhaps the best)."""
         cost = {name: self.costs.get(name, share * self.seconds) for name, share in UNKNOWN.items()}
         needed = cost["evaluation"] + cost["checkpoint"] + 2 * cost["export"]
-        return SPARE * needed + MARGIN * self.seconds + LEAST
+        return SPARE * needed + MARGIN * self.seconds + self._leaving + LEAST
 
     @property
     def warm(self) -> bool:
