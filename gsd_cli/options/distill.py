@@ -38,7 +38,7 @@ class DistillSettings(BaseModel):
         "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
-        0.2, "Gradient norm of the isometric term over the distillation's.", panel="Method"
+        0.1, "Gradient norm of the isometric term over that of everything else.", panel="Method"
     )
     irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
