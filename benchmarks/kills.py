@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rows import Rows, markdown
 
-from gsd_cli.core.metrics_log import read_metrics
 from tests.shell import DISTILL, IMAGES, Shell
+from tests.timeless import timeless
 
 GROUP = 10
 """Kills to a row."""
@@ -44,7 +44,7 @@ def _bytes_of(folder: Path, pattern: str) -> dict[str, bytes]:
 
 
 def _distilled(folder: Path) -> Any:
-    return _bytes_of(folder, "new/generator/*.safetensors"), read_metrics(folder / "new" / "metrics.jsonl")
+    return _bytes_of(folder, "new/generator/*.safetensors"), timeless(folder / "new")
 
 
 def _benched(folder: Path) -> Any:

@@ -18,6 +18,7 @@ from gsd_cli.commands.distill_measures import build_evaluation, choose_measure
 from gsd_cli.console import Console
 from gsd_cli.core.teacher_samples import TeacherSamples
 from gsd_cli.core.teachers import load_teacher
+from gsd_cli.core.world import World
 from gsd_cli.errors import Stopped
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.locks import one_at_a_time
@@ -184,7 +185,7 @@ def test_distances_stay_those_to_all_training_images(tmp_path: Path) -> None:
         data = choose_data(options)
         measure = choose_measure(options, data, teacher, device)
         assert (measure.against, measure.figure) == ("features", "FD-fashion")
-        found = build_evaluation(options, teacher, data, measure, tmp_path, device).reference
+        found = build_evaluation(options, teacher, data, measure, tmp_path, device, World()).reference
         assert found is not None and found.n == 60_000
 
 

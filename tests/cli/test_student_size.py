@@ -73,7 +73,7 @@ def test_a_dry_run_counts_the_student(workshop: Shell, run: Shell) -> None:
     (line,) = (line for line in plan(workshop, *DISTILL, *settings, "--student-depth", "2") if "passes" in line)
     # 12 passes per image, four of them the generator's
     own = f"{card['parameters'] / 1e6:.1f} M"
-    assert line.startswith(f"about 640 forward passes of 0.0 M parameters and 320 of the student's {own}; ")
+    assert line.startswith(f"about 720 forward passes of 0.0 M parameters and 320 of the student's {own}; ")
     assert f"; {size(4 * 5 * (card['parameters'] + card['teacher_parameters']))} of memory" in line
     # a teacher that is not here is known by its size alone
     absent = plan(workshop, "distill", "--teacher", "ddpm-cifar10", "--student-width", "2")
