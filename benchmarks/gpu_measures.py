@@ -46,7 +46,7 @@ def parity(plan: Plan, rows: Rows) -> None:
     def losses() -> Row:
         found = []
         for device in devices:
-            settings = DistillSettings(batch_size=batch, precision="fp32", irl_weight=0.1)
+            settings = DistillSettings(batch_size=batch, precision="fp32", irl_weight=0.1, noise_device="cpu")
             with full_precision(device):
                 task = Distillation(teacher, settings, 4, device, lambda *_: {})
                 steps = [task.step(k) for k in range(4)]
@@ -87,7 +87,7 @@ def rates(plan: Plan, rows: Rows) -> None:
     sizes = [("tiny", 8)] if plan.small else [("fashion", 64), ("fashion", 256), ("fashion", 1024), ("cifar10", 64),
                                               ("cifar10", 256)]  # fmt: skip
     variants = ["gsd", "fair plain loop", "peers' way"]
-    variants += [] if plan.small else ["gsd --reuse-images", "gsd --irl-gradient free", "gsd fp32"]
+    variants += [] if plan.small else ["gsd --reuse-images", "gsd, the plain loops' arithmetic", "gsd fp32"]
     seconds = plan.seconds / (3 * len(sizes) * len(variants))
     torch.backends.cudnn.benchmark = False
     for name, batch in sizes:
@@ -115,8 +115,8 @@ def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> R
 
     teacher = load_teacher("ddpm-fashion").denoiser if name == "fashion" else random_teacher(name)
     changes: dict[str, Any] = {
-        "gsd --reuse-images": {"reuse_images": True}, "gsd --irl-gradient free": {"irl_gradient": "free"},
-        "gsd fp32": {"precision": "fp32"},
+        "gsd --reuse-images": {"reuse_images": True}, "gsd fp32": {"precision": "fp32"},
+        "gsd, the plain loops' arithmetic": {"irl_gradient": "free", "fake_score": "plain"},
     }.get(variant, {})  # fmt: skip
     precision = "fp32" if device.type == "cpu" else choose_precision("auto", device, lambda: None)[0]
     settings = DistillSettings(**{"batch_size": batch, "precision": precision, **changes})

@@ -28,6 +28,7 @@ from gsd_cli.metrics.comparison import generator_subject
 from gsd_cli.metrics.features import TeacherFeatures
 from gsd_cli.metrics.ppl import noise_floor, path_length
 from gsd_cli.options import DistillSettings
+from tests.stepping import run_step
 
 pytestmark = pytest.mark.gpu
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -62,7 +63,9 @@ SETTINGS = {
 
 
 def distillation(teacher: Denoiser, data: Path, device: torch.device, settings: dict[str, object]) -> Distillation:
-    chosen = DistillSettings(**{"batch_size": 8, "precision": "fp32", "adversarial": 0.5, **settings})
+    chosen = DistillSettings(
+        **{"batch_size": 8, "precision": "fp32", "noise_device": "cpu", "adversarial": 0.5, **settings}
+    )
     return Distillation(teacher, chosen, 10, device, lambda *_: {}, data=ImageArchive(data))
 
 
@@ -76,7 +79,7 @@ def test_four_steps_have_the_cpu_s_losses(
     for device in (CPU, GPU):
         task = distillation(toy_teacher, toy_archive_path, device, settings)
         with exact_if_fp32(device, "fp32"):
-            rows = [task.step(step) for step in STEPS]
+            rows = [run_step(task, step) for step in STEPS]
         losses[device] = [value for row in rows for name, value in row.items() if name.endswith("_loss")]
     assert losses[GPU] == pytest.approx(losses[CPU], rel=1e-4, abs=1e-6)
 
@@ -90,7 +93,7 @@ def test_a_resumed_run_goes_on_as_it_would_have(toy_teacher: Denoiser, toy_archi
     checkpoint, _ = CheckpointStore(tmp_path).latest()
     assert checkpoint is not None
     second.load(checkpoint.tensors)
-    assert second.step(6) == pytest.approx(first.step(6), rel=1e-4, abs=1e-6, nan_ok=True)
+    assert run_step(second, 6) == pytest.approx(run_step(first, 6), rel=1e-4, abs=1e-6, nan_ok=True)
     for parameter in second.generator.parameters():
         state = second.generator_adam.state[parameter]
         assert parameter.stride() == state["exp_avg"].stride() == state["exp_avg_sq"].stride()
