@@ -282,10 +282,10 @@ def test_accelerate_leaves_precision_alone_and_waits_for_long_measures(monkeypat
 
 def test_a_compiled_network_may_have_many_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dynamo gives up after 8 and runs as written, with a line in a log nobody reads."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     compiled: list[object] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
     net = torch.nn.Linear(2, 2)
-    device.compile_network(net)
-    assert torch._dynamo.config.recompile_limit >= 64
+    with torch._dynamo.config.patch(recompile_limit=8):  # which puts back what was before
+        device.compile_network(net)
+        assert torch._dynamo.config.recompile_limit >= 64
     assert compiled == [net]
