@@ -79,16 +79,17 @@ def describe_measure(measure: Measure, data: DistillData) -> str:
 
 def build_evaluation(
     options: DistillOptions, teacher: Teacher, data: DistillData, measure: Measure, folder: Path, device: Any,
-    world: World,
+    world: World | None = None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
+    from gsd_cli.core.world import World
     from gsd_cli.metrics.evaluation import Evaluation
 
     teacher.denoiser.to(device)
     reference = _statistics(options, data, measure, device)
     return Evaluation(
         folder / "samples", measure.extractor, reference, options.eval_samples, options.batch_size,
-        teacher.autoencoder.to(device), world,
+        teacher.autoencoder.to(device), world or World(),
     )  # fmt: skip
 
 
