@@ -67,6 +67,7 @@ def test_parity_of_a_cpu_with_itself(tmp_path: Path) -> None:
     assert [row["passed"] for row in rows_of(tmp_path, "b").values()] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_rates_and_memory(tmp_path: Path) -> None:
     gpu_measures.rates(plan(tmp_path), gpu_parts.Rows(tmp_path / "c.json"))
     found = rows_of(tmp_path, "c")

@@ -33,7 +33,9 @@ def untouched(workshop: Shell) -> Path:
     return workshop.folder / "untouched" / WEIGHTS
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 @pytest.mark.fault(2, "a signal to gsd distill")
 @pytest.mark.fault(7, "gsd distill stopped and resumed")
 def test_a_stopped_run_resumes_to_the_same_weights(

@@ -300,6 +300,7 @@ world.wait()
 """
 
 
+@pytest.mark.slow  # test_sharing has the default form in two processes
 @pytest.mark.fault(19, "forms that are fitted, in 1 and 2 processes")
 def test_two_processes_fit_and_train_as_one_does(
     toy_teacher_folder: Path, toy_archive_path: Path, tmp_path: Path
