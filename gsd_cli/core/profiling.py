@@ -125,9 +125,10 @@ class ProfiledTask:
         figures = {key: value for key, value in vars(found).items() if key != "table"}
         with atomic_file(self.folder / "profile.json") as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        kind = "launches" if self.device.type == "cuda" else "operators"
-        waits = found.host_waits if self.device.type == "cuda" else found.reads
-        self.say(f"profile: {found.launches:.0f} {kind} and {waits:.0f} waits a step: {self.folder / 'profile.txt'}")
+        counts = f"{found.launches:.0f} operators"
+        if self.device.type == "cuda":
+            counts = f"{found.launches:.0f} launches and {found.host_waits:.0f} host waits"
+        self.say(f"profile: {counts} per step: {self.folder / 'profile.txt'}")
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save."""

@@ -13,7 +13,7 @@ from gsd_cli.options import DistillSettings
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, "Adam 0.0001, isometric form `stress` (manifold), gradient ratio 0.2"),
+        ({}, "Adam 0.0001, isometric form `stress` (manifold), gradient ratio 0.1"),
         ({"irl": "speed", "irl_gradient": "free", "irl_weight": 0.5}, "isometric form `speed` (free), weight 0.5"),
         ({"sidl_weight": 0.0}, "isometric form `stress` (manifold), alone"),
         ({"irl": "off"}, "Adam 0.0001, no isometric term"),
