@@ -3,10 +3,10 @@
     python benchmarks/distill_throughput.py [--teacher ddpm-fashion] [--batch-size 64] [--rounds 7] [-o FILE.json]
 
 The plain loop below is written for clarity, in the manner of the published code: float32, every image of every loss
-from a forward pass of its own, the isometric gradient free. Each variant lives in a process of its own (the
-allocator's settings belong to a process); they take turns, a step each, so that a machine whose speed drifts slows
-all of them alike. Ratios are of one round's times: median and quartiles. Page faults are what it costs to give memory
-back and ask for it anew.
+from a forward pass of its own, the isometric gradient free, the fake score plain, no discriminator. Each variant lives
+in a process of its own (the allocator's settings belong to a process); they take turns, a step each, so that a machine
+whose speed drifts slows all of them alike. Ratios are of one round's times: median and quartiles. Page faults are what
+it costs to give memory back and ask for it again.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from gsd_cli.core.isometric import pair_count
 from gsd_cli.core.losses import distance, fake_score_loss, score_identity_loss, speed_loss
 from gsd_cli.core.noise import angle, rotate
 from gsd_cli.core.phi import teacher_features
+from gsd_cli.core.recipes import build_recipe
 from gsd_cli.core.teachers import load_teacher
 from gsd_cli.options import DistillSettings
 from gsd_cli.versions import versions
@@ -52,13 +53,13 @@ def plain(teacher: Denoiser, settings: DistillSettings, device: torch.device) ->
     adam_G = torch.optim.Adam(G.parameters(), settings.lr, (settings.beta1, settings.beta2), foreach=False)
     adam_g = torch.optim.Adam(g.parameters(), settings.lr, (settings.beta1, settings.beta2), foreach=False)
     batch, pairs = settings.batch_size, pair_count(settings.batch_size, settings.pair_every)
+    recipe, random = build_recipe(settings, teacher.schedule), torch.Generator()
 
     def normal(n: int) -> torch.Tensor:
         return torch.randn(n, *teacher.shape).to(device)
 
     def levels() -> torch.Tensor:
-        t = torch.randint(settings.t_min, settings.t_max + 1, (batch,))
-        return teacher.schedule.sigmas[t].float().to(device)
+        return recipe.fake_sigma(batch, random).to(device)
 
     def step(_: int) -> None:
         # the fake score learns the generator's images
@@ -101,8 +102,10 @@ VARIANTS: dict[str, tuple[Callable[..., Step], bool, dict[str, Any]]] = {
     "plain loop": (plain, False, {"precision": "fp32"}),
     "plain loop, memory kept": (plain, True, {"precision": "fp32"}),
     "gsd, memory not kept": (ours, False, {}),
-    "gsd --irl-gradient free": (ours, True, {"irl_gradient": "free"}),
+    "gsd, the plain loop's method": (ours, True, {"irl_gradient": "free", "fake_score": "plain"}),
+    "the same in bf16": (ours, True, {"irl_gradient": "free", "fake_score": "plain", "precision": "bf16"}),
     "gsd": (ours, True, {}),
+    "gsd in bf16": (ours, True, {"precision": "bf16"}),
     "gsd --irl-every 4": (ours, True, {"irl_every": 4}),
     "gsd --reuse-images": (ours, True, {"reuse_images": True}),
     "gsd --reuse-images --irl-every 4": (ours, True, {"reuse_images": True, "irl_every": 4}),
