@@ -9,22 +9,18 @@ are those of the run's last checkpoint; the teacher on real images stands next t
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from pages import publish
 from rows import markdown
+from run_state import restore
 from torch import Tensor
 
-from gsd_cli.core.checkpoint import CheckpointStore
 from gsd_cli.core.device import autocast, resolve_device
-from gsd_cli.core.distillation import Distillation
 from gsd_cli.core.noise import normal_rows
-from gsd_cli.core.teachers import load_teacher
 from gsd_cli.data.archive import ImageArchive
-from gsd_cli.options import DistillSettings
 
 LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0)
 BATCH = 64
@@ -69,21 +65,13 @@ def main() -> None:
     args = parser.parse_args()
 
     device = resolve_device(args.device)
-    recorded = json.loads((args.run / "options.json").read_text())
-    settings = {k: v for k, v in recorded.items() if k in DistillSettings.model_fields}
-    options = DistillSettings(**{"fake_score": "plain", **settings})
     data = ImageArchive(args.data)
-    teacher = load_teacher(recorded["teacher"]).denoiser
-    task = Distillation(teacher, options, recorded["total_steps"], device, lambda *_: {}, data=data)
-    checkpoint, _ = CheckpointStore(args.run / "checkpoints").latest()
-    if checkpoint is None:
-        raise SystemExit(f"{args.run} has no checkpoint")
-    task.load(checkpoint.tensors)
+    task, steps = restore(args.run, device, data)
     task.generator.eval()
     task.fake.eval()
 
     def noise(*stream: int | str) -> Tensor:
-        return normal_rows(range(args.count), teacher.shape, args.seed, "calibration", *stream).to(device)
+        return normal_rows(range(args.count), task.teacher.shape, args.seed, "calibration", *stream).to(device)
 
     def teach(x: Tensor, sigma: Tensor) -> Tensor:
         return task.teacher(x, sigma).float()
@@ -96,7 +84,7 @@ def main() -> None:
         noisy = images + level * noise("noise", seed)
         return torch.cat([denoise(x, sigma) for x in noisy.split(BATCH)])
 
-    with torch.no_grad(), autocast(device, options.precision):
+    with torch.no_grad(), autocast(device, task.settings.precision):
         z = noise("z")
         made = torch.cat([task.generator(part, None).float() for part in z.split(BATCH)])
         averaged = torch.cat([task.average(part, None).float() for part in z.split(BATCH)])
@@ -117,7 +105,7 @@ def main() -> None:
         PAGE,
         args.page,
         run=args.run,
-        seen=checkpoint.step * options.batch_size,
+        seen=steps * task.batch_size,
         count=args.count,
         images=markdown(("images", "brightness", "its deviation", "deviation of pixels"), images),
         table=markdown(

@@ -3,10 +3,10 @@
     python benchmarks/distill_throughput.py [--teacher ddpm-fashion] [--batch-size 64] [--rounds 7] [-o FILE.json]
 
 The plain loop below is written for clarity, in the manner of the published code: float32, every image of every loss
-from a forward pass of its own, the isometric gradient free, the fake score plain, no discriminator. Each variant lives
-in a process of its own (the allocator's settings belong to a process); they take turns, a step each, so that a machine
-whose speed drifts slows all of them alike. Ratios are of one round's times: median and quartiles. Page faults are what
-it costs to give memory back and ask for it again.
+from its own forward pass, as by `--irl-gradient free --fake-score plain --adversarial off`. Each variant runs in its
+own process, because the allocator's settings belong to a process. They take turns, one step each, so a machine whose
+speed drifts slows all of them equally. Ratios are of one round's times: median and quartiles. Page faults are what it
+costs to give memory back and ask for it again.
 """
 
 from __future__ import annotations

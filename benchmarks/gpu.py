@@ -30,7 +30,7 @@ SHARES = {"imports": 0.08, "a": 0.2, "b": 0.12, "c": 0.25, "d": 0.12, "e": 1.0}
 """Of the minutes, at most; the last part has what is left."""
 LEAST, CLOSING = 20.0, 5.0
 """Seconds without which a part is not begun; seconds kept for the report."""
-HIDDEN = ("traceback", "table", "said", "result")
+HIDDEN = ("traceback", "table", "stderr", "stdout")
 
 
 def run_part(part: str, arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def run_part(part: str, arguments: argparse.Namespace, seconds: float) -> dict[s
 
 def report(out: Path, endings: dict[str, dict[str, Any]]) -> str:
     """The page: a table a part, and the tracebacks."""
-    lines = ["# gsd on this machine", "", "Made by `benchmarks/gpu.py`; the rows are in the JSON files beside it.", ""]
+    lines = ["# gsd on this machine", "", "Made by `benchmarks/gpu.py`; the rows are in the JSON files next to it.", ""]
     for part, ending in endings.items():
         path = out / f"{part}.json"
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else {}

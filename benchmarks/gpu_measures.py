@@ -213,7 +213,7 @@ def long(plan: Plan, rows: Rows) -> None:
         done = subprocess.run(line, cwd=plan.out, capture_output=True, text=True, timeout=limit, env=environment)
         if done.returncode:
             raise RuntimeError(f"exit code {done.returncode}: {done.stderr[-3000:]}")
-        return {"said": done.stderr[-1500:], "result": done.stdout[-4000:]}
+        return {"stderr": done.stderr[-1500:], "stdout": done.stdout[-4000:]}
 
     def distil() -> Row:
         begun = time.monotonic()

@@ -9,21 +9,16 @@ for several batches at the last checkpoint of a run, whose weights stay as they 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import median
 
 import torch
-from geometry_page import UNSAID
 from pages import publish
 from rows import markdown
+from run_state import restore
 from torch import Tensor
 
-from gsd_cli.core.checkpoint import CheckpointStore
 from gsd_cli.core.device import resolve_device
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.options import DistillSettings
 
 PAGE = """# The isometric term at the images and at the weights
 
@@ -60,15 +55,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    known = json.loads((options.run / "options.json").read_text(encoding="utf-8"))
-    settings = DistillSettings(**{k: v for k, v in (UNSAID | known).items() if k in DistillSettings.model_fields})
-    teacher, device = load_teacher(known["teacher"], offline=True), resolve_device(options.device)
-    total = known["total_steps"]
-    task = Distillation(teacher.denoiser, settings, total, device, lambda *_: {})
-    checkpoint, _ = CheckpointStore(options.run / "checkpoints").latest()
-    if checkpoint is None:
-        raise SystemExit(f"{options.run} has no checkpoint")
-    task.load(checkpoint.tensors)
+    task, _ = restore(options.run, resolve_device(options.device))
+    settings, total = task.settings, task.total
 
     weights = [p for p in task.generator.parameters() if p.requires_grad]
     at_images, at_weights, shares = [], ([], []), []

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
-from gsd_cli.core import noise
+from gsd_cli.core import device as device_module
 
 PRETEND = torch.device("meta")
 CPU = torch.device("cpu")
@@ -86,7 +86,7 @@ def pretend(*, float64: bool = True) -> Iterator[Pretend]:
     """A context in which tensors on `PRETEND` have values."""
     with pytest.MonkeyPatch.context() as patch, Pretend(float64=float64) as mode:
         if not float64:
-            patch.setattr(noise, "has_float64", lambda device: device != PRETEND)
+            patch.setattr(device_module, "has_float64", lambda device: device != PRETEND)
         # these two make a tensor from numbers without a dispatch
         for function in (torch.tensor, torch.as_tensor):
             patch.setattr(torch, function.__name__, partial(_from_numbers, function))

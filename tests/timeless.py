@@ -1,4 +1,4 @@
-"""What a run said, without what the machine decides."""
+"""The figures of a run, without those that depend on the machine."""
 
 from __future__ import annotations
 

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import copy
 import math
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.commands.distill_data import SAMPLER, DistillData, choose_data, describe, open_images, with_samples
+from gsd_cli.commands.distill_data import (
+    DistillData,
+    choose_data,
+    describe,
+    open_images,
+    uses_images,
+    with_samples,
+)
+from gsd_cli.commands.distill_identity import (
+    check_options,
+    has_decayed,
+    identity,
+    recorded,
+    resume_command,
+    run_folder,
+    total_steps,
+)
 from gsd_cli.commands.distill_measures import Measure, build_evaluation, choose_measure, describe_measure
 from gsd_cli.commands.distill_pace import Record, shorter_than_asked
+from gsd_cli.commands.distill_plan import plan as plan  # the command's dry run
 from gsd_cli.commands.listing import list_teachers
 from gsd_cli.console import Console, Result
-from gsd_cli.errors import GsdError, Stopped, UsageError
+from gsd_cli.errors import Stopped
 from gsd_cli.estimate import disk_needed, growth
-from gsd_cli.finding import CARD, read_card
+from gsd_cli.finding import read_card
 from gsd_cli.interrupts import StopRequest
-from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
-from gsd_cli.paths import RUNS, cache_dir, read_object, require_room
+from gsd_cli.options import PRESETS, DistillOptions
+from gsd_cli.paths import cache_dir, require_room
 from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from gsd_cli.commands.exporting import Exporter
     from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.estimate import Estimate
     from gsd_cli.core.pace import Pace
     from gsd_cli.core.phi import PhiSources
     from gsd_cli.core.real_images import RealImages
@@ -39,86 +53,6 @@ EVALUATING, SAVING = 0.05, 0.02
 """Shares of the steps' time that evaluations and checkpoints may take."""
 TRIED = 32
 """Images in the passes that choose a precision, at most."""
-FITTED = ("borders", "cells")
-"""Isometric forms that are fitted to images."""
-_MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile"}
-_OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
-_SIZE = {"student_width", "student_depth"}
-"""Of the student: not even --force changes it, for no checkpoint would fit."""
-_BEFORE = {"irl_gradient": "free", "fake_score": "plain"}
-"""What a run did that does not name the option: its only way before there was one. Others are their defaults."""
-
-
-def plan(options: DistillOptions) -> Iterator[str]:
-    """What a run would write, line by line: the last ones take seconds to find out."""
-    if options.list_teachers:
-        yield "lists the teachers known by name"
-        return
-    data = choose_data(options)
-    steps = total_steps(options, data)
-    options = options.model_copy(update={"adversarial": _ratio(options, data)})
-    yield f"{options.teacher}: {_length(options, steps)}"
-    yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
-    yield describe(data, shown=_judges(options))
-    if data.origin == "teacher":
-        yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
-    # torch is loaded from here on, after what is known without it
-    from gsd_cli.core.estimate import generator_passes, passes
-    from gsd_cli.estimate import distillation
-
-    if steps is None:
-        yield _measured(_tried(options), options, None)
-        return
-    images = steps * options.batch_size
-    # the exact size of a larger student needs the teacher's config
-    tried, times = None, 1.0
-    if _growth(options) > 1:
-        tried = _tried(options)
-        times = _growth(options) if isinstance(tried, GsdError) else tried.student_parameters / tried.parameters
-    yield from distillation(options.teacher, passes(options) * images, generator_passes(options) * images, times)
-    yield _measured(tried or _tried(options), options, steps)
-
-
-def _length(options: DistillOptions, steps: int | None) -> str:
-    """The length of the run in words."""
-    if steps is None:
-        return f"as many steps of batch {options.batch_size} as fit into {options.minutes:g} minutes"
-    images, until = steps * options.batch_size, f", {options.minutes:g} minutes of them now" if options.minutes else ""
-    return f"{steps:,} steps of batch {options.batch_size} = {images:,} images{until}"
-
-
-def _tried(options: DistillOptions) -> Estimate | GsdError:
-    """What a run needs, or why that is not known: a dry run downloads no teacher."""
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.core.estimate import estimate
-    from gsd_cli.core.teachers import load_teacher
-
-    try:
-        teacher = load_teacher(options.teacher, offline=True, revision=options.revision)
-    except GsdError as error:
-        return error
-    return estimate(teacher.denoiser, options, resolve_device(options.device))
-
-
-def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int | None) -> str:
-    """Activations and time in words; the steps that fit, where the run has minutes and no other length."""
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.estimate import size
-
-    if isinstance(found, GsdError):
-        return f"activations and time: not known before the teacher is at hand ({found})"
-    kept, device = size(found.activation_bytes), resolve_device(options.device)
-    if steps is None:
-        count = 60 * (options.minutes or 0) / found.seconds_per_step
-        return f"{kept} of activations in float32; at most {count:,.0f} steps on {device} (one call was tried)"
-    minutes = found.seconds_per_step * steps / 60
-    time = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} hours"
-    return f"{kept} of activations in float32; about {time} on {device}, evaluations aside (one call was tried)"
-
-
-def _growth(options: DistillOptions) -> float:
-    """About how many times the teacher's parameters the student has."""
-    return growth(options.student_width, options.student_depth)
 
 
 def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
@@ -128,18 +62,19 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
     folder, data = run_folder(options), choose_data(options)
     total = total_steps(options, data)
     ready(folder, folder=True)
-    if not folder.exists() and (needed := disk_needed(options.teacher, _growth(options))) is not None:
+    needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
+    if not folder.exists() and needed is not None:
         require_room(folder, needed)
-    finished = _check_options(options, folder, total)
+    finished = check_options(options, folder, total)
     if finished:
         console.say(f"nothing to do: {folder} is finished; --no-resume starts again")
         return _result(folder)
     console.say(f"run folder: {folder}")
-    if _decayed(options, folder, total):
+    if has_decayed(options, folder, total):
         console.warn(
             "the learning rate had begun to fall towards the run's old end; it is set for the new one from here on"
         )
-    stop.resume = _resume(options, folder)
+    stop.resume = resume_command(options, folder)
     _distil(options, data, folder, total, console, stop)
     return _result(folder)
 
@@ -161,12 +96,12 @@ def _distil(
     device = resolve_device(options.device)
     world = join_world(device)
     # a teacher that moved on the hub must not change under a run
-    revision = options.revision or _recorded(options, folder, "teacher_revision")
+    revision = options.revision or recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
-    identity = {**_identity(options), "total_steps": total}
+    agreed = {**identity(options), "total_steps": total}
     measure = choose_measure(options, data, teacher, device)
     data = _with_samples(options, data, measure, teacher, device, world, console, stop)
-    real = open_images(data, teacher, device, console, stop) if _judges(options) else None
+    real = open_images(data, teacher, device, console, stop) if uses_images(options) else None
     _say_images(options, data, real, measure, folder, console)
     evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
     phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
@@ -177,10 +112,10 @@ def _distil(
     options = options.model_copy(update=chosen)
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
-    exporter = Exporter(options, teacher, folder, identity, measure.features, measure.figure)
-    tracker = open_tracker(options.tracker if world.main else None, folder, identity, offline=options.offline)
+    exporter = Exporter(options, teacher, folder, agreed, measure.features, measure.figure)
+    tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=options.offline)
     notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
-    record = Record(folder, identity, notes, _recorded(options, folder, "lengths") or [])
+    record = Record(folder, agreed, notes, recorded(options, folder, "lengths") or [])
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:
             CheckpointStore(folder / "checkpoints").clear()
@@ -205,15 +140,10 @@ def _pace(
     def settle(step: int, length: int) -> None:
         task.set_length(length)
         record.settle(step, length, write=world.main)
-        stop.resume = _resume(options.model_copy(update={"minutes": None, "steps": length}), record.folder)
+        stop.resume = resume_command(options.model_copy(update={"minutes": None, "steps": length}), record.folder)
         console.say(f"{length:,} steps fit into {options.minutes:g} minutes, {step:,} of them are done")
 
     return Pace(60 * options.minutes, stop.begun, settles=total is None, on_length=settle)
-
-
-def _resume(options: DistillOptions, folder: Path) -> str:
-    """The command that goes on."""
-    return shlex.join(["gsd", "distill", "--teacher", options.teacher, *_changed(options), "-o", str(folder)])
 
 
 def _train(
@@ -243,8 +173,8 @@ def _train(
     if world.main:
         exporter.finish(task.average)
         _compare_with_best(folder, exporter, console)
-    if (told := shorter_than_asked(last, pace)) is not None:
-        console.say(told)
+    if (message := shorter_than_asked(last, pace)) is not None:
+        console.say(message)
     world.wait()
 
 
@@ -265,17 +195,6 @@ def _compare_with_best(folder: Path, exporter: Exporter, console: Console) -> No
         console.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
 
 
-def _judges(options: DistillOptions) -> bool:
-    """Whether real images are looked at: by a discriminator, or by an isometric form that takes their clusters."""
-    fitted = options.irl in FITTED and options.irl_weight != 0
-    return fitted or _ratio(options, choose_data(options)) > 0
-
-
-def _ratio(options: DistillOptions, data: DistillData) -> float:
-    """What `--adversarial` comes to with these real images."""
-    return options.adversarial_ratio(real=data.origin != "none")
-
-
 def _with_samples(
     options: DistillOptions, data: DistillData, measure: Measure, teacher: Teacher, device: Any, world: World,
     console: Console, stop: StopRequest,
@@ -283,7 +202,7 @@ def _with_samples(
     """`data` with the teacher's samples, where they are asked for and something looks at them."""
     if data.origin != "teacher":
         return data
-    if not _judges(options) and measure.against != "samples":
+    if not uses_images(options) and measure.against != "samples":
         console.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
         return data
     data = with_samples(data, options, teacher, device, console, stop, main=world.main)
@@ -299,7 +218,7 @@ def _say_images(
     console.say(describe(data, shown=real is not None, count=None if real is None else len(real)))
     if data.origin == "teacher" or measure.against == "nothing":
         console.say(describe_measure(measure, data))
-    before, now = _recorded(options, folder, "real_images"), _facts(data, real)
+    before, now = recorded(options, folder, "real_images"), _facts(data, real)
     if before not in (None, now):
         console.warn(f"the run began with other real images: {before}, now {now}")
 
@@ -309,34 +228,13 @@ def _facts(data: DistillData, real: RealImages | None) -> str | None:
     return None if real is None else f"{len(real)} {data.origin}"
 
 
-def run_folder(options: DistillOptions) -> Path:
-    """Where the run lives."""
-    return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
-
-
-def total_steps(options: DistillOptions, data: DistillData) -> int | None:
-    """The length of the run in generator steps; None where it is what fits into `--minutes`."""
-    if options.steps is not None:
-        return options.steps
-    if options.minutes is not None and options.kimg is None and options.epochs is None:
-        return None
-    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * data.epoch
-    return max(1, round(images / options.batch_size))
-
-
-def _recorded(options: DistillOptions, folder: Path, key: str) -> Any:
-    """What the run that is resumed noted in options.json; None where it noted nothing."""
-    path = folder / "options.json"
-    return read_object(path).get(key) if options.resume and path.exists() else None
-
-
 def _precision(
     options: DistillOptions, folder: Path, teacher: Teacher, device: Any, world: World, console: Console
 ) -> str:
     """What `--precision` comes to, the same in all processes; what a resumed run chose at its start, it keeps."""
-    recorded = _recorded(options, folder, "precision")
-    if options.precision == "auto" and recorded is not None:
-        return recorded
+    before: str | None = recorded(options, folder, "precision")
+    if options.precision == "auto" and before is not None:
+        return before
     import torch
 
     from gsd_cli.core.denoiser import per_image
@@ -361,84 +259,8 @@ def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
     """What `--noise-device` comes to; a resumed run goes on with the numbers of its start."""
     from gsd_cli.core.draws import resolve_kind
 
-    recorded = _recorded(options, folder, "noise_device")
-    return resolve_kind(recorded if options.noise_device == "auto" and recorded else options.noise_device, device)
-
-
-def _identity(options: DistillOptions) -> dict[str, Any]:
-    """What a resumed run must agree on: the mathematics and the teacher."""
-    settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
-    settings["adversarial"] = _ratio(options, choose_data(options))
-    return {"teacher": options.teacher, "revision": options.revision, **settings}
-
-
-def _idle(options: DistillOptions) -> set[str]:
-    """The settings that nothing asks: they may differ, in a run from before a default changed."""
-    idle = set() if _ratio(options, choose_data(options)) else _OF_DISCRIMINATOR
-    if options.irl == "off" or options.irl_weight == 0:
-        return idle | {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
-    return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())
-
-
-def _decayed(options: DistillOptions, folder: Path, total: int | None) -> bool:
-    """Whether a run that now gets another length has lowered its learning rate for the one it had."""
-    before = _recorded(options, folder, "total_steps")
-    if not options.lr_decay or before in (None, total):
-        return False
-    done = max(
-        (int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*[0-9]")), default=0
-    )
-    return done > (1 - options.lr_decay) * min(total or before, before)
-
-
-def _in_todays_terms(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record, with what older versions called otherwise: before there were heads, `auto` noise was `ddpm`."""
-    if "discriminator_lr" in record:
-        return record
-    earlier = {"noise": "ddpm"} if record.get("noise", "auto") == "auto" else {}
-    return {**record, **earlier, "adversarial": "another kind" if record.get("adversarial") else 0.0}
-
-
-def _changed(options: DistillOptions) -> list[str]:
-    """The flags that a resume command must repeat."""
-    skip = {"teacher", "output", "resume", "force", "profile"}
-    implied = PRESETS[options.preset]
-    flags: list[str] = []
-    for name in sorted(options.model_fields_set - skip):
-        value = getattr(options, name)
-        if implied.get(name) == value:
-            continue
-        option = "--" + name.rstrip("_").replace("_", "-")
-        if isinstance(value, bool):
-            flags += [option] if value else []
-        elif value is not None:
-            flags += [option, str(value)]
-    return flags
-
-
-def _check_options(options: DistillOptions, folder: Path, total: int | None) -> bool:
-    """Whether the run is finished; one that gets more minutes is not. Raises UsageError (exit 2) naming keys that
-    differ."""
-    path = folder / "options.json"
-    if not path.exists() or not options.resume:
-        return False
-    before = {**DistillSettings().model_dump(), **_BEFORE, **_in_todays_terms(read_object(path))}
-    now = {**_identity(options), "total_steps": total}
-    # a length may change: nothing in the past depends on it but the warm-up of the isometric weight and a decay
-    free = _idle(options) | {"total_steps"}
-    differing = [key for key in now if key not in free and before.get(key) != now[key]]
-    if differing and (not options.force or _SIZE & set(differing)):
-        changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
-        # a checkpoint fits one size of student
-        forced = "" if _SIZE & set(differing) else ", or --force to go on"
-        raise UsageError(
-            [f"{folder} was started with other options: {changes}"],
-            hint=f"use its options, another folder with -o, --no-resume to start again{forced}",
-        )
-    generator = folder / "generator"
-    if total is None:
-        return False
-    return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing
+    before = recorded(options, folder, "noise_device")
+    return resolve_kind(before if options.noise_device == "auto" and before else options.noise_device, device)
 
 
 def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> PhiSources:

@@ -25,6 +25,8 @@ Origin = Literal["given", "prepared", "bundled", "teacher", "none"]
 SAMPLER = SAMPLES_BY.replace("dpm++", "DPM-Solver++")
 EPOCH = 50_000
 """Images of an epoch where no real ones are measured against."""
+FITTED = ("borders", "cells")
+"""Isometric forms that are fitted to images."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,17 @@ def next_to_teacher(teacher: str, suffix: str) -> Path | None:
         return None
     found = folder.with_name(folder.name.removesuffix("-teacher") + suffix)
     return found if found.exists() else None
+
+
+def uses_images(options: DistillOptions) -> bool:
+    """Whether real images are looked at: by a discriminator, or by an isometric form that takes their clusters."""
+    fitted = options.irl in FITTED and options.irl_weight != 0
+    return fitted or adversarial_ratio(options, choose_data(options)) > 0
+
+
+def adversarial_ratio(options: DistillOptions, data: DistillData) -> float:
+    """What `--adversarial` comes to with these real images."""
+    return options.adversarial_ratio(real=data.origin != "none")
 
 
 def describe(data: DistillData, *, shown: bool = True, count: int | None = None) -> str:

@@ -33,12 +33,12 @@ class Record:
         self.folder, self.identity, self.notes, self.lengths = folder, identity, notes, lengths
 
     def write(self) -> None:
-        """Write it anew."""
+        """Write the file."""
         lengths = {"lengths": self.lengths} if self.lengths else {}
         write_json(self.folder / "options.json", {**self.identity, **self.notes, **lengths})
 
     def settle(self, step: int, length: int, *, write: bool) -> None:
-        """After `step` steps the clock said how long the run is."""
+        """Record the length that was settled after `step` steps."""
         self.identity["total_steps"] = length
         self.lengths.append([step, length])
         if write:
@@ -46,7 +46,7 @@ class Record:
 
 
 def shorter_than_asked(last: Any, pace: Pace | None) -> str | None:
-    """What to tell of a session that ended before the run's given length; None where it did not."""
+    """The message about a session that ended before the run's given length; None where it did not."""
     if last is None or pace is None or not last.over or pace.settles:
         return None
     return f"the time is up after {last.step:,} of {last.total:,} steps; the same command goes on"

@@ -53,8 +53,8 @@ def fit(
             else:
                 bar.update(report.step, length)
     if last is not None:
-        beside = 1 - last.step_seconds / last.session_seconds
-        console.detail(f"evaluations, checkpoints and pictures took {beside:.1%} of {last.session_seconds:.0f} s")
+        overhead = 1 - last.step_seconds / last.session_seconds
+        console.detail(f"evaluations, checkpoints and pictures took {overhead:.1%} of {last.session_seconds:.0f} s")
         if last.step < last.total and not last.over:
             stop.follow()
     stop.check()

@@ -132,7 +132,7 @@ def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[st
     """Fill an optimizer from what `optimizer_tensors` saved; its options stay as constructed.
 
     Moments get their parameters' strides: a checkpoint holds contiguous tensors, and the fused Adam of a GPU refuses
-    moments that are laid out otherwise than their parameter.
+    moments whose strides differ from their parameter's.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}

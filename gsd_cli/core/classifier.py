@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from gsd_cli.core.descent import descend
 from gsd_cli.core.device import autocast
 from gsd_cli.core.feature_nets import ARCHITECTURES, FeatureNet, sizes
 from gsd_cli.core.noise import generator_for
+from gsd_cli.core.standing import Metrics
 from gsd_cli.core.training import trapezoid
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
@@ -80,7 +80,7 @@ class FeatureFit:
         decay = self.recipe.weight_decay
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.recipe.lr, weight_decay=decay)
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> Metrics:
         """One step on a random batch."""
         self.net.train()
         random = generator_for(self.seed, "features", step)
@@ -93,9 +93,7 @@ class FeatureFit:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        skipped = descend(self.net, self.optimizer, loss).skipped
-        # a step that was skipped is one without a loss: it is counted by that
-        return {"loss": math.nan if skipped else loss.item()}
+        return {"loss": loss.detach(), "skipped": descend(self.net, self.optimizer, loss).skipped}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Accuracy on the held-out images."""

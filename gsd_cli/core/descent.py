@@ -25,9 +25,9 @@ def descend(
     """Step once, unless the gradient of `module` or a tensor of `finite`, such as the loss, is not finite, or `skip`,
     what a step before it gave as `skipped`, is 1.
 
-    clip: the largest norm a gradient keeps. A fused optimizer is told on the device, as a GradScaler tells it
-    (`found_inf`), so that the host need not wait; another one is asked on the host. Processes that average gradients
-    decide alike as far as these go; what else is given in `finite` must be the same in all of them.
+    clip: the largest norm a gradient keeps. A fused optimizer reads on the device whether to step (`found_inf`, as a
+    GradScaler sets it), so the host does not wait; for another one the host reads it. Processes that average gradients
+    take the same decision from them; what else is in `finite` must be the same in all of them.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

@@ -186,16 +186,19 @@ def compile_network(net: nn.Module) -> None:
     net.compile()
 
 
-class OnDevice:
-    """A constant tensor, copied to each device once: a copy in every call would hold up the host."""
+class DeviceConstant:
+    """A constant tensor, copied to each device once: a copy in every call would hold up the host. float64 becomes
+    float32 on a device that has no more."""
 
     def __init__(self, value: Tensor):
-        self._copies = {value.device: value}
+        self._value = value
+        self._copies: dict[torch.device, Tensor] = {}
 
     def on(self, device: torch.device) -> Tensor:
         """The constant there."""
         if device not in self._copies:
-            self._copies[device] = next(iter(self._copies.values())).to(device)
+            narrow = self._value.dtype == torch.float64 and not has_float64(device)
+            self._copies[device] = (self._value.float() if narrow else self._value).to(device)
         return self._copies[device]
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gsd_cli.core.denoiser import Denoiser, per_image
+from gsd_cli.core.device import DeviceConstant
 from gsd_cli.core.noise import generator_for
 
 WIDTH, WIDTH_AT_FULL_RESOLUTION = 64, 16
@@ -83,7 +84,10 @@ def encoder_maps(teacher: Denoiser, x: Tensor, sigma: Tensor) -> list[Tensor]:
     return [F.normalize(m.float(), dim=1) * m.shape[1] ** 0.5 for m in teacher.encode(x, sigma, full=True)]
 
 
+_FREQUENCIES = DeviceConstant(torch.tensor(FREQUENCIES))
+
+
 def embed_level(sigma: Tensor) -> Tensor:
     """Sines and cosines of log sigma: [B] to [B, 2 len(FREQUENCIES)]."""
-    angles = sigma.log()[:, None] * torch.tensor(FREQUENCIES, device=sigma.device)
+    angles = sigma.log()[:, None] * _FREQUENCIES.on(sigma.device)
     return torch.cat([angles.sin(), angles.cos()], 1)

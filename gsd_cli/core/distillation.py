@@ -133,7 +133,7 @@ class Distillation:
         metrics, bad = self._learn(step, batch)
         found, bad = self._generator_step(step, bad, batch)
         beta = ema_decay(self.batch_size, (step + 1) * self.batch_size, s.ema_half_life, s.ema_ramp)
-        update_average(self.average, self.generator, beta)
+        update_average(self.average, self.generator, beta, bad)
         return {**metrics, **found, "skipped": bad}
 
     def _learn(self, step: int, batch: Batch | None) -> tuple[Metrics, Tensor]:

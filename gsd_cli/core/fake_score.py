@@ -42,7 +42,7 @@ def build_fake_score(settings: DistillSettings, teacher: Denoiser, recipe: Recip
     a(sigma) is what the teacher's kind of prediction multiplies its network's output by (`Denoiser.amplification`).
     A network that predicts eps errs by sigma times its own error: at sigma 20 a hundredth is a fifth of the
     image's range, more than what separates fake from real. c is EDM's scale of the output (Karras et al. 2022, table
-    1), which high noise does not amplify, and the weight makes the loss at all levels alike. The correction starts at
+    1), which high noise does not amplify, and the weight makes the loss equal at all levels. The correction starts at
     zero and has the same optimum.
     """
     if settings.fake_score == "plain":

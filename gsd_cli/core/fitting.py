@@ -16,6 +16,7 @@ from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.folders import save_denoiser
 from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, seed_labels
 from gsd_cli.core.samplers import ddim
+from gsd_cli.core.standing import Metrics
 from gsd_cli.core.training import ema_decay, trapezoid, update_average
 from gsd_cli.core.unet import build_unet
 from gsd_cli.core.world import World, require_even_shares
@@ -56,7 +57,7 @@ class TeacherFit:
         self.optimizer = adam(self.net, settings.lr, BETAS, device)
         self._order: tuple[int, Tensor] | None = None
 
-    def step(self, step: int) -> dict[str, float]:
+    def step(self, step: int) -> Metrics:
         """One Adam step on the eps error of one batch."""
         s = self.settings
         generator, own = generator_for(s.seed, "fit", step), self.world.rows(s.batch_size)
@@ -75,13 +76,11 @@ class TeacherFit:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        mean = self.world.total(loss.item())[0] / self.world.size
-        done = descend(self.net, self.optimizer, torch.tensor(mean), clip=s.clip_grad)
-        metrics = {"loss": mean, "grad_norm_loss": done.norm.item(), "lr": lr}
-        if not done.skipped:
-            seen = (step + 1) * s.batch_size
-            update_average(self.average, self.net, ema_decay(s.batch_size, seen, s.ema_half_life))
-        return metrics
+        mean = self.world.sum(loss.detach()) / self.world.size
+        done = descend(self.net, self.optimizer, mean, clip=s.clip_grad)
+        beta = ema_decay(s.batch_size, (step + 1) * s.batch_size, s.ema_half_life)
+        update_average(self.average, self.net, beta, done.skipped)
+        return {"loss": mean, "grad_norm_loss": done.norm, "lr": lr, "skipped": done.skipped}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """A grid of DDIM-25 samples of the moving average on fixed seeds."""

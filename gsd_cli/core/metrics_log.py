@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run said, a JSON object a line."""
+"""metrics.jsonl: the figures of a run, one JSON object per line."""
 
 from __future__ import annotations
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gsd_cli.core.device import has_float64
+from gsd_cli.core.device import DeviceConstant
 from gsd_cli.errors import GsdError
 
 MAX_STEPS = 1_000_000
@@ -25,7 +26,6 @@ class NoiseSchedule:
     """
 
     alphas_bar: Tensor
-    _log_sigmas: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def linear(cls, steps: int = 1000, start: float = 1e-4, end: float = 0.02) -> NoiseSchedule:
@@ -81,23 +81,21 @@ class NoiseSchedule:
         """sigma_t = sqrt((1 - alpha_bar_t) / alpha_bar_t), float64 [T], increasing in t."""
         return ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
 
-    def log_sigmas(self, device: torch.device) -> Tensor:
-        """log sigma_t [T] on a device, made there once: float64, or float32 where the device has no more."""
-        if device not in self._log_sigmas:
-            table = self.sigmas.log()
-            self._log_sigmas[device] = table.to(table.dtype if has_float64(device) else torch.float32).to(device)
-        return self._log_sigmas[device]
+    @cached_property
+    def log_sigmas(self) -> DeviceConstant:
+        """log sigma_t, [T], increasing in t."""
+        return DeviceConstant(self.sigmas.log())
 
     def sigma(self, t: Tensor) -> Tensor:
         """sigma at (fractional) t, interpolated linearly in log sigma; float32, t's shape."""
-        log_sigmas = self.log_sigmas(t.device)
+        log_sigmas = self.log_sigmas.on(t.device)
         t = t.to(log_sigmas.dtype).clamp(0, self.steps - 1)
         low = t.floor().long().clamp(max=self.steps - 2)
         return torch.lerp(log_sigmas[low], log_sigmas[low + 1], t - low).exp().float()
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The fractional t at which the schedule reaches sigma, clamped to [0, T - 1]; float32."""
-        log_sigmas = self.log_sigmas(sigma.device)
+        log_sigmas = self.log_sigmas.on(sigma.device)
         wanted = sigma.to(log_sigmas.dtype).log()
         high = torch.searchsorted(log_sigmas, wanted.contiguous()).clamp(1, self.steps - 1)
         below, above = log_sigmas[high - 1], log_sigmas[high]

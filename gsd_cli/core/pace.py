@@ -1,4 +1,4 @@
-"""The clock of a run: how many steps fit into its minutes, when it must end, what may take time beside the steps."""
+"""The clock of a run: how many steps fit into its minutes, when it must end, what may take time besides the steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNKNOWN = {"evaluation": 0.05, "checkpoint": 0.02, "export": 0.03}
 
 @dataclass
 class Allowance:
-    """Work beside the steps that may take `share` of their time: what it took so far, and the last time."""
+    """Work besides the steps that may take `share` of their time: what it took so far, and the last time."""
 
     share: float = math.inf
     spent: float = 0.0
@@ -113,15 +113,15 @@ class Pace:
         """Whether another step would take time that the end needs."""
         return self._clock() + self.step_seconds + self.reserve >= self.end
 
-    def settle(self, step: int, beside: float) -> int | None:
+    def settle(self, step: int, overhead: float) -> int | None:
         """The run's length after `step` steps, where it has to be settled now; else None.
 
-        beside: seconds that evaluations and checkpoints will take per second of steps.
+        overhead: seconds that evaluations and checkpoints will take per second of steps.
         """
         if not self.settles or not self._ready():
             return None
         left = max(0.0, self.end - self.reserve - self._clock())
-        length = step + max(1, int(LEAN * left / self.step_seconds / (1 + beside)) - 1)
+        length = step + max(1, int(LEAN * left / self.step_seconds / (1 + overhead)) - 1)
         if self.length != UNSETTLED and abs(length - self.length) <= TOLERANCE * self.length:
             return None
         return length

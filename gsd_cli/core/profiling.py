@@ -99,7 +99,7 @@ class ProfiledTask:
     """A task whose steps number WARM_UP to WARM_UP + PROFILED of this session are profiled.
 
     `folder` gets trace.json.gz, of the last of them (chrome://tracing and Perfetto open it), profile.txt and
-    profile.json; `say` is told. The steps themselves are those of `task`.
+    profile.json; `say` gets one line about it. The steps themselves are those of `task`.
     """
 
     def __init__(self, task: Task, device: torch.device, folder: Path, say: Callable[[str], None]):

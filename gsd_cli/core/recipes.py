@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.core.device import OnDevice
+from gsd_cli.core.device import DeviceConstant
 from gsd_cli.core.draws import Draw
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.errors import ExitCode, GsdError
@@ -109,7 +109,7 @@ def karras_level(u: Tensor) -> Tensor:
 
 
 def _uniform_timestep(schedule: NoiseSchedule, t_min: int, t_max: int) -> Draw:
-    levels = OnDevice(schedule.sigmas[t_min : t_max + 1].float())
+    levels = DeviceConstant(schedule.sigmas[t_min : t_max + 1].float())
     return lambda n, random: levels.on(random.device)[
         torch.randint(t_max + 1 - t_min, (n,), generator=random, device=random.device)
     ]

@@ -1,4 +1,4 @@
-"""Checkpoints written beside the steps, in a thread."""
+"""Checkpoints written in a thread, while steps run."""
 
 from __future__ import annotations
 

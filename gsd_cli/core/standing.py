@@ -1,4 +1,4 @@
-"""Where a run stands: steps done and skipped, what they said, and where the time went."""
+"""Where a run stands: steps done and skipped, their figures, and the time they took."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_BAD_STEPS = 20
 """Consecutive non-finite steps after which a run has diverged."""
 
 Metrics = Mapping[str, float | Tensor]
-"""What a step said: numbers, or scalars that are still being computed on a device."""
+"""The figures of a step: numbers, or scalars that are still being computed on a device."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Standing:
         return not self._unread
 
     def add(self, metrics: Metrics, seconds: float, *, read: bool) -> None:
-        """One step more, of so many seconds. Numbers are read at once, and scalars on a CPU; those on another device
+        """Count one step that took `seconds`. Numbers are read at once, and scalars on a CPU; those on another device
         when `read` is set: reading waits for it."""
         self.step += 1
         self.now = time.monotonic()
@@ -163,10 +163,10 @@ def _waits(value: float | Tensor) -> bool:
     return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
-def read_all(said: Sequence[Metrics]) -> list[dict[str, float]]:
+def read_all(steps: Sequence[Metrics]) -> list[dict[str, float]]:
     """The numbers of several steps; the device is waited for once."""
     scalars = [
-        value.detach().float().reshape(()) for one in said for value in one.values() if isinstance(value, Tensor)
+        value.detach().float().reshape(()) for one in steps for value in one.values() if isinstance(value, Tensor)
     ]
     numbers = iter(torch.stack(scalars).tolist() if scalars else [])
-    return [{k: next(numbers) if isinstance(v, Tensor) else v for k, v in one.items()} for one in said]
+    return [{k: next(numbers) if isinstance(v, Tensor) else v for k, v in one.items()} for one in steps]

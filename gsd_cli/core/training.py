@@ -94,8 +94,8 @@ class _Loop:
         self.log = MetricsLog(run / "metrics.jsonl", self.at.step) if world.main else None
         self.evaluations, self.saves = Allowance(cadence.evaluate_share), Allowance(cadence.checkpoint_share)
         self.measured = self.at.step // cadence.evaluate_steps
-        self.stopping = self.rehearsed = self.told = self.measuring = False
-        self.beside, self._timed_from = 0.0, time.monotonic()
+        self.stopping = self.rehearsed = self.warned = self.measuring = False
+        self.outside, self._timed_from = 0.0, time.monotonic()
         self._timed_steps = self.at.step
         if self.at.step == 0:
             first = self._evaluate()
@@ -116,7 +116,7 @@ class _Loop:
         if look:
             self._synchronize()
         at.add(metrics, time.monotonic() - begun, read=look)
-        if regular or (at.up_to_date and not look):  # in all processes alike
+        if regular or (at.up_to_date and not look):  # in all processes at the same step
             at.check(self.folder)
         if look and pace is not None:
             self._tell_pace()
@@ -135,14 +135,14 @@ class _Loop:
         if self.saver is not None:
             self.saver.check()
         if report.rehearse or report.evaluation:  # else it counts as a part of the step
-            self.beside += seconds
+            self.outside += seconds
         if report.rehearse and self.pace is not None:
             self.pace.took("export", seconds)
             begun = time.monotonic()
             if self.saver is not None:
-                self.saver.wait()  # beside steps it would take longer than at the end
+                self.saver.wait()  # while steps run it would take longer than at the end
                 self.pace.took("checkpoint", self.saver.seconds or 0.0)
-            self.beside += time.monotonic() - begun
+            self.outside += time.monotonic() - begun
 
     def _agree(self, *, stop: bool) -> bool:
         """What all processes do next: any may stop the run, the main one tells its length, the end of its time, and
@@ -154,10 +154,11 @@ class _Loop:
             length = (at.step if over and pace.settles else settled) or 0
         self.measuring = self.world.main and self._due(at.step)
         if self.world.size > 1:
-            said = self.world.total(
+            agreed = self.world.total(
                 float(stop), float(self.world.main * length), float(self.world.main * over), float(self.measuring)
             )
-            stop, length, over, self.measuring = said[0] > 0, round(said[1]), said[2] > 0, said[3] > 0
+            stop, length, over = agreed[0] > 0, round(agreed[1]), agreed[2] > 0
+            self.measuring = agreed[3] > 0
         if pace is not None and length:
             at.total = length
             pace.follow(at.step, length)
@@ -184,20 +185,20 @@ class _Loop:
     def _tell_pace(self) -> None:
         assert self.pace is not None
         steps = self.at.step - self._timed_steps
-        seconds = time.monotonic() - self._timed_from - self.beside
+        seconds = time.monotonic() - self._timed_from - self.outside
         if steps:
             self.pace.stepped(seconds, steps)
         self._time_again()
 
     def _time_again(self) -> None:
-        self.beside, self._timed_from, self._timed_steps = 0.0, time.monotonic(), self.at.step
+        self.outside, self._timed_from, self._timed_steps = 0.0, time.monotonic(), self.at.step
 
     def _due(self, step: int) -> bool:
         """Whether an evaluation is wished for after `step` steps, and affordable."""
         wished = step // self.cadence.evaluate_steps > self.measured
         affordable = self.evaluations.affords(self.at.step_seconds)
-        if wished and not affordable and not self.told:
-            self.told = True
+        if wished and not affordable and not self.warned:
+            self.warned = True
             share = self.cadence.evaluate_share
             self.notes.append(f"evaluations are made less often than asked for: they may take {share:.0%} of the time")
         return wished and affordable
@@ -229,7 +230,7 @@ class _Loop:
         seconds = time.monotonic() - begun
         self.measured = at.step // self.cadence.evaluate_steps
         self.evaluations.took(seconds, counted=at.step > 0)
-        self.beside += seconds
+        self.outside += seconds
         if self.pace is not None:
             self.pace.took("evaluation", seconds)
         return found
@@ -244,7 +245,7 @@ class _Loop:
         self.saver.save(self.at.step, self.task.tensors(), state)
         self.at.saved = self.at.now
         self.saves.took(time.monotonic() - begun)
-        self.beside += self.saves.last
+        self.outside += self.saves.last
 
     def _read(self) -> None:
         self._synchronize()
@@ -280,11 +281,19 @@ def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, beta: float) -> None:
-    """average <- beta average + (1 - beta) model, parameters and buffers alike."""
+def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: Tensor | None = None) -> None:
+    """average <- beta average + (1 - beta) model, parameters and buffers alike; unchanged where `skipped` is 1.
+
+    `skipped` may be on a device: the host does not wait for it.
+    """
     pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
     mine, theirs = map(list, zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True))
-    torch._foreach_lerp_(mine, theirs, 1 - beta)
+    if skipped is None:
+        torch._foreach_lerp_(mine, theirs, 1 - beta)
+        return
+    moves = torch._foreach_sub(theirs, mine)
+    torch._foreach_mul_(moves, (1 - beta) * (1 - skipped))
+    torch._foreach_add_(mine, moves)
 
 
 def trapezoid(step: int, total: int, warmup: int, decay: float) -> float:

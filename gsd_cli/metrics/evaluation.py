@@ -45,7 +45,7 @@ class Evaluation:
 
     @in_full_precision
     def __call__(self, generator: Generator, step: int) -> dict[str, float]:
-        """Figures of the generator after `step` steps, measured at its pictures.
+        """Figures of the generator after `step` steps, measured on its images.
 
         The processes of `world` share the images; the main one gets the figures, the others nothing.
         """

@@ -80,7 +80,7 @@ def noise_floor(
 
     From three points a, b, c of each path, e apart. Where the path is smooth |a - 2b + c|^2 is of order e^4, and what
     is left of it is rounding, three times that of a pair. By the parallelogram law it is 2 d(a, b) + 2 d(b, c) -
-    d(a, c) for squared distances d. Equal latents would show nothing: they are rounded alike in every layer.
+    d(a, c) for squared distances d. Equal latents would show nothing: every layer rounds them in the same way.
     """
     points = [_points(range(pairs), shape, 0, k * epsilon) for k in range(3)]
     a, b, c = images(torch.cat(points)).chunk(3)

@@ -40,19 +40,21 @@ class DistillSettings(BaseModel):
     irl_ratio: NonNegativeFloat = opt(
         0.1, "Gradient norm of the isometric term over that of everything else.", panel="Method"
     )
-    irl_every: PositiveInt = opt(1, "Isometric term every so many steps, its weight scaled to match.", panel="Method")
+    irl_every: PositiveInt = opt(
+        1, "Apply the isometric term at every K-th step, its weight scaled to match.", panel="Method", metavar="K"
+    )
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
-        "teacher", "Features that the isometric term measures pictures in.", panel="Method"
+        "teacher", "Feature map in which the isometric term measures distances.", panel="Method"
     )
     irl_gradient: Literal["free", "manifold"] = opt(
         "manifold",
-        "Where the isometric term may move a picture: anywhere, or to what near latents give already.",
+        "free: any image gradient. manifold: only changes that the generator can make by moving the latent.",
         panel="Method",
     )
     tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
     tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
     pair_every: Annotated[int, Field(ge=2)] = opt(
-        4, "One image in so many gets a neighbour to be compared with.", panel="Method"
+        4, "Pair one in every K images with a neighbouring latent.", panel="Method"
     )
     sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
     student_width: PositiveInt = opt(
@@ -150,7 +152,7 @@ class DistillOptions(Common, DistillSettings):
     epochs: Positive | None = opt(None, "Length of the run in passes over --data (or 50,000 images).")
     minutes: Positive | None = opt(
         None,
-        "Be done, evaluated and exported, after M minutes; without another length the run is as long as fits.",
+        "End within M minutes, evaluated and exported; without another length the run is as long as fits.",
         metavar="M",
     )
     resume: bool = opt(True, "Go on where the run stopped.")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsd_cli.commands.distill import total_steps
 from gsd_cli.commands.distill_data import EPOCH, choose_data, describe, with_samples
+from gsd_cli.commands.distill_identity import total_steps
 from gsd_cli.commands.distill_measures import build_evaluation, choose_measure
 from gsd_cli.console import Console
 from gsd_cli.core.teacher_samples import TeacherSamples

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gsd_cli.commands.distill import FITTED
+from gsd_cli.commands.distill_data import FITTED
 from gsd_cli.core.isometric_forms import FORMS
 from tests.shell import DISTILL, Shell
 

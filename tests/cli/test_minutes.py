@@ -1,12 +1,13 @@
-"""`gsd distill --minutes`: what is written and said of a run by the clock. How long it took is not looked at."""
+"""`gsd distill --minutes`: what a run by the clock writes and prints. How long it takes is not tested."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from gsd_cli.commands.distill import _resume, plan, total_steps
 from gsd_cli.commands.distill_data import choose_data
+from gsd_cli.commands.distill_identity import resume_command, total_steps
+from gsd_cli.commands.distill_plan import plan
 from gsd_cli.launch import process_age
 from gsd_cli.options import DistillOptions
 from gsd_cli.resolve import with_preset
@@ -60,8 +61,10 @@ def test_minutes_take_the_place_of_the_presets_length() -> None:
 
 def test_the_command_that_goes_on_names_the_length_that_was_settled() -> None:
     options = with_preset(DistillOptions(minutes=5, profile=Path("p")))
-    assert "--minutes 5" in _resume(options, Path("run")) and "--profile" not in _resume(options, Path("run"))
-    settled = _resume(options.model_copy(update={"minutes": None, "steps": 700}), Path("run"))
+    assert "--minutes 5" in resume_command(options, Path("run")) and "--profile" not in resume_command(
+        options, Path("run")
+    )
+    settled = resume_command(options.model_copy(update={"minutes": None, "steps": 700}), Path("run"))
     assert "--steps 700" in settled and "minutes" not in settled
 
 

@@ -63,7 +63,7 @@ def generator(model: Denoiser | None = None, autoencoder: Autoencoder | None = N
     return placed(made, PRETEND, training=False).eval().requires_grad_(False)
 
 
-class Pictures:
+class Images:
     """Ten real images of three classes."""
 
     def __init__(self, *shape: int):
@@ -142,7 +142,7 @@ def distillation(device: torch.device, settings: dict[str, Any]) -> Distillation
     settings = dict(settings)
     model = teacher(num_class_embeds=settings.pop("classes", None))
     chosen = DistillSettings(**{**EXACT, **settings})
-    data = Pictures(*SHAPE) if chosen.adversarial == 0.1 else None
+    data = Images(*SHAPE) if chosen.adversarial == 0.1 else None
     return Distillation(model, chosen, 10, device, lambda *_: {}, data=data)
 
 
@@ -170,7 +170,7 @@ def test_a_resumed_step_is_the_uninterrupted_one() -> None:
     settings = DistillSettings(**EXACT, irl="cells", adversarial=0.1)
     with pretend():
         first, second = (
-            Distillation(teacher(), settings, 10, PRETEND, lambda *_: {}, data=Pictures(*SHAPE)) for _ in range(2)
+            Distillation(teacher(), settings, 10, PRETEND, lambda *_: {}, data=Images(*SHAPE)) for _ in range(2)
         )
         first.step(4)
         second.load({name: value.cpu() for name, value in first.tensors().items()})
@@ -187,7 +187,7 @@ def test_a_latent_teacher_is_distilled(phi: str) -> None:
     with pretend():
         model, stage = teacher(in_channels=3, out_channels=3).to(PRETEND), first_stage().to(PRETEND)
         sources = PhiSources(model, stage, [0.5] * 3, Path(), True, PRETEND)
-        data = EncodedImages(Pictures(3, 16, 16), first_stage(), (3, 8, 8), PRETEND)
+        data = EncodedImages(Images(3, 16, 16), first_stage(), (3, 8, 8), PRETEND)
         settings = DistillSettings(**EXACT, adversarial=0.1)
         task = Distillation(
             model, settings, 10, PRETEND, lambda *_: {}, build_phi(phi, sources), data=data, pixels=False
@@ -208,8 +208,8 @@ def test_samplers(name: str, float64: bool) -> None:
     def made(device: torch.device) -> Tensor:
         model = Denoiser(unet(TINY), schedule).to(device)
         sampler = parse_sampler(name).fitted(model, device)
-        pictures = Teacher("a", model, "a", None, Autoencoder())
-        return sampling.sample_teacher(pictures, sampler, latents(range(2), SHAPE).to(device), range(2)).cpu()
+        images = Teacher("a", model, "a", None, Autoencoder())
+        return sampling.sample_teacher(images, sampler, latents(range(2), SHAPE).to(device), range(2)).cpu()
 
     with pretend(float64=float64) as seen:
         found = made(PRETEND)
@@ -256,11 +256,11 @@ class _Bar:
 
 
 def test_inversion_gaussianity_and_pivotal_tuning() -> None:
-    pictures = Pictures(*SHAPE).batch(torch.arange(2))
+    images = Images(*SHAPE).batch(torch.arange(2))
     with pretend():
         made = generator()
-        found = inversion.invert(made, pictures, encoder_features(made), 2, 1, teacher=teacher().to(PRETEND))
-        deltas = tuning.tune(made, found.z, pictures, 2)
+        found = inversion.invert(made, images, encoder_features(made), 2, 1, teacher=teacher().to(PRETEND))
+        deltas = tuning.tune(made, found.z, images, 2)
         a, b = (Anchor(found.z[k], {}, deltas[k]) for k in range(2))
         assert between(made, a, b, found.z, torch.tensor([0.0, 1.0])).device == CPU
     assert len(found.gaussianity) == 2 and found.z.device == CPU
@@ -282,7 +282,7 @@ def test_supervised_directions_of_a_learnt_attribute() -> None:
     with pretend():
         made = generator()
         knowledge = Knowledge(Model("a", Path(), made, {}))
-        vectors = [knowledge.vectors([Pictures(*SHAPE).batch(torch.arange(8)) + shift]) for shift in (0.0, 1.0)]
+        vectors = [knowledge.vectors([Images(*SHAPE).batch(torch.arange(8)) + shift]) for shift in (0.0, 1.0)]
         target, _ = knowledge.learnt("bright", vectors[1], vectors[0])
         attributes = [*TRAITS, target]
         pool = supervised.gather(made, attributes, 8, 24)

@@ -195,13 +195,15 @@ def nan_at(task: Distillation, bad_calls: Callable[[int], bool]) -> None:
 def test_a_non_finite_step_is_skipped_and_counted(toy_teacher: Denoiser, tmp_path: Path) -> None:
     task = make(toy_teacher, 4)
     nan_at(task, lambda call: call == 3)
-    seen, generators = [], []
+    seen, generators, averages = [], [], []
     for report in train(task, 4, tmp_path, EVERY):
         seen.append(report)
         generators.append(snapshot(task.generator))
+        averages.append(snapshot(task.average))
     assert [r.skipped for r in seen] == [0, 0, 1, 1]
     assert math.isnan(seen[2].metrics["sidl_loss"])
     assert same(generators[1], generators[2])
+    assert same(averages[1], averages[2])
     assert not same(generators[2], generators[3])
     assert all(v.isfinite().all() for v in task.tensors().values())
 

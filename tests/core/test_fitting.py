@@ -117,7 +117,7 @@ def test_one_gradient_that_is_not_finite_leaves_the_network_as_it_was(
     handle = parameter.register_hook(lambda gradient: gradient / 0)
     before = [p.detach().clone() for p in task.net.parameters()]
     metrics = task.step(0)
-    assert not all(math.isfinite(value) for key, value in metrics.items() if "loss" in key)
+    assert metrics["skipped"] == 1
     assert all(torch.equal(a, b) for a, b in zip(before, task.net.parameters(), strict=True))
     handle.remove()
     assert all(math.isfinite(value) for value in task.step(1).values())

@@ -185,9 +185,9 @@ def test_float32_is_enough_for_timesteps_and_noise_levels(kind: str, monkeypatch
     coarse = NoiseSchedule.from_config({"beta_schedule": kind})
     t = torch.linspace(0, exact.steps - 1, 20_001)
     sigma = exact.sigma(t)
-    monkeypatch.setattr("gsd_cli.core.noise.has_float64", lambda device: False)
-    assert coarse.log_sigmas(t.device).dtype == torch.float32
-    assert exact.log_sigmas(t.device).dtype == torch.float64
+    monkeypatch.setattr("gsd_cli.core.device.has_float64", lambda device: False)
+    assert coarse.log_sigmas.on(t.device).dtype == torch.float32
+    assert exact.log_sigmas.on(t.device).dtype == torch.float64
     assert (coarse.timestep(sigma) - exact.timestep(sigma)).abs().max() < 1e-4
     assert (coarse.sigma(t) / sigma - 1).abs().max() < 1e-6
 
@@ -195,8 +195,8 @@ def test_float32_is_enough_for_timesteps_and_noise_levels(kind: str, monkeypatch
 def test_a_table_is_made_once_for_each_device() -> None:
     schedule = NoiseSchedule.linear()
     with pretend() as seen:
-        first, second = (schedule.log_sigmas(PRETEND) for _ in range(2))
+        first, second = (schedule.log_sigmas.on(PRETEND) for _ in range(2))
         assert first is second and first.device == PRETEND
         schedule.timestep(torch.ones(3, device=PRETEND))
         assert not seen.waits
-    assert schedule.log_sigmas(torch.device("cpu")).dtype == torch.float64
+    assert schedule.log_sigmas.on(torch.device("cpu")).dtype == torch.float64

@@ -22,7 +22,7 @@ COSTS = {"evaluation": 4.0, "checkpoint": 1.0, "export": 2.0}
 
 
 class Machine:
-    """A clock, and steps of so many seconds on it."""
+    """A clock, and steps that take given seconds on it."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -28,19 +28,12 @@ from gsd_cli.core.device import (
 from gsd_cli.core.generator import Generator
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.world import join_world
+from gsd_cli.flags import MODELS
 from gsd_cli.metrics.comparison import Contender, Row, generator_subject
 from gsd_cli.metrics.latent_space import LatentSpace
 from gsd_cli.metrics.made import made_batches
 from gsd_cli.metrics.ppl import noise_floor, path_length
-from gsd_cli.options import (
-    PRESETS,
-    BenchOptions,
-    DistillOptions,
-    EditOptions,
-    InterpolateOptions,
-    PrepareOptions,
-    SampleOptions,
-)
+from gsd_cli.options import PRESETS
 from tests.teachers import TINY, unet
 
 CPU = torch.device("cpu")
@@ -187,10 +180,7 @@ OBEYED = {
 
 @pytest.mark.parametrize("command", OBEYED)
 def test_a_precision_is_obeyed_or_refused(command: str) -> None:
-    options = {
-        "sample": SampleOptions, "bench": BenchOptions, "distill": DistillOptions, "prepare": PrepareOptions,
-        "interpolate": InterpolateOptions, "edit": EditOptions,
-    }[command]  # fmt: skip
+    options = MODELS[command]
     needed = {
         "prepare": {"source": "a"}, "interpolate": {"images": ["seed:1", "seed:2"]}, "edit": {"image": "seed:1"},
     }.get(command, {})  # fmt: skip

@@ -32,8 +32,8 @@ def test_a_profiled_run_is_the_same_run(toy_teacher: Denoiser, tmp_path: Path) -
     def make() -> Distillation:
         return Distillation(toy_teacher, DistillSettings(batch_size=4), 10, CPU, lambda *_: {})
 
-    plain, task, said = make(), make(), list[str]()
-    profiled = ProfiledTask(task, CPU, tmp_path / "profile", said.append)
+    plain, task, lines = make(), make(), list[str]()
+    profiled = ProfiledTask(task, CPU, tmp_path / "profile", lines.append)
     for step in range(WARM_UP + PROFILED + 1):
         assert plain.step(step) == profiled.step(step)
     assert profiled.tensors().keys() == plain.tensors().keys()
@@ -43,4 +43,4 @@ def test_a_profiled_run_is_the_same_run(toy_teacher: Denoiser, tmp_path: Path) -
     assert "aten::" in (tmp_path / "profile" / "profile.txt").read_text()
     trace = json.loads(gzip.decompress((tmp_path / "profile" / "trace.json.gz").read_bytes()))
     assert len(trace["traceEvents"]) > 500
-    assert len(said) == 1 and "profile.txt" in said[0]
+    assert len(lines) == 1 and "profile.txt" in lines[0]

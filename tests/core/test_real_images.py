@@ -86,9 +86,13 @@ def test_a_conditional_teacher_wants_a_class_of_each_image(conditional: Teacher,
     assert "2 classes" in refused(data_set(tmp_path / "two.zip", [0, 1, 1], classes=["a", "b"]), conditional)
 
 
-def test_an_unconditional_teacher_asks_for_no_labels(pixel: Teacher, tmp_path: Path) -> None:
-    require_fit(data_set(tmp_path / "labelled.zip", [4, 7]), pixel)
-    require_fit(data_set(tmp_path / "attributes.zip", [(0, 1), (1, 1)]), pixel)
+def test_an_unconditional_teacher_asks_for_no_labels(pixel: Teacher, conditional: Teacher, tmp_path: Path) -> None:
+    """It takes the same images that a conditional one refuses for their labels."""
+    wrong = {"labelled": ([4, 7], "8 classes"), "attributes": ([(0, 1), (1, 1)], "attributes")}
+    for name, (labels, reason) in wrong.items():
+        images = data_set(tmp_path / f"{name}.zip", labels)
+        assert reason in refused(images, conditional)
+        require_fit(images, pixel)
 
 
 def test_a_latent_teacher_takes_images_not_latents(latent: Teacher, tmp_path: Path) -> None:

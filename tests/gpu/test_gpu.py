@@ -40,18 +40,18 @@ def bundled(device: torch.device) -> Generator:
     return placed(load_model("fashion").generator, device, training=False).eval().requires_grad_(False)
 
 
-def pictures(device: torch.device, precision: str) -> Tensor:
+def samples(device: torch.device, precision: str) -> Tensor:
     with autocast(device, precision):
         made = sample(bundled(device), range(32), 16)
         return torch.stack([to_uint8(image) for _, image in made]).int()
 
 
 def test_samples_in_fp32_are_the_cpu_s_to_a_grey_level() -> None:
-    assert (pictures(GPU, "fp32") - pictures(CPU, "fp32")).abs().max() <= 1
+    assert (samples(GPU, "fp32") - samples(CPU, "fp32")).abs().max() <= 1
 
 
 def test_samples_in_bf16_are_near() -> None:
-    assert (pictures(GPU, "bf16") - pictures(CPU, "fp32")).abs().float().mean() < 3
+    assert (samples(GPU, "bf16") - samples(CPU, "fp32")).abs().float().mean() < 3
 
 
 SETTINGS = {
