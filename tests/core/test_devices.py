@@ -358,8 +358,8 @@ def test_memory_of_a_network_call(classes: int | None) -> None:
 def test_fitting_a_teacher(toy_archive_path: Path, tmp_path: Path) -> None:
     data, settings = ImageArchive(toy_archive_path), FitSettings(architecture="tiny", batch_size=4, conditional=True)
     with pretend():
-        found = TeacherFit(data, settings, tmp_path, PRETEND).step(3)
-    assert found == pytest.approx(TeacherFit(data, settings, tmp_path, CPU).step(3), rel=1e-3)
+        found = run_step(TeacherFit(data, settings, tmp_path, PRETEND), 3)
+    assert found == pytest.approx(run_step(TeacherFit(data, settings, tmp_path, CPU), 3), rel=1e-3)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -369,7 +369,7 @@ def test_fitting_features(architecture: str, toy_archive_path: Path, monkeypatch
 
     def fitted(device: torch.device) -> dict[str, float]:
         task = FeatureFit(data, data, 10, 0, device, architecture)
-        return task.step(3) | task.evaluate(1)
+        return run_step(task, 3) | task.evaluate(1)
 
     with pretend():
         found = fitted(PRETEND)

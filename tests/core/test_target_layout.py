@@ -167,7 +167,7 @@ def test_a_layout_of_another_form_is_not_taken(toy_teacher: Denoiser) -> None:
         tasks[after].load(saved[before])
         kept = tasks[after].isometric.layout is not None
         assert kept == ((before, after) in {("borders", "borders"), ("cells", "cells"), ("cells", "borders")})
-        assert torch.isfinite(torch.tensor(tasks[after].step(2)["irl_loss"]))
+        assert torch.isfinite(tasks[after].step(2)["irl_loss"])
 
 
 def test_the_weight_of_cells_is_found_and_held() -> None:
