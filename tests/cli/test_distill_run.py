@@ -67,7 +67,7 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> Non
     plan = json.loads(done.stdout)["metrics"]["plan"]
     assert any("of activations" in line and "on cpu" in line for line in plan)
     absent = workshop.gsd("distill", "--teacher", "ddpm-cifar10", "--dry-run", "--json")
-    assert any("not known before" in line for line in json.loads(absent.stdout)["metrics"]["plan"])
+    assert any("not known until" in line for line in json.loads(absent.stdout)["metrics"]["plan"])
     assert not (workshop.folder / "not-yet").exists()
 
 
