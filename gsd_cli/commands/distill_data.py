@@ -84,14 +84,15 @@ def next_to_teacher(teacher: str, suffix: str) -> Path | None:
 
 
 def uses_images(options: DistillOptions) -> bool:
-    """Whether real images are looked at: by a discriminator, or by an isometric form that takes their clusters."""
+    """Whether real images are looked at: by a discriminator, for their mean features, or by an isometric form that
+    takes their clusters."""
     fitted = options.irl in FITTED and options.irl_weight != 0
-    return fitted or adversarial_ratio(options, choose_data(options)) > 0
+    return fitted or any(ratios(options, choose_data(options)).values())
 
 
-def adversarial_ratio(options: DistillOptions, data: DistillData) -> float:
-    """What `--adversarial` comes to with these real images."""
-    return options.adversarial_ratio(real=data.origin != "none")
+def ratios(options: DistillOptions, data: DistillData) -> dict[str, float]:
+    """What `--adversarial` and `--feature-matching` come to with these real images."""
+    return options.ratios(real=data.origin != "none")
 
 
 def describe(data: DistillData, *, shown: bool = True, count: int | None = None) -> str:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.commands.distill_data import DistillData, adversarial_ratio, choose_data
+from gsd_cli.commands.distill_data import DistillData, choose_data, ratios
 from gsd_cli.errors import UsageError
 from gsd_cli.finding import CARD, read_card
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
@@ -16,7 +16,7 @@ _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _SIZE = {"student_width", "student_depth"}
 """Of the student: not even --force changes it, for no checkpoint would fit."""
-BEFORE = {"irl_gradient": "free", "fake_score": "plain"}
+BEFORE = {"irl_gradient": "free", "fake_score": "plain", "feature_matching": 0.0}
 """What a run did that does not name the option: its only way before there was one. Others are their defaults."""
 
 
@@ -44,13 +44,13 @@ def recorded(options: DistillOptions, folder: Path, key: str) -> Any:
 def identity(options: DistillOptions) -> dict[str, Any]:
     """What a resumed run must agree on: the mathematics and the teacher."""
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
-    settings["adversarial"] = adversarial_ratio(options, choose_data(options))
-    return {"teacher": options.teacher, "revision": options.revision, **settings}
+    decided = ratios(options, choose_data(options))
+    return {"teacher": options.teacher, "revision": options.revision, **settings, **decided}
 
 
 def _idle(options: DistillOptions) -> set[str]:
     """The settings that nothing asks: they may differ, in a run from before a default changed."""
-    idle = set() if adversarial_ratio(options, choose_data(options)) else _OF_DISCRIMINATOR
+    idle = set() if ratios(options, choose_data(options))["adversarial"] else _OF_DISCRIMINATOR
     if options.irl == "off" or options.irl_weight == 0:
         return idle | {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}
     return idle | ({"irl_ratio"} if options.irl_weight != "auto" or options.sidl_weight == 0 else set())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gsd_cli.commands.distill_data import SAMPLER, adversarial_ratio, choose_data, describe, uses_images
+from gsd_cli.commands.distill_data import SAMPLER, choose_data, describe, ratios, uses_images
 from gsd_cli.commands.distill_identity import run_folder, total_steps
 from gsd_cli.errors import GsdError
 from gsd_cli.estimate import growth
@@ -22,7 +22,7 @@ def plan(options: DistillOptions) -> Iterator[str]:
         return
     data = choose_data(options)
     steps = total_steps(options, data)
-    options = options.model_copy(update={"adversarial": adversarial_ratio(options, data)})
+    options = options.model_copy(update=ratios(options, data))
     yield f"{options.teacher}: {_length(options, steps)}"
     yield f"writes {run_folder(options)}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
     yield describe(data, shown=uses_images(options))

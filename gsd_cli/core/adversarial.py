@@ -17,7 +17,7 @@ from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
 from gsd_cli.core.norm_ratio import NormRatio
-from gsd_cli.core.real_images import RealImages, ResidentImages, keep_on
+from gsd_cli.core.real_images import RealImages, ResidentImages, keep_on, require_comparable
 from gsd_cli.core.recipes import Recipe
 from gsd_cli.core.world import World
 from gsd_cli.errors import ExitCode, GsdError
@@ -56,9 +56,7 @@ class AdversarialTerm:
         self.balance = NormRatio(draws.device)
         if not self.ratio:
             return
-        _require_fit(teacher, data)
-        assert data is not None
-        self.data = keep_on(draws.device, data)
+        self.data = keep_on(draws.device, require_comparable(data, teacher, "the discriminator", "--adversarial off"))
         with autocast(draws.device, settings.precision):  # the teacher's weights may be cast for it
             self.heads = build_heads(teacher, settings.seed)
         self.adam = adam(self.heads, settings.discriminator_lr, BETAS, draws.device)
@@ -169,24 +167,3 @@ class AdversarialTerm:
         load_module("discriminator", self.heads, tensors)
         load_optimizer("discriminator_adam", self.adam, tensors)
         self.balance.norms = tensors["adversarial_norms"].to(self.balance.norms)
-
-
-def _require_fit(teacher: Denoiser, data: RealImages | None) -> None:
-    if data is None:
-        raise _refusal("the discriminator needs real images", "give --data DATA.zip, or --adversarial off")
-    if tuple(data.shape) != teacher.shape:
-        raise _refusal(
-            f"the discriminator gets real images of {tuple(data.shape)}, the teacher works on {teacher.shape}",
-            "prepare the data with the teacher's size and channels",
-        )
-    if teacher.classes and (data.labels is None or data.labels.ndim != 1):
-        raise _refusal("the real images have no classes, the teacher has", "prepare them with --labels")
-    if teacher.classes and data.labels is not None and int(data.labels.max()) >= teacher.classes:
-        raise _refusal(
-            f"the real images have classes up to {int(data.labels.max())}, the teacher has {teacher.classes}",
-            "prepare them with the teacher's classes",
-        )
-
-
-def _refusal(message: str, hint: str) -> GsdError:
-    return GsdError(message, hint=hint, code=ExitCode.USAGE)

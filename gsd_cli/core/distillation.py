@@ -1,7 +1,7 @@
 """Geometric Score Distillation: the training step.
 
-Score identity Distillation (Zhou et al., ICML 2024), a discriminator of real images, and an isometric
-term, weighed against each other where they meet: at the generator's images.
+Score identity Distillation (Zhou et al., ICML 2024), a discriminator of real images, their mean features, and an
+isometric term, weighed against each other where they meet: at the generator's images.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from gsd_cli.core.descent import descend
 from gsd_cli.core.device import adam, autocast, cast_for_autocast, compile_network, full_precision, placed
 from gsd_cli.core.draws import make_draws
 from gsd_cli.core.fake_score import build_fake_score
+from gsd_cli.core.feature_matching import FeatureMatching
 from gsd_cli.core.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.growth import grow
 from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
@@ -91,6 +92,9 @@ class Distillation:
             settings.noise_device, settings.seed, settings.batch_size, rows, teacher.shape, teacher.classes, device
         )
         self.adversarial = AdversarialTerm(settings, self._cast_teacher, data, self.draws, self.recipe, world)
+        self.matching = FeatureMatching(
+            settings, self._cast_teacher, data, self.draws, total_steps * settings.batch_size, world
+        )
         grown = grow(teacher, settings.student_width, settings.student_depth, settings.seed)
         student = Generator.from_teacher(grown, settings.sigma_init, settings.dropout)
         self.generator = placed(student, device).train()
@@ -215,10 +219,13 @@ class Distillation:
         own, labels = images[: len(latents.z)], _rows(batch.labels, slice(len(latents.z)))
         metrics, sidl_grad = self._sidl(own, labels, step)
         felt = self.adversarial.measure(own, labels, step)
-        sidl_norm, felt_norm = self._norms(sidl_grad, felt.gradient)
+        matched = self.matching.measure(own, step)
+        sidl_norm, felt_norm, matched_norm = self._norms(sidl_grad, felt.gradient, matched)
         metrics["sidl_norm"] = sidl_norm
         metrics |= self._weigh_adversarial(sidl_norm, felt_norm, felt)
+        metrics |= self._weigh_matching(sidl_norm, matched_norm)
         rest = sidl_grad + metrics.get("adversarial_weight", 0.0) * felt.gradient
+        rest = rest + metrics.get("matching_weight", 0.0) * matched
         rest = torch.cat([rest, torch.zeros_like(images[len(latents.z) :])])
         irl = self._bounded(self.isometric.measure(images, latents, batch.labels), batch)
         # the isometric ratio refers to everything else, or its share would fall where others join
@@ -248,6 +255,14 @@ class Distillation:
         if self.settings.sidl_weight:
             found["adversarial_ratio"] = weight * felt_norm / sidl_norm.clamp(min=TINY)
         return found
+
+    def _weigh_matching(self, sidl_norm: Tensor, matched_norm: Tensor) -> Metrics:
+        """The weight and the figures of feature matching; nothing where it is off."""
+        if not self.matching.on:
+            return {}
+        weight = self.matching.weigh(sidl_norm, matched_norm)
+        ratio = weight * matched_norm / sidl_norm.clamp(min=TINY)
+        return {"feature_gap": self.matching.gap, "matching_weight": weight, "matching_ratio": ratio}
 
     def _bounded(self, irl: Measured, batch: Batch) -> Measured:
         """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""
@@ -329,6 +344,7 @@ class Distillation:
             **optimizer_tensors("generator_adam", self.generator_adam),
             **optimizer_tensors("fake_adam", self.fake_adam),
             **self.adversarial.tensors(),
+            **self.matching.tensors(),
             **self.isometric.tensors(),
         }
 
@@ -340,6 +356,7 @@ class Distillation:
         load_optimizer("generator_adam", self.generator_adam, tensors)
         load_optimizer("fake_adam", self.fake_adam, tensors)
         self.adversarial.load(tensors)
+        self.matching.load(tensors)
         self.isometric.load(tensors, self.device)
 
 

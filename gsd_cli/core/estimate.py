@@ -32,6 +32,8 @@ TEACHER_CALLS = 1
 DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
 """What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
 and its gradient at the generator's images; timed on a small UNet, where the heads count."""
+MATCHING_CALLS = 0.8
+"""Those of feature matching: the encoder there and back."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 """Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
 
@@ -84,11 +86,13 @@ def estimate(
 
 def passes(settings: DistillSettings) -> float:
     """Forward passes of all networks that a trained image costs, a backward pass counted as one or two; the
-    discriminator counts where `adversarial` is a number."""
+    discriminator counts where `adversarial` is a number, and so does feature matching."""
     fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     if settings.adversarial_ratio(real=False):
         calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
+    if settings.matching_ratio(real=False):
+        calls += MATCHING_CALLS
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
 
 

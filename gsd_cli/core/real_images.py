@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from gsd_cli.core.autoencoder import Autoencoder
+from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.device import full_precision
 from gsd_cli.core.teachers import Teacher
 from gsd_cli.data.archive import KEEP_IN_MEMORY, ImageArchive
 from gsd_cli.data.pictures import from_uint8
-from gsd_cli.errors import GsdError
+from gsd_cli.errors import ExitCode, GsdError
 
 FEW = 500
 """Below so many images a discriminator may learn each of them by heart."""
@@ -132,6 +133,30 @@ def require_same_shape(archive: ImageArchive, shape: tuple[int, int, int]) -> No
             f"{archive.path} holds images of shape {archive.shape}, the model makes {shape}",
             hint="prepare the data with the model's --size and --grey",
         )
+
+
+def require_comparable(data: RealImages | None, teacher: Denoiser, what: str, otherwise: str) -> RealImages:
+    """The images, if `what` can compare them with the teacher's. Raises GsdError (exit 2), whose hint names the flags
+    `otherwise` that do without them."""
+
+    def refuse(message: str, hint: str) -> NoReturn:
+        raise GsdError(message, hint=hint, code=ExitCode.USAGE)
+
+    if data is None:
+        refuse(f"{what} needs real images", f"give --data DATA.zip, or {otherwise}")
+    if tuple(data.shape) != teacher.shape:
+        refuse(
+            f"{what} gets real images of {tuple(data.shape)}, the teacher works on {teacher.shape}",
+            "prepare the data with the teacher's size and channels",
+        )
+    if teacher.classes and (data.labels is None or data.labels.ndim != 1):
+        refuse("the real images have no classes, the teacher has", "prepare them with --labels")
+    if teacher.classes and data.labels is not None and int(data.labels.max()) >= teacher.classes:
+        refuse(
+            f"the real images have classes up to {int(data.labels.max())}, the teacher has {teacher.classes}",
+            "prepare them with the teacher's classes",
+        )
+    return data
 
 
 def require_fit(archive: ImageArchive, teacher: Teacher) -> None:

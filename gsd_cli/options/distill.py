@@ -12,6 +12,8 @@ from gsd_cli.options.kinds import NO_FP16, Beta, Finite, NonNegativeFloat, Posit
 
 ADVERSARIAL_RATIO = 2.0
 """What `--adversarial auto` is where there are real images."""
+MATCHING_RATIO = 2.0
+"""What `--feature-matching auto` is where there is a discriminator."""
 
 
 class DistillSettings(BaseModel):
@@ -78,6 +80,13 @@ class DistillSettings(BaseModel):
         panel="Method",
         metavar="auto|RATIO|off",
     )
+    feature_matching: Literal["auto", "off"] | NonNegativeFloat = opt(
+        "auto",
+        "How strongly the mean features of generated images are pulled to those of real ones: gradient norm over the "
+        "distillation's at a gap of one standard deviation. auto: with a discriminator.",
+        panel="Method",
+        metavar="auto|RATIO|off",
+    )
     fake_score: Literal["bounded", "plain"] = opt(
         "bounded",
         "bounded: the fake score is the teacher plus a correction that high noise does not amplify. plain: a network "
@@ -124,6 +133,18 @@ class DistillSettings(BaseModel):
         if self.adversarial == "auto":
             return ADVERSARIAL_RATIO if real and self.sidl_weight else 0.0
         return 0.0 if self.adversarial == "off" else float(self.adversarial)
+
+    def matching_ratio(self, *, real: bool) -> float:
+        """What `--feature-matching` comes to, 0 for off: `auto` follows the discriminator."""
+        if self.feature_matching == "auto":
+            return MATCHING_RATIO if self.adversarial_ratio(real=real) else 0.0
+        return 0.0 if self.feature_matching == "off" else float(self.feature_matching)
+
+    def ratios(self, *, real: bool) -> dict[str, float]:
+        """The options that real images decide, with what they come to."""
+        return {
+            "adversarial": self.adversarial_ratio(real=real), "feature_matching": self.matching_ratio(real=real)
+        }  # fmt: skip
 
 
 class DistillOptions(Common, DistillSettings):
