@@ -16,7 +16,7 @@ from gsd_cli.core.device import adam, autocast
 from gsd_cli.core.discriminator import build_heads, encoder_maps
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
-from gsd_cli.core.norm_ratio import NormRatio
+from gsd_cli.core.norm_ratio import TINY, NormRatio
 from gsd_cli.core.real_images import RealImages, ResidentImages, keep_on, require_comparable
 from gsd_cli.core.recipes import Recipe
 from gsd_cli.core.world import World
@@ -126,11 +126,21 @@ class AdversarialTerm:
         self.heads.requires_grad_(True)
         return Felt(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
-    def weigh(self, sidl_norm: Tensor, own_norm: Tensor) -> Tensor:
-        """The weight at this step, from the norms of both gradients at the images, smoothed over some 20 steps."""
-        # without a distillation loss there is nothing to be in proportion to
-        self.balance.update(sidl_norm if self.settings.sidl_weight else torch.ones_like(own_norm), own_norm)
-        return self.balance.weight(self.ratio)
+    def weigh(self, sidl_norm: Tensor, felt: Felt, own_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term's weight at this step, and its figures.
+
+        Of the norms of both gradients at the images, smoothed over some 20 steps. Without a distillation loss there is
+        nothing to be in proportion to: the norm itself is held.
+        """
+        if not self.on:
+            return torch.zeros_like(own_norm), {}
+        distils = self.settings.sidl_weight > 0
+        self.balance.update(sidl_norm if distils else torch.ones_like(own_norm), own_norm)
+        weight = self.balance.weight(self.ratio)
+        figures = {"adversarial_loss": felt.loss, "adversarial_norm": own_norm, "adversarial_weight": weight}
+        if distils:
+            figures["adversarial_ratio"] = weight * own_norm / sidl_norm.clamp(min=TINY)
+        return weight, figures
 
     def _judge(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
         with autocast(x.device, self.settings.precision):

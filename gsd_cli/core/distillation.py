@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gsd_cli.core.adversarial import AdversarialTerm, Felt
+from gsd_cli.core.adversarial import AdversarialTerm
 from gsd_cli.core.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.descent import descend
@@ -28,6 +28,7 @@ from gsd_cli.core.isometric import IsometricTerm, Latents, Measured, arranged
 from gsd_cli.core.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.manifold import along_manifold
 from gsd_cli.core.noise import generator_for
+from gsd_cli.core.norm_ratio import TINY
 from gsd_cli.core.phi import Phi, teacher_features
 from gsd_cli.core.real_images import RealImages
 from gsd_cli.core.recipes import build_recipe
@@ -39,8 +40,6 @@ from gsd_cli.options import DistillSettings
 Metrics = dict[str, float | Tensor]
 """The figures of one step: numbers, or tensors of no dimensions that are still being computed."""
 Evaluate = Callable[[Generator, int], dict[str, float]]
-TINY = 1e-30
-"""Below any norm of a gradient: a quotient's guard."""
 
 
 @dataclass(frozen=True)
@@ -221,11 +220,10 @@ class Distillation:
         felt = self.adversarial.measure(own, labels, step)
         matched = self.matching.measure(own, step)
         sidl_norm, felt_norm, matched_norm = self._norms(sidl_grad, felt.gradient, matched)
-        metrics["sidl_norm"] = sidl_norm
-        metrics |= self._weigh_adversarial(sidl_norm, felt_norm, felt)
-        metrics |= self._weigh_matching(sidl_norm, matched_norm)
-        rest = sidl_grad + metrics.get("adversarial_weight", 0.0) * felt.gradient
-        rest = rest + metrics.get("matching_weight", 0.0) * matched
+        felt_weight, of_felt = self.adversarial.weigh(sidl_norm, felt, felt_norm)
+        matched_weight, of_matched = self.matching.weigh(sidl_norm, matched_norm)
+        metrics |= {"sidl_norm": sidl_norm, **of_felt, **of_matched}
+        rest = sidl_grad + felt_weight * felt.gradient + matched_weight * matched
         rest = torch.cat([rest, torch.zeros_like(images[len(latents.z) :])])
         irl = self._bounded(self.isometric.measure(images, latents, batch.labels), batch)
         # the isometric ratio refers to everything else, or its share would fall where others join
@@ -245,24 +243,6 @@ class Distillation:
     def _norms(self, *gradients: Tensor) -> Tensor:
         """The norm of each gradient at the images of all processes, averaged over these as a backward pass does."""
         return self.world.sum(torch.stack([g.square().sum() for g in gradients])).sqrt() / self.world.size
-
-    def _weigh_adversarial(self, sidl_norm: Tensor, felt_norm: Tensor, felt: Felt) -> Metrics:
-        """The adversarial term's weight and figures; nothing without a discriminator."""
-        if not self.adversarial.on:
-            return {}
-        weight = self.adversarial.weigh(sidl_norm, felt_norm)
-        found: Metrics = {"adversarial_loss": felt.loss, "adversarial_norm": felt_norm, "adversarial_weight": weight}
-        if self.settings.sidl_weight:
-            found["adversarial_ratio"] = weight * felt_norm / sidl_norm.clamp(min=TINY)
-        return found
-
-    def _weigh_matching(self, sidl_norm: Tensor, matched_norm: Tensor) -> Metrics:
-        """The weight and the figures of feature matching; nothing where it is off."""
-        if not self.matching.on:
-            return {}
-        weight = self.matching.weigh(sidl_norm, matched_norm)
-        ratio = weight * matched_norm / sidl_norm.clamp(min=TINY)
-        return {"feature_gap": self.matching.gap, "matching_weight": weight, "matching_ratio": ratio}
 
     def _bounded(self, irl: Measured, batch: Batch) -> Measured:
         """The isometric gradient as it may act: anywhere, or along the generator's own pictures."""

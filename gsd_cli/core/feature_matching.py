@@ -16,7 +16,7 @@ from gsd_cli.core.denoiser import Denoiser, per_image
 from gsd_cli.core.device import autocast
 from gsd_cli.core.draws import Draws
 from gsd_cli.core.noise import normal_rows
-from gsd_cli.core.norm_ratio import NormRatio
+from gsd_cli.core.norm_ratio import TINY, NormRatio
 from gsd_cli.core.real_images import RealImages, require_comparable
 from gsd_cli.core.world import World
 from gsd_cli.options import DistillSettings
@@ -32,7 +32,6 @@ FEWEST, MOST = 256, 4096
 time under other noise."""
 EACH = 16
 """Real images per component, at least."""
-TINY = 1e-20
 MEMORY = 1600
 """Images over which the gap is averaged. A longer memory lags behind the generator, which then swings."""
 
@@ -111,10 +110,15 @@ class FeatureMatching:
         self._learn(self.world.sum(now) / self.world.size)
         return torch.cat(gradients)
 
-    def weigh(self, sidl_norm: Tensor, own_norm: Tensor) -> Tensor:
-        """The weight at this step, from the norms of both gradients at the images; 0 until the gap is known."""
+    def weigh(self, sidl_norm: Tensor, own_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term's weight at this step, from the norms of both gradients at the images, and its figures; 0 until the
+        gap is known."""
+        if not self.on:
+            return torch.zeros_like(own_norm), {}
         self.balance.update(sidl_norm, own_norm)
-        return torch.where(self._seen >= MEMORY, self.gap * self.balance.weight(self.ratio), 0.0)
+        weight = torch.where(self._seen >= MEMORY, self.gap * self.balance.weight(self.ratio), 0.0)
+        ratio = weight * own_norm / sidl_norm.clamp(min=TINY)
+        return weight, {"feature_gap": self.gap, "matching_weight": weight, "matching_ratio": ratio}
 
     def _learn(self, now: Tensor) -> None:
         batch = self.settings.batch_size

@@ -9,6 +9,8 @@ from torch import Tensor
 
 MEMORY = 0.95
 """How much of a running norm is kept at each update: about the last 20 count."""
+TINY = 1e-30
+"""Below any norm of a gradient: a quotient's guard."""
 
 
 class NormRatio:
@@ -33,4 +35,4 @@ class NormRatio:
         """The factor that makes the term's norm `ratio` times the reference's; 0 for a term without a gradient."""
         # both start at zero, so the bias of a short history cancels in the quotient
         reference, term = self.norms
-        return torch.where(term > 0, ratio * reference / term.clamp(min=torch.finfo(term.dtype).tiny), 0.0)
+        return torch.where(term > 0, ratio * reference / term.clamp(min=TINY), 0.0)

@@ -84,9 +84,12 @@ def test_its_weight_holds_the_ratio_at_a_gap_of_one(matching: FeatureMatching) -
     matching._gap = torch.zeros_like(matching._gap)
     matching._gap[0] = 0.5
     sidl, own = torch.tensor(6.0), torch.tensor(3.0)
-    assert matching.weigh(sidl, own) == 0, "the gap is of too few images"
+    assert matching.weigh(sidl, own)[0] == 0, "the gap is of too few images"
     matching._seen = torch.tensor(float(feature_matching.MEMORY))
-    assert matching.weigh(sidl, own) == pytest.approx(2.0 * 0.5 * 6 / 3)
+    weight, figures = matching.weigh(sidl, own)
+    assert weight == pytest.approx(2.0 * 0.5 * 6 / 3)
+    assert figures["feature_gap"] == 0.5
+    assert figures["matching_ratio"] == pytest.approx(1.0)
 
 
 def test_its_gradient_is_that_of_the_features_along_the_gap(matching: FeatureMatching, data: ImageArchive) -> None:
