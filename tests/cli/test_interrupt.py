@@ -22,7 +22,7 @@ def wait_for(path: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-STEPS = "40"
+STEPS = "24"
 
 
 @pytest.fixture(scope="module")

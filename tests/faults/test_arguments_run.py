@@ -15,7 +15,7 @@ from gsd_cli.flags import commands
 from tests.cli.test_arguments import FLAGS, VALUES
 from tests.shell import Shell
 
-LIST_EXAMPLES = 24
+LIST_EXAMPLES = 12
 SECONDS = 0.5
 """After which a command that found work to do is stopped."""
 OURS = ["run", "toy.zip", "toy-teacher", "toy-features", "seed:1", "example:bag", "fd,kid,pr", "ddim-2", "pc0", "1:2:3"]

@@ -1,4 +1,4 @@
-"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/kills.py; 20 kills here."""
+"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/kills.py; 12 kills here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from kills import TASKS, kill_often
 
-KILLS = int(os.environ.get("GSD_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("GSD_TEST_KILLS", "3"))
 """Of each command."""
 
 
