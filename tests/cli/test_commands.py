@@ -132,6 +132,7 @@ def test_bench_reports_the_geometry(workshop: Shell) -> None:
     assert "great circles" in metrics["protocol"]["isometry"]
 
 
+@pytest.mark.slow
 def test_bench_measures_edits_of_generators(workshop: Shell) -> None:
     done = workshop.gsd(
         "bench", "--model", "run", "--compare", "one-step-teacher,./run", "--metrics", "edit", "--edit-samples", "10",

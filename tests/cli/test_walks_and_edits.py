@@ -79,6 +79,7 @@ def test_interpolate_as_a_process(workshop: Shell, four: str) -> None:
     assert b"PSNR" in done.stderr
 
 
+@pytest.mark.slow
 def test_bytes_through_a_pipe(workshop: Shell) -> None:
     piped = workshop.sh(
         "gsd sample --model run -N 1 -o - "
@@ -261,6 +262,7 @@ def _knowledge() -> Knowledge:
     return Knowledge(load_model("run"))
 
 
+@pytest.mark.slow
 def test_edit_draws_its_directions(bench: Workbench, tmp_path: Path) -> None:
     drawn = bench.edit(None, list=True, output=str(tmp_path / "all.png"))
     assert drawn.outputs == [str(tmp_path / "all.png")]

@@ -132,6 +132,7 @@ def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> 
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
 
 
+@pytest.mark.slow
 def test_auto_weight_holds_the_ratio_to_the_weighted_distillation(toy_teacher: Denoiser) -> None:
     ratio = 0.5
     task = make(toy_teacher, 20, pixels, irl_ratio=ratio, sidl_weight=3.0, batch_size=32)

@@ -147,6 +147,7 @@ def distil(teacher: Denoiser, run: Path, steps: int, **settings: object) -> tupl
     return [r.metrics | r.evaluation for r in reports], [note for r in reports for note in r.notes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["free", "manifold"])
 @pytest.mark.parametrize(("ratio", "every"), [(2.0, 1), (0.5, 4)])
 def test_auto_reaches_its_target_ratio_and_holds_it(

@@ -67,6 +67,7 @@ def make_schedule() -> Any:
     return NoiseSchedule.linear()
 
 
+@pytest.mark.slow
 def test_a_reduced_256_teacher_takes_a_step() -> None:
     """The blocks of google/ddpm-*-256, with their attention, at a quarter of width and side."""
     task = make(

@@ -169,6 +169,7 @@ def test_it_moves_the_generator_alone(
     assert not all(torch.equal(a, b) for a, b in moved)
 
 
+@pytest.mark.slow
 def test_the_generator_closes_the_gap(
     toy_teacher: Denoiser, data: ImageArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ class Ticking:
         return self.task.step(step)
 
 
+@pytest.mark.slow
 def test_a_run_settled_once_is_the_run_of_that_many_steps(
     clock: Machine, tmp_path: Path, toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch
 ) -> None:

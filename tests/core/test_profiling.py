@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from gsd_cli.core.denoiser import Denoiser
@@ -28,6 +29,7 @@ def test_counts_are_means_per_call() -> None:
     assert found.summary().startswith("2 steps")
 
 
+@pytest.mark.slow
 def test_a_profiled_run_is_the_same_run(toy_teacher: Denoiser, tmp_path: Path) -> None:
     def make() -> Distillation:
         return Distillation(toy_teacher, DistillSettings(batch_size=4), 10, CPU, lambda *_: {})

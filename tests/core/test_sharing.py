@@ -163,6 +163,7 @@ def run(folder: Path, teacher: Path, data: Path, processes: int, source: str = T
     return load_file(out)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(19, "1 and 2 processes")
 def test_two_processes_train_and_sample_as_one_does(
     toy_teacher_folder: Path, toy_archive_path: Path, tmp_path: Path

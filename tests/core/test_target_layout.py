@@ -156,6 +156,7 @@ def test_a_run_resumed_after_the_fit_is_bit_identical(toy_teacher: Denoiser, tmp
     assert (last["speed_spread"] is None) == (form == "cells")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_layout")
 def test_a_layout_of_another_form_is_not_taken(toy_teacher: Denoiser) -> None:
     """`--force` may change the form of a run."""
@@ -245,6 +246,7 @@ def trained(form: str, net: nn.Module, shape: tuple[int, int, int], steps: int) 
     return before, loss(0, 2048)[0]
 
 
+@pytest.mark.slow
 def test_training_for_borders_makes_them_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(target_layout, "IMAGES", 512)
     net = Ring()

@@ -30,6 +30,7 @@ def test_no_such_device(arguments: tuple[str, ...], device: str, desk: Shell) ->
     assert not (desk.folder / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(14, "a memory limit that a call of 4,000 images does not fit in")
 def test_sampling_needs_no_more_memory_for_a_larger_batch(desk: Shell) -> None:
     """On a CPU calls have one size; a GPU's halving is tested below."""

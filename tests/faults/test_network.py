@@ -39,6 +39,7 @@ def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch:
     assert socket.getdefaulttimeout() is None
 
 
+@pytest.mark.slow
 @pytest.mark.fault(20, "a server that takes the connection and says nothing, to the hub's client")
 def test_a_silent_hub_is_exit_4(shell: Shell) -> None:
     with silent_server() as url:

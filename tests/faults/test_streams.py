@@ -51,6 +51,7 @@ def test_a_picture_is_not_read_from_a_terminal(desk: Shell) -> None:
     assert "stdin is a terminal" in text and "hint:" in text
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16, "closed stdin, stdout and stderr")
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_closed_streams(closed: tuple[int, ...], desk: Shell) -> None:
@@ -69,6 +70,7 @@ def test_what_is_no_picture_on_stdin_is_named_as_what_it_is(given: bytes, desk: 
     assert b"0x" not in done.stderr and b"BytesIO" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.fault(16, "the reader of --json goes away")
 def test_a_reader_that_never_read(desk: Shell) -> None:
     done = desk.sh("gsd sample --model run -N 2 -o out --json | true; echo ${PIPESTATUS[0]}")
