@@ -23,6 +23,7 @@ score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_ini
 - teacher: {card["teacher_source"]}{revision}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
+- real images: {_real(settings)}
 
 Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
@@ -42,6 +43,14 @@ def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
     return f"""
 - student: {own}, grown from the teacher's {teacher}: {" and ".join(ways)}, by a copy that is the
   same function before training (Net2Net)"""
+
+
+def _real(settings: dict[str, Any]) -> str:
+    """What real images were for: settings as gsd.json has them, where `auto` is resolved to a ratio."""
+    uses = {"adversarial": "a discriminator", "feature_matching": "feature matching"}
+    ratios = {what: settings.get(name) for name, what in uses.items()}
+    used = [f"{what} (ratio {ratio:g})" for what, ratio in ratios.items() if isinstance(ratio, float) and ratio]
+    return " and ".join(used) or "none were used"
 
 
 def _term(settings: dict[str, Any]) -> str:

@@ -41,3 +41,21 @@ def test_the_card_names_a_larger_student() -> None:
     assert "2 times the channels and 3 times the layers per block" in said
     same_size = {**settings, "student_width": 1, "student_depth": 1}
     assert "student" not in generator_card({**made, **seen, "settings": same_size})
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"adversarial": 2.0, "feature_matching": 1.5}, "a discriminator (ratio 2) and feature matching (ratio 1.5)"),
+        ({"adversarial": 2.0, "feature_matching": 0.0}, "a discriminator (ratio 2)"),
+        ({"adversarial": 0.0, "feature_matching": 0.0}, "none were used"),
+    ],
+)
+def test_the_card_says_what_real_images_were_for(settings: dict[str, Any], said: str) -> None:
+    made = {"teacher": "t", "teacher_source": "t", "teacher_revision": None, "preset": None, "steps": 3, "images": 24}
+    seen = {"figures": {}, "figure_name": "FD", "eval_samples": 0}
+    card = {**made, **seen, "settings": {**DistillSettings(**settings).model_dump(), "total_steps": 3}}
+    assert f"- real images: {said}\n" in generator_card(card)
+    # a card from before the options
+    del card["settings"]["adversarial"], card["settings"]["feature_matching"]
+    assert "- real images: none were used\n" in generator_card(card)
