@@ -1,15 +1,20 @@
-"""SIGINT and SIGTERM: the first asks the work to stop at its next step, the second leaves at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first asks the work to stop at its next step; a second SIGINT or SIGTERM leaves at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 
 from gsd_cli.errors import ExitCode, Stopped
 
-_CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
+"""Exit codes of the signals that are listened for: 128 and the signal's number."""
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    CODES[signal.SIGHUP] = ExitCode.HANGUP
+_STREAMS = (0, 1, 2)
 
 
 class StopRequest:
@@ -22,10 +27,15 @@ class StopRequest:
         self.begun = time.monotonic()
         self.code: ExitCode | None = None
         self.resume: str | None = None
+        self._urgent = False
+        self._terminals: list[int] = []
 
     def install(self) -> None:
-        """Listen for both signals."""
-        for number in _CODES:
+        """Listen for the signals; a SIGHUP that is ignored, as under nohup, stays ignored."""
+        self._terminals = [stream for stream in _STREAMS if _is_terminal(stream)]
+        for number in CODES:
+            if CODES[number] == ExitCode.HANGUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             signal.signal(number, self._receive)
 
     def __call__(self) -> bool:
@@ -42,7 +52,28 @@ class StopRequest:
             raise Stopped(self.resume, code=self.code)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        code = _CODES[signal.Signals(number)]
-        if self.code is not None:
+        code = CODES[signal.Signals(number)]
+        if code == ExitCode.HANGUP:
+            # shell and kernel both send one, a session that ends a SIGTERM too: none of them is impatience
+            _silence(self._terminals)
+        elif self._urgent:
             os._exit(code)  # files are renamed into place when whole: nothing to clean up
-        self.code = code
+        else:
+            self._urgent = True
+        self.code = self.code or code
+
+
+def _is_terminal(stream: int) -> bool:
+    with suppress(OSError):
+        return os.isatty(stream)
+    return False
+
+
+def _silence(terminals: list[int]) -> None:
+    """What is written to a terminal that is gone would be an error: it goes nowhere instead."""
+    gone = [stream for stream in terminals if not _is_terminal(stream)]
+    if gone:
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in gone:
+            os.dup2(null, stream)
+        os.close(null)

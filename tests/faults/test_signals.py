@@ -1,7 +1,10 @@
-"""SIGINT and SIGTERM: once, the step ends and state is saved; twice, out at once. Nothing half-written either way."""
+"""SIGINT, SIGTERM, SIGHUP: the step ends and state is saved; SIGINT or SIGTERM twice, out at once. Nothing half-written."""
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shlex
 import signal
 import time
@@ -82,6 +85,43 @@ def test_the_second_signal_leaves_at_once(arguments: tuple[str, ...], sign: str,
     assert CheckpointStore(desk.folder / "long" / "checkpoints").latest()[1] == []
     for cached in (desk.folder / "home" / "cache").rglob("[!.]*.npz"):
         assert np.isfinite(np.load(cached)["features"]).all()
+
+
+@pytest.mark.fault(2, "a terminal that is closed under gsd distill")
+def test_a_closed_terminal_saves_the_run(desk: Shell) -> None:
+    """The shell and the kernel send a SIGHUP each, and what is written to the terminal from then on is an error."""
+    ours, theirs = pty.openpty()
+    running = desk.running(*DISTILL, "--steps", "2000", "-o", "long", terminal=os.ttyname(theirs))
+
+    def begun() -> bool:
+        if select.select([ours], [], [], 0)[0]:
+            os.read(ours, 65536)
+        return (desk.folder / "long" / "metrics.jsonl").exists()
+
+    wait_for(begun, running)
+    os.close(theirs)
+    os.close(ours)
+    running.send(signal.SIGHUP)
+    running.send(signal.SIGHUP)
+    assert running.wait(60).returncode == 129
+    path, damaged = CheckpointStore(desk.folder / "long" / "checkpoints").latest()
+    assert path is not None and not damaged
+    assert (desk.folder / "long" / "generator" / "gsd.json").exists()
+
+
+def test_under_nohup_a_hangup_is_nothing(desk: Shell) -> None:
+    script = """
+import os, signal
+from gsd_cli.interrupts import StopRequest
+for number, comes in ((signal.SIGHUP, False), (signal.SIGTERM, True)):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), number)
+    assert stop() is comes
+"""
+    done = desk.python(script)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def require_whole_pictures(folder: Path) -> None:
