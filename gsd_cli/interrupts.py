@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP: the first asks the work to stop at its next step; a second SIGINT or SIGTERM leaves at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first asks the work to stop at its next step; SIGINT or SIGTERM twice leaves at once."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from gsd_cli.commands.distill_data import (
 )
 from gsd_cli.commands.distill_identity import (
     check_options,
+    folder_mark,
     has_decayed,
     identity,
     recorded,
@@ -114,7 +115,8 @@ def _distil(
     task = Distillation(teacher.denoiser, options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(options, teacher, folder, agreed, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=options.offline)
-    notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
+    origin = {"teacher_revision": teacher.revision, "teacher_mark": folder_mark(options.teacher)}
+    notes = {**origin, **chosen, "real_images": _facts(data, real)}
     record = Record(folder, agreed, notes, recorded(options, folder, "lengths") or [])
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:

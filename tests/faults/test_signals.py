@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP: the step ends and state is saved; SIGINT or SIGTERM twice, out at once. Nothing half-written."""
+"""SIGINT, SIGTERM, SIGHUP: the step ends and state is saved; the first two twice, out at once. Nothing half-written."""
 
 from __future__ import annotations
 
