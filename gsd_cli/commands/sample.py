@@ -46,7 +46,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.data.output import open_writer
 
     device = resolve_device(options.device)
-    world = join_world(device)
+    world = join_world(device, stop, console.say)
     model = open_model(options.model, device, console)
     label = class_number(model, options.class_)
 

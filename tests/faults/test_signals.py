@@ -7,6 +7,7 @@ import pty
 import select
 import shlex
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -107,6 +108,33 @@ def test_a_closed_terminal_saves_the_run(desk: Shell) -> None:
     path, damaged = CheckpointStore(desk.folder / "long" / "checkpoints").latest()
     assert path is not None and not damaged
     assert (desk.folder / "long" / "generator" / "gsd.json").exists()
+
+
+@pytest.mark.fault(2, "a signal to a process that waits for others that never come")
+@pytest.mark.parametrize("number", [*CODES, signal.SIGHUP])
+def test_the_wait_for_other_processes_is_said_and_can_be_ended(number: signal.Signals, desk: Shell) -> None:
+    """A launcher's variables left in the environment: the main thread is deaf, in the rendezvous of PyTorch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    left = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = desk.running("sample", "--model", "run", "-N", "2", "-o", "pod", env=left)
+    wait_for(lambda: b"waiting for 3 other processes" in running.streams[2].read_bytes(), running)
+    said = running.streams[2].read_text()
+    assert all(f"{name}" in said for name in ("RANK=0", "WORLD_SIZE=4", "MASTER_ADDR", port))
+    wait_for(lambda: _listens(int(port)), running)  # it is in there
+    begun = time.monotonic()
+    running.send(number)
+    done = running.wait(30)
+    assert done.returncode == 128 + number, done.stderr.decode()
+    assert time.monotonic() - begun < 5
+    assert b"go on with: gsd sample" in done.stderr and b"Traceback" not in done.stderr
+    assert not (desk.folder / "pod").exists()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_under_nohup_a_hangup_is_nothing(desk: Shell) -> None:
