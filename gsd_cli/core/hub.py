@@ -84,7 +84,8 @@ def cached(hub_id: str) -> bool:
     """Whether a model's weights are in the hub cache; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    kinds = (SAFE_WEIGHTS, SAFE_INDEX, BIN_WEIGHTS, f"{STEM}.fp16.safetensors")
+    variants = (f"{STEM}.fp16.safetensors", f"{SAFE_WEIGHTS}.index.fp16.json")
+    kinds = (SAFE_WEIGHTS, SAFE_INDEX, BIN_WEIGHTS, *variants)
     names = [part + weights for part in PARTS for weights in kinds]
     return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
 
