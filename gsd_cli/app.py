@@ -24,6 +24,7 @@ from gsd_cli.flags import MODELS, Command, commands
 from gsd_cli.helping import show_help, show_overview
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import process_age, rank
+from gsd_cli.paths import name_places
 from gsd_cli.signature import with_signature
 from gsd_cli.wording import nearest
 
@@ -154,6 +155,8 @@ _COMPLETION = {"show_completion": _show_completion, "install_completion": _insta
 def _command(command: Command) -> Callable[..., None]:
     def run(*, ctx: typer.Context, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
+        # bench writes nothing but a report and what it keeps in the cache
+        name_places(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
         used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
         resolved = _resolve(command, used, ctx.args, config)
@@ -200,6 +203,7 @@ def _work(name: str, options: Common, console: Console) -> Result:
     stop = StopRequest()
     stop.begun -= process_age()
     stop.resume = shlex.join(["gsd", *sys.argv[1:]])
+    stop.tell = console.fail
     stop.install()
     module = importlib.import_module(f"gsd_cli.commands.{name}")
     _find(name, options)

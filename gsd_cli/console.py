@@ -80,7 +80,7 @@ class Console:
 
     def fail(self, error: GsdError) -> None:
         """One line of cause and one of advice."""
-        if error.code >= ExitCode.INTERRUPTED:
+        if error.code >= ExitCode.HANGUP:
             self._print(error.message, style="yellow")
         else:
             for problem in getattr(error, "problems", [error.message]):

@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     DIVERGED = 6
     THRESHOLD = 7
     STORAGE = 8
+    HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -32,6 +33,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.DIVERGED: "training diverged",
     ExitCode.THRESHOLD: "a threshold asked of gsd bench was missed",
     ExitCode.STORAGE: "disk full or not writable",
+    ExitCode.HANGUP: "the terminal was closed (SIGHUP); state saved",
     ExitCode.INTERRUPTED: "interrupted; state saved",
     ExitCode.TERMINATED: "terminated; state saved",
 }

@@ -57,8 +57,16 @@ def teacher_parameters(spec: str) -> int | None:
     """How many parameters a teacher has: by name, else from the size of its weights; None when unknown."""
     if spec in TEACHERS:
         return TEACHERS[spec].parameters
-    weights = [path for path in Path(spec).rglob("*.safetensors") if path.is_file()] if Path(spec).is_dir() else []
-    return sum(path.stat().st_size for path in weights) // 4 or None
+    if not Path(spec).is_dir():
+        return None
+    from gsd_cli.core.layout import find_weights, network_folder
+
+    try:
+        weights = find_weights(network_folder(Path(spec)))
+    except GsdError:  # said when the teacher is opened
+        return None
+    halves = weights is not None and weights.variant in ("fp16", "bf16")
+    return weights.size // (2 if halves else 4) or None if weights else None
 
 
 def pictures(model: str | None, count: int) -> str:

@@ -16,6 +16,13 @@ from gsd_cli.errors import ExitCode, GsdError
 
 ASSETS = Path(__file__).parent / "assets"
 RUNS = Path("runs")
+FILES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".ppm",
+    ".pdf", ".svg", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst",
+    ".7z", ".rar", ".npz", ".npy", ".json", ".jsonl", ".csv", ".txt", ".html", ".pt", ".pth", ".pkl", ".ckpt",
+    ".safetensors", ".lmdb", ".mdb", ".h5", ".hdf5", ".parquet", ".tfrecord",
+}  # fmt: skip
+"""Extensions of files: nobody who gives such a name means a folder, or a file of another kind."""
 
 
 def cache_dir(override: Path | None = None) -> Path:
@@ -29,6 +36,20 @@ def cache_dir(override: Path | None = None) -> Path:
     return user_cache_path("gsd")
 
 
+_places = "-o"
+
+
+def name_places(options: str) -> None:
+    """The options by which the running command can be told to write elsewhere: hints name these."""
+    global _places
+    _places = options
+
+
+def elsewhere() -> str:
+    """Advice for what cannot be written."""
+    return f"choose another place with {_places}"
+
+
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
     """Turn a full disk, a read-only folder or a file in the way into exit code 8."""
@@ -39,14 +60,14 @@ def storage_errors(target: Path) -> Iterator[None]:
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise GsdError(
                 f"no room to write {target} ({_size(_free(target))} free)",
-                hint="free some space, or choose another place with -o or --cache-dir",
+                hint=f"free some space, or {elsewhere()} or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
         blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
         if number in blocked:
             raise GsdError(
                 f"cannot write {target}: {os.strerror(number)}",
-                hint="choose another place with -o",
+                hint=elsewhere(),
                 code=ExitCode.STORAGE,
             ) from error
         raise
@@ -77,7 +98,7 @@ def require_room(target: Path, needed: int) -> None:
     if (free := _free(target)) < needed:
         raise GsdError(
             f"{target} needs about {_size(needed)}, {_size(free)} are free",
-            hint="free some space, or choose another place with -o",
+            hint=f"free some space, or {elsewhere()}",
             code=ExitCode.STORAGE,
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.paths import storage_errors
+from gsd_cli.paths import elsewhere, storage_errors
 
 try:
     import fcntl
@@ -33,7 +33,7 @@ def ready(target: Path, *, folder: bool) -> None:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
         raise GsdError(
             f"{target} is {found}, {wanted} is needed",
-            hint="choose another place with -o",
+            hint=elsewhere(),
             code=ExitCode.STORAGE,
         )
     parent = target.absolute()
@@ -42,7 +42,7 @@ def ready(target: Path, *, folder: bool) -> None:
     if not (parent.is_dir() or parent == target.absolute()) or not os.access(parent, os.W_OK):
         raise GsdError(
             f"cannot write {target}: {parent} is not writable",
-            hint="choose another place with -o",
+            hint=elsewhere(),
             code=ExitCode.STORAGE,
         )
     sweep(target.absolute().parent)

@@ -20,7 +20,8 @@ import pytest
 
 ROWS = {
     1: ("SIGKILL during the write of a checkpoint", "the one before verifies, the run goes on, leftovers are swept"),
-    2: ("SIGINT or SIGTERM", "the step ends, state is saved, the command that goes on is printed, exit 130 or 143"),
+    2: ("SIGINT, SIGTERM or SIGHUP", "the step ends, state is saved, the command that goes on is printed, "
+        "exit 130, 143 or 129"),
     3: ("SIGINT twice", "out at once, nothing half-written under a final name"),
     4: ("full disk, quota, read-only folder, a file in the way", "exit 8 that says what is free; old files intact"),
     5: ("weights or manifests cut, emptied, altered", "the newest checkpoint that verifies is used, the bad one named; "

@@ -60,7 +60,7 @@ class Shell:
         """A script of Python in the same surroundings, with gsd importable."""
         root = str(Path(__file__).parents[1])
         environment = self.environment() | {"PYTHONPATH": root} | (env or {})
-        command = [sys.executable, "-c", script]
+        command = [sys.executable, "-c", script, *arguments]
         return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

@@ -17,6 +17,7 @@ from gsd_cli.commands.distill_data import (
 )
 from gsd_cli.commands.distill_identity import (
     check_options,
+    folder_mark,
     has_decayed,
     identity,
     recorded,
@@ -94,7 +95,7 @@ def _distil(
     from gsd_cli.core.world import join_world
 
     device = resolve_device(options.device)
-    world = join_world(device)
+    world = join_world(device, stop, console.say)
     # a teacher that moved on the hub must not change under a run
     revision = options.revision or recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)
@@ -114,7 +115,8 @@ def _distil(
     task = Distillation(teacher.denoiser, options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(options, teacher, folder, agreed, measure.features, measure.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=options.offline)
-    notes = {"teacher_revision": teacher.revision, **chosen, "real_images": _facts(data, real)}
+    origin = {"teacher_revision": teacher.revision, "teacher_mark": folder_mark(options.teacher)}
+    notes = {**origin, **chosen, "real_images": _facts(data, real)}
     record = Record(folder, agreed, notes, recorded(options, folder, "lengths") or [])
     if world.main:  # nothing is written before all that may be refused was looked at
         if not options.resume:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gsd_cli.commands.distill_data import DistillData, choose_data, ratios
-from gsd_cli.errors import UsageError
+from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.finding import CARD, read_card
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
-from gsd_cli.paths import RUNS, read_object
+from gsd_cli.paths import ASSETS, RUNS, read_object
+from gsd_cli.registry import TEACHERS
 
 _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile"}
 _OF_DISCRIMINATOR = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
@@ -22,7 +25,7 @@ BEFORE = {"irl_gradient": "free", "fake_score": "plain", "feature_matching": 0.0
 
 def run_folder(options: DistillOptions) -> Path:
     """Where the run lives."""
-    return options.output or RUNS / f"{Path(options.teacher).name}-{options.preset}"
+    return options.output or RUNS / f"{Path(os.path.abspath(options.teacher)).name}-{options.preset}"
 
 
 def total_steps(options: DistillOptions, data: DistillData) -> int | None:
@@ -46,6 +49,35 @@ def identity(options: DistillOptions) -> dict[str, Any]:
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
     decided = ratios(options, choose_data(options))
     return {"teacher": options.teacher, "revision": options.revision, **settings, **decided}
+
+
+def folder_mark(teacher: str) -> str | None:
+    """The fingerprint of a teacher given as a folder; None for a name, a hub id, and what cannot be read."""
+    from gsd_cli.core.fingerprint import folder_fingerprint
+
+    if teacher in TEACHERS or not Path(teacher).is_dir():
+        return None
+    with suppress(GsdError):  # said when the teacher is opened
+        return folder_fingerprint(Path(teacher))
+    return None
+
+
+def _teacher_now(options: DistillOptions, record: dict[str, Any]) -> str:
+    """The teacher as the record spells it where it is the same one, by its weights or else by its place; else as
+    it is given."""
+    before, mark = record.get("teacher"), record.get("teacher_mark")
+    now = folder_mark(options.teacher)
+    if isinstance(before, str) and (now == mark if now and mark else _place(before) == _place(options.teacher)):
+        return before
+    return options.teacher if options.teacher != before else f"{options.teacher} with other weights"
+
+
+def _place(teacher: str) -> str:
+    """A name, a hub id or the path of a folder, spelt in one way."""
+    entry = TEACHERS.get(teacher)
+    if entry is not None:
+        return entry.hub or str((ASSETS / teacher).resolve())
+    return str(Path(teacher).resolve()) if Path(teacher).is_dir() else teacher
 
 
 def _idle(options: DistillOptions) -> set[str]:
@@ -104,7 +136,7 @@ def check_options(options: DistillOptions, folder: Path, total: int | None) -> b
     if not path.exists() or not options.resume:
         return False
     before = {**DistillSettings().model_dump(), **BEFORE, **_in_todays_terms(read_object(path))}
-    now = {**identity(options), "total_steps": total}
+    now = {**identity(options), "teacher": _teacher_now(options, before), "total_steps": total}
     # a length may change: nothing in the past depends on it but the warm-up of the isometric weight and a decay
     free = _idle(options) | {"total_steps"}
     differing = [key for key in now if key not in free and before.get(key) != now[key]]

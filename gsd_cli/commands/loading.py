@@ -61,6 +61,8 @@ def open_teacher(spec: str, console: Console, *, offline: bool, revision: str | 
         teacher = load_teacher(spec, offline=offline, revision=revision, on_bytes=on_bytes)
     if teacher.revision is not None:
         console.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")
+    for reading in teacher.readings:
+        console.say(reading)
     for note in teacher.notes:
         console.warn(note)
     return teacher

@@ -12,7 +12,7 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import GsdError, UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import FitSettings, PrepareOptions
-from gsd_cli.paths import cache_dir
+from gsd_cli.paths import FILES, cache_dir
 from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ FEW = 512
 
 def plan(options: PrepareOptions) -> list[str]:
     """What a run would write."""
+    _require_fit(options)
     target = _target(options)
     lines = [f"writes {target} unless it is there"]
     if options.shards:
@@ -44,6 +45,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
 
     Of several processes the first prepares and measures, all fit the teacher.
     """
+    _require_fit(options)
     target = _target(options)
     ready(target, folder=False)
     if options.fit_teacher is None:
@@ -51,7 +53,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.world import join_world
 
-    world = join_world(resolve_device(options.device))
+    world = join_world(resolve_device(options.device), stop, console.say)
     result = _first_part(options, target, console, stop) if world.main else Result()
     world.wait()
     result.outputs.append(str(_fit_teacher(options, target, world, console, stop)))
@@ -76,6 +78,25 @@ def _first_part(options: PrepareOptions, target: Path, console: Console, stop: S
     return Result([str(path) for path in outputs], metrics)
 
 
+def _require_fit(options: PrepareOptions) -> None:
+    """Raise UsageError, naming all, for options of a training that was not asked for."""
+    fits = {
+        "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr")),
+        "--fit-features": (options.fit_features, ("features_net",)),
+        "--fit-teacher or --fit-features": (options.fit_teacher or options.fit_features, ("fit_steps",)),
+    }
+    idle = {
+        flag: [name for name in names if _given(options, name)] for flag, (asked, names) in fits.items() if not asked
+    }
+    problems = [f"--{name.replace('_', '-')} does nothing without {flag}" for flag in idle for name in idle[flag]]
+    if problems:
+        raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
+
+
+def _given(options: PrepareOptions, name: str) -> bool:
+    return bool(getattr(options, name) != PrepareOptions.model_fields[name].default)
+
+
 def _target(options: PrepareOptions) -> Path:
     """The zip, or the index of shards. Raises UsageError when it would be the source, or a zip called .json."""
     suffix = ".json" if options.shards else ".zip"
@@ -85,8 +106,11 @@ def _target(options: PrepareOptions) -> Path:
         target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
     elif options.shards and target.suffix != suffix:
         target = target.with_suffix(suffix)
-    elif not options.shards and target.suffix == ".json":
-        raise UsageError([f"{target}: .json is the index of shards"], hint="add --shards N, or write a .zip")
+    elif not options.shards and target.suffix in (".json", ".tar"):
+        what = "the index of shards" if target.suffix == ".json" else "a shard"
+        raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
+    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILES:
+        raise UsageError([f"{target}: a data set is a .zip, or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target

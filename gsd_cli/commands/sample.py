@@ -10,13 +10,16 @@ from gsd_cli.console import Console, Result
 from gsd_cli.errors import UsageError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import SampleOptions
+from gsd_cli.paths import FILES
 from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_COUNT = 64
-FORMATS = {".png": "png", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
+PICTURES = ("png", "jpg", "webp")
+FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
+WRITTEN = ", ".join(f".{kind}" for kind in (*PICTURES, "npz", "zip", "tar"))
 
 
 def plan(options: SampleOptions) -> list[str]:
@@ -24,8 +27,8 @@ def plan(options: SampleOptions) -> list[str]:
     from gsd_cli.estimate import pictures
 
     where = "stdout" if options.output == "-" else options.output
-    format_ = "a grid" if options.grid else _format(options)
-    return [f"{pictures(options.model, len(seeds_of(options)))} as {format_} to {where}"]
+    format_ = _format(options)
+    return [f"{pictures(options.model, len(seeds_of(options)))} as {'a grid' if options.grid else format_} to {where}"]
 
 
 def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
@@ -43,7 +46,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.data.output import open_writer
 
     device = resolve_device(options.device)
-    world = join_world(device)
+    world = join_world(device, stop, console.say)
     model = open_model(options.model, device, console)
     label = class_number(model, options.class_)
 
@@ -63,7 +66,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
         with console.stream() as out:
             open_writer(format_, out)(images())
         return Result(metrics=metrics)
-    return Result(open_writer(format_, target)(images()), metrics)
+    return Result(open_writer(format_, target, options.format or "png")(images()), metrics)
 
 
 def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
@@ -72,15 +75,29 @@ def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
 
 
 def _format(options: SampleOptions) -> str:
-    """png (one picture), npz, zip, tar or folder."""
-    if options.output == "-":
-        format_: str = options.format or "png"
-    else:
-        format_ = options.format or FORMATS.get(Path(options.output).suffix.lower(), "folder")
-        if options.format == "png" and Path(options.output).suffix.lower() != ".png":
-            format_ = "folder"
-    if options.grid and format_ in ("npz", "zip", "tar"):
-        raise UsageError([f"--grid makes one picture, not a {format_}"], hint="give -o grid.png")
-    if options.grid and format_ == "folder":
-        raise UsageError(["--grid writes one picture"], hint="give -o grid.png")
+    """png, jpg, webp (one picture), npz, zip, tar or folder.
+
+    Raises UsageError where --format, --grid and the name of the output do not go together.
+    """
+    format_ = _by_name(options)
+    if options.grid and format_ not in PICTURES:
+        wrong = "--grid writes one picture" if format_ == "folder" else f"--grid makes one picture, not a {format_}"
+        raise UsageError([wrong], hint="give -o grid.png")
     return format_
+
+
+def _by_name(options: SampleOptions) -> str:
+    if options.output == "-":
+        return options.format or "png"
+    suffix = "" if options.output.endswith("/") else Path(options.output).suffix.lower()
+    named = FORMATS.get(suffix)
+    if named is None:
+        if suffix in FILES:
+            raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
+        return "folder" if options.format in PICTURES else options.format or "folder"
+    if options.format not in (None, named):
+        raise UsageError(
+            [f"--format {options.format} contradicts -o {options.output}"],
+            hint=f"leave out --format, or give -o {Path(options.output).with_suffix('.' + str(options.format))}",
+        )
+    return named

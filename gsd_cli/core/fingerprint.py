@@ -6,11 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import nn
-
-from gsd_cli.core.layout import BIN_WEIGHTS, PARTS, SAFE_WEIGHTS
+from gsd_cli.core.layout import PARTS, find_weights, schedule_file
+from gsd_cli.paths import read_object
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from gsd_cli.core.teachers import Teacher
 
 
@@ -18,12 +19,21 @@ def weights_fingerprint(folder: Path) -> str:
     """sha256 over the weight files of a diffusers folder (network and autoencoder), 16 hex digits."""
     digest = hashlib.sha256()
     for part in PARTS:
-        for name in (SAFE_WEIGHTS, BIN_WEIGHTS):
-            if (path := folder / part / name).is_file():
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
-                break
+        weights = find_weights(folder / part)
+        for path in weights.files if weights else ():
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """16 hex digits of a teacher's folder, wherever it lies and whatever it is called: its weights and its schedule.
+
+    Raises GsdError (exit 3) where its schedule is missing or damaged.
+    """
+    schedule = read_object(schedule_file(folder))
+    facts = sorted((key, str(value)) for key, value in schedule.items() if not key.startswith("_"))
+    return hashlib.sha256(repr((weights_fingerprint(folder), facts)).encode()).hexdigest()[:16]
 
 
 def network_fingerprint(net: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 Two layouts are read: flat (config.json and weights beside scheduler_config.json, as in
 google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
+A training checkpoint (unet_ema/ beside unet/) is read as its average. No schedule is guessed.
 Only UNet2DModel, VQModel and AutoencoderKL are built, nothing in the folder is executed, and no
 pickle is loaded.
 """
@@ -14,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.layout import AUTOENCODERS, BIN_WEIGHTS, SAFE_WEIGHTS
+from gsd_cli.core.layout import (
+    AUTOENCODERS,
+    BIN_WEIGHTS,
+    SAFE_WEIGHTS,
+    UNETS,
+    Weights,
+    find_weights,
+    network_folder,
+    schedule_file,
+)
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.plausible import MAX_SIDE, require_plausible
 from gsd_cli.errors import GsdError
@@ -26,6 +37,7 @@ from gsd_cli.writing import write_json
 
 _UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
 _PREDICTION_DEFAULT = "epsilon"
+_AGAIN = "the files are damaged or do not belong together; fetch them again"
 _WANTED = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
 
 
@@ -35,17 +47,32 @@ def load_denoiser(folder: Path) -> Denoiser:
     Raises GsdError (exit 3) when something is missing, damaged, or not a UNet2DModel that takes
     timesteps (and class labels at most).
     """
-    unet = _part(folder, "unet")
+    unet = network_folder(folder)
     config = read_json(unet / "config.json")
     _check_config(unet, config, latent=_autoencoder_folder(folder) is not None)
-    schedule_file = _part(folder, "scheduler") / "scheduler_config.json"
-    schedule = read_json(schedule_file) if schedule_file.exists() else {}
-    _check_schedule(schedule_file, schedule)
-    prediction = schedule.get("prediction_type", _PREDICTION_DEFAULT)
+    schedule_path = schedule_file(folder)
+    schedule = read_json(schedule_path)
+    _check_schedule(schedule_path, schedule)
+    # configs of before there was a prediction_type; some of them say predict_epsilon
+    older = _PREDICTION_DEFAULT if schedule.get("predict_epsilon", True) else "sample"
+    prediction = schedule.get("prediction_type", older)
     clip = bool(schedule.get("clip_sample", True))
     net = _load_network(unet, "UNet2DModel", config)
     denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip)
     return denoiser.eval().requires_grad_(False)
+
+
+def readings(folder: Path) -> list[str]:
+    """What was chosen in reading a folder, to be said: averaged weights, a variant's, a schedule from elsewhere."""
+    unet, said = network_folder(folder), []
+    if unet.name == UNETS[0] and (folder / UNETS[1]).is_dir():
+        said.append(f"{folder}: the averaged weights in {UNETS[0]}/ are taken, not those in {UNETS[1]}/")
+    weights = find_weights(unet)
+    if weights is not None and weights.variant is not None:
+        said.append(f"{folder}: its weights are there as the variant {weights.variant} alone; read in float32")
+    if (path := schedule_file(folder)).parent == folder.resolve().parent / "scheduler":
+        said.append(f"{folder}: its noise schedule is that of {path}, which the same training wrote")
+    return said
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -71,10 +98,6 @@ def _latent_scale(config: dict[str, Any]) -> float:
     if not isinstance(scale, int | float) or not 0 < scale < 1e6:
         raise GsdError(f"the autoencoder's scaling_factor is {scale!r}", hint="a positive number is needed")
     return float(scale)
-
-
-def _part(folder: Path, name: str) -> Path:
-    return folder / name if (folder / name).is_dir() else folder
 
 
 def _autoencoder_folder(folder: Path) -> Path | None:
@@ -108,29 +131,35 @@ def _check_schedule(path: Path, schedule: Any) -> None:
     if not isinstance(schedule, dict):
         raise GsdError(f"{path} holds no scheduler config", hint="the file is damaged; fetch it again")
     # schedulers of other families (EDM, flow matching, score SDE) have no betas
-    if "_class_name" in schedule and not {"beta_schedule", "beta_start", "trained_betas"} & schedule.keys():
+    if not {"beta_schedule", "beta_start", "trained_betas"} & schedule.keys():
         raise GsdError(
-            f"{path} holds a {schedule['_class_name']}, a discrete DDPM schedule is needed",
+            f"{path} holds {'a ' + str(schedule.get('_class_name')) if '_class_name' in schedule else 'no betas'}, "
+            "a discrete DDPM schedule is needed",
             hint="give an unconditional DDPM in diffusers format",
         )
 
 
 def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
-    safe = (folder / SAFE_WEIGHTS).exists()
-    if not safe:
-        if not (folder / BIN_WEIGHTS).exists():
-            raise GsdError(f"no weights in {folder}", hint=f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}")
-        _refuse_hostile_pickle(folder / BIN_WEIGHTS)
+    weights = find_weights(folder)
+    if weights is None:
+        hint = f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}, whole, in pieces with their index, or as a variant (fp16)"
+        raise GsdError(f"no weights in {folder}", hint=hint)
+    if not weights.safe:
+        for path in weights.files:
+            _refuse_hostile_pickle(path)
     import diffusers
 
+    diffusers.utils.logging.disable_progress_bar()
     try:
-        require_plausible(folder, kind, config, folder / (SAFE_WEIGHTS if safe else BIN_WEIGHTS))
+        _require_whole(weights)
+        require_plausible(folder, kind, config, weights)
         with contextlib.redirect_stdout(io.StringIO()):
             net, report = getattr(diffusers, kind).from_pretrained(
                 folder,
                 local_files_only=True,
                 low_cpu_mem_usage=False,
-                use_safetensors=safe,
+                use_safetensors=weights.safe,
+                variant=weights.variant,
                 torch_dtype=torch.float32,
                 output_loading_info=True,
             )
@@ -139,15 +168,30 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
     except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
-            hint="the files are damaged or do not belong together; fetch them again",
+            hint=_AGAIN,
         ) from error
     # diffusers fills what is missing with random numbers and only warns
     if report["missing_keys"]:
         raise GsdError(
             f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
-            hint="the files are damaged or do not belong together; fetch them again",
+            hint=_AGAIN,
         )
     return net
+
+
+def _require_whole(weights: Weights) -> None:
+    """Raise GsdError (exit 3) where a piece lacks a tensor that the index places in it: diffusers takes its word."""
+    if weights.index is None or not weights.safe:
+        return
+    placed = read_json(weights.index)["weight_map"]
+    for path in weights.files:
+        with safe_open(path, "pt") as file:
+            there = set(file.keys())
+        absent = sorted(key for key, name in placed.items() if name == path.name and key not in there)
+        if absent:
+            raise GsdError(
+                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=_AGAIN
+            )
 
 
 def _refuse_hostile_pickle(path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.core.layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_WEIGHTS
+from gsd_cli.core.layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_INDEX, SAFE_WEIGHTS, STEM, find_weights
 from gsd_cli.errors import ExitCode, GsdError
 
 OnBytes = Callable[[int, int], None]
@@ -44,11 +44,12 @@ def fetch(
         return Path(str(fetched))
 
     try:
-        folder = download([*CONFIGS, *(part + SAFE_WEIGHTS for part in PARTS)])
-        bare = [part for part in PARTS if (folder / part / "config.json").exists()]
-        bare = [part for part in bare if not (folder / part / SAFE_WEIGHTS).exists()]
-        if bare:
-            folder = download([part + BIN_WEIGHTS for part in bare])
+        folder = download([*CONFIGS, *(part + name for part in PARTS for name in (SAFE_WEIGHTS, SAFE_INDEX))])
+        # in turn: the pieces of an index, plain tensors, what there is of variants
+        variants = (f"{STEM}.*.safetensors", f"{SAFE_WEIGHTS}.index.*.json")
+        for patterns in ((f"{STEM}-*.safetensors",), (BIN_WEIGHTS,), variants):
+            if bare := [part for part in PARTS if _lacks_weights(folder / part)]:
+                folder = download([part + pattern for part in bare for pattern in patterns])
     except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds
         raise _explained(hub_id, error, offline) from error
     finally:
@@ -56,6 +57,16 @@ def fetch(
     if bar.moved:
         _verify(hub_id, folder)
     return folder, folder.name
+
+
+def _lacks_weights(part: Path) -> bool:
+    """Whether a network's weights are not there yet, or not all of their pieces."""
+    if not (part / "config.json").exists():
+        return False
+    try:
+        return find_weights(part) is None
+    except GsdError:
+        return True
 
 
 def _silent(hub_id: str, revision: str | None) -> bool:
@@ -73,7 +84,9 @@ def cached(hub_id: str) -> bool:
     """Whether a model's weights are in the hub cache; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    names = [part + weights for part in PARTS for weights in (SAFE_WEIGHTS, BIN_WEIGHTS)]
+    variants = (f"{STEM}.fp16.safetensors", f"{SAFE_WEIGHTS}.index.fp16.json")
+    kinds = (SAFE_WEIGHTS, SAFE_INDEX, BIN_WEIGHTS, *variants)
+    names = [part + weights for part in PARTS for weights in kinds]
     return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gsd_cli.core.layout import Weights
 from gsd_cli.errors import GsdError
 
 LARGEST = 2**20
@@ -15,13 +16,16 @@ LARGEST = 2**20
 DEEPEST = 64
 """Blocks, layers in one."""
 MAX_SIDE = 2048
+_OF_AVERAGE = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+"""What diffusers' EMAModel writes into the config of the network it averages."""
 
 
-def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: Path) -> None:
+def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: Weights) -> None:
     """Raise GsdError (exit 3) for a config whose network has more parameters than its weights have bytes.
 
     The network is built without storage, so that a config that asks for terabytes costs nothing.
     """
+    config = {key: value for key, value in config.items() if key not in _OF_AVERAGE}
     wrong = [f"{key} is {value}" for key, value in _numbers(config) if abs(value) > LARGEST]
     wrong += [f"{key} has {len(value)} entries" for key, value in config.items() if _long(value)]
     wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]
@@ -31,7 +35,7 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
 
     with torch.device("meta"):
         net = getattr(diffusers, kind).from_config(config)
-    needed, there = sum(p.numel() for p in net.parameters()), weights.stat().st_size
+    needed, there = sum(p.numel() for p in net.parameters()), weights.size
     if needed > there:
         raise GsdError(
             f"{folder / 'config.json'} describes {needed:,} parameters, {weights.name} has {there:,} bytes", hint=_HINT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.folders import load_autoencoder, load_denoiser
+from gsd_cli.core.folders import load_autoencoder, load_denoiser, readings
 from gsd_cli.core.hub import OnBytes, fetch
 from gsd_cli.finding import CARD, read_card, require_teacher
 from gsd_cli.paths import ASSETS
@@ -20,7 +20,7 @@ class Teacher:
 
     `autoencoder` is the identity but for latent-diffusion models. `features` names the bundled
     feature extractor trained on the same images, if there is one; `class_names` the classes of a
-    conditional model, where they are known.
+    conditional model, where they are known. `notes` are warnings, `readings` say how the folder was read.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Teacher:
     features: str | None = None
     class_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    readings: list[str] = field(default_factory=list)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,7 +56,9 @@ def load_teacher(
     hub_id = entry.hub if entry is not None and entry.hub else spec
     folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
     notes = [entry.caution] if entry is not None and entry.caution else []
-    return Teacher(spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes)
+    return Teacher(
+        spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes, readings=readings(folder)
+    )
 
 
 def _from_folder(folder: Path, name: str) -> Teacher:
@@ -67,4 +70,5 @@ def _from_folder(folder: Path, name: str) -> Teacher:
         autoencoder=load_autoencoder(folder),
         features=card.get("features"),
         class_names=tuple(card.get("classes") or ()),
+        readings=readings(folder),
     )

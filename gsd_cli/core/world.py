@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from threading import Timer
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.launch import launched
+from gsd_cli.interrupts import StopRequest
+from gsd_cli.launch import launched, rank
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
+LATE = 15.0
+"""Seconds after which a process that is not the first says what it waits for."""
 
 
 class World:
@@ -112,17 +118,39 @@ def require_whole_weights() -> None:
             )
 
 
-def join_world(device: torch.device) -> World:
-    """The world of this process, connected with the others if a launcher started several."""
+def join_world(
+    device: torch.device, stop: StopRequest | None = None, say: Callable[[str], None] = lambda _: None
+) -> World:
+    """The world of this process, connected with the others if a launcher started several.
+
+    What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
+    A signal ends the wait.
+    """
     if launched() == 1:
         return World()
     require_whole_weights()
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    # precision is ours: accelerate's own would wrap calls that need every digit
-    return World(
-        Accelerator(
-            cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
-        )
+    late = Timer(LATE, lambda: sys.stderr and sys.stderr.write(f"{waited_for()}\n"))
+    late.daemon = True
+    with (stop or StopRequest()).waiting():
+        if rank() == 0:
+            say(waited_for())
+        else:
+            late.start()
+        # precision is ours: accelerate's own would wrap calls that need every digit
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patience])
+    late.cancel()
+    return World(accelerator)
+
+
+def waited_for() -> str:
+    """Which processes a start waits for, and what says that there are any."""
+    size, others = launched(), launched() - 1
+    where = ":".join(filter(None, (os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT"))))
+    return (
+        f"waiting for {others} other process{'es' * (others > 1)} at {where}: this one is number {rank()} of {size}, "
+        f"by RANK={rank()}, WORLD_SIZE={size} and MASTER_ADDR in the environment; if it is alone: env -u RANK gsd ..."
     )

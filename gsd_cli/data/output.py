@@ -6,8 +6,9 @@ import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -16,23 +17,35 @@ from torch import Tensor
 
 from gsd_cli.data.ahead import map_beside
 from gsd_cli.data.pictures import tile, to_uint8
+from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.writing import atomic_file, atomic_files
 
 Images = Iterator[tuple[int, Tensor]]
 Writer = Callable[[Images], list[str]]
 
 
-def open_writer(format_: str, target: Path | IO[bytes]) -> Writer:
+PICTURES: dict[str, dict[str, Any]] = {
+    "png": {"format": "png"},
+    "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
+    "webp": {"format": "webp", "lossless": True},
+}
+"""How one picture is written, by its extension: what Pillow is told."""
+LONGEST = {"jpg": 65_500, "webp": 16_383}
+"""Pixels a side that a format can hold."""
+
+
+def open_writer(format_: str, target: Path | IO[bytes], kind: str = "png") -> Writer:
     """A function that consumes the images and returns the paths written.
 
-    format_: `folder` (one PNG an image), `png` (one picture, tiled when there are several), `npz`,
-    `zip`, `tar`. Files appear under their name when whole; a byte stream gets bytes as they come.
+    format_: `folder` (one file an image, of this `kind`), `png`, `jpg` or `webp` (one picture, tiled when there are
+    several), `npz`, `zip`, `tar`. Files appear under their name when whole; a byte stream gets bytes as they come.
     """
     if format_ == "folder":
         if not isinstance(target, Path):
             raise TypeError("a folder needs a path")
-        return lambda images: _write_folder(images, target)
-    into = {"png": _write_picture, "npz": _write_npz, "zip": _write_zip, "tar": _write_tar}[format_]
+        return lambda images: _write_folder(images, target, kind)
+    archives = {"npz": _write_npz, "zip": _write_zip, "tar": _write_tar}
+    into = archives[format_] if format_ in archives else partial(_write_picture, kind=format_)
 
     def write(images: Images) -> list[str]:
         if not isinstance(target, Path):
@@ -45,16 +58,23 @@ def open_writer(format_: str, target: Path | IO[bytes]) -> Writer:
     return write
 
 
-def encode(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, C] as a PNG file's bytes."""
+def encode(pixels: np.ndarray, kind: str = "png") -> bytes:
+    """uint8 [H, W, C] as the bytes of a file of this kind. Raises GsdError (exit 2) where it is too large for it."""
+    longest = max(pixels.shape[:2])
+    if longest > LONGEST.get(kind, longest):
+        raise GsdError(
+            f"a .{kind} picture has {LONGEST[kind]:,} pixels a side at most, not {longest:,}",
+            hint="write a .png, or fewer images",
+            code=ExitCode.USAGE,
+        )
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, "png")
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **PICTURES[kind])
     return buffer.getvalue()
 
 
-def file_name(seed: int) -> str:
+def file_name(seed: int, kind: str = "png") -> str:
     """The file of one seed."""
-    return f"seed-{seed:08d}.png"
+    return f"seed-{seed:08d}.{kind}"
 
 
 def _encoded(images: Images) -> Iterator[tuple[int, bytes]]:
@@ -65,15 +85,17 @@ def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
     return ((seed, to_uint8(image).permute(1, 2, 0).numpy()) for seed, image in images)
 
 
-def _write_folder(images: Images, folder: Path) -> list[str]:
+def _write_folder(images: Images, folder: Path, kind: str) -> list[str]:
     with atomic_files(folder) as write:
-        return [
-            str(path) for path in map_beside(lambda pair: write(file_name(pair[0]), encode(pair[1])), _pixels(images))
-        ]
+
+        def keep(pair: tuple[int, np.ndarray]) -> str:
+            return str(write(file_name(pair[0], kind), encode(pair[1], kind)))
+
+        return list(map_beside(keep, _pixels(images)))
 
 
-def _write_picture(images: Images, file: IO[bytes]) -> None:
-    file.write(encode(to_uint8(tile(torch.stack([image for _, image in images]))).permute(1, 2, 0).numpy()))
+def _write_picture(images: Images, file: IO[bytes], kind: str) -> None:
+    file.write(encode(to_uint8(tile(torch.stack([image for _, image in images]))).permute(1, 2, 0).numpy(), kind))
 
 
 def _write_npz(images: Images, file: IO[bytes]) -> None:

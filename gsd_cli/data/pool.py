@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from gsd_cli.errors import ExitCode, GsdError
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.interrupts import CODES, StopRequest
 
 T = TypeVar("T")
 Stopped = Callable[[], bool]
@@ -79,7 +79,7 @@ def _finished(key: T, future: Future[None] | None, stop: StopRequest) -> T:
 def _start_worker(halt: Event) -> None:
     global _stop
     _stop = halt
-    for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to all; the parent decides
+    for number in CODES:  # a terminal sends them to all; the parent decides
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

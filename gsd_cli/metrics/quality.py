@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
 from torch import Tensor
 
 from gsd_cli.metrics.kernel import kernel_distance
@@ -56,6 +57,15 @@ def kernel_figures(made: Tensor, real: Tensor, seed: int = 0) -> dict[str, float
 
 
 def manifold_figures(made: Tensor, real: Tensor) -> dict[str, float]:
-    """`precision`, `recall`, `density`, `coverage` at equal numbers: the larger set is cut to the smaller."""
+    """`precision`, `recall`, `density`, `coverage` at equal numbers: of the larger set, as many at random as the
+    smaller has. Data sets are often sorted by class: their first images are of few classes."""
     n = min(len(made), len(real))
-    return {**asdict(manifold(made[:n], real[:n])), "manifold_n": n}
+    return {**asdict(manifold(_some(made, n), _some(real, n))), "manifold_n": n}
+
+
+def _some(vectors: Tensor, n: int) -> Tensor:
+    """n of the vectors [N, F], always the same."""
+    if n == len(vectors):
+        return vectors
+    chosen = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(0))[:n]
+    return vectors[chosen.to(vectors.device)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -10,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.core.fingerprint import network_fingerprint
 from gsd_cli.core.real_images import require_same_shape
 from gsd_cli.data.archive import ImageArchive
 from gsd_cli.errors import GsdError
 from gsd_cli.metrics.features import (
     INCEPTION_FILE,
+    ClassifierFeatures,
     Extractor,
     classifier_features,
     features_name,
@@ -24,7 +28,7 @@ from gsd_cli.metrics.grain import Grain, GrainCounts, grain_facts, grain_of
 from gsd_cli.metrics.published import PUBLISHED, published_statistics
 from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.paths import ASSETS
+from gsd_cli.paths import ASSETS, kept_if_possible
 from gsd_cli.registry import bundled_features
 
 KEPT = 5000
@@ -41,7 +45,7 @@ class Judge:
 
 def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extractor | None:
     """Features fitted on this data, the bundled ones of its domain, cached Inception, or None."""
-    fitted = data.with_name(f"{data.stem}-features")
+    fitted = _next_to(data, "-features")
     if (fitted / "gsd.json").exists():
         return classifier_features(str(fitted), device)
     bundled = bundled_features(ImageArchive(data).record)
@@ -56,6 +60,13 @@ def write_statistics(
     data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
 ) -> Path:
     """Measure every image of `data`; writes DATA.<extractor>.npz beside it, with the images' grain among its facts."""
+    return measure(data, extractor, device, batch_size, on_image).save(beside(data, extractor.name))
+
+
+def measure(
+    data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
+) -> Statistics:
+    """The statistics of every image of a data set, with features of some and the grain of all."""
     archive = ImageArchive(data)
     about = {
         "source": str(archive.record.get("source", data.name)),
@@ -66,8 +77,9 @@ def write_statistics(
     grain = Grain(len(archive))
     batches = _some_kept(_features(archive, extractor, device, batch_size, on_image, grain), len(archive), kept)
     found = gaussian_statistics(batches, extractor.name, about)
-    statistics = replace(found, features=torch.cat(kept), about=about | grain_facts(grain.figures()))
-    return statistics.save(data.with_name(f"{data.stem}.{extractor.name}.npz"))
+    # at the precision they are kept at: measured now or read again, the figures are the same
+    features = torch.cat(kept).half().float()
+    return replace(found, features=features, about=about | grain_facts(grain.figures()))
 
 
 def reference_statistics(
@@ -86,7 +98,8 @@ def reference_statistics(
         found = Real(published_statistics(spec, cache, offline=offline), spec)
     else:
         path = Path(spec)
-        found = _read(path if path.suffix == ".npz" else _of_data(path, shape, extractor, device, batch_size, on_image))
+        is_file = path.suffix == ".npz" and not path.is_dir()
+        found = _read(path) if is_file else _of_data(path, shape, extractor, cache, device, batch_size, on_image)
     if found.statistics.extractor != extractor.name:
         raise GsdError(
             f"{found.name} holds statistics of {found.statistics.extractor} features, not of {extractor.name} ones",
@@ -124,7 +137,7 @@ def real_grain(
     path = Path(spec) if spec is not None else folder and statistics_of_features(folder, features_name(folder))
     if path is None or spec in PUBLISHED:
         return {}, ""
-    if path.suffix == ".npz":
+    if path.suffix == ".npz" and not path.is_dir():
         known = _read(path)
         return grain_of(known.statistics.about), known.name
     archive = _data_set(path)
@@ -142,14 +155,23 @@ def _read(path: Path) -> Real:
 
 
 def _of_data(
-    data: Path, shape: tuple[int, int, int] | None, extractor: Extractor, device: torch.device, batch_size: int,
-    on_image: Callable[[int], None],
-) -> Path:  # fmt: skip
+    data: Path, shape: tuple[int, int, int] | None, extractor: Extractor, cache: Path, device: torch.device,
+    batch_size: int, on_image: Callable[[int], None],
+) -> Real:  # fmt: skip
     archive = _data_set(data)
     if shape is not None:
         require_same_shape(archive, shape)
-    path = _kept_beside(data, extractor)
-    return path if path is not None else write_statistics(data, extractor, device, batch_size, on_image)
+    place, cached = beside(data, extractor.name), in_cache(data, extractor, cache)
+    found = next(
+        (Statistics.load(path) for path in (_kept_beside(data, extractor), cached) if path and path.exists()), None
+    )
+    if found is None:
+        found = measure(data, extractor, device, batch_size, on_image)
+        for path in (cached,) if data.is_dir() else (place, cached):
+            with kept_if_possible():
+                found.save(path)
+                break
+    return Real(found, place.name, found.features, place.name)
 
 
 def _data_set(path: Path) -> ImageArchive:
@@ -161,13 +183,32 @@ def _data_set(path: Path) -> ImageArchive:
 
 def is_data_set(path: Path) -> bool:
     """Whether --stats means real images by this path, which any features can be measured of."""
-    return path.suffix in (".zip", ".json")
+    return path.is_dir() or path.suffix in (".zip", ".json")
+
+
+def beside(data: Path, extractor: str) -> Path:
+    """Where the statistics of a data set lie in these features: beside it."""
+    return _next_to(data, f".{extractor}.npz")
+
+
+def _next_to(data: Path, suffix: str) -> Path:
+    whole = Path(os.path.abspath(data)) if data.name in ("", "..") else data
+    return whole.with_name((whole.name if whole.is_dir() else whole.stem) + suffix)
+
+
+def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
+    """Where they lie if there is no room beside it, and those of a folder: a .zip of its name may hold other images."""
+    files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
+    facts = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    mark = [network_fingerprint(extractor.net)] if isinstance(extractor, ClassifierFeatures) else []
+    key = hashlib.sha256(repr((os.path.abspath(data), facts, mark)).encode()).hexdigest()[:16]
+    return cache / "statistics" / f"{key}.{extractor.name}.npz"
 
 
 def _kept_beside(data: Path, extractor: Extractor) -> Path | None:
-    """The statistics that lie beside a data set and are not older."""
-    path = data.with_name(f"{data.stem}.{extractor.name}.npz")
-    there = path.exists() and data.exists() and path.stat().st_mtime >= data.stat().st_mtime
+    """The statistics that lie beside a data set and are not older; a folder has none there."""
+    path = beside(data, extractor.name)
+    there = path.exists() and data.is_file() and path.stat().st_mtime >= data.stat().st_mtime
     return path if there else None
 
 

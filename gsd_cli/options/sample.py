@@ -18,10 +18,15 @@ class SampleOptions(Common):
     num_samples: PositiveInt | None = opt(None, "How many: short for --seeds 0-(N-1); default 64.", short="-N")
     seeds: SeedList | None = opt(None, "Which: 0-63,100. An image depends on its seed alone.", metavar="LIST")
     output: str = opt(
-        "samples", "A folder, or x.png, x.npz, x.zip, x.tar; - for bytes on stdout.", short="-o", metavar="PATH"
+        "samples",
+        "A folder, or x.png, x.jpg, x.webp, x.npz, x.zip, x.tar; - for bytes on stdout.",
+        short="-o",
+        metavar="PATH",
     )
     grid: bool = opt(False, "One tiled picture instead of one file an image.")
-    format: Literal["png", "npz", "zip", "tar"] | None = opt(None, "What -o - writes; default png.")
+    format: Literal["png", "jpg", "webp", "npz", "zip", "tar"] | None = opt(
+        None, "What -o - writes, or the pictures of a folder are; default png."
+    )
     truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
     class_: str | None = CLASS
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gsd_cli.data.output import encode
+from gsd_cli.errors import GsdError
 from tests.shell import DISTILL, IMAGES, Shell
 
 
@@ -248,3 +250,30 @@ def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
     heights = [Image.open(workshop.folder / "ablated" / f"{name}.png").height for name in ("figure1", "ablation")]
     assert heights[1] / heights[0] == 3 / 2
     assert (workshop.folder / "ablated" / "ablation-walks.png").exists()
+
+
+def test_pictures_are_written_as_their_name_says(workshop: Shell) -> None:
+    """JPEG and WebP like PNG: one picture or a grid, on stdout, and one file an image in a folder."""
+    sample = ("sample", "--model", "run", "--seeds", "3,5")
+    made = {}
+    for name in ("grid.png", "grid.jpg", "grid.jpeg", "grid.webp"):
+        done = workshop.gsd(*sample, "-o", f"kinds/{name}")
+        assert done.returncode == 0, done.stderr.decode()
+        with Image.open(workshop.folder / "kinds" / name) as picture:
+            made[name] = (picture.format, np.asarray(picture.convert("L"), dtype=float))
+    assert [kind for kind, _ in made.values()] == ["PNG", "JPEG", "JPEG", "WEBP"]
+    exact = made["grid.png"][1]
+    assert (made["grid.webp"][1] == exact).all()  # lossless
+    assert abs(made["grid.jpg"][1] - exact).mean() < 3
+    piped = workshop.gsd(*sample, "-o", "-", "--format", "webp")
+    assert piped.stdout == (workshop.folder / "kinds" / "grid.webp").read_bytes()
+    folder = workshop.gsd(*sample, "-o", "kinds/each", "--format", "jpg")
+    assert [Path(line).name for line in folder.stdout.decode().split()] == ["seed-00000003.jpg", "seed-00000005.jpg"]
+
+
+def test_a_picture_too_large_for_its_format_is_a_usage_error() -> None:
+    wide = np.zeros((1, 16_384, 1), np.uint8)
+    assert encode(wide)
+    with pytest.raises(GsdError, match="16,383") as caught:
+        encode(wide, "webp")
+    assert caught.value.code == 2

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gsd_cli.commands.distill_data import FITTED
@@ -100,3 +101,31 @@ def test_a_form_that_is_fitted_end_to_end(workshop: Shell, form: str) -> None:
 
 def test_the_forms_that_are_given_real_images_are_those_that_are_fitted() -> None:
     assert {name for name, form in FORMS.items() if form.layout} == set(FITTED)
+
+
+def test_a_teacher_is_the_same_however_its_folder_is_spelt(workshop: Shell, tmp_path: Path) -> None:
+    """By its place, and by its weights and schedule where it moved; other weights at its place are another teacher."""
+    for name in ("toy.zip", "toy-features", "toy.toy.npz", "toy-teacher"):
+        source = workshop.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    shell, given = Shell(tmp_path), ("--data", f"{tmp_path}/toy.zip", "--features", f"{tmp_path}/toy-features")
+    rest = (*given, "--batch-size", "8", "--eval-samples", "16", "--steps", "2", "-o", str(tmp_path / "spelt"))
+    begun = shell.gsd("distill", "--teacher", "toy-teacher", *rest)
+    assert begun.returncode == 0, begun.stderr.decode()
+    shutil.copytree(tmp_path / "toy-teacher", tmp_path / "elsewhere" / "moved")
+    (tmp_path / "link").symlink_to("toy-teacher")
+    for spelling in ("toy-teacher/", "./toy-teacher", str(tmp_path / "toy-teacher"), "link", "elsewhere/moved"):
+        done = shell.gsd("distill", "--teacher", spelling, *rest)
+        assert done.returncode == 0, (spelling, done.stderr.decode())
+        assert b"nothing to do" in done.stderr
+    elsewhere = Shell(tmp_path / "elsewhere").gsd("distill", "--teacher", "../toy-teacher", *rest)
+    assert elsewhere.returncode == 0, elsewhere.stderr.decode()
+
+    schedule = tmp_path / "elsewhere" / "moved" / "scheduler_config.json"
+    schedule.write_text(schedule.read_text().replace("0.02", "0.03"))
+    other = shell.gsd("distill", "--teacher", "elsewhere/moved", *rest)
+    assert other.returncode == 2 and b"teacher (toy-teacher -> elsewhere/moved)" in other.stderr
+    weights = tmp_path / "toy-teacher" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    retrained = shell.gsd("distill", "--teacher", "toy-teacher", *rest)
+    assert retrained.returncode == 2 and b"toy-teacher with other weights" in retrained.stderr

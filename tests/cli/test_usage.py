@@ -142,3 +142,38 @@ def test_missing_things_have_their_exit_code_and_a_hint(
     assert word in text
     assert "hint:" in text
     assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("sample", "--format", "tar", "-o", "x.png"), ("--format tar contradicts -o x.png", "-o x.tar")),
+        (("sample", "--format", "jpg", "-o", "x.webp"), ("contradicts", "-o x.jpg")),
+        (("sample", "-o", "x.gif"), (".gif files are not written", ".webp")),
+        (("sample", "--grid", "-o", "x.zip"), ("--grid", "-o grid.png")),
+        (("prepare", ".", "-o", "z.tar"), (".tar is a shard", "--shards")),
+        (("prepare", ".", "-o", "z.npz"), ("a data set is a .zip", "-o z.zip")),
+        (("prepare", ".", "-o", "z.zip", "--conditional"), ("--conditional does nothing without --fit-teacher",)),
+        (
+            ("prepare", ".", "-o", "z.zip", "--fit-lr", "1e-4", "--fit-steps", "9", "--features-net", "convnext"),
+            ("--fit-lr", "--fit-steps", "--features-net", "--fit-features"),
+        ),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("dry", [(), ("-n",)], ids=["run", "dry"])
+def test_contradictions_are_refused_before_torch_is_loaded(
+    arguments: tuple[str, ...], named: tuple[str, ...], dry: tuple[str, ...], shell: Shell
+) -> None:
+    script = """
+import sys
+from gsd_cli.app import main
+code = main(sys.argv[1:])
+assert "torch" not in sys.modules
+sys.exit(code)
+"""
+    done = shell.python(script, *arguments, *dry)
+    text = done.stderr.decode()
+    assert done.returncode == 2, text
+    assert "hint: " in text and all(word in text for word in named), text
+    assert not [path for path in shell.folder.iterdir() if path.name != "home"]

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.folders import load_denoiser, save_denoiser
+from gsd_cli.core.fingerprint import weights_fingerprint
+from gsd_cli.core.folders import load_denoiser, readings, save_denoiser
 from gsd_cli.core.noise import NoiseSchedule
 from gsd_cli.core.unet import build_unet
 from gsd_cli.errors import GsdError
@@ -239,9 +241,127 @@ def test_what_cannot_be_a_teacher_is_an_input_error(folder: Path, damage) -> Non
     assert caught.value.code == 3
 
 
-def test_a_missing_schedule_is_the_common_one(folder: Path) -> None:
+def no_schedule(folder: Path) -> None:
     (folder / "scheduler_config.json").unlink()
-    assert torch.equal(load_denoiser(folder).schedule.alphas_bar, NoiseSchedule.linear().alphas_bar)
+
+
+def empty_schedule(folder: Path) -> None:
+    (folder / "scheduler_config.json").write_text("{}")
+
+
+@pytest.mark.parametrize("damage", [no_schedule, empty_schedule])
+def test_no_schedule_is_guessed(folder: Path, damage) -> None:
+    damage(folder)
+    with pytest.raises(GsdError) as caught:
+        load_denoiser(folder)
+    assert caught.value.code == 3
+    assert "schedule" in caught.value.message and caught.value.hint
+    named = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2, "predict_epsilon": False}
+    (folder / "scheduler_config.json").write_text(json.dumps(named))
+    model = load_denoiser(folder)
+    assert torch.equal(model.schedule.alphas_bar, NoiseSchedule.linear(100, 1e-3, 0.2).alphas_bar)
+    assert model.prediction == "sample"  # as diffusers reads configs of that age
+
+
+@pytest.fixture
+def checkpoint(toy_teacher: Denoiser, tmp_path: Path) -> Path:
+    """What diffusers' training script leaves on its way: weights and their average, no schedule."""
+    folder = tmp_path / "out" / "checkpoint-500"
+    toy_teacher.net.save_pretrained(folder / "unet")
+    average = EMAModel(toy_teacher.net.parameters(), model_cls=UNet2DModel, model_config=toy_teacher.net.config)
+    average.shadow_params = [2 * value for value in average.shadow_params]
+    average.optimization_step = 3_000_000
+    average.save_pretrained(folder / "unet_ema")
+    return folder
+
+
+def test_a_training_checkpoint_is_read_as_its_average(toy_teacher: Denoiser, checkpoint: Path) -> None:
+    with pytest.raises(GsdError, match=r"checkpoint-500 does not say which noise schedule") as caught:
+        load_denoiser(checkpoint)
+    assert str(checkpoint / "scheduler" / "scheduler_config.json") in str(caught.value.hint)
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction")
+    # the pipeline that the training ends with lies around its checkpoints
+    scheduler.save_pretrained(checkpoint.parent / "scheduler")
+    found = load_denoiser(checkpoint)
+    assert found.prediction == "v_prediction"
+    for mine, theirs in zip(found.net.parameters(), toy_teacher.net.parameters(), strict=True):
+        assert torch.equal(mine, 2 * theirs)
+    said = readings(checkpoint)
+    assert any("unet_ema" in line for line in said) and any("schedule" in line for line in said)
+    # its own schedule counts more
+    DDPMScheduler().save_pretrained(checkpoint / "scheduler")
+    assert load_denoiser(checkpoint).prediction == "epsilon"
+    assert not any("schedule" in line for line in readings(checkpoint))
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "anything"])
+@pytest.mark.parametrize("shard", ["1GB", "10KB"], ids=["whole", "pieces"])
+def test_weights_that_are_only_a_variant(toy_teacher: Denoiser, folder: Path, probe, variant: str, shard: str) -> None:
+    (folder / SAFE).unlink()
+    toy_teacher.net.save_pretrained(folder, variant=variant, max_shard_size=shard)
+    assert not (folder / SAFE).exists()
+    found = load_denoiser(folder)
+    assert torch.equal(eps(found, probe), eps(toy_teacher, probe))
+    assert any(variant in line for line in readings(folder))
+    assert weights_fingerprint(folder) != weights_fingerprint(folder.parent)  # that of no weights
+
+
+@pytest.fixture
+def sharded(toy_teacher: Denoiser, folder: Path) -> Path:
+    (folder / SAFE).unlink()
+    toy_teacher.net.save_pretrained(folder, max_shard_size="10KB")
+    assert len(list(folder.glob("*-of-*.safetensors"))) > 2
+    return folder
+
+
+def test_weights_in_pieces(toy_teacher: Denoiser, sharded: Path, probe) -> None:
+    assert torch.equal(eps(load_denoiser(sharded), probe), eps(toy_teacher, probe))
+    assert readings(sharded) == []
+
+
+def piece_missing(folder: Path, piece: Path) -> str:
+    piece.unlink()
+    return piece.name
+
+
+def piece_cut(folder: Path, piece: Path) -> str:
+    piece.write_bytes(piece.read_bytes()[:-10])
+    return "cannot load the weights"
+
+
+def piece_without_a_tensor(folder: Path, piece: Path) -> str:
+    state = load_file(piece)
+    state.popitem()
+    save_file(state or {"other": torch.zeros(1)}, piece, metadata={"format": "pt"})
+    return "lacks 1 tensors"
+
+
+def piece_elsewhere(folder: Path, piece: Path) -> str:
+    index = folder / f"{SAFE}.index.json"
+    index.write_text(index.read_text().replace(piece.name, f"../{piece.name}"))
+    return "no file of its folder"
+
+
+def index_without_names(folder: Path, piece: Path) -> str:
+    (folder / f"{SAFE}.index.json").write_text('{"metadata": {}}')
+    return "names no files"
+
+
+def index_cut(folder: Path, piece: Path) -> str:
+    (folder / f"{SAFE}.index.json").write_text('{"metad')
+    return "index.json"
+
+
+@pytest.mark.parametrize(
+    "damage", [piece_missing, piece_cut, piece_without_a_tensor, piece_elsewhere, index_without_names, index_cut]
+)
+@pytest.mark.fault(10, "weights in pieces of which one is damaged")
+def test_damaged_pieces_are_input_errors(sharded: Path, damage) -> None:
+    words = damage(sharded, sorted(sharded.glob("*-of-*.safetensors"))[1])
+    with pytest.raises(GsdError) as caught:
+        load_denoiser(sharded)
+    assert caught.value.code == 3 and caught.value.hint
+    assert words in caught.value.message
 
 
 @pytest.mark.parametrize("architecture", ["tiny", "small"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gsd_cli.core.denoiser import Denoiser
+from gsd_cli.core.fingerprint import weights_fingerprint
+from gsd_cli.core.layout import find_weights
 from tests.hub import COMMIT, Hub, serve
 from tests.shell import Shell
 
@@ -64,6 +68,25 @@ def test_a_download_is_kept_and_used_offline(shell: Shell, toy_teacher_folder: P
     assert fetch(shell, None, NAME, "offline")["folder"] == found["folder"]
     # the server is gone: the cache serves
     assert fetch(shell, None, NAME)["folder"] == found["folder"]
+
+
+@pytest.mark.parametrize(
+    "saved", [{"variant": "fp16"}, {"max_shard_size": "10KB"}, {"variant": "fp16", "max_shard_size": "10KB"}], ids=str
+)
+def test_weights_in_pieces_or_only_a_variant_are_fetched(
+    saved: dict[str, str], shell: Shell, toy_teacher: Denoiser, toy_teacher_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "served"
+    toy_teacher.net.save_pretrained(folder, **saved)
+    shutil.copy(toy_teacher_folder / "scheduler_config.json", folder)
+    with serve({NAME: folder}) as hub:
+        found = fetch(shell, hub, NAME)
+    assert found["cached"]
+    assert fetch(shell, None, NAME, "offline")["folder"] == found["folder"]
+    expected, there = find_weights(folder), find_weights(Path(found["folder"]))
+    assert expected is not None and there is not None
+    assert [path.name for path in there.files] == [path.name for path in expected.files]
+    assert weights_fingerprint(Path(found["folder"])) == weights_fingerprint(folder)
 
 
 @pytest.mark.fault(20, "a connection cut at 15 MB")

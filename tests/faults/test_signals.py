@@ -1,9 +1,13 @@
-"""SIGINT and SIGTERM: once, the step ends and state is saved; twice, out at once. Nothing half-written either way."""
+"""SIGINT, SIGTERM, SIGHUP: the step ends and state is saved; the first two twice, out at once. Nothing half-written."""
 
 from __future__ import annotations
 
+import os
+import pty
+import select
 import shlex
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -82,6 +86,70 @@ def test_the_second_signal_leaves_at_once(arguments: tuple[str, ...], sign: str,
     assert CheckpointStore(desk.folder / "long" / "checkpoints").latest()[1] == []
     for cached in (desk.folder / "home" / "cache").rglob("[!.]*.npz"):
         assert np.isfinite(np.load(cached)["features"]).all()
+
+
+@pytest.mark.fault(2, "a terminal that is closed under gsd distill")
+def test_a_closed_terminal_saves_the_run(desk: Shell) -> None:
+    """The shell and the kernel send a SIGHUP each, and what is written to the terminal from then on is an error."""
+    ours, theirs = pty.openpty()
+    running = desk.running(*DISTILL, "--steps", "2000", "-o", "long", terminal=os.ttyname(theirs))
+
+    def begun() -> bool:
+        if select.select([ours], [], [], 0)[0]:
+            os.read(ours, 65536)
+        return (desk.folder / "long" / "metrics.jsonl").exists()
+
+    wait_for(begun, running)
+    os.close(theirs)
+    os.close(ours)
+    running.send(signal.SIGHUP)
+    running.send(signal.SIGHUP)
+    assert running.wait(60).returncode == 129
+    path, damaged = CheckpointStore(desk.folder / "long" / "checkpoints").latest()
+    assert path is not None and not damaged
+    assert (desk.folder / "long" / "generator" / "gsd.json").exists()
+
+
+@pytest.mark.fault(2, "a signal to a process that waits for others that never come")
+@pytest.mark.parametrize("number", [*CODES, signal.SIGHUP])
+def test_the_wait_for_other_processes_is_said_and_can_be_ended(number: signal.Signals, desk: Shell) -> None:
+    """A launcher's variables left in the environment: the main thread is deaf, in the rendezvous of PyTorch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    left = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    running = desk.running("sample", "--model", "run", "-N", "2", "-o", "pod", env=left)
+    wait_for(lambda: b"waiting for 3 other processes" in running.streams[2].read_bytes(), running)
+    said = running.streams[2].read_text()
+    assert all(f"{name}" in said for name in ("RANK=0", "WORLD_SIZE=4", "MASTER_ADDR", port))
+    wait_for(lambda: _listens(int(port)), running)  # it is in there
+    begun = time.monotonic()
+    running.send(number)
+    done = running.wait(30)
+    assert done.returncode == 128 + number, done.stderr.decode()
+    assert time.monotonic() - begun < 5
+    assert b"go on with: gsd sample" in done.stderr and b"Traceback" not in done.stderr
+    assert not (desk.folder / "pod").exists()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_under_nohup_a_hangup_is_nothing(desk: Shell) -> None:
+    script = """
+import os, signal
+from gsd_cli.interrupts import StopRequest
+for number, comes in ((signal.SIGHUP, False), (signal.SIGTERM, True)):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopRequest()
+    stop.install()
+    os.kill(os.getpid(), number)
+    assert stop() is comes
+"""
+    done = desk.python(script)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def require_whole_pictures(folder: Path) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,3 +51,44 @@ def test_foreign_statistics(width: int, extractor: str, word: str, desk: Shell) 
     before = contents(desk.folder)
     require_refusal(desk.gsd(*BENCH, "--features", "toy-features", "--stats", "x.npz"), 3, word)
     assert contents(desk.folder) == before
+
+
+def _distance(done: subprocess.CompletedProcess[bytes]) -> float:
+    assert done.returncode == 0, done.stderr.decode()
+    rows = json.loads(done.stdout)["metrics"]["rows"]
+    return float(rows["ddim-2"]["fd"])
+
+
+@pytest.mark.fault(18, "statistics of a data set on a disk that cannot be written")
+def test_statistics_of_a_set_on_a_read_only_disk_are_kept_in_the_cache(disk: Callable[..., Path], desk: Shell) -> None:
+    folder = disk("ro", 4000)
+    shutil.copy(desk.folder / "toy.zip", folder)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    bench = (*BENCH, "--features", "toy-features", "--json", "--stats")
+    beside = _distance(desk.gsd(*bench, "toy.zip"))
+    assert _distance(desk.gsd(*bench, str(folder / "toy.zip"))) == pytest.approx(beside, rel=1e-6)
+    kept = list((desk.folder / "home" / "cache" / "statistics").iterdir())
+    assert len(kept) == 1
+    kept[0].write_bytes(b"")  # it is read the next time
+    require_refusal(desk.gsd(*bench, str(folder / "toy.zip")), 3, "cannot read statistics")
+
+
+def test_an_unpacked_data_set_is_one_wherever_it_lies(desk: Shell) -> None:
+    """Its statistics are its own: a zip of its name, as of the photos that it was made from, holds other images."""
+    with zipfile.ZipFile(desk.folder / "toy.zip") as archive:
+        archive.extractall(desk.folder / "toy")
+    bench = (*BENCH, "--features", "toy-features", "--json", "--stats")
+    whole = _distance(desk.gsd(*bench, "toy.zip"))
+    assert _distance(desk.gsd(*bench, "toy/")) == pytest.approx(whole, rel=1e-6)
+    for picture in sorted((desk.folder / "toy").rglob("*.png"))[40:]:
+        picture.unlink()
+    (desk.folder / "toy" / "dataset.json").unlink()
+    assert _distance(desk.gsd(*bench, "toy")) != pytest.approx(whole, rel=1e-3)
+
+
+def test_hints_name_options_that_the_command_has(desk: Shell) -> None:
+    (desk.folder / "file").write_bytes(b"")
+    for arguments, option, other in ((BENCH, "--report", "-o"), (("sample", "--model", "run"), "-o", "--report")):
+        done = desk.gsd(*arguments, option, "file/below")
+        require_refusal(done, 8, f"choose another place with {option}")
+        assert f" {other}" not in done.stderr.decode().split("hint: ")[1]

@@ -87,3 +87,23 @@ def test_peak_memory_sees_what_a_call_allocates() -> None:
     if found is None:
         pytest.skip("this system tells no high-water mark")
     assert 50e6 < found < 200e6  # 64 MB, and pages around it
+
+
+@pytest.mark.parametrize("larger", ["real", "made"])
+def test_a_perfect_generator_of_data_sorted_by_class(larger: str) -> None:
+    """Features of ten classes, sorted, cut to a quarter: the figures are those of a random quarter, not of the
+    first classes (precision 0.2)."""
+    random = torch.Generator().manual_seed(5)
+    centres = 20 * torch.randn(10, 8, generator=random)
+    classes = torch.arange(10).repeat_interleave(200)
+    many = centres[classes] + torch.randn(2000, 8, generator=random)
+    few = centres[torch.randint(10, (500,), generator=random)] + torch.randn(500, 8, generator=random)
+    shuffled = many[torch.randperm(2000, generator=random)]
+    if larger == "real":
+        found, right = quality.manifold_figures(few, many), quality.manifold_figures(few, shuffled[:500])
+    else:
+        found, right = quality.manifold_figures(many, few), quality.manifold_figures(shuffled[:500], few)
+    assert right["precision"] > 0.6 and right["coverage"] > 0.8
+    for name in ("precision", "recall", "coverage"):
+        assert found[name] == pytest.approx(right[name], abs=0.1), name
+    assert found == quality.manifold_figures(*((few, many) if larger == "real" else (many, few)))
