@@ -22,7 +22,7 @@ def from_folders(
     positive: Path, negative: Path, knowledge: Knowledge, console: Console, stop: StopRequest
 ) -> tuple[Tensor, Tensor]:
     """Feature vectors [N, F] of the pictures of two folders. Raises GsdError (exit 3) naming a bad one."""
-    from gsd_cli.data.decode import SUFFIXES
+    from gsd_cli.data.formats import SUFFIXES
 
     vectors = []
     for folder in (positive, negative):

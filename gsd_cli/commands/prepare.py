@@ -143,7 +143,7 @@ def _made_before(options: PrepareOptions, target: Path, console: Console) -> dic
 
 def _prepare(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> dict[str, Any]:
     from gsd_cli.data.known import open_source
-    from gsd_cli.data.labels import read_labels
+    from gsd_cli.data.labels import describe, read_labels
     from gsd_cli.data.pool import available_cores
     from gsd_cli.data.prepare import Recipe, channels_of, prepare, work_folder
     from gsd_cli.locks import exclusive
@@ -153,7 +153,14 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
     source = open_source(options.source, options.split, cache_dir(options.cache_dir), offline=options.offline)
     for note in source.notes:
         console.warn(note)
-    labels = read_labels(options.labels, source.names) if options.labels else source.labels
+    for line in source.said:
+        console.say(line)
+    if options.labels:
+        labels = read_labels(options.labels, source.names)
+        console.say(describe(labels, options.labels.name))
+    else:
+        labels = source.labels
+        console.say(source.decided or (describe(labels, "the data set itself") if labels else "no labels"))
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

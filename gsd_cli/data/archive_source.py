@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from gsd_cli.data.decode import Payload
+from gsd_cli.data.labels import plain
+from gsd_cli.data.layout import COMPANIONS, read_layout
 from gsd_cli.data.listing import Listing, refusal
 from gsd_cli.data.source import Source, identity
 from gsd_cli.errors import GsdError
@@ -21,22 +23,24 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, 
 """What zipfile and tarfile raise at archives that are damaged or beyond them."""
 
 
-def open_zip(path: Path) -> Source:
-    """Pictures of a zip, sorted by name. Raises GsdError (exit 3): damaged, or without pictures."""
+def open_zip(path: Path, split: str = "train") -> Source:
+    """Pictures of a zip, sorted by name, or those of a split. Raises GsdError (exit 3): damaged, or none in it."""
     listing = Listing(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
         # is_dir() does not take a member without a name
         files = [info for info in archive.infolist() if not info.filename.endswith("/")]
-        members = [info for info in files if listing.wanted(info.filename)]
+        members = [info for info in files if listing.wanted(info.filename, partial(_head, archive, info))]
         kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
-        kept = sorted(
+        found = sorted(
             listing.admit(
                 (i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True)
             )
         )
         crcs = {i.filename: i.CRC for i in members}
-        labels = listing.labels(kept, _index(archive, listing))
-    listing.require(kept)
+        notes: list[str] = []
+        layout = read_layout(found, split, path, partial(_companion, archive, set(archive.namelist()), notes))
+    listing.require(found)
+    kept = layout.names
 
     def payloads(start: int) -> Iterator[Payload]:
         with zipfile.ZipFile(path) as archive:
@@ -48,36 +52,53 @@ def open_zip(path: Path) -> Source:
         kept,
         payloads,
         identity((name, crcs[name]) for name in kept),
-        labels,
+        layout.labels,
         refused=tuple(listing.refused),
-        notes=listing.notes(),
+        notes=(*listing.notes(), *layout.notes, *notes),
+        decided=layout.decided,
+        said=(*listing.passed_over(), *layout.said),
     )
 
 
-def _index(archive: zipfile.ZipFile, listing: Listing) -> bytes | None:
-    if "dataset.json" not in archive.namelist():
+def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        with archive.open(info) as file:
+            return file.read(16)
+    except DAMAGED:
+        return b""
+
+
+def _companion(archive: zipfile.ZipFile, present: set[str], notes: list[str], name: str) -> bytes | None:
+    if name not in present:
         return None
-    info = archive.getinfo("dataset.json")
+    info = archive.getinfo(name)
     if (cause := refusal(info.filename, info.file_size, info.compress_size)) is not None:
-        listing.index.append(f"it {cause}")
+        notes.append(f"{archive.filename}: its {name} is not used: it {cause}")
         return None
     return archive.read(info)
 
 
-def open_tar(path: Path) -> Source:
-    """Pictures in the order of the archive: a compressed tar can only be read forwards.
+def open_tar(path: Path, split: str = "train") -> Source:
+    """Pictures in the order of the archive: a compressed tar can only be read forwards; or those of a split.
 
     Raises GsdError (exit 3): damaged, or without pictures.
     """
     listing = Listing(path)
+    members: list[tuple[str, int, int, str | None]] = []
+    beside: dict[str, bytes] = {}
     with _readable(path), tarfile.open(path) as archive:
-        members = [
-            (m.name, m.size, m.size, None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file")
-            for m in _members(archive)
-            if not m.isdir() and listing.wanted(m.name)
-        ]
-    kept = list(listing.admit(members))
-    listing.require(kept)
+        for m in _members(archive):
+            if m.isdir():
+                continue
+            if listing.wanted(m.name, partial(_beginning, archive, m)):
+                cause = None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file"
+                members.append((m.name, m.size, m.size, cause))
+            elif m.isfile() and plain(m.name).rpartition("/")[2] in COMPANIONS and not refusal(m.name, m.size, m.size):
+                beside[plain(m.name)] = _extract(archive, m)
+    found = list(listing.admit(members))
+    listing.require(found)
+    layout = read_layout(found, split, path, beside.get)
+    kept = layout.names
 
     def payloads(start: int) -> Iterator[Payload]:
         ahead = iter(kept)
@@ -93,15 +114,23 @@ def open_tar(path: Path) -> Source:
                     wanted, position = next(ahead, None), position + 1
 
     facts = path.stat()
+    whole = (members, facts.st_size, facts.st_mtime_ns)
     return Source(
         path.name.split(".")[0],
         kept,
         payloads,
-        identity((members, facts.st_size, facts.st_mtime_ns)),
-        listing.labels(kept),
+        identity(whole if len(kept) == len(found) else (*whole, split)),
+        layout.labels,
         refused=tuple(listing.refused),
-        notes=listing.notes(),
+        notes=(*listing.notes(), *layout.notes),
+        decided=layout.decided,
+        said=(*listing.passed_over(), *layout.said),
     )
+
+
+def _beginning(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(member) if member.isfile() else None
+    return stream.read(16) if stream else b""
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

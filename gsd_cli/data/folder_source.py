@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gsd_cli.data.decode import Payload
+from gsd_cli.data.layout import read_layout
 from gsd_cli.data.listing import Listing, hidden
 from gsd_cli.data.source import Source, identity
 
 
-def open_folder(root: Path) -> Source:
-    """All pictures under `root`, sorted by path. Raises GsdError (exit 3) where there are none."""
+def open_folder(root: Path, split: str = "train") -> Source:
+    """All pictures under `root`, sorted by path, or those of a split. Raises GsdError (exit 3) where there are none."""
     listing = Listing(root)
     names: list[str] = []
 
@@ -23,21 +24,35 @@ def open_folder(root: Path) -> Source:
 
     state = identity(found())
     listing.require(names)
-    index = root / "dataset.json"
-    labels = listing.labels(names, index.read_bytes() if index.is_file() else None)
+
+    def companion(name: str) -> bytes | None:
+        return (root / name).read_bytes() if (root / name).is_file() else None
+
+    layout = read_layout(names, split, root, companion)
+    kept = layout.names
 
     def payloads(start: int) -> Iterator[Payload]:
-        return (root / name for name in names[start:])
+        return (root / name for name in kept[start:])
 
     return Source(
         root.resolve().name,
-        names,
+        kept,
         payloads,
-        state,
-        labels,
+        state if len(kept) == len(names) else identity((state, split)),
+        layout.labels,
         refused=tuple(listing.refused),
-        notes=listing.notes(),
+        notes=(*listing.notes(), *layout.notes),
+        decided=layout.decided,
+        said=(*listing.passed_over(), *layout.said),
     )
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""
 
 
 def _walk(root: Path, inside: str, listing: Listing) -> Iterator[tuple[str, int, int]]:
@@ -56,7 +71,7 @@ def _walk(root: Path, inside: str, listing: Listing) -> Iterator[tuple[str, int,
                 listing.links.append(name)
             else:
                 yield from _walk(root, name, listing)
-        elif listing.wanted(name):
+        elif listing.wanted(name, lambda path=entry.path: _head(path) if os.path.isfile(path) else b""):  # type: ignore[misc]
             if os.path.isfile(entry.path):
                 facts = entry.stat()
                 yield name, facts.st_size, facts.st_mtime_ns

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -13,6 +15,8 @@ from gsd_cli.errors import GsdError
 
 T = TypeVar("T")
 Value = int | tuple[int, ...]
+MOST_GAPS = 10
+"""Numbers in a CSV up to this many times their count are class numbers; larger ones are names."""
 _HINT = "a CSV of name,label, list_attr_celeba.txt, or a dataset.json of EDM"
 
 
@@ -28,14 +32,52 @@ class Labels:
     attributes: tuple[str, ...] = ()
 
 
-def folder_labels(names: Sequence[str]) -> Labels | None:
-    """Classes from the top-level folders, sorted, when every picture lies in one of several; else None."""
-    parts = [PurePosixPath(name).parts for name in names]
-    tops = sorted({p[0] for p in parts if len(p) > 1})
-    if len(tops) < 2 or any(len(p) < 2 for p in parts):
+def describe(labels: Labels, origin: str) -> str:
+    """One line: how many classes or attributes, from where, and the first of their names."""
+    if labels.attributes or (labels.values and isinstance(labels.values[0], tuple)):
+        count = len(labels.attributes) or len(labels.values[0])  # type: ignore[arg-type]
+        return f"{count} attributes from {origin}" + _names(labels.attributes)
+    if labels.classes:
+        return f"{len(labels.classes)} classes from {origin}" + _names(labels.classes)
+    numbers = sorted(set(labels.values))  # type: ignore[type-var]
+    gaps = numbers[-1] + 1 - len(numbers) if numbers else 0  # type: ignore[operator]
+    missing = f", {gaps} of them without an image" if gaps else ""
+    return f"{len(numbers) + gaps} classes from {origin}: numbers 0 to {numbers[-1] if numbers else 0}{missing}"
+
+
+def _names(names: Sequence[str], most: int = 10) -> str:
+    if not names:
+        return ""
+    return f": {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sorted: as numbers when all are numbers (1, 2, 10), else as text."""
+    names = set(names)
+    if all(_number(name) is not None for name in names):
+        return sorted(names, key=lambda name: (_number(name), name))
+    return sorted(names)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text) if text.isascii() and "_" not in text else math.nan
+    except ValueError:
         return None
-    number = {top: i for i, top in enumerate(tops)}
-    return Labels([number[p[0]] for p in parts], classes=tuple(tops))
+    return value if math.isfinite(value) else None
+
+
+def plain(name: str) -> str:
+    """A path as it is compared: slashes, no leading dot, accents composed (NFC)."""
+    return str(PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))))
+
+
+def _numbered(numbers: Sequence[int]) -> Labels:
+    """Class numbers; those that count from 1 without a gap are moved to count from 0, their names kept."""
+    found = set(numbers)
+    if len(found) > 1 and found == set(range(1, len(found) + 1)):
+        return Labels([n - 1 for n in numbers], classes=tuple(str(n) for n in sorted(found)))
+    return Labels(list(numbers))
 
 
 def read_labels(file: Path, names: Sequence[str]) -> Labels:
@@ -82,15 +124,30 @@ def read_edm(payload: bytes, where: Path) -> dict[str, Any] | None:
     return listed
 
 
-def edm_labels(listed: Mapping[str, Any], names: Sequence[str], where: Path) -> Labels:
-    """Labels as EDM writes them: class numbers, or lists of 0 and 1."""
+def edm_labels(
+    listed: Mapping[str, Any],
+    names: Sequence[str],
+    where: Path,
+    classes: tuple[str, ...] = (),
+    attributes: tuple[str, ...] = (),
+) -> Labels:
+    """Labels as EDM writes them: class numbers, or lists of 0 and 1; with their names where they are known."""
     values = [tuple(v) if isinstance(v, list) else v for v in _match(listed, names, where)]
-    if all(isinstance(v, tuple) and len(v) == len(values[0]) and set(v) <= {0, 1} for v in values):
-        return Labels([tuple(int(x) for x in v) for v in values])
+    if all(isinstance(v, tuple) and len(v) == len(values[0]) and _flags(v) for v in values):
+        fits = bool(values) and len(attributes) == len(values[0])
+        return Labels([tuple(int(x) for x in v) for v in values], attributes=attributes if fits else ())
     for name, value in zip(names, values, strict=True):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if not whole or isinstance(value, bool) or value < 0:
             raise GsdError(f"{where}: the label of {name} is {value!r}", hint="class numbers, or lists of 0 and 1")
-    return Labels(values)
+    numbers = [int(value) for value in values]
+    if classes and max(numbers, default=0) < len(classes):
+        return Labels(numbers, classes)
+    return _numbered(numbers)
+
+
+def _flags(values: tuple[Any, ...]) -> bool:
+    return all(isinstance(value, int | float) and value in (0, 1) for value in values)
 
 
 def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
@@ -101,9 +158,13 @@ def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
         rows = rows[1:]  # a header
     listed = _unique(file, [(row[0], row[1]) for row in rows])
     texts = _match(listed, names, file)
-    if all(text.isascii() and text.isdigit() for text in texts):
-        return Labels([int(text) for text in texts])
-    classes = sorted(set(texts))
+    numbers = [_number(text) for text in texts]
+    if all(number is not None and number >= 0 and number.is_integer() for number in numbers):
+        whole = [int(number) for number in numbers if number is not None]
+        if max(whole, default=0) < MOST_GAPS * len(set(whole)):
+            return _numbered(whole)  # else they are codes: a class for each number up to them would be empty
+    texts = [unicodedata.normalize("NFC", text) for text in texts]
+    classes = in_order(texts)
     number_of = {text: i for i, text in enumerate(classes)}
     return Labels([number_of[text] for text in texts], classes=tuple(classes))
 
@@ -127,17 +188,18 @@ def _unique(file: Path, pairs: list[tuple[str, T]]) -> dict[str, T]:
 
 
 def _known(name: str, names: Sequence[str]) -> bool:
-    return any(_plain(n) == _plain(name) or PurePosixPath(n).name == name for n in names)
+    wanted = plain(name)
+    return any(wanted in (path := plain(n), path.rpartition("/")[2]) for n in names)
 
 
 def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T]:
     """The label of each name: by its path, else by its file name when no two pictures share that."""
-    by_path = {_plain(name): label for name, label in listed.items()}
-    files = [PurePosixPath(name).name for name in names]
+    by_path = {plain(name): label for name, label in listed.items()}
+    files = [plain(name).rpartition("/")[2] for name in names]
     unambiguous = len(set(files)) == len(files)
     values, missing = [], []
     for name, file in zip(names, files, strict=True):
-        if (path := _plain(name)) in by_path:
+        if (path := plain(name)) in by_path:
             values.append(by_path[path])
         elif unambiguous and file in by_path:
             values.append(by_path[file])
@@ -149,7 +211,3 @@ def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T
             f"{where}: no label for {some}", hint="name pictures by their path in the source, or by file name"
         )
     return values
-
-
-def _plain(name: str) -> str:
-    return str(PurePosixPath(name.replace("\\", "/")))

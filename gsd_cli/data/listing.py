@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from gsd_cli.data.decode import SUFFIXES
-from gsd_cli.data.labels import Labels, edm_labels, folder_labels, read_edm
+from gsd_cli.data.formats import SUFFIXES, looks_like_image
+from gsd_cli.data.layout import COMPANIONS
 from gsd_cli.errors import GsdError
 
 MAX_MEMBER_BYTES = 512 * 2**20
@@ -24,19 +25,27 @@ class Listing:
         self.links: list[str] = []
         self.archives: list[str] = []
         self.databases: list[str] = []
-        self.index: list[str] = []
+        self.others: Counter[str] = Counter()
 
-    def wanted(self, name: str) -> bool:
-        """Whether a file is a picture by its name; takes note of what it is otherwise."""
+    def wanted(self, name: str, head: Callable[[], bytes] = bytes) -> bool:
+        """Whether a file is an image: by its name, or where that has no suffix, by how it begins.
+
+        head: the file's first 16 bytes. Takes note of what the file is otherwise.
+        """
         # tar writes ./a.png: the dot is no folder
-        path = PurePosixPath(name)
+        path = PurePosixPath(name.replace("\\", "/"))
+        suffix = path.suffix.lower()
         if hidden(path.parts):
             return False
+        if suffix in SUFFIXES or (not suffix and looks_like_image(head())):
+            return True
         if name.lower().endswith(ARCHIVES):
             self.archives.append(name)
-        if path.suffix.lower() == ".mdb":
+        elif suffix == ".mdb":
             self.databases.append(name)
-        return path.suffix.lower() in SUFFIXES
+        elif path.name not in COMPANIONS:
+            self.others[suffix or "without suffix"] += 1
+        return False
 
     def admit(self, members: Iterable[tuple[str, int, int, str | None]]) -> Iterator[str]:
         """The names of an archive's members (name, bytes, bytes stored, why not) that may be read."""
@@ -58,23 +67,18 @@ class Listing:
             hint = f"it holds {(self.archives + self.databases)[0]}: unpack that first"
         raise GsdError(f"no images in {self.root}", hint=hint)
 
-    def labels(self, names: Sequence[str], index: bytes | None = None) -> Labels | None:
-        """What a dataset.json of EDM in the source says, else what the folders say."""
-        try:
-            listed = read_edm(index, self.root) if index is not None else None
-            return edm_labels(listed, names, self.root) if listed else folder_labels(names)
-        except GsdError as error:  # someone else's dataset.json
-            self.index.append(error.message)
-            return folder_labels(names)
-
     def notes(self) -> tuple[str, ...]:
         """What was passed over and may have been meant."""
         found = (
             (self.links, "links to folders are not followed"),
             (self.archives, "archives inside are not opened"),
-            (self.index, "its dataset.json is not used"),
         )
         return tuple(f"{self.root}: {what}: {_some(sorted(names))}" for names, what in found if names)
+
+    def passed_over(self) -> tuple[str, ...]:
+        """One line that counts the files that are no images by their suffixes; none where there are none."""
+        kinds = [f"{count} {suffix}" for suffix, count in sorted(self.others.items(), key=lambda o: (-o[1], o[0]))]
+        return (f"files that are not read as images: {_some(kinds, 12)}",) if kinds else ()
 
 
 def refusal(name: str, size: int, stored: int) -> str | None:
@@ -92,5 +96,5 @@ def hidden(parts: tuple[str, ...]) -> bool:
     return any(part == "__MACOSX" or (part.startswith(".") and part not in ("..", ".")) for part in parts)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -16,8 +16,8 @@ class Source:
     """Pictures by name, and how to get at them in that order.
 
     payloads(start) yields what `decode` takes for names[start:]. `identity` changes when the stored pictures do.
-    `refused` are pictures that may not be read, with the cause; `notes` what the user should know;
-    `facts` what the data set's record keeps.
+    `refused` are pictures that may not be read, with the cause; `notes` what the user should know before trusting
+    the result, `decided` how labels were read, `said` what else was decided; `facts` what the data set's record keeps.
     """
 
     name: str
@@ -28,6 +28,8 @@ class Source:
     licence: str | None = None
     refused: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    decided: str = ""
+    said: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -21,11 +21,11 @@ def open_path(path: Path, split: str) -> Source:
     if (found := known.recognise(path, split)) is not None:
         return found
     if path.is_dir():
-        return open_folder(path)
+        return open_folder(path, split)
     if zipfile.is_zipfile(path):
-        return open_zip(path)
+        return open_zip(path, split)
     if tarfile.is_tarfile(path):
-        return open_tar(path)
+        return open_tar(path, split)
     raise GsdError(
         f"{path} is neither a folder, a zip, a tar nor an LMDB", hint="give a folder or an archive of images"
     )

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gsd_cli.data.decode import SUFFIXES
-from gsd_cli.data.labels import Value
+from gsd_cli.data.formats import SUFFIXES
+from gsd_cli.data.labels import Value, plain
 from gsd_cli.data.listing import refusal
 from gsd_cli.errors import GsdError
 
@@ -82,10 +82,11 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
     listed = index.get("labels") if isinstance(index, dict) else None
     if not listed:
         return None
-    by_name = dict(listed)
-    if set(by_name) != set(names):
+    by_name = {plain(name): value for name, value in dict(listed).items()}  # Windows writes backslashes
+    paths = [plain(name) for name in names]
+    if set(by_name) != set(paths):
         raise ValueError("dataset.json does not name its images")
-    return [by_name[name] for name in names]
+    return [by_name[path] for path in paths]
 
 
 def _is_image(name: str) -> bool:

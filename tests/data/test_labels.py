@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gsd_cli.data.labels import folder_labels, read_labels
+from gsd_cli.data.labels import read_labels
+from gsd_cli.data.layout import folder_labels
 from gsd_cli.errors import GsdError
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
