@@ -155,11 +155,10 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
         console.warn(note)
     for line in source.said:
         console.say(line)
-    if options.labels:
-        labels = read_labels(options.labels, source.names)
+    labels = read_labels(options.labels, source.names) if options.labels else source.labels
+    if options.labels and labels is not None:
         console.say(describe(labels, options.labels.name))
     else:
-        labels = source.labels
         console.say(source.decided or (describe(labels, "the data set itself") if labels else "no labels"))
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))

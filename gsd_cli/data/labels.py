@@ -136,11 +136,11 @@ def edm_labels(
     if all(isinstance(v, tuple) and len(v) == len(values[0]) and _flags(v) for v in values):
         fits = bool(values) and len(attributes) == len(values[0])
         return Labels([tuple(int(x) for x in v) for v in values], attributes=attributes if fits else ())
+    numbers: list[int] = []
     for name, value in zip(names, values, strict=True):
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if not whole or isinstance(value, bool) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1 != 0:
             raise GsdError(f"{where}: the label of {name} is {value!r}", hint="class numbers, or lists of 0 and 1")
-    numbers = [int(value) for value in values]
+        numbers.append(int(value))
     if classes and max(numbers, default=0) < len(classes):
         return Labels(numbers, classes)
     return _numbered(numbers)
