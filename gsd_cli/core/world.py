@@ -149,8 +149,9 @@ def join_world(
 def waited_for() -> str:
     """Which processes a start waits for, and what says that there are any."""
     size, others = launched(), launched() - 1
-    where = ":".join(filter(None, (os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT"))))
+    where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
+    at = f" at {where}" if where else ""
     return (
-        f"waiting for {others} other process{'es' * (others > 1)} at {where}: this one is number {rank()} of {size}, "
+        f"waiting for {others} other process{'es' * (others > 1)}{at}: this one is number {rank()} of {size}, "
         f"by RANK={rank()}, WORLD_SIZE={size} and MASTER_ADDR in the environment; if it is alone: env -u RANK gsd ..."
     )
