@@ -203,7 +203,7 @@ def _work(name: str, options: Common, console: Console) -> Result:
     stop = StopRequest()
     stop.begun -= process_age()
     stop.resume = shlex.join(["gsd", *sys.argv[1:]])
-    stop.tell = console.fail
+    stop.report = console.fail
     stop.install()
     module = importlib.import_module(f"gsd_cli.commands.{name}")
     _find(name, options)

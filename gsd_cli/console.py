@@ -68,6 +68,10 @@ class Console:
         if not self.quiet:
             self._print(text, wrap=True)
 
+    def announce(self, text: str) -> None:
+        """A line that silent processes print too: why nothing happens."""
+        self._print(text, wrap=True)
+
     def detail(self, text: str) -> None:
         """A line for -v."""
         if self.verbose:

@@ -22,7 +22,7 @@ _STREAMS = (0, 1, 2)
 class StopRequest:
     """Whether the user asked to stop; poll it between steps.
 
-    begun: when the command began, by time.monotonic. tell: what says why the process leaves, where no caller can.
+    begun: when the command began, by time.monotonic. report: says why the process leaves, where no caller can.
 
     Python runs a handler between two of its own instructions: never while the main thread is in a library that waits
     for other processes. A thread of ours hears of signals even then.
@@ -32,7 +32,7 @@ class StopRequest:
         self.begun = time.monotonic()
         self.code: ExitCode | None = None
         self.resume: str | None = None
-        self.tell: Callable[[GsdError], None] = lambda _: None
+        self.report: Callable[[GsdError], None] = lambda _: None
         self._waiting = False
         self._urgent = False
         self._terminals: list[int] = []
@@ -79,7 +79,7 @@ class StopRequest:
             for code in (CODES[signal.Signals(number)] for number in numbers if number in CODES):
                 urgent += code != ExitCode.HANGUP
                 if self._waiting:
-                    self.tell(Stopped(self.resume, code=code))
+                    self.report(Stopped(self.resume, code=code))
                 if self._waiting or urgent > 1:
                     os._exit(code)
 

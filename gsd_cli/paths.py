@@ -40,7 +40,7 @@ _places = "-o"
 
 
 def name_places(options: str) -> None:
-    """The options by which the running command can be told to write elsewhere: hints name these."""
+    """The options by which the running command writes elsewhere: hints name these."""
     global _places
     _places = options
 

@@ -95,7 +95,7 @@ def _distil(
     from gsd_cli.core.world import join_world
 
     device = resolve_device(options.device)
-    world = join_world(device, stop, console.say)
+    world = join_world(device, stop, console)
     # a teacher that moved on the hub must not change under a run
     revision = options.revision or recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, console, offline=options.offline, revision=revision)

@@ -53,7 +53,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.core.device import resolve_device
     from gsd_cli.core.world import join_world
 
-    world = join_world(resolve_device(options.device), stop, console.say)
+    world = join_world(resolve_device(options.device), stop, console)
     result = _first_part(options, target, console, stop) if world.main else Result()
     world.wait()
     result.outputs.append(str(_fit_teacher(options, target, world, console, stop)))

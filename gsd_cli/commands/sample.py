@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_COUNT = 64
-PICTURES = ("png", "jpg", "webp")
+IMAGE_FORMATS = ("png", "jpg", "webp")
 FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
-WRITTEN = ", ".join(f".{kind}" for kind in (*PICTURES, "npz", "zip", "tar"))
+WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar"))
 
 
 def plan(options: SampleOptions) -> list[str]:
@@ -46,7 +46,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.data.output import open_writer
 
     device = resolve_device(options.device)
-    world = join_world(device, stop, console.say)
+    world = join_world(device, stop, console)
     model = open_model(options.model, device, console)
     label = class_number(model, options.class_)
 
@@ -80,7 +80,7 @@ def _format(options: SampleOptions) -> str:
     Raises UsageError where --format, --grid and the name of the output do not go together.
     """
     format_ = _by_name(options)
-    if options.grid and format_ not in PICTURES:
+    if options.grid and format_ not in IMAGE_FORMATS:
         wrong = "--grid writes one picture" if format_ == "folder" else f"--grid makes one picture, not a {format_}"
         raise UsageError([wrong], hint="give -o grid.png")
     return format_
@@ -94,7 +94,7 @@ def _by_name(options: SampleOptions) -> str:
     if named is None:
         if suffix in FILES:
             raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
-        return "folder" if options.format in PICTURES else options.format or "folder"
+        return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
     if options.format not in (None, named):
         raise UsageError(
             [f"--format {options.format} contradicts -o {options.output}"],

@@ -32,8 +32,8 @@ TEACHER_CALLS = 1
 DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
 """What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
 and its gradient at the generator's images; timed on a small UNet, where the heads count."""
-MATCHING_CALLS = 0.8
-"""Those of feature matching: the encoder there and back."""
+MATCHING_CALLS = 0.6
+"""What feature matching costs: the encoder there and back; timed on the same small UNet."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 """Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
 

@@ -75,16 +75,26 @@ class FeatureMatching:
         self.balance = NormRatio(draws.device)
         if not self.on:
             return
-        data = require_comparable(data, teacher, "feature matching", "--feature-matching off")
-        self.axes = self._of_real(data, min(MOST, max(FEWEST, total_images // 8)))
+        self.data = require_comparable(data, teacher, "feature matching", "--feature-matching off")
+        self._looked_at = min(MOST, max(FEWEST, total_images // 8))
+        # found at the first step, unless a checkpoint brings them
+        self._axes: Axes | None = None
         # the mean of generated images along the axes [K], for that of real ones is 0; and of how many images it is
-        self._gap = torch.zeros(self.axes.directions.shape[1], device=draws.device)
+        self._gap = torch.zeros((), device=draws.device)
         self._seen = torch.zeros((), device=draws.device)
 
     @property
     def on(self) -> bool:
         """Whether features are matched."""
         return self.ratio > 0
+
+    @property
+    def axes(self) -> Axes:
+        """The principal axes of real images."""
+        if self._axes is None:
+            self._axes = self._axes_of_real()
+            self._gap = torch.zeros(self._axes.directions.shape[1], device=self.draws.device)
+        return self._axes
 
     @property
     def gap(self) -> Tensor:
@@ -99,12 +109,13 @@ class FeatureMatching:
         """
         if not self.on:
             return torch.zeros_like(images)
+        axes, noise = self.axes, self.draws.normal("matching", step)
         direction = self._gap / self.gap.clamp(min=TINY)
-        noise, now, gradients = self.draws.normal("matching", step), torch.zeros_like(self._gap), []
+        now, gradients = torch.zeros_like(self._gap), []
         size = self.settings.micro_batch or len(images)
         for y, own in zip(images.split(size), noise.split(size), strict=True):
             y = y.clone().requires_grad_(True)
-            along = self.axes.project(self._features(y, own)) / len(images)
+            along = axes.project(self._features(y, own)) / len(images)
             gradients.append(torch.autograd.grad((along @ direction).sum(), y)[0])
             now = now + along.detach().sum(0)
         self._learn(self.world.sum(now) / self.world.size)
@@ -134,30 +145,30 @@ class FeatureMatching:
         return torch.cat([m.float().mean((2, 3)) for m in maps[-DEEPEST:]], 1)
 
     @torch.no_grad()
-    def _of_real(self, data: RealImages, count: int) -> Axes:
-        places = torch.linspace(0, len(data) - 1, count, dtype=torch.float64).long()
+    def _axes_of_real(self) -> Axes:
+        places = torch.linspace(0, len(self.data) - 1, self._looked_at, dtype=torch.float64).long()
         found = []
         for rows in torch.arange(len(places)).split(self.settings.micro_batch or self.settings.batch_size):
             noise = normal_rows(rows.tolist(), self.teacher.shape, self.settings.seed, "matching")
-            images = data.batch(places[rows]).to(self.draws.device)
+            images = self.data.batch(places[rows]).to(self.draws.device)
             found.append(self._features(images, noise.to(images.device)).cpu())
-        axes = principal_axes(torch.cat(found), min(COMPONENTS, max(1, len(data) // EACH)))
+        axes = principal_axes(torch.cat(found), min(COMPONENTS, max(1, len(self.data) // EACH)))
         return Axes(axes.mean.to(self.draws.device), axes.directions.to(self.draws.device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The axes, the gap and the running norms; nothing when the term is off."""
-        if not self.on:
+        """The axes, the gap and the running norms; nothing when the term is off or has not begun."""
+        if not self.on or self._axes is None:
             return {}
         return {
-            "matching_mean": self.axes.mean, "matching_directions": self.axes.directions, "matching_gap": self._gap,
+            "matching_mean": self._axes.mean, "matching_directions": self._axes.directions, "matching_gap": self._gap,
             "matching_seen": self._seen, "matching_norms": self.balance.norms, "matching_turns": self.balance.turns,
         }  # fmt: skip
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` gave; from a checkpoint without it the term begins anew."""
+        """Restore what `tensors` gave; from a checkpoint without it the term starts from nothing."""
         if not self.on or "matching_gap" not in tensors:
             return
         device = self.draws.device
-        self.axes = Axes(tensors["matching_mean"].to(device), tensors["matching_directions"].to(device))
+        self._axes = Axes(tensors["matching_mean"].to(device), tensors["matching_directions"].to(device))
         self._gap, self._seen = tensors["matching_gap"].to(device), tensors["matching_seen"].to(device)
         self.balance.norms, self.balance.turns = (tensors[f"matching_{n}"].to(device) for n in ("norms", "turns"))

@@ -2,7 +2,7 @@
 
 Two layouts are read: flat (config.json and weights beside scheduler_config.json, as in
 google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
-A training checkpoint (unet_ema/ beside unet/) is read as its average. No schedule is guessed.
+A training checkpoint (unet_ema/ as well as unet/) is read as its average. No schedule is guessed.
 Only UNet2DModel, VQModel and AutoencoderKL are built, nothing in the folder is executed, and no
 pickle is loaded.
 """
@@ -20,6 +20,7 @@ from safetensors import safe_open
 from gsd_cli.core.autoencoder import Autoencoder
 from gsd_cli.core.denoiser import Denoiser
 from gsd_cli.core.layout import (
+    AGAIN,
     AUTOENCODERS,
     BIN_WEIGHTS,
     SAFE_WEIGHTS,
@@ -37,7 +38,6 @@ from gsd_cli.writing import write_json
 
 _UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
 _PREDICTION_DEFAULT = "epsilon"
-_AGAIN = "the files are damaged or do not belong together; fetch them again"
 _WANTED = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
 
 
@@ -168,13 +168,13 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
     except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
-            hint=_AGAIN,
+            hint=AGAIN,
         ) from error
     # diffusers fills what is missing with random numbers and only warns
     if report["missing_keys"]:
         raise GsdError(
             f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
-            hint=_AGAIN,
+            hint=AGAIN,
         )
     return net
 
@@ -190,7 +190,7 @@ def _require_whole(weights: Weights) -> None:
         absent = sorted(key for key, name in placed.items() if name == path.name and key not in there)
         if absent:
             raise GsdError(
-                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=_AGAIN
+                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=AGAIN
             )
 
 

@@ -14,12 +14,13 @@ BIN_WEIGHTS = f"{STEM}.bin"
 SAFE_INDEX = f"{SAFE_WEIGHTS}.index.json"
 AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
-"""Where a network lies in the pipeline layout; a training checkpoint has the average of its weights beside it."""
+"""Where a network lies in the pipeline layout; a training checkpoint has the average of its weights too."""
 PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
 """Where networks lie; the flat layout has one, at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
 SCHEDULE = "scheduler_config.json"
-_AGAIN = "the files are damaged or do not belong together; fetch them again"
+AGAIN = "the files are damaged or do not belong together; fetch them again"
+"""The advice for weights that are not whole."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def network_folder(folder: Path) -> Path:
 def schedule_file(folder: Path) -> Path:
     """Where the noise schedule is written. Raises GsdError (exit 3) where nothing says it."""
     own = [folder / "scheduler" / SCHEDULE, folder / SCHEDULE]
-    # a training script leaves the pipeline that it ends with beside its checkpoint-500/
+    # a training script writes its last pipeline next to its checkpoint-500/
     whole = folder.resolve()
     after = [whole.parent / "scheduler" / SCHEDULE] if whole.name.startswith("checkpoint-") else []
     found = next((path for path in (*own, *after) if path.is_file()), None)
@@ -102,13 +103,13 @@ def _shards(index: Path) -> tuple[Path, ...]:
     """The files that an index names."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise GsdError(f"{index} is damaged: it names no files", hint=_AGAIN)
+        raise GsdError(f"{index} is damaged: it names no files", hint=AGAIN)
     pieces = sorted(set(names.values()))
     if strange := [name for name in pieces if Path(name).name != name or "\\" in name]:
-        raise GsdError(f"{index} names {strange[0]!r}, which is no file of its folder", hint=_AGAIN)
+        raise GsdError(f"{index} names {strange[0]!r}, which is no file of its folder", hint=AGAIN)
     missing = [name for name in pieces if not (index.parent / name).is_file()]
     if missing:
         raise GsdError(
-            f"{len(missing)} of the {len(pieces)} files that {index} names are missing, {missing[0]} first", hint=_AGAIN
+            f"{len(missing)} of the {len(pieces)} files that {index} names are missing, {missing[0]} first", hint=AGAIN
         )
     return tuple(index.parent / name for name in pieces)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from threading import Timer
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.console import Console
 from gsd_cli.errors import ExitCode, GsdError
 from gsd_cli.interrupts import StopRequest
 from gsd_cli.launch import launched, rank
@@ -118,9 +117,7 @@ def require_whole_weights() -> None:
             )
 
 
-def join_world(
-    device: torch.device, stop: StopRequest | None = None, say: Callable[[str], None] = lambda _: None
-) -> World:
+def join_world(device: torch.device, stop: StopRequest | None = None, console: Console | None = None) -> World:
     """The world of this process, connected with the others if a launcher started several.
 
     What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
@@ -132,11 +129,12 @@ def join_world(
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    late = Timer(LATE, lambda: sys.stderr and sys.stderr.write(f"{waited_for()}\n"))
+    console = console or Console()
+    late = Timer(LATE, lambda: console.announce(waited_for()))
     late.daemon = True
     with (stop or StopRequest()).waiting():
         if rank() == 0:
-            say(waited_for())
+            console.say(waited_for())
         else:
             late.start()
         # precision is ours: accelerate's own would wrap calls that need every digit

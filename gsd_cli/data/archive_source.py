@@ -24,7 +24,7 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, 
 
 
 def open_zip(path: Path, split: str = "train") -> Source:
-    """Pictures of a zip, sorted by name, or those of a split. Raises GsdError (exit 3): damaged, or none in it."""
+    """Images of a zip, sorted by name, or those of a split. Raises GsdError (exit 3): damaged, or none in it."""
     listing = Listing(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
         # is_dir() does not take a member without a name
@@ -79,13 +79,13 @@ def _companion(archive: zipfile.ZipFile, present: set[str], notes: list[str], na
 
 
 def open_tar(path: Path, split: str = "train") -> Source:
-    """Pictures in the order of the archive: a compressed tar can only be read forwards; or those of a split.
+    """Images in the order of the archive: a compressed tar can only be read forwards; or those of a split.
 
     Raises GsdError (exit 3): damaged, or without pictures.
     """
     listing = Listing(path)
     members: list[tuple[str, int, int, str | None]] = []
-    beside: dict[str, bytes] = {}
+    companions: dict[str, bytes] = {}
     with _readable(path), tarfile.open(path) as archive:
         for m in _members(archive):
             if m.isdir():
@@ -94,10 +94,10 @@ def open_tar(path: Path, split: str = "train") -> Source:
                 cause = None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file"
                 members.append((m.name, m.size, m.size, cause))
             elif m.isfile() and plain(m.name).rpartition("/")[2] in COMPANIONS and not refusal(m.name, m.size, m.size):
-                beside[plain(m.name)] = _extract(archive, m)
+                companions[plain(m.name)] = _extract(archive, m)
     found = list(listing.admit(members))
     listing.require(found)
-    layout = read_layout(found, split, path, beside.get)
+    layout = read_layout(found, split, path, companions.get)
     kept = layout.names
 
     def payloads(start: int) -> Iterator[Payload]:

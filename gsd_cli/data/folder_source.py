@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from gsd_cli.data.decode import Payload
@@ -13,7 +14,7 @@ from gsd_cli.data.source import Source, identity
 
 
 def open_folder(root: Path, split: str = "train") -> Source:
-    """All pictures under `root`, sorted by path, or those of a split. Raises GsdError (exit 3) where there are none."""
+    """All images under `root`, sorted by path, or those of a split. Raises GsdError (exit 3) where there are none."""
     listing = Listing(root)
     names: list[str] = []
 
@@ -48,6 +49,8 @@ def open_folder(root: Path, split: str = "train") -> Source:
 
 
 def _head(path: str) -> bytes:
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return b""
     try:
         with open(path, "rb") as file:
             return file.read(16)
@@ -71,7 +74,7 @@ def _walk(root: Path, inside: str, listing: Listing) -> Iterator[tuple[str, int,
                 listing.links.append(name)
             else:
                 yield from _walk(root, name, listing)
-        elif listing.wanted(name, lambda path=entry.path: _head(path) if os.path.isfile(path) else b""):  # type: ignore[misc]
+        elif listing.wanted(name, partial(_head, entry.path)):
             if os.path.isfile(entry.path):
                 facts = entry.stat()
                 yield name, facts.st_size, facts.st_mtime_ns

@@ -21,7 +21,7 @@ _PARTS = {
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]{8,}")
 COMPANIONS = ("dataset.json", "gsd.json")
-"""Files that tell about the images: EDM's labels, and what `gsd prepare` noted."""
+"""Files that describe the images: EDM's labels, and what `gsd prepare` noted."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ def read_layout(
     kept, paths, said = _of_split(list(names), paths, split, where)
     labels, decided = _folders(paths)
     return Layout(kept, labels, decided, said, tuple(notes))
-
-
-def folder_labels(names: Sequence[str]) -> Labels | None:
-    """Classes from folders, when every image lies in one of several and they are no positions; else None."""
-    return _folders([tuple(plain(name).split("/")) for name in names])[0]
 
 
 def _indexed(

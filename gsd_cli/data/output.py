@@ -24,12 +24,12 @@ Images = Iterator[tuple[int, Tensor]]
 Writer = Callable[[Images], list[str]]
 
 
-PICTURES: dict[str, dict[str, Any]] = {
+IMAGE_FORMATS: dict[str, dict[str, Any]] = {
     "png": {"format": "png"},
     "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
     "webp": {"format": "webp", "lossless": True},
 }
-"""How one picture is written, by its extension: what Pillow is told."""
+"""How one image is written, by its extension: the arguments of Pillow's save."""
 LONGEST = {"jpg": 65_500, "webp": 16_383}
 """Pixels a side that a format can hold."""
 
@@ -37,7 +37,7 @@ LONGEST = {"jpg": 65_500, "webp": 16_383}
 def open_writer(format_: str, target: Path | IO[bytes], kind: str = "png") -> Writer:
     """A function that consumes the images and returns the paths written.
 
-    format_: `folder` (one file an image, of this `kind`), `png`, `jpg` or `webp` (one picture, tiled when there are
+    format_: `folder` (one file an image, of this `kind`), `png`, `jpg` or `webp` (one image, tiled when there are
     several), `npz`, `zip`, `tar`. Files appear under their name when whole; a byte stream gets bytes as they come.
     """
     if format_ == "folder":
@@ -63,12 +63,12 @@ def encode(pixels: np.ndarray, kind: str = "png") -> bytes:
     longest = max(pixels.shape[:2])
     if longest > LONGEST.get(kind, longest):
         raise GsdError(
-            f"a .{kind} picture has {LONGEST[kind]:,} pixels a side at most, not {longest:,}",
+            f"a .{kind} image has {LONGEST[kind]:,} pixels a side at most, not {longest:,}",
             hint="write a .png, or fewer images",
             code=ExitCode.USAGE,
         )
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **PICTURES[kind])
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **IMAGE_FORMATS[kind])
     return buffer.getvalue()
 
 

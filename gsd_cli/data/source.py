@@ -16,7 +16,7 @@ class Source:
     """Pictures by name, and how to get at them in that order.
 
     payloads(start) yields what `decode` takes for names[start:]. `identity` changes when the stored pictures do.
-    `refused` are pictures that may not be read, with the cause; `notes` what the user should know before trusting
+    `refused` are images that may not be read, with the cause; `notes` what the user should know before trusting
     the result, `decided` how labels were read, `said` what else was decided; `facts` what the data set's record keeps.
     """
 

@@ -60,7 +60,7 @@ def write_statistics(
     data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
 ) -> Path:
     """Measure every image of `data`; writes DATA.<extractor>.npz beside it, with the images' grain among its facts."""
-    return measure(data, extractor, device, batch_size, on_image).save(beside(data, extractor.name))
+    return measure(data, extractor, device, batch_size, on_image).save(statistics_path(data, extractor.name))
 
 
 def measure(
@@ -161,9 +161,9 @@ def _of_data(
     archive = _data_set(data)
     if shape is not None:
         require_same_shape(archive, shape)
-    place, cached = beside(data, extractor.name), in_cache(data, extractor, cache)
+    place, cached = statistics_path(data, extractor.name), in_cache(data, extractor, cache)
     found = next(
-        (Statistics.load(path) for path in (_kept_beside(data, extractor), cached) if path and path.exists()), None
+        (Statistics.load(path) for path in (_kept_next_to(data, extractor), cached) if path and path.exists()), None
     )
     if found is None:
         found = measure(data, extractor, device, batch_size, on_image)
@@ -186,8 +186,8 @@ def is_data_set(path: Path) -> bool:
     return path.is_dir() or path.suffix in (".zip", ".json")
 
 
-def beside(data: Path, extractor: str) -> Path:
-    """Where the statistics of a data set lie in these features: beside it."""
+def statistics_path(data: Path, extractor: str) -> Path:
+    """Where the statistics of a data set lie in these features: next to it."""
     return _next_to(data, f".{extractor}.npz")
 
 
@@ -197,7 +197,7 @@ def _next_to(data: Path, suffix: str) -> Path:
 
 
 def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
-    """Where they lie if there is no room beside it, and those of a folder: a .zip of its name may hold other images."""
+    """Where they lie where the data cannot have them next to it; and those of a folder, whose .zip may hold others."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     facts = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     mark = [network_fingerprint(extractor.net)] if isinstance(extractor, ClassifierFeatures) else []
@@ -205,16 +205,16 @@ def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
     return cache / "statistics" / f"{key}.{extractor.name}.npz"
 
 
-def _kept_beside(data: Path, extractor: Extractor) -> Path | None:
-    """The statistics that lie beside a data set and are not older; a folder has none there."""
-    path = beside(data, extractor.name)
+def _kept_next_to(data: Path, extractor: Extractor) -> Path | None:
+    """The statistics that lie next to a data set and are not older; a folder has none there."""
+    path = statistics_path(data, extractor.name)
     there = path.exists() and data.is_file() and path.stat().st_mtime >= data.stat().st_mtime
     return path if there else None
 
 
 def data_statistics(data: Path, extractor: Extractor, device: torch.device, batch_size: int) -> Statistics:
     """The statistics of a data set in these features: read if they lie beside it, else made now."""
-    path = _kept_beside(data, extractor)
+    path = _kept_next_to(data, extractor)
     if path is None:
         archive = ImageArchive(data)
         return gaussian_statistics(_features(archive, extractor, device, batch_size, lambda _: None), extractor.name)

@@ -25,7 +25,7 @@ class SampleOptions(Common):
     )
     grid: bool = opt(False, "One tiled picture instead of one file an image.")
     format: Literal["png", "jpg", "webp", "npz", "zip", "tar"] | None = opt(
-        None, "What -o - writes, or the pictures of a folder are; default png."
+        None, "Format of what -o - writes, or of the images in a folder; default png."
     )
     truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
     class_: str | None = CLASS

@@ -253,14 +253,14 @@ def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
 
 
 def test_pictures_are_written_as_their_name_says(workshop: Shell) -> None:
-    """JPEG and WebP like PNG: one picture or a grid, on stdout, and one file an image in a folder."""
+    """JPEG and WebP like PNG: one image or a grid, on stdout, and one file an image in a folder."""
     sample = ("sample", "--model", "run", "--seeds", "3,5")
     made = {}
     for name in ("grid.png", "grid.jpg", "grid.jpeg", "grid.webp"):
         done = workshop.gsd(*sample, "-o", f"kinds/{name}")
         assert done.returncode == 0, done.stderr.decode()
-        with Image.open(workshop.folder / "kinds" / name) as picture:
-            made[name] = (picture.format, np.asarray(picture.convert("L"), dtype=float))
+        with Image.open(workshop.folder / "kinds" / name) as image:
+            made[name] = (image.format, np.asarray(image.convert("L"), dtype=float))
     assert [kind for kind, _ in made.values()] == ["PNG", "JPEG", "JPEG", "WEBP"]
     exact = made["grid.png"][1]
     assert (made["grid.webp"][1] == exact).all()  # lossless

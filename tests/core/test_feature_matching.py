@@ -34,7 +34,9 @@ def data(toy_archive_path: Path) -> ImageArchive:
 
 @pytest.fixture
 def matching(toy_teacher: Denoiser, data: ImageArchive) -> FeatureMatching:
-    return make(toy_teacher, data, precision="fp32").matching
+    term = make(toy_teacher, data, precision="fp32").matching
+    assert term.axes.directions.shape[1] == len(term._gap)
+    return term
 
 
 # -- in closed form -------------------------------------------------------------------------------
@@ -215,3 +217,15 @@ def test_a_checkpoint_from_before_the_term_goes_on(toy_teacher: Denoiser, data: 
     after = make(toy_teacher, data)
     after.load(before.tensors())
     assert run_step(after, 1)["matching_weight"] == 0
+
+
+def test_real_images_are_looked_at_once(
+    toy_teacher: Denoiser, data: ImageArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before the first step, and not again by a run that is resumed."""
+    first, resumed = make(toy_teacher, data), make(toy_teacher, data)
+    assert not first.matching.tensors()
+    run_step(first, 0)
+    resumed.load({k: v.clone() for k, v in first.tensors().items()})
+    monkeypatch.setattr(FeatureMatching, "_axes_of_real", lambda self: pytest.fail("looked at again"))
+    run_step(resumed, 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gsd_cli.data.labels import read_labels
-from gsd_cli.data.layout import folder_labels
+from gsd_cli.data.layout import read_layout
 from gsd_cli.errors import GsdError
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
@@ -20,11 +20,11 @@ def read(tmp_path: Path, text: str, suffix: str = "csv", names: list[str] = NAME
 
 @pytest.mark.parametrize("names", [[], ["a.png"], ["a/1.png", "a/2.png"], ["a/1.png", "b/2.png", "3.png"]])
 def test_folders_name_classes_only_when_all_do(names: list[str]) -> None:
-    assert folder_labels(names) is None
+    assert read_layout(names, "train", Path("source")).labels is None
 
 
 def test_folders_name_classes() -> None:
-    labels = folder_labels(["b/x/1.png", "a/1.png", "./b/2.png"])
+    labels = read_layout(["b/x/1.png", "a/1.png", "./b/2.png"], "train", Path("source")).labels
     assert labels is not None
     assert (labels.values, labels.classes) == ([1, 0, 1], ("a", "b"))
 

@@ -65,8 +65,8 @@ def test_statistics_of_a_set_on_a_read_only_disk_are_kept_in_the_cache(disk: Cal
     shutil.copy(desk.folder / "toy.zip", folder)
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
     bench = (*BENCH, "--features", "toy-features", "--json", "--stats")
-    beside = _distance(desk.gsd(*bench, "toy.zip"))
-    assert _distance(desk.gsd(*bench, str(folder / "toy.zip"))) == pytest.approx(beside, rel=1e-6)
+    next_to = _distance(desk.gsd(*bench, "toy.zip"))
+    assert _distance(desk.gsd(*bench, str(folder / "toy.zip"))) == pytest.approx(next_to, rel=1e-6)
     kept = list((desk.folder / "home" / "cache" / "statistics").iterdir())
     assert len(kept) == 1
     kept[0].write_bytes(b"")  # it is read the next time
@@ -80,8 +80,8 @@ def test_an_unpacked_data_set_is_one_wherever_it_lies(desk: Shell) -> None:
     bench = (*BENCH, "--features", "toy-features", "--json", "--stats")
     whole = _distance(desk.gsd(*bench, "toy.zip"))
     assert _distance(desk.gsd(*bench, "toy/")) == pytest.approx(whole, rel=1e-6)
-    for picture in sorted((desk.folder / "toy").rglob("*.png"))[40:]:
-        picture.unlink()
+    for image in sorted((desk.folder / "toy").rglob("*.png"))[40:]:
+        image.unlink()
     (desk.folder / "toy" / "dataset.json").unlink()
     assert _distance(desk.gsd(*bench, "toy")) != pytest.approx(whole, rel=1e-3)
 
