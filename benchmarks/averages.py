@@ -15,12 +15,12 @@ from pathlib import Path
 from pages import publish
 from rows import markdown
 
-from gsd_cli.core.allocator import keep_freed_memory
-from gsd_cli.core.device import resolve_device
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.core.training import ema_decay, update_average
+from gsd_cli.compute.allocator import keep_freed_memory
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.training.loop import ema_decay, update_average
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import classifier_features, features_folder
 from gsd_cli.metrics.isometry import isometry

@@ -20,18 +20,18 @@ from rows import markdown
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from gsd_cli.core.cells import coarse
-from gsd_cli.core.device import resolve_device
-from gsd_cli.core.draws import Draws
-from gsd_cli.core.generator import Generator, load_model
-from gsd_cli.core.isometric import IsometricTerm, arranged
-from gsd_cli.core.knowledge import Knowledge
-from gsd_cli.core.manifold import along_manifold
-from gsd_cli.core.noise import generator_for, latents, normal_rows
-from gsd_cli.core.phi import teacher_features
-from gsd_cli.core.target_layout import Layout, Sources, fit_layout
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.compute.random import generator_for, latents, normal_rows
+from gsd_cli.core.distillation.cells import coarse
+from gsd_cli.core.distillation.draws import Draws
+from gsd_cli.core.distillation.isometric_term import IsometricTerm, arranged
+from gsd_cli.core.distillation.manifold_gradient import along_manifold
+from gsd_cli.core.distillation.target_layout import Layout, Sources, fit_layout
+from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.models.feature_maps import teacher_features
+from gsd_cli.core.models.generator import Generator, load_model
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.geometry import great_circles
 from gsd_cli.options import DistillSettings
 

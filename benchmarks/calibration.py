@@ -18,9 +18,9 @@ from rows import markdown
 from run_state import restore
 from torch import Tensor
 
-from gsd_cli.core.device import autocast, resolve_device
-from gsd_cli.core.noise import normal_rows
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.compute.device import autocast, resolve_device
+from gsd_cli.compute.random import normal_rows
+from gsd_cli.data.dataset import ImageArchive
 
 LEVELS = (0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0, 24.0)
 BATCH = 64

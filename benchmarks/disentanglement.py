@@ -43,7 +43,7 @@ deviation where there are several; in brackets the mean ratio of a pair. {machin
 
 {number} pictures for each attribute, directions found on {samples} samples of each generator. Success, Spearman's
 correlation with strength (monotonicity), class kept and AUROC are better when high, leakage and the distance from the
-untouched picture when low. What they are: `gsd_cli/metrics/editing.py`.
+untouched picture when low. What they are: `gsd_cli/metrics/edit_quality.py`.
 """
 
 

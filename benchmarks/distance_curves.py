@@ -16,8 +16,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, ScalarFormatter
 
-from gsd_cli.core.metrics_log import read_metrics
-from gsd_cli.writing import atomic_file
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.core.training.log import read_metrics
 
 COLUMNS = ("run", "step", "images", "fd", "speed_cv", "spearman", "pair_distance")
 COUNTS = ("step", "images")

@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsd_cli.core.allocator import keep_freed_memory
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import resolve_device, synchronize
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.isometric import pair_count
-from gsd_cli.core.losses import distance, fake_score_loss, score_identity_loss, speed_loss
-from gsd_cli.core.noise import angle, rotate
-from gsd_cli.core.phi import teacher_features
-from gsd_cli.core.recipes import build_recipe
-from gsd_cli.core.teachers import load_teacher
+from gsd_cli.base.versions import versions
+from gsd_cli.compute.allocator import keep_freed_memory
+from gsd_cli.compute.device import resolve_device, synchronize
+from gsd_cli.core.distillation.isometric_term import pair_count
+from gsd_cli.core.distillation.losses import distance, fake_score_loss, score_identity_loss, speed_loss
+from gsd_cli.core.distillation.noise_levels import build_recipe
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.feature_maps import teacher_features
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.sphere import angle, rotate
+from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.options import DistillSettings
-from gsd_cli.versions import versions
 
 FULL = 1_000_000
 """The length of the run that steps are taken from the middle of: the isometric term is at full weight there."""

@@ -21,16 +21,16 @@ from rows import Row, Rows, markdown
 from walking import COLUMNS as WALK_COLUMNS
 from walking import FRAMES, WAYS, walks
 
-from gsd_cli.commands.directing import COMPONENTS
-from gsd_cli.core.components import principal_directions
-from gsd_cli.core.directions import Direction, preserving, save_directions
-from gsd_cli.core.fingerprint import weights_fingerprint
-from gsd_cli.core.generator import load_model
-from gsd_cli.core.knowledge import TRAITS, Knowledge
-from gsd_cli.core.noise import latents
-from gsd_cli.core.responses import respond
-from gsd_cli.core.supervised import Attribute, fit, gather, mean_gradients
-from gsd_cli.metrics.editing import edit_figures
+from gsd_cli.compute.random import latents
+from gsd_cli.core.editing.direction import Direction, preserving, save_directions
+from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
+from gsd_cli.core.editing.response import respond
+from gsd_cli.core.editing.store import COMPONENTS
+from gsd_cli.core.editing.supervised import Attribute, fit, gather, mean_gradients
+from gsd_cli.core.editing.unsupervised import principal_directions
+from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.generator import load_model
+from gsd_cli.metrics.edit_quality import edit_figures
 
 COLUMNS = (
     "how", "auroc", "success", "leakage", "leakage_each", "monotonicity", "class_kept", "feature_distance",
@@ -50,8 +50,8 @@ PAGE = """# Walks and edits: measured
 
 {edits}
 
-`*`: the space that `gsd edit` takes. What the columns are: `gsd_cli/metrics/editing.py`; for classes the success is
-the share of pictures of other classes that the classifier takes for the class at some strength up to 4.
+`*`: the space that `gsd edit` takes. What the columns are: `gsd_cli/metrics/edit_quality.py`; for classes the success
+is the share of pictures of other classes that the classifier takes for the class at some strength up to 4.
 
 ## One attribute preserved while another is edited
 

@@ -18,13 +18,13 @@ from rows import markdown
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from gsd_cli.core.noise import generator_for
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.catalogue.registry import bundled_features, further_features
+from gsd_cli.compute.random import generator_for
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.features import classifier_features, features_folder
 from gsd_cli.metrics.grain import Grain, GrainCounts
 from gsd_cli.metrics.reference import Judge, reference_of_features
 from gsd_cli.metrics.statistics import frechet_distance, gaussian_statistics
-from gsd_cli.registry import bundled_features, further_features
 
 BATCH = 100
 PAGE = """# What each feature set sees

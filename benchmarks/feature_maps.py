@@ -18,11 +18,12 @@ from pages import publish
 from rows import markdown
 from torch import Tensor
 
-from gsd_cli.core.denoiser import per_image
-from gsd_cli.core.generator import load_model
-from gsd_cli.core.noise import latents, rotate
-from gsd_cli.core.phi import normalise_channels, pixel_features
-from gsd_cli.core.teachers import load_teacher
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.denoiser import per_image
+from gsd_cli.core.models.feature_maps import normalise_channels, pixel_features
+from gsd_cli.core.models.generator import load_model
+from gsd_cli.core.models.sphere import rotate
+from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.metrics.features import classifier_features
 
 SIGMAS = (0.05, 0.2, 0.5, 1.0, 2.0)

@@ -2,9 +2,9 @@
 
     pip install atheris && python benchmarks/fuzz.py READER [--seconds 60] [--out build/fuzz]
 
-The readers and whole inputs are those of tests/fuzzing.py. A finding is left in --out as the bytes that made it, and
-its traceback printed; it becomes a case of tests/faults/test_fuzz.py when it is mended. Without READER the names are
-listed. Inputs that cover something new are kept: started again, it goes on from them.
+The readers and whole inputs are those of tests/support/fuzzing.py. A finding is left in --out as the bytes that made
+it, and its traceback printed; it becomes a case of tests/faults/test_fuzz.py when it is mended. Without READER the
+names are listed. Inputs that cover something new are kept: started again, it goes on from them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def main() -> None:
     import torch  # before atheris instruments what is imported next
 
     with atheris.instrument_imports(include=["gsd_cli", "PIL", "tarfile", "zipfile", "csv", "tomllib"]):
-        from tests.fuzzing import readers
+        from tests.support.fuzzing import readers
 
-    from gsd_cli.core.denoiser import Denoiser
-    from gsd_cli.core.folders import save_denoiser
-    from gsd_cli.core.noise import NoiseSchedule
-    from gsd_cli.core.unet import build_unet
+    from gsd_cli.core.models.denoiser import Denoiser
+    from gsd_cli.core.models.diffusers_folder import save_denoiser
+    from gsd_cli.core.models.schedule import NoiseSchedule
+    from gsd_cli.core.training.architectures import build_unet
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

@@ -31,28 +31,28 @@ from geometry_levers import LEVERS
 from geometry_page import OFF, Row, Variant, measured, named, page, shown, variants
 from torch import Tensor
 
-from gsd_cli.core.device import resolve_device
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.generator import Generator, generate, load_model
-from gsd_cli.core.knowledge import Knowledge
-from gsd_cli.core.noise import latents
-from gsd_cli.core.phi import PhiSources, build_phi
-from gsd_cli.core.teachers import Teacher, load_teacher
-from gsd_cli.core.walks import walk
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.finding import read_card
-from gsd_cli.metrics.drawings import circle_speeds, draw_angles, draw_speeds, draw_walks
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.base.storage import cache_dir
+from gsd_cli.bench.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
+from gsd_cli.catalogue.find import read_card
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.compute.random import latents
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.latents.walks import walk
+from gsd_cli.core.models.feature_maps import PhiSources, build_phi
+from gsd_cli.core.models.generator import Generator, generate, load_model
+from gsd_cli.core.models.teacher import Teacher, load_teacher
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
 from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
-from gsd_cli.metrics.manifold import manifold
-from gsd_cli.metrics.ppl import path_length
+from gsd_cli.metrics.path_length import path_length
+from gsd_cli.metrics.precision_recall import manifold
 from gsd_cli.metrics.reference import data_statistics, reference_of_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import DistillSettings
-from gsd_cli.paths import cache_dir
-from gsd_cli.writing import atomic_file
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
 PPL_PAIRS, REPEATS, FRAMES = 400, 7, 12

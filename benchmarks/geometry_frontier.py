@@ -9,7 +9,7 @@ from geometry_page import Row, Variant, measured
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from gsd_cli.writing import atomic_file
+from gsd_cli.base.atomic import atomic_file
 
 COLOURS = colormaps["tab20"]
 PANELS = {"ppl": "PPL", "speed_cv": "variation of the speed"}

@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.core import distillation, isometric_forms
-from gsd_cli.core.denoiser import per_image
-from gsd_cli.core.distillation import Batch, Distillation, Metrics
-from gsd_cli.core.draws import Draws
-from gsd_cli.core.isometric import IsometricTerm, Latents, Measured
-from gsd_cli.core.isometric_forms import Form
-from gsd_cli.core.losses import distance, speed_loss
-from gsd_cli.core.noise import angle, rotate
+from gsd_cli.core.distillation import isometric_forms
+from gsd_cli.core.distillation import step as distillation
+from gsd_cli.core.distillation.draws import Draws
+from gsd_cli.core.distillation.isometric_forms import Form
+from gsd_cli.core.distillation.isometric_term import IsometricTerm, Latents, Measured
+from gsd_cli.core.distillation.losses import distance, speed_loss
+from gsd_cli.core.distillation.step import Batch, Distillation, Metrics
+from gsd_cli.core.models.denoiser import per_image
+from gsd_cli.core.models.sphere import angle, rotate
 
 
 def _arc(features: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

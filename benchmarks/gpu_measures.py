@@ -19,14 +19,14 @@ def parity(plan: Plan, rows: Rows) -> None:
     """The device against this machine's CPU, in float32 with TF32 off."""
     import torch
 
-    from gsd_cli.core.device import full_precision, resolve_device
-    from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.generator import load_model
-    from gsd_cli.core.noise import latents
-    from gsd_cli.core.phi import teacher_features
-    from gsd_cli.core.teachers import load_teacher
-    from gsd_cli.data.pictures import to_uint8
-    from gsd_cli.metrics.ppl import path_length
+    from gsd_cli.compute.device import full_precision, resolve_device
+    from gsd_cli.compute.random import latents
+    from gsd_cli.core.distillation.step import Distillation
+    from gsd_cli.core.models.feature_maps import teacher_features
+    from gsd_cli.core.models.generator import load_model
+    from gsd_cli.core.models.teacher import load_teacher
+    from gsd_cli.data.pixels import to_uint8
+    from gsd_cli.metrics.path_length import path_length
     from gsd_cli.options import DistillSettings
 
     devices = [torch.device("cpu"), resolve_device(plan.device)]
@@ -81,7 +81,7 @@ def rates(plan: Plan, rows: Rows) -> None:
     """Images a second of gsd's step and of two plain loops; launches and host waits a step."""
     import torch
 
-    from gsd_cli.core.device import resolve_device
+    from gsd_cli.compute.device import resolve_device
 
     device = resolve_device(plan.device)
     sizes = [("tiny", 8)] if plan.small else [("fashion", 64), ("fashion", 256), ("fashion", 1024), ("cifar10", 64),
@@ -106,11 +106,11 @@ def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> R
     from plain_loop import plain_step
     from random_teachers import random_teacher
 
-    from gsd_cli.core.device import choose_precision, synchronize
-    from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.memory import peak_memory
-    from gsd_cli.core.profiling import Profiler
-    from gsd_cli.core.teachers import load_teacher
+    from gsd_cli.compute.device import choose_precision, synchronize
+    from gsd_cli.compute.memory import peak_memory
+    from gsd_cli.core.distillation.step import Distillation
+    from gsd_cli.core.models.teacher import load_teacher
+    from gsd_cli.core.training.profiling import Profiler
     from gsd_cli.options import DistillSettings
 
     teacher = load_teacher("ddpm-fashion").denoiser if name == "fashion" else random_teacher(name)
@@ -179,9 +179,9 @@ def _memory(name: str, changes: dict[str, Any], plan: Plan) -> Row:
     import torch
     from random_teachers import random_teacher
 
-    from gsd_cli.core.device import choose_precision, resolve_device
-    from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.memory import peak_memory
+    from gsd_cli.compute.device import choose_precision, resolve_device
+    from gsd_cli.compute.memory import peak_memory
+    from gsd_cli.core.distillation.step import Distillation
     from gsd_cli.options import DistillSettings
 
     device = resolve_device(plan.device)
@@ -218,7 +218,7 @@ def long(plan: Plan, rows: Rows) -> None:
     def distil() -> Row:
         begun = time.monotonic()
         found = gsd(["distill", *sizes, "--minutes", f"{minutes:.3f}", "-o", str(run)], 60 * minutes + 60)
-        from gsd_cli.core.metrics_log import read_metrics
+        from gsd_cli.core.training.log import read_metrics
 
         rows_there = read_metrics(run / "metrics.jsonl")
         distances = [(row["images"], row["fd"]) for row in rows_there if row.get("fd") is not None]

@@ -60,7 +60,7 @@ class Rows:
 
     def add(self, name: str, measure: Callable[[], Row]) -> Row:
         """Measure a row; what it raises is its result."""
-        from gsd_cli.writing import write_json
+        from gsd_cli.base.atomic import write_json
 
         print(name, flush=True)
         begun = time.monotonic()
@@ -86,8 +86,8 @@ def imports(plan: Plan, rows: Rows) -> None:
     def machine() -> Row:
         import torch
 
-        from gsd_cli.core.device import resolve_device
-        from gsd_cli.versions import versions
+        from gsd_cli.base.versions import versions
+        from gsd_cli.compute.device import resolve_device
 
         device = resolve_device(plan.device)
         found: Row = {"device": str(device), "machine": platform.machine(), "versions": versions()}
@@ -143,11 +143,11 @@ def smoke(plan: Plan, rows: Rows) -> None:
 
 def command(words: list[str], plan: Plan) -> Row:
     """A command of gsd, as its flags say it, with errors left as they are."""
+    from gsd_cli.base.console import Console
+    from gsd_cli.base.signals import StopRequest
+    from gsd_cli.cli.config import resolve
+    from gsd_cli.cli.flags import MODELS, commands
     from gsd_cli.commands import bench, distill, edit, interpolate, prepare, sample
-    from gsd_cli.console import Console
-    from gsd_cli.flags import MODELS, commands
-    from gsd_cli.interrupts import StopRequest
-    from gsd_cli.resolve import resolve
 
     given: dict[str, Any] = {}
     names = {name: one for one in commands()[words[0]].flags for part in one.names for name in part.split("/")}

@@ -18,7 +18,7 @@ from rows import markdown
 from run_state import restore
 from torch import Tensor
 
-from gsd_cli.core.device import resolve_device
+from gsd_cli.compute.device import resolve_device
 
 PAGE = """# The isometric term at the images and at the weights
 

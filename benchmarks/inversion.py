@@ -22,13 +22,14 @@ from torch import Tensor
 from walking import COLUMNS as WALK_COLUMNS
 from walking import FRAMES, WAYS, walks
 
-from gsd_cli.core.fingerprint import weights_fingerprint
-from gsd_cli.core.generator import generate, load_model
-from gsd_cli.core.inversion import Inversion, encoder_features, invert
-from gsd_cli.core.knowledge import Knowledge
-from gsd_cli.core.noise import generator_for, latents, slerp
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.latents.inversion import Inversion, encoder_features, invert
+from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.generator import generate, load_model
+from gsd_cli.core.models.sphere import slerp
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.data.dataset import ImageArchive
 
 PRIORS = (0.0, 0.1, 1.0, 10.0)
 STEPS = (20, 40, 80, 160)

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rows import Rows, markdown
 
-from tests.shell import DISTILL, IMAGES, Shell
-from tests.timeless import timeless
+from tests.support.shell import DISTILL, IMAGES, Shell
+from tests.support.timeless import timeless
 
 GROUP = 10
 """Kills to a row."""

@@ -20,7 +20,7 @@ from typing import Any
 from pages import publish
 from rows import Rows, markdown
 
-from gsd_cli.core.metrics_log import read_metrics
+from gsd_cli.core.training.log import read_metrics
 
 LEVERS: dict[str, tuple[str, ...]] = {
     "default": (),

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from kills import workshop
 from rows import markdown
 
-from gsd_cli.core.metrics_log import read_metrics
-from tests.shell import DISTILL, Shell
+from gsd_cli.core.training.log import read_metrics
+from tests.support.shell import DISTILL, Shell
 
 COLUMNS = ("session", "seconds", "step", "rss_mb", "open_files", "files", "folder_mb")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from gsd_cli.writing import atomic_file
+from gsd_cli.base.atomic import atomic_file
 
 
 def publish(template: str, page: Path | None, **facts: object) -> None:

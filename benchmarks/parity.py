@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gsd_cli.data.pictures import to_uint8
+from gsd_cli.base.versions import versions
+from gsd_cli.data.pixels import to_uint8
 from gsd_cli.metrics import features as features_module
 from gsd_cli.metrics.features import inception_features
-from gsd_cli.metrics.kernel import kernel_distance
-from gsd_cli.metrics.manifold import manifold
+from gsd_cli.metrics.kid import kernel_distance
+from gsd_cli.metrics.precision_recall import manifold
 from gsd_cli.metrics.statistics import frechet_distance, gaussian_statistics
-from gsd_cli.versions import versions
 
 CPU = torch.device("cpu")
 
@@ -180,8 +180,8 @@ def main() -> None:
         ),
         "",
         "Samplers (ancestral, DDIM, Euler, Heun, DPM-Solver++) are compared with diffusers' schedulers on the same",
-        "noise in `tests/core/test_samplers.py` and `tests/core/test_ode_samplers.py`, the perceptual path length",
-        "with torchmetrics' in `tests/metrics/test_geometry.py`, within the sampling error.",
+        "noise in `tests/core/sampling/test_samplers.py` and `tests/core/sampling/test_ode.py`, the perceptual",
+        "path length with torchmetrics' in `tests/metrics/test_geometry.py`, within the sampling error.",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
         "",

@@ -15,14 +15,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.device import autocast
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.isometric import pair_count
-from gsd_cli.core.losses import distance, fake_score_loss, score_identity_loss, speed_loss
-from gsd_cli.core.noise import angle, rotate
-from gsd_cli.core.phi import teacher_features
-from gsd_cli.core.recipes import DDPM_T
+from gsd_cli.compute.device import autocast
+from gsd_cli.core.distillation.isometric_term import pair_count
+from gsd_cli.core.distillation.losses import distance, fake_score_loss, score_identity_loss, speed_loss
+from gsd_cli.core.distillation.noise_levels import DDPM_T
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.feature_maps import teacher_features
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.sphere import angle, rotate
 from gsd_cli.options import DistillSettings
 
 IRL_WEIGHT, MEMORY = 10.0, 0.999

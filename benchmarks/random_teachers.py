@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.noise import NoiseSchedule
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.schedule import NoiseSchedule
 
 _DDPM: dict[str, Any] = {
     "layers_per_block": 2, "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
@@ -61,7 +61,7 @@ def random_teacher(name: str, seed: int = 0) -> Denoiser:
 
 def main() -> None:
     """Write a folder in diffusers' format."""
-    from gsd_cli.core.folders import save_denoiser
+    from gsd_cli.core.models.diffusers_folder import save_denoiser
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=CONFIGS)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.writing import atomic_file, write_json
+from gsd_cli.base.atomic import atomic_file, write_json
 
 Row = dict[str, Any]
 

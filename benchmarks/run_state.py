@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from gsd_cli.commands.distill_identity import BEFORE
-from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.core.distillation.run_folder import BEFORE
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.training.checkpoint import CheckpointStore
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gsd_cli.core.device import resolve_device, synchronize
-from gsd_cli.core.generator import Generator, load_model
-from gsd_cli.core.noise import latents
-from gsd_cli.core.sampling import sample
-from gsd_cli.data.output import open_writer
+from gsd_cli.compute.device import resolve_device, synchronize
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.generator import Generator, load_model
+from gsd_cli.core.sampling.images import sample
+from gsd_cli.data.image_writers import open_writer
 
 TARGETS = {"folder": "many", "png": "grid.png", "npz": "x.npz", "zip": "x.zip", "tar": "x.tar"}
 

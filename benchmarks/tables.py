@@ -23,7 +23,7 @@ from typing import Any
 
 from pages import publish
 
-from gsd_cli.writing import write_json
+from gsd_cli.base.atomic import write_json
 
 Figures = dict[str, Any]
 ABLATION = "--compare one-step-teacher --ablate --metrics fd,pr,ppl,isometry,time -N 2000 --ppl-samples 400"

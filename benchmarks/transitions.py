@@ -23,10 +23,10 @@ from rows import markdown
 from scipy.stats import norm
 from torch import Tensor
 
-from gsd_cli.core.device import resolve_device
-from gsd_cli.core.generator import load_model
-from gsd_cli.core.knowledge import Knowledge
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.models.generator import load_model
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.geometry import STEP, great_circles
 

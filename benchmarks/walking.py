@@ -6,9 +6,9 @@ import torch
 from rows import Row
 from torch import Tensor
 
-from gsd_cli.core.generator import Generator, generate
-from gsd_cli.core.inversion import encoder_features
-from gsd_cli.core.walks import cross_fade, step_lengths, unevenness, walk
+from gsd_cli.core.latents.inversion import encoder_features
+from gsd_cli.core.latents.walks import cross_fade, step_lengths, unevenness, walk
+from gsd_cli.core.models.generator import Generator, generate
 
 WAYS = ("uniform", "slerp", "lerp", "geodesic", "cross-fade")
 COLUMNS = ("path", "pairs", "largest over mean step", "worst", "perceptual length")

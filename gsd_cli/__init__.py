@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gsd_cli.api import Latents, bench, distill, edit, interpolate, invert, prepare, sample
-    from gsd_cli.console import Result
-    from gsd_cli.errors import GsdError
+    from gsd_cli.base.console import Result
+    from gsd_cli.base.errors import GsdError
     from gsd_cli.options import (
         BenchOptions,
         DistillOptions,
@@ -45,7 +45,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from gsd_cli import api, console, errors, options
+    from gsd_cli import api, options
+    from gsd_cli.base import console, errors
 
     homes = {"GsdError": errors, "Result": console}
     return getattr(homes.get(name, options if name.endswith("Options") else api), name)

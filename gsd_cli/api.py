@@ -11,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.console import Console, Result
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.signals import StopRequest
 from gsd_cli.options import (
     BenchOptions,
     Common,
@@ -56,7 +56,7 @@ def prepare(options: PrepareOptions) -> Result:
 
 def distill(options: DistillOptions) -> Path:
     """Distil a teacher, or go on with a run; returns the generator's folder."""
-    from gsd_cli.resolve import with_preset
+    from gsd_cli.cli.config import with_preset
 
     return Path(_run("distill", with_preset(options)).outputs[0])
 
@@ -66,11 +66,11 @@ def sample(options: SampleOptions) -> NDArray[np.uint8]:
     import numpy as np
     import torch
 
-    from gsd_cli.commands.loading import class_number, open_model
     from gsd_cli.commands.sample import seeds_of
-    from gsd_cli.core.device import autocast, resolve_device
-    from gsd_cli.core.sampling import sample as images
-    from gsd_cli.data.pictures import to_uint8
+    from gsd_cli.compute.device import autocast, resolve_device
+    from gsd_cli.core.models.open import class_number, open_model
+    from gsd_cli.core.sampling.images import sample as images
+    from gsd_cli.data.pixels import to_uint8
 
     if "output" in options.model_fields_set:
         _run("sample", options)
@@ -87,9 +87,9 @@ def invert(options: InvertOptions) -> Latents:
     """The latents of pictures: files, or `seed:42`. `generator(z)` makes them again."""
     import torch
 
-    from gsd_cli.commands.loading import keep_to_class, open_model
-    from gsd_cli.commands.locating import locate
-    from gsd_cli.core.device import resolve_device
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.core.latents.locate import locate
+    from gsd_cli.core.models.open import keep_to_class, open_model
 
     console = _Silent(options)
     model = open_model(options.model, resolve_device(options.device), console)

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.data.pictures import from_uint8
-from gsd_cli.data.writers import ArchiveWriter
-from gsd_cli.writing import atomic_file
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.data.dataset import ImageArchive
+from gsd_cli.data.dataset_writers import ArchiveWriter
+from gsd_cli.data.pixels import from_uint8
 
 
 def subset(labels: Tensor, per_class: int, seed: int) -> Tensor:

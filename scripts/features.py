@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
-from gsd_cli.core.classifier import WEIGHTS
+from gsd_cli.base.storage import ASSETS
+from gsd_cli.core.models.classifier import WEIGHTS
 from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.reference import write_statistics
 from gsd_cli.metrics.statistics import Statistics
-from gsd_cli.paths import ASSETS
 
 
 def bundle(features: Path, train: Path, test: Path, assets: Path) -> Path:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from gsd_cli.flags import MODELS, STORE, describe, dump
-from gsd_cli.shells import SCRIPTS
-from gsd_cli.versions import gsd_version
+from gsd_cli.base.versions import gsd_version
+from gsd_cli.cli.completion_scripts import SCRIPTS
+from gsd_cli.cli.flags import MODELS, STORE, describe, dump
 from scripts import manpages, reference
 
 ROOT = Path(__file__).parents[1]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gsd_cli.app import SUMMARY
-from gsd_cli.errors import MEANINGS
-from gsd_cli.examples import EXAMPLES
-from gsd_cli.flags import Command, Flag
+from gsd_cli.base.errors import MEANINGS
+from gsd_cli.cli.app import SUMMARY
+from gsd_cli.cli.examples import EXAMPLES
+from gsd_cli.cli.flags import Command, Flag
 from scripts.text import ENVIRONMENT, ORDER, panels
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gsd_cli.flags import Command, Flag
+from gsd_cli.cli.flags import Command, Flag
 
 ORDER = (
     "A value comes from the flag, else from a variable GSD_NAME (GSD_BATCH_SIZE for --batch-size), else from "

@@ -13,22 +13,22 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from gsd_cli.core.classifier import load_features
-from gsd_cli.core.generator import Generator, generate, load_model
-from gsd_cli.core.noise import latents
-from gsd_cli.core.real_images import require_fit
-from gsd_cli.core.teachers import load_teacher
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.base.storage import ASSETS
+from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.compute.random import latents
+from gsd_cli.core.distillation.real_images import require_fit
+from gsd_cli.core.models.classifier import load_features
+from gsd_cli.core.models.generator import Generator, generate, load_model
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import fit_picture
-from gsd_cli.data.pictures import from_uint8
+from gsd_cli.data.pixels import from_uint8
 from gsd_cli.metrics.baselines import fingerprint
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
-from gsd_cli.paths import ASSETS
-from gsd_cli.registry import TEACHERS
 from scripts.bundled_images import subset
-from tests.shell import IMAGES, Shell
+from tests.support.shell import IMAGES, Shell
 
 MB = 1_000_000
 

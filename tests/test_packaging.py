@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gsd_cli.flags import commands
+from gsd_cli.cli.flags import commands
 
 ROOT = Path(__file__).parents[1]
 LARGEST = 20_000_000
@@ -61,7 +61,7 @@ def test_the_sdist_holds_what_tests_and_docs_need(built: Path) -> None:
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = [
-        "tests/shell.py",
+        "tests/support/shell.py",
         "docs/tutorial.md",
         "mkdocs.yml",
         "completions/_gsd",

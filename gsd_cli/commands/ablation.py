@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gsd_cli.base.console import Console
+from gsd_cli.base.errors import UsageError
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.storage import RUNS
 from gsd_cli.commands import distill
-from gsd_cli.console import Console
-from gsd_cli.errors import UsageError
-from gsd_cli.interrupts import StopRequest
 from gsd_cli.options import PRESETS, BenchOptions, DistillOptions
-from gsd_cli.paths import RUNS
 
 if TYPE_CHECKING:
-    from gsd_cli.core.generator import Model
+    from gsd_cli.core.models.generator import Model
 
 FULL = "full loss"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ def distil_variants(options: BenchOptions, teacher: str, console: Console, stop:
 
     An interrupted run goes on where it stopped when the command is given again.
     """
-    from gsd_cli.core.generator import load_model
+    from gsd_cli.core.models.generator import load_model
 
     folder, resume = runs_folder(options, teacher), stop.resume
     models = {}

@@ -7,15 +7,17 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.commands.distill_data import (
-    DistillData,
-    choose_data,
-    describe,
-    open_images,
-    uses_images,
-    with_samples,
-)
-from gsd_cli.commands.distill_identity import (
+from gsd_cli.base.atomic import ready
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import Stopped
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.storage import cache_dir, require_room
+from gsd_cli.catalogue.cost import disk_needed, growth
+from gsd_cli.catalogue.find import read_card
+from gsd_cli.cli.distill_plan import plan as plan  # the command's dry run
+from gsd_cli.cli.teacher_list import list_teachers
+from gsd_cli.core.distillation.inputs import DistillData, choose_data, describe, open_images, uses_images, with_samples
+from gsd_cli.core.distillation.run_folder import (
     check_options,
     folder_mark,
     has_decayed,
@@ -25,30 +27,21 @@ from gsd_cli.commands.distill_identity import (
     run_folder,
     total_steps,
 )
-from gsd_cli.commands.distill_measures import Measure, build_evaluation, choose_measure, describe_measure
-from gsd_cli.commands.distill_pace import Record, shorter_than_asked
-from gsd_cli.commands.distill_plan import plan as plan  # the command's dry run
-from gsd_cli.commands.listing import list_teachers
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import Stopped
-from gsd_cli.estimate import disk_needed, growth
-from gsd_cli.finding import read_card
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.core.distillation.run_record import Record, shorter_than_asked
+from gsd_cli.metrics.run_evaluation import Measure, build_evaluation, choose_measure, describe_measure
 from gsd_cli.options import PRESETS, DistillOptions
-from gsd_cli.paths import cache_dir, require_room
-from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
-    from gsd_cli.commands.exporting import Exporter
-    from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.pace import Pace
-    from gsd_cli.core.phi import PhiSources
-    from gsd_cli.core.real_images import RealImages
-    from gsd_cli.core.standing import Cadence
-    from gsd_cli.core.teachers import Teacher
-    from gsd_cli.core.trackers import Tracker
-    from gsd_cli.core.training import Task
-    from gsd_cli.core.world import World
+    from gsd_cli.compute.distributed import World
+    from gsd_cli.core.distillation.export import Exporter
+    from gsd_cli.core.distillation.real_images import RealImages
+    from gsd_cli.core.distillation.step import Distillation
+    from gsd_cli.core.models.feature_maps import PhiSources
+    from gsd_cli.core.models.teacher import Teacher
+    from gsd_cli.core.training.loop import Task
+    from gsd_cli.core.training.pace import Pace
+    from gsd_cli.core.training.report import Cadence
+    from gsd_cli.core.training.trackers import Tracker
 
 EVALUATING, SAVING = 0.05, 0.02
 """Shares of the steps' time that evaluations and checkpoints may take."""
@@ -84,15 +77,15 @@ def _distil(
     options: DistillOptions, data: DistillData, folder: Path, total: int | None, console: Console, stop: StopRequest
 ) -> None:
     """Open what the run needs, refuse what does not fit, then train."""
-    from gsd_cli.commands.exporting import Exporter
-    from gsd_cli.commands.loading import open_teacher
-    from gsd_cli.core.checkpoint import CheckpointStore
-    from gsd_cli.core.device import exact_if_fp32, resolve_device
-    from gsd_cli.core.distillation import Distillation
-    from gsd_cli.core.pace import UNSETTLED
-    from gsd_cli.core.phi import build_phi
-    from gsd_cli.core.trackers import open_tracker
-    from gsd_cli.core.world import join_world
+    from gsd_cli.compute.device import exact_if_fp32, resolve_device
+    from gsd_cli.compute.distributed import join_world
+    from gsd_cli.core.distillation.export import Exporter
+    from gsd_cli.core.distillation.step import Distillation
+    from gsd_cli.core.models.feature_maps import build_phi
+    from gsd_cli.core.models.open import open_teacher
+    from gsd_cli.core.training.checkpoint import CheckpointStore
+    from gsd_cli.core.training.pace import UNSETTLED
+    from gsd_cli.core.training.trackers import open_tracker
 
     device = resolve_device(options.device)
     world = join_world(device, stop, console)
@@ -134,7 +127,7 @@ def _pace(
     stop: StopRequest,
 ) -> Pace | None:  # fmt: skip
     """The clock of this session; None without `--minutes`."""
-    from gsd_cli.core.pace import Pace
+    from gsd_cli.core.training.pace import Pace
 
     if options.minutes is None:
         return None
@@ -153,8 +146,8 @@ def _train(
     console: Console, stop: StopRequest, pace: Pace | None,
 ) -> None:  # fmt: skip
     """Train to the end, to a signal or until the time is up, and leave the generators of what was trained."""
-    from gsd_cli.commands.fitting import fit
-    from gsd_cli.core.profiling import ProfiledTask
+    from gsd_cli.core.training.drive import fit
+    from gsd_cli.core.training.profiling import ProfiledTask
 
     folder = exporter.folder
     driven: Task = task
@@ -182,7 +175,7 @@ def _train(
 
 def _cadence(options: DistillOptions) -> Cadence:
     """How often the run measures and saves. An `--eval-every` that is not the preset's is obeyed whatever it costs."""
-    from gsd_cli.core.standing import Cadence
+    from gsd_cli.core.training.report import Cadence
 
     preset = PRESETS[options.preset].get("eval_every", DistillOptions.model_fields["eval_every"].default)
     share = EVALUATING if options.eval_every == preset else math.inf
@@ -239,8 +232,8 @@ def _precision(
         return before
     import torch
 
-    from gsd_cli.core.denoiser import per_image
-    from gsd_cli.core.device import choose_precision
+    from gsd_cli.compute.device import choose_precision
+    from gsd_cli.core.models.denoiser import per_image
 
     net = copy.deepcopy(teacher.denoiser).to(device).requires_grad_(True)
     x = torch.zeros(min(options.batch_size, options.micro_batch or TRIED, TRIED), *net.shape, device=device)
@@ -259,7 +252,7 @@ def _precision(
 
 def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
     """What `--noise-device` comes to; a resumed run goes on with the numbers of its start."""
-    from gsd_cli.core.draws import resolve_kind
+    from gsd_cli.core.distillation.draws import resolve_kind
 
     before = recorded(options, folder, "noise_device")
     return resolve_kind(before if options.noise_device == "auto" and before else options.noise_device, device)
@@ -267,7 +260,7 @@ def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
 
 def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> PhiSources:
     """What the isometric term's features may need; without real data a standard deviation of 1/2 a channel."""
-    from gsd_cli.core.phi import PhiSources
+    from gsd_cli.core.models.feature_maps import PhiSources
 
     std = [0.5] * teacher.image_shape[0]
     if (images := data.measured_images) is not None:

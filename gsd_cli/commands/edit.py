@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.commands.directing import Directory
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import GsdError, UsageError
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.atomic import ready
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.table import Table
+from gsd_cli.base.text import counted
+from gsd_cli.core.editing.store import Directory
 from gsd_cli.options import EditOptions
-from gsd_cli.table import Table
-from gsd_cli.wording import counted
-from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gsd_cli.core.directions import Direction
-    from gsd_cli.core.generator import Model
-    from gsd_cli.core.latent_files import Anchor
+    from gsd_cli.core.editing.direction import Direction
+    from gsd_cli.core.latents.files import Anchor
+    from gsd_cli.core.models.generator import Model
 
 LISTED = (-3.0, -1.5, 0.0, 1.5, 3.0)
 LISTED_SEED = 0
@@ -43,10 +43,10 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     if not (streaming or options.list):
         ready(target, folder=target.suffix == "")
 
-    from gsd_cli.commands.loading import keep_to_class, open_model
-    from gsd_cli.commands.locating import locate
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.data.film import film_bytes, require_format, write_film
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.core.latents.locate import locate
+    from gsd_cli.core.models.open import keep_to_class, open_model
+    from gsd_cli.data.animation import film_bytes, require_format, write_film
 
     if not options.list and (streaming or target.suffix):
         require_format(f".{options.format}" if streaming else target.suffix.lower())
@@ -97,7 +97,7 @@ def strengths(options: EditOptions) -> list[float]:
 
 def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
     """The direction with those that --preserve names, in the same space, projected out."""
-    from gsd_cli.core.directions import preserving
+    from gsd_cli.core.editing.direction import preserving
 
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
@@ -110,8 +110,8 @@ def _fitted(options: EditOptions) -> str | None:
 
 
 def _own(name: str, anchor: Anchor, model: Model) -> Direction:
-    from gsd_cli.core.components import sensitive_directions
-    from gsd_cli.core.inversion import encoder_features
+    from gsd_cli.core.editing.unsupervised import sensitive_directions
+    from gsd_cli.core.latents.inversion import encoder_features
 
     number = int(name[3:]) if name[3:].isdigit() else -1
     if not 0 <= number < 16:
@@ -126,7 +126,7 @@ def _edited(
     """The frames, and their latents where the edit is one of latents."""
     import torch
 
-    from gsd_cli.core.directions import moved, moved_latents
+    from gsd_cli.core.editing.direction import moved, moved_latents
 
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
     frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
@@ -143,9 +143,9 @@ def _measured(
     console: Console,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """What the edit did to this picture, one value a strength: attributes, distance from the picture, its class."""
-    from gsd_cli.core.inversion import encoder_features
-    from gsd_cli.core.knowledge import TRAITS
-    from gsd_cli.core.responses import Measure, respond
+    from gsd_cli.core.editing.known_attributes import TRAITS
+    from gsd_cli.core.editing.response import Measure, respond
+    from gsd_cli.core.latents.inversion import encoder_features
 
     knowledge, generator = directory.knowledge, directory.model.generator
     measures: dict[str, Measure] = {t.name: t.score for t in TRAITS} | {"features": encoder_features(generator)}
@@ -202,9 +202,9 @@ def _row(found: Sequence[Direction] | None) -> list[str]:
 def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) -> Path:
     import torch
 
-    from gsd_cli.core.directions import moved
-    from gsd_cli.core.noise import latents
-    from gsd_cli.data.pictures import save_grid
+    from gsd_cli.compute.random import latents
+    from gsd_cli.core.editing.direction import moved
+    from gsd_cli.data.pixels import save_grid
 
     generator = directory.model.generator
     z = latents([LISTED_SEED], generator.latent_shape)

@@ -6,18 +6,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import UsageError
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.atomic import ready
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import UsageError
+from gsd_cli.base.signals import StopRequest
 from gsd_cli.options import InterpolateOptions
-from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gsd_cli.core.generator import Model
-    from gsd_cli.core.latent_files import Anchor
-    from gsd_cli.core.walks import Embed, Walk
+    from gsd_cli.core.latents.files import Anchor
+    from gsd_cli.core.latents.walks import Embed, Walk
+    from gsd_cli.core.models.generator import Model
 
 
 def plan(options: InterpolateOptions) -> list[str]:
@@ -34,11 +34,11 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     if not streaming:
         ready(target, folder=target.suffix == "")
 
-    from gsd_cli.commands.loading import keep_to_class, open_model
-    from gsd_cli.commands.locating import locate
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.core.inversion import encoder_features
-    from gsd_cli.data.film import film_bytes, require_format, write_film
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.core.latents.inversion import encoder_features
+    from gsd_cli.core.latents.locate import locate
+    from gsd_cli.core.models.open import keep_to_class, open_model
+    from gsd_cli.data.animation import film_bytes, require_format, write_film
 
     if streaming or target.suffix:
         require_format(f".{options.format}" if streaming else target.suffix.lower())
@@ -73,8 +73,8 @@ def _leg(
     """The walk from one picture to the next; what is each one's own fades from one to the other."""
     import torch
 
-    from gsd_cli.core.rendering import between
-    from gsd_cli.core.walks import walk
+    from gsd_cli.core.latents.render import between
+    from gsd_cli.core.latents.walks import walk
 
     def images(z: Tensor, s: Tensor) -> Tensor:
         stop.check()
@@ -106,7 +106,7 @@ def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor
 
 def _report(leg: Walk, embed: Embed, console: Console) -> dict[str, Any]:
     """How even and how long a walk is, beside plain pixel cross-fading between its ends."""
-    from gsd_cli.core.walks import cross_fade, step_lengths, unevenness
+    from gsd_cli.core.latents.walks import cross_fade, step_lengths, unevenness
 
     faded = step_lengths(cross_fade(leg.images[0], leg.images[-1], len(leg.images)), embed)
     figures = {"largest_over_mean_step": leg.unevenness, "length": leg.length}

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import GsdError, UsageError
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.atomic import ready
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.storage import FILES, cache_dir
 from gsd_cli.options import FitSettings, PrepareOptions
-from gsd_cli.paths import FILES, cache_dir
-from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
-    from gsd_cli.core.world import World
+    from gsd_cli.compute.distributed import World
 
 FEATURE_STEPS = 2000
 FEATURES = {"residual": "features", "convnext": "features-2"}
@@ -50,8 +50,8 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     ready(target, folder=False)
     if options.fit_teacher is None:
         return _first_part(options, target, console, stop)
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.core.world import join_world
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.compute.distributed import join_world
 
     world = join_world(resolve_device(options.device), stop, console)
     result = _first_part(options, target, console, stop) if world.main else Result()
@@ -129,7 +129,7 @@ def _asked(options: PrepareOptions) -> dict[str, Any]:
 
 def _made_before(options: PrepareOptions, target: Path, console: Console) -> dict[str, Any]:
     """The record of a data set that is there. Raises UsageError when it was made with other options."""
-    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.data.dataset import ImageArchive
 
     record = ImageArchive(target).record
     before, now = record.get("asked", {}), _asked(options)
@@ -142,11 +142,11 @@ def _made_before(options: PrepareOptions, target: Path, console: Console) -> dic
 
 
 def _prepare(options: PrepareOptions, target: Path, console: Console, stop: StopRequest) -> dict[str, Any]:
-    from gsd_cli.data.known import open_source
+    from gsd_cli.base.lock import exclusive
+    from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
     from gsd_cli.data.labels import describe, read_labels
-    from gsd_cli.data.pool import available_cores
-    from gsd_cli.data.prepare import Recipe, channels_of, prepare, work_folder
-    from gsd_cli.locks import exclusive
+    from gsd_cli.data.sources.known import open_source
+    from gsd_cli.data.workers import available_cores
 
     if options.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
@@ -194,8 +194,8 @@ def _pace() -> Callable[[int], str]:
 
 def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, console: Console) -> Path | None:
     """Reference statistics beside the zip, in the features just fitted, else those at hand."""
-    from gsd_cli.core.device import resolve_device
-    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.data.dataset import ImageArchive
     from gsd_cli.metrics import reference
     from gsd_cli.metrics.features import Extractor, classifier_features
 
@@ -215,13 +215,14 @@ def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, cons
 def _fit_features(
     options: PrepareOptions, target: Path, console: Console, stop: StopRequest
 ) -> tuple[Path, dict[str, float]]:
-    from gsd_cli.commands.fitting import fit
-    from gsd_cli.core.classifier import FeatureFit, save_features
-    from gsd_cli.core.device import exact_if_fp32, resolve_device
-    from gsd_cli.core.standing import Cadence
-    from gsd_cli.data.archive import ImageArchive
+    from gsd_cli.base.atomic import atomic_folder
+    from gsd_cli.compute.device import exact_if_fp32, resolve_device
+    from gsd_cli.core.models.classifier import save_features
+    from gsd_cli.core.training.drive import fit
+    from gsd_cli.core.training.fit_features import FeatureFit
+    from gsd_cli.core.training.report import Cadence
+    from gsd_cli.data.dataset import ImageArchive
     from gsd_cli.metrics.features import features_name
-    from gsd_cli.writing import atomic_folder
 
     held_out = target.with_name(f"{target.stem}-test.zip")
     steps = options.fit_steps or FEATURE_STEPS
@@ -245,12 +246,12 @@ def _fit_features(
 def _fit_teacher(
     options: PrepareOptions, target: Path, world: World, console: Console, stop: StopRequest
 ) -> Path:  # fmt: skip
-    from gsd_cli.commands.fitting import fit
-    from gsd_cli.core.device import exact_if_fp32, resolve_device
-    from gsd_cli.core.fitting import TeacherFit, save_teacher
-    from gsd_cli.core.standing import Cadence
-    from gsd_cli.data.archive import ImageArchive
-    from gsd_cli.registry import bundled_features
+    from gsd_cli.catalogue.registry import bundled_features
+    from gsd_cli.compute.device import exact_if_fp32, resolve_device
+    from gsd_cli.core.training.drive import fit
+    from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
+    from gsd_cli.core.training.report import Cadence
+    from gsd_cli.data.dataset import ImageArchive
 
     settings = _fit_settings(options)
     folder = _beside(target, "teacher")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import UsageError
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.atomic import ready
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import UsageError
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.storage import FILES
 from gsd_cli.options import SampleOptions
-from gsd_cli.paths import FILES
-from gsd_cli.writing import ready
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar")
 
 def plan(options: SampleOptions) -> list[str]:
     """What a run would write."""
-    from gsd_cli.estimate import pictures
+    from gsd_cli.catalogue.cost import pictures
 
     where = "stdout" if options.output == "-" else options.output
     format_ = _format(options)
@@ -39,11 +39,11 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     if not streaming:
         ready(target, folder=format_ == "folder")
 
-    from gsd_cli.commands.loading import class_number, open_model
-    from gsd_cli.core.device import autocast, resolve_device
-    from gsd_cli.core.sampling import sample
-    from gsd_cli.core.world import join_world
-    from gsd_cli.data.output import open_writer
+    from gsd_cli.compute.device import autocast, resolve_device
+    from gsd_cli.compute.distributed import join_world
+    from gsd_cli.core.models.open import class_number, open_model
+    from gsd_cli.core.sampling.images import sample
+    from gsd_cli.data.image_writers import open_writer
 
     device = resolve_device(options.device)
     world = join_world(device, stop, console)

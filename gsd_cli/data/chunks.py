@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gsd_cli.base.storage import storage_errors
 from gsd_cli.data.decode import Payload, decode, fit_picture
 from gsd_cli.data.png import encode_png
-from gsd_cli.paths import storage_errors
 
 MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 128, 4 * 2**20, 16 * 2**20
 """A chunk ends at whichever comes first (bytes read, pixels made): memory stays flat, photographs are saved often."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
 
 T = TypeVar("T")
 Value = int | tuple[int, ...]

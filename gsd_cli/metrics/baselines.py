@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsd_cli.core.device import full_precision
-from gsd_cli.core.fingerprint import network_fingerprint
-from gsd_cli.core.noise import latents
-from gsd_cli.core.samplers import Sampler
-from gsd_cli.core.sampling import sample_teacher
-from gsd_cli.core.teachers import Teacher
-from gsd_cli.metrics.arrays import read_arrays
+from gsd_cli.base.atomic import atomic_file, sweep
+from gsd_cli.base.storage import ASSETS, kept_if_possible
+from gsd_cli.compute.device import full_precision
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.fingerprint import network_fingerprint
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.core.sampling.images import sample_teacher
+from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.features import Extractor, Measure
+from gsd_cli.metrics.npz import read_arrays
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.paths import ASSETS, kept_if_possible
-from gsd_cli.writing import atomic_file, sweep
 
 AGAIN = 100
 """Network calls up to which a sampler's images are made again for an optional measure; beyond, hours would be spent."""

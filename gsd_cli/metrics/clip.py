@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import functional as picture
 
-from gsd_cli.core.device import in_full_precision
-from gsd_cli.core.downloads import fetch_file
-from gsd_cli.data.pictures import to_pil
-from gsd_cli.errors import GsdError
+from gsd_cli.base.download import fetch_file
+from gsd_cli.base.errors import GsdError
+from gsd_cli.compute.device import in_full_precision
+from gsd_cli.data.pixels import to_pil
 
 FILE = "ViT-B-32.pt"
 SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"

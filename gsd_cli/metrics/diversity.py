@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gsd_cli.core.noise import latents
+from gsd_cli.compute.random import latents
 
 PAIRS = 200
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsd_cli.core.autoencoder import Autoencoder
-from gsd_cli.core.device import in_full_precision
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.noise import latents
-from gsd_cli.core.sampling import labels_for
-from gsd_cli.core.world import World
-from gsd_cli.data.pictures import save_grid
+from gsd_cli.compute.device import in_full_precision
+from gsd_cli.compute.distributed import World
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.sampling.images import labels_for
+from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
+from gsd_cli.metrics.generated import made_batches
+from gsd_cli.metrics.image_quality import manifold_figures
 from gsd_cli.metrics.isometry import isometry
-from gsd_cli.metrics.made import made_batches
-from gsd_cli.metrics.quality import manifold_figures
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64

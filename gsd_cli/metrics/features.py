@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsd_cli.core.autoencoder import Autoencoder
-from gsd_cli.core.classifier import load_features
-from gsd_cli.core.denoiser import Denoiser, per_image
-from gsd_cli.core.device import in_full_precision
-from gsd_cli.core.downloads import fetch_file
-from gsd_cli.core.feature_nets import FeatureNet
-from gsd_cli.core.phi import PHI_SIGMA, normalise_channels, teacher_features
-from gsd_cli.data.pictures import from_uint8, to_uint8
-from gsd_cli.errors import GsdError
-from gsd_cli.paths import ASSETS, read_object
-from gsd_cli.registry import FEATURES
+from gsd_cli.base.download import fetch_file
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import ASSETS, read_object
+from gsd_cli.catalogue.registry import FEATURES
+from gsd_cli.compute.device import in_full_precision
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.classifier import load_features
+from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.feature_maps import PHI_SIGMA, normalise_channels, teacher_features
+from gsd_cli.core.models.feature_nets import FeatureNet
+from gsd_cli.data.pixels import from_uint8, to_uint8
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{INCEPTION_FILE}"

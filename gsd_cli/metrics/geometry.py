@@ -17,8 +17,9 @@ from scipy.sparse.csgraph import connected_components, shortest_path
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gsd_cli.core.noise import generator_for, latents, rotate, tangent
-from gsd_cli.metrics.ppl import Images
+from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.sphere import rotate, tangent
+from gsd_cli.metrics.path_length import Images
 
 Embed = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsd_cli.data.pictures import to_uint8
-from gsd_cli.metrics.quality import FOR_A_SPREAD
+from gsd_cli.data.pixels import to_uint8
+from gsd_cli.metrics.image_quality import FOR_A_SPREAD
 
 LEVEL = 64
 """Grey value from which on a pixel counts as bright: a quarter of the range."""

@@ -9,8 +9,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gsd_cli.core.noise import generator_for, latents, rotate
-from gsd_cli.metrics.ppl import Images, SquaredDistance
+from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.sphere import rotate
+from gsd_cli.metrics.path_length import Images, SquaredDistance
 
 STEP = 0.05
 """Radians of the small steps whose speed is measured."""

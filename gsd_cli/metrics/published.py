@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from gsd_cli.errors import ExitCode, GsdError
+from gsd_cli.base.atomic import publish
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.patience import patience
+from gsd_cli.base.storage import storage_errors
 from gsd_cli.metrics.statistics import Statistics
-from gsd_cli.paths import storage_errors
-from gsd_cli.patience import patience
-from gsd_cli.writing import publish
 
 URL = "https://www.cs.cmu.edu/~clean-fid/stats"
 INCEPTION = 2048

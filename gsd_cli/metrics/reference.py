@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsd_cli.core.fingerprint import network_fingerprint
-from gsd_cli.core.real_images import require_same_shape
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import ASSETS, kept_if_possible
+from gsd_cli.catalogue.registry import bundled_features
+from gsd_cli.core.distillation.real_images import require_same_shape
+from gsd_cli.core.models.fingerprint import network_fingerprint
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.features import (
     INCEPTION_FILE,
     ClassifierFeatures,
@@ -25,11 +27,9 @@ from gsd_cli.metrics.features import (
     inception_features,
 )
 from gsd_cli.metrics.grain import Grain, GrainCounts, grain_facts, grain_of
+from gsd_cli.metrics.image_quality import Real
 from gsd_cli.metrics.published import PUBLISHED, published_statistics
-from gsd_cli.metrics.quality import Real
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.paths import ASSETS, kept_if_possible
-from gsd_cli.registry import bundled_features
 
 KEPT = 5000
 """Real images whose features lie beside the statistics, for figures that compare images with images."""

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsd_cli.errors import GsdError
-from gsd_cli.metrics.arrays import read_arrays
-from gsd_cli.writing import atomic_file
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.base.errors import GsdError
+from gsd_cli.metrics.npz import read_arrays
 
 UNNAMED = {512: "clip"}
 """Whose features a file is of that does not say, by their number; any other is taken for Inception's."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsd_cli.core.device import synchronize
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.noise import latents
+from gsd_cli.compute.device import synchronize
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.generator import Generator
 
 MEASURED_SECONDS = 1.0
 

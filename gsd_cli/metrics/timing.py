@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gsd_cli.core.device import synchronize
+from gsd_cli.compute.device import synchronize
 
 
 @dataclass(frozen=True)

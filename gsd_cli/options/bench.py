@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from gsd_cli.base.text import nearest
+from gsd_cli.catalogue.registry import BASELINES, METRICS, sampler_words
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import MODEL, Positive, opt
-from gsd_cli.registry import BASELINES, METRICS, sampler_words
-from gsd_cli.wording import nearest
+from gsd_cli.options.fields import MODEL, Positive, opt
 
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
 """What each threshold judges."""

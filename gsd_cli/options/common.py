@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from gsd_cli.options.kinds import Device, opt
+from gsd_cli.options.fields import Device, opt
 
 
 class Common(BaseModel):

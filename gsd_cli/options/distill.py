@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
 ADVERSARIAL_RATIO = 2.0
 """What `--adversarial auto` is where there are real images."""

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.options.common import Common
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
 
 
 def _fit_source(value: str | None) -> str | None:

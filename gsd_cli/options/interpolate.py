@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Positive, argument, opt
 from gsd_cli.options.invert import InvertSettings
-from gsd_cli.options.kinds import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Positive, argument, opt
 
 
 class InterpolateOptions(Common, InvertSettings):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import CLASS, EXACT, MODEL, NonNegativeFloat, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, MODEL, NonNegativeFloat, argument, opt
 
 
 def _latent_file(value: Path | None) -> Path | None:

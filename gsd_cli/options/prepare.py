@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import NO_FP16, Positive, Share, argument, opt
+from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
 
 class FitSettings(BaseModel):

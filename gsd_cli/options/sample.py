@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import PositiveInt, model_validator
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.kinds import CLASS, MODEL, Share, opt
-from gsd_cli.seeds import SeedList
+from gsd_cli.options.fields import CLASS, MODEL, Share, opt
+from gsd_cli.options.seeds import SeedList
 
 
 class SampleOptions(Common):

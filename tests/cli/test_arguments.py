@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gsd_cli import app
-from gsd_cli.console import Console, Result
-from gsd_cli.errors import ExitCode
-from gsd_cli.flags import commands
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import ExitCode
+from gsd_cli.cli import app
+from gsd_cli.cli.flags import commands
 
 NAMES = [part for c in commands().values() for one in c.flags for part in one.names]
 FLAGS = sorted({name for part in NAMES for name in part.split("/")})

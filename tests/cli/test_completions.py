@@ -17,10 +17,10 @@ import pytest
 import shellingham
 import typer
 
-from gsd_cli import shells
-from gsd_cli.errors import UsageError
-from gsd_cli.flags import commands
-from tests.shell import Shell
+from gsd_cli.base.errors import UsageError
+from gsd_cli.cli import completion_scripts as shells
+from gsd_cli.cli.flags import commands
+from tests.support.shell import Shell
 
 COMPLETIONS = Path(__file__).parents[2] / "completions"
 CASES = [
@@ -171,7 +171,7 @@ def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gsd_cli.complete import attributes, classes, preserved
+    from gsd_cli.cli.completion import attributes, classes, preserved
 
     context = cast(typer.Context, SimpleNamespace(params={"model": None}))
     monkeypatch.chdir(place.folder)
@@ -187,7 +187,7 @@ def test_completion_loads_nothing_heavy(place: Shell) -> None:
         "sys.argv = ['gsd']\n"
         "heavy = {'pydantic', 'torch', 'diffusers', 'numpy', 'PIL'}\n"
         "atexit.register(lambda: print('loaded', heavy & set(sys.modules)))\n"
-        "from gsd_cli.app import main\n"
+        "from gsd_cli.cli.app import main\n"
         "main()\n"
     )
     environment = {"_GSD_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}

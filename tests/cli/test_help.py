@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from gsd_cli.app import build_app
-from gsd_cli.flags import commands
-from gsd_cli.helping import OWN_FLAGS
+from gsd_cli.cli.app import build_app
+from gsd_cli.cli.flags import commands
+from gsd_cli.cli.help import OWN_FLAGS
 from scripts.generate import ROOT, files
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 
 def test_help_and_usage_errors_load_nothing_heavy() -> None:
     script = (
         "import sys; sys.argv = ['gsd', *sys.argv[1:]]\n"
-        "from gsd_cli.app import main\n"
+        "from gsd_cli.cli.app import main\n"
         "code = main()\n"
         "heavy = {'torch', 'torchvision', 'diffusers', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -57,7 +57,7 @@ def test_what_follows_from_the_option_models_is_up_to_date(path: Path) -> None:
 
 def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = commands()
-    monkeypatch.setattr("gsd_cli.flags.fingerprint", lambda: "other")
+    monkeypatch.setattr("gsd_cli.cli.flags.fingerprint", lambda: "other")
     assert commands() == stored
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gsd_cli.app import main
-from tests.shell import Shell
+from gsd_cli.cli.app import main
+from tests.support.shell import Shell
 
 WRONG: list[tuple[list[str], list[str]]] = [
     (["distill", "--alpha", "nan", "--steps", "0", "--lr", "-1", "--device", "tpu", "--preset", "quik"],

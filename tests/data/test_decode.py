@@ -15,7 +15,7 @@ from PIL import Image
 
 from gsd_cli.data.decode import decode, fit_picture
 from gsd_cli.data.png import encode_png
-from tests.data.making import NOISE, claiming, encoded, grey
+from tests.support.images import NOISE, claiming, encoded, grey
 
 CORNERS = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
 

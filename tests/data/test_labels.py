@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from gsd_cli.base.errors import GsdError
 from gsd_cli.data.labels import read_labels
-from gsd_cli.data.layout import read_layout
-from gsd_cli.errors import GsdError
+from gsd_cli.data.sources.layout import read_layout
 
 NAMES = ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
 

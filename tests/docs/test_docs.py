@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsd_cli import app
-from gsd_cli.console import Console
-from gsd_cli.flags import commands
-from tests.shell import Shell
+from gsd_cli.base.console import Console
+from gsd_cli.cli import app
+from gsd_cli.cli.flags import commands
+from tests.support.shell import Shell
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -142,8 +142,8 @@ def test_a_generator_is_sampled_with_diffusers_alone(monkeypatch: pytest.MonkeyP
     """The snippet of the documentation, without gsd, gives the pictures that gsd gives."""
     import torch
 
-    from gsd_cli.core.generator import load_model
-    from gsd_cli.paths import ASSETS
+    from gsd_cli.base.storage import ASSETS
+    from gsd_cli.core.models.generator import load_model
 
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     snippet = re.search(r"<!-- without gsd -->\n```python\n(.*?)```", text, re.S)

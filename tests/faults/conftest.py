@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell import Shell
-from tests.warm import Running
+from tests.support.shell import Shell
+from tests.support.warm import Running
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from gsd_cli.errors import ExitCode
-from gsd_cli.flags import commands
+from gsd_cli.base.errors import ExitCode
+from gsd_cli.cli.flags import commands
 from tests.cli.test_arguments import FLAGS, VALUES
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 LIST_EXAMPLES = 12
 SECONDS = 0.5

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.faults.conftest import leftovers
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 BENCH = (
     "bench", "--model", "run", "--compare", "ddim-20", "-N", "48", "--batch-size", "8", "--metrics", "fd",

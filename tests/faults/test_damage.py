@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.damage import cut, empty, flip
 from tests.faults.conftest import contents, require_refusal, wait_for
-from tests.shell import DISTILL, Shell
+from tests.support.damage import cut, empty, flip
+from tests.support.shell import DISTILL, Shell
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.training.checkpoint import CheckpointStore
 from tests.faults.conftest import contents, leftovers, require_refusal
-from tests.shell import DISTILL, IMAGES, Shell
+from tests.support.shell import DISTILL, IMAGES, Shell
 
 Mount = Callable[..., Path]
 SAMPLE = ("sample", "--model", "run")

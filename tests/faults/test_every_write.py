@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.writing import atomic_file, atomic_files, atomic_folder, sweep
+from gsd_cli.base.atomic import atomic_file, atomic_files, atomic_folder, sweep
+from gsd_cli.core.training.checkpoint import CheckpointStore
 
 CALLS = ("open", "os.", "shutil.", "tempfile.")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzzing import Reader, readers
+from tests.support.fuzzing import Reader, readers
 
 EXAMPLES = int(os.environ.get("GSD_TEST_FUZZ", "40"))
 CHANGES = st.lists(

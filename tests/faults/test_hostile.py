@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from tests.faults.conftest import contents, require_refusal
-from tests.shell import DISTILL, Shell
+from tests.support.shell import DISTILL, Shell
 
 WEIGHTS = "diffusion_pytorch_model"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.standing import Cadence
-from gsd_cli.core.training import train
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.training.checkpoint import CheckpointStore
+from gsd_cli.core.training.loop import train
+from gsd_cli.core.training.report import Cadence
 from gsd_cli.options import DistillSettings
-from tests.timeless import timeless
+from tests.support.timeless import timeless
 
 STEPS = 40
 KILLS = int(os.environ.get("GSD_TEST_KILLS", "3"))

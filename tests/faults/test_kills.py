@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.shell import Shell
+from tests.support.shell import Shell
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

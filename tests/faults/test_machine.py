@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.sampling import sample
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.sampling.images import sample
 from tests.faults.conftest import contents, require_refusal
 from tests.faults.test_hostile import allow
-from tests.shell import DISTILL, Shell
+from tests.support.shell import DISTILL, Shell
 
 SAMPLE = ("sample", "--model", "run")
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsd_cli.core.checkpoint import CheckpointStore
+from gsd_cli.core.training.checkpoint import CheckpointStore
 from tests.faults.conftest import leftovers, wait_for
-from tests.shell import DISTILL, IMAGES, Shell
+from tests.support.shell import DISTILL, IMAGES, Shell
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 MANY = ("sample", "--model", "run", "--seeds", "0-3999", "-o", "many", "--batch-size", "8")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.conftest import contents, require_refusal
-from tests.shell import DISTILL, IMAGES, Shell
+from tests.support.shell import DISTILL, IMAGES, Shell
 
 BENCH = ("bench", "--model", "run", "--compare", "ddim-2", "--metrics", "fd", "-N", "16")
 

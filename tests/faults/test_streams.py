@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from tests.faults.conftest import require_refusal
-from tests.shell import Shell
-from tests.warm import Running
+from tests.support.shell import Shell
+from tests.support.warm import Running
 
 SAMPLE = ("sample", "--model", "run", "-N", "2")
 

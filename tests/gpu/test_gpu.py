@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from gsd_cli.core import adversarial
-from gsd_cli.core.autoencoder import Autoencoder
-from gsd_cli.core.checkpoint import CheckpointStore
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.descent import descend
-from gsd_cli.core.device import adam, autocast, exact_if_fp32, placed
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.generator import Generator, load_model
-from gsd_cli.core.inversion import encoder_features, invert
-from gsd_cli.core.noise import latents
-from gsd_cli.core.rendering import render
-from gsd_cli.core.sampling import sample
-from gsd_cli.core.walks import walk
-from gsd_cli.data.archive import ImageArchive
-from gsd_cli.data.pictures import to_uint8
-from gsd_cli.metrics.comparison import generator_subject
+from gsd_cli.bench.contenders import generator_subject
+from gsd_cli.compute.device import adam, autocast, exact_if_fp32, placed
+from gsd_cli.compute.random import latents
+from gsd_cli.core.distillation import adversarial_term as adversarial
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.latents.inversion import encoder_features, invert
+from gsd_cli.core.latents.render import render
+from gsd_cli.core.latents.walks import walk
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import Generator, load_model
+from gsd_cli.core.sampling.images import sample
+from gsd_cli.core.training.checkpoint import CheckpointStore
+from gsd_cli.core.training.descent import descend
+from gsd_cli.data.dataset import ImageArchive
+from gsd_cli.data.pixels import to_uint8
 from gsd_cli.metrics.features import TeacherFeatures
-from gsd_cli.metrics.ppl import noise_floor, path_length
+from gsd_cli.metrics.path_length import noise_floor, path_length
 from gsd_cli.options import DistillSettings
-from tests.stepping import run_step
+from tests.support.stepping import run_step
 
 pytestmark = pytest.mark.gpu
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -158,7 +158,7 @@ def test_a_compiled_generator_makes_the_same_images(toy_teacher: Denoiser) -> No
 
 
 def _bottleneck(generator: Generator) -> tuple[int, ...]:
-    from gsd_cli.core.rendering import watched_bottleneck
+    from gsd_cli.core.latents.render import watched_bottleneck
 
     seen: list[Tensor] = []
     with watched_bottleneck(generator, seen):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from gsd_cli.core.feature_nets import ConvNeXtNet, ResidualNet
-from gsd_cli.core.samplers import parse_sampler
-from gsd_cli.core.teachers import Teacher, load_teacher
+from gsd_cli.core.models.feature_nets import ConvNeXtNet, ResidualNet
+from gsd_cli.core.models.teacher import Teacher, load_teacher
+from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.metrics.baselines import AGAIN, keep_statistics, sampled_batches
 from gsd_cli.metrics.features import ClassifierFeatures, Measure
 from gsd_cli.metrics.grain import GrainCounts

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
 from gsd_cli.metrics import clip as module
 from gsd_cli.metrics.clip import clip_features
 

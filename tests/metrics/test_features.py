@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gsd_cli.core.classifier import load_features, save_features
-from gsd_cli.core.feature_nets import ResidualNet
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.classifier import load_features, save_features
+from gsd_cli.core.models.feature_nets import ResidualNet
 from gsd_cli.metrics import features as module
 from gsd_cli.metrics.features import classifier_features, inception_features
 

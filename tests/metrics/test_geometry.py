@@ -10,13 +10,15 @@ import torch
 from scipy.stats import chi2, spearmanr
 from torch import Tensor
 
-from gsd_cli.core.denoiser import Denoiser
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.noise import NoiseSchedule, generator_for, latents, slerp
-from gsd_cli.core.samplers import ddim
+from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.sphere import slerp
+from gsd_cli.core.sampling.discrete import ddim
 from gsd_cli.metrics.geometry import Paths, condition, effective_rank, geometry, graph_correlation
 from gsd_cli.metrics.isometry import isometry
-from gsd_cli.metrics.ppl import _summarise, noise_floor, path_length
+from gsd_cli.metrics.path_length import _summarise, noise_floor, path_length
 
 SHAPE = (1, 6, 6)
 

@@ -13,14 +13,14 @@ import scipy.ndimage
 import torch
 from PIL import Image
 
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.base.storage import ASSETS
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import fit_picture
-from gsd_cli.data.pictures import from_uint8
+from gsd_cli.data.pixels import from_uint8
 from gsd_cli.metrics.grain import LEVEL, Grain, GrainCounts, grain_facts, grain_of, median, roughness
 from gsd_cli.metrics.reference import real_grain
 from gsd_cli.metrics.statistics import gaussian_statistics
-from gsd_cli.paths import ASSETS
-from tests.shell import IMAGES
+from tests.support.shell import IMAGES
 
 
 def figures(pixels: np.ndarray, batch: int = 64) -> dict[str, float]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gsd_cli import complete
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.cli import completion as complete
 from gsd_cli.metrics import published
 from gsd_cli.metrics.published import PUBLISHED, published_statistics
-from gsd_cli.registry import TEACHERS
 
 
 def npz(size: int) -> bytes:

@@ -10,11 +10,11 @@ import torch
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from gsd_cli.errors import GsdError
-from gsd_cli.metrics.kernel import kernel_distance
-from gsd_cli.metrics.manifold import manifold
+from gsd_cli.base.errors import GsdError
+from gsd_cli.metrics.frechet_error import extrapolate, jackknife_error
+from gsd_cli.metrics.kid import kernel_distance
+from gsd_cli.metrics.precision_recall import manifold
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
-from gsd_cli.metrics.uncertainty import extrapolate, jackknife_error
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from gsd_cli.errors import GsdError
+from gsd_cli.base.errors import GsdError
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 

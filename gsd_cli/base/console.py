@@ -1,0 +1,201 @@
+"""The only module that prints: progress and messages on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.progress import PlainProgress, Progress, RichProgress
+from gsd_cli.base.table import Table
+from gsd_cli.base.tabling import fitted
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+SCHEMA = "gsd/1"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command produced: paths (one a line on stdout) and figures (in --json)."""
+
+    outputs: list[str] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    table: Table | None = None
+
+
+class Console:
+    """Messages, progress and results of one command."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False):
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self._out: IO[bytes] | None = None
+
+    @cached_property
+    def _err(self) -> RichConsole:
+        from rich.console import Console as RichConsole
+
+        return RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether stderr is no terminal that colours and moving bars are for."""
+        return sys.stderr is None or not sys.stderr.isatty() or self._err.is_dumb_terminal
+
+    def claim_stdout(self) -> None:
+        """Keep stdout for results: whatever a library prints from here on goes to stderr."""
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        try:
+            self._out = os.fdopen(os.dup(1), "wb")
+        except OSError:  # stdout was closed by the caller
+            self._out = None
+        with suppress(OSError):  # or stderr was
+            os.dup2(2, 1)
+
+    # -- messages ---------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        if not self.quiet:
+            self._print(text, wrap=True)
+
+    def announce(self, text: str) -> None:
+        """A line that silent processes print too: why nothing happens."""
+        self._print(text, wrap=True)
+
+    def detail(self, text: str) -> None:
+        """A line for -v."""
+        if self.verbose:
+            self._print(text, style="dim", wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Something the user should know before trusting the result."""
+        if not self.quiet:
+            self._print(f"warning: {text}", style="yellow", wrap=True)
+
+    def fail(self, error: GsdError) -> None:
+        """One line of cause and one of advice."""
+        if error.code >= ExitCode.HANGUP:
+            self._print(error.message, style="yellow")
+        else:
+            for problem in getattr(error, "problems", [error.message]):
+                self._print(f"error: {problem}", style="bold red", wrap=True)
+        if error.hint:
+            self._print(f"hint: {error.hint}")
+
+    def _print(self, text: str, style: str | None = None, *, wrap: bool = False) -> None:
+        """wrap: break long lines between words; not for what somebody may copy, paths and commands."""
+        encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+        safe = text.encode(encoding, "replace").decode(encoding)
+        # a closed stderr must not turn a result into a failure
+        with suppress(OSError, ValueError, AttributeError):
+            if self._plain:  # rich takes a tenth of a second to load
+                sys.stderr.write(safe + "\n")
+                sys.stderr.flush()
+            else:
+                self._err.print(safe, style=style, markup=False, soft_wrap=not wrap)
+
+    def show(self, table: Table) -> None:
+        """A table on stderr, for the eyes."""
+        if self.quiet:
+            return
+        for part in fitted(table, self._err):
+            self._err.print(part)
+        for note in table.notes:
+            self._print(note, style="dim", wrap=True)
+
+    # -- progress ---------------------------------------------------------------------------
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator[Progress]:
+        """Something that takes longer than a second; yields a Progress."""
+        bar: Progress
+        if self.quiet:
+            bar = Progress(what, total)
+        elif self._plain:
+            bar = PlainProgress(what, total, self.say)
+        else:
+            bar = RichProgress(what, total, self._err)
+        with bar:
+            yield bar
+
+    # -- pictures ---------------------------------------------------------------------------
+
+    def picture(self, path: Path) -> None:
+        """A picture on the terminal: in pixels where it can (kitty, sixel, iTerm2), else in half blocks."""
+        if self.quiet:
+            return
+        if self._plain:
+            self.warn("--show needs a terminal")
+            return
+        from gsd_cli.base.terminal_image import drawn
+
+        self._err.print(drawn(path, self._err.size))
+
+    # -- results ----------------------------------------------------------------------------
+
+    def finish(self, command: str, result: Result, config: dict[str, Any]) -> None:
+        """Print a command's result on stdout: paths, or one JSON object."""
+        if result.table is not None:
+            self.show(result.table)
+        if self.as_json:
+            from gsd_cli.base.versions import versions
+
+            report = {
+                "schema": SCHEMA,
+                "command": command,
+                "outputs": result.outputs,
+                "metrics": result.metrics,
+                "config": config,
+                "versions": versions(),
+            }
+            self.write_lines([json.dumps(report, default=str)])
+        elif not self._seen(result):
+            self.write_lines(result.outputs)
+
+    def _seen(self, result: Result) -> bool:
+        """Whether the lines would only repeat, on one terminal, the names in the table just shown."""
+        names = [row[0] for row in result.table.rows] if result.table else None
+        return names == result.outputs and not self.quiet and self._out is not None and self._out.isatty()
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Lines of text on stdout."""
+        text = "".join(line + "\n" for line in lines)
+        self.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+    def write_bytes(self, payload: bytes) -> None:
+        """Bytes on stdout; a full device is exit 8, a reader that went away a BrokenPipeError."""
+        if payload:
+            with self.stream() as out:
+                out.write(payload)
+
+    @contextmanager
+    def stream(self) -> Iterator[IO[bytes]]:
+        """stdout as a stream of bytes, flushed at the end."""
+        from gsd_cli.base.storage import storage_errors
+
+        if self._out is None:
+            raise GsdError("stdout is closed", hint="give a file with -o", code=ExitCode.STORAGE)
+        with storage_errors(Path("stdout")):
+            try:
+                yield self._out
+                self._out.flush()
+            except OSError:
+                self.abandon_stdout()
+                raise
+
+    def abandon_stdout(self) -> None:
+        """The reader went away or the device is full: what is still buffered goes nowhere, quietly."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        for stream in (self._out, sys.stdout):
+            if stream is not None:
+                os.dup2(null, stream.fileno())

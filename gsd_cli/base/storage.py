@@ -1,0 +1,133 @@
+"""Where files live, what their disks say, and how their JSON is read."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import ExitCode, GsdError
+
+ASSETS = Path(__file__).parents[1] / "assets"
+RUNS = Path("runs")
+FILES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".ppm",
+    ".pdf", ".svg", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst",
+    ".7z", ".rar", ".npz", ".npy", ".json", ".jsonl", ".csv", ".txt", ".html", ".pt", ".pth", ".pkl", ".ckpt",
+    ".safetensors", ".lmdb", ".mdb", ".h5", ".hdf5", ".parquet", ".tfrecord",
+}  # fmt: skip
+"""Extensions of files: nobody who gives such a name means a folder, or a file of another kind."""
+
+
+def cache_dir(override: Path | None = None) -> Path:
+    """The cache folder: the option, else `GSD_CACHE_DIR`, else the platform's."""
+    if override is not None:
+        return override
+    if env := os.environ.get("GSD_CACHE_DIR"):
+        return Path(env)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("gsd")
+
+
+_places = "-o"
+
+
+def name_places(options: str) -> None:
+    """The options by which the running command writes elsewhere: hints name these."""
+    global _places
+    _places = options
+
+
+def elsewhere() -> str:
+    """Advice for what cannot be written."""
+    return f"choose another place with {_places}"
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or a file in the way into exit code 8."""
+    try:
+        yield
+    except Exception as error:
+        number = _errno(error)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise GsdError(
+                f"no room to write {target} ({_size(_free(target))} free)",
+                hint=f"free some space, or {elsewhere()} or --cache-dir",
+                code=ExitCode.STORAGE,
+            ) from error
+        blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+        if number in blocked:
+            raise GsdError(
+                f"cannot write {target}: {os.strerror(number)}",
+                hint=elsewhere(),
+                code=ExitCode.STORAGE,
+            ) from error
+        raise
+
+
+def _errno(error: Exception) -> int:
+    if isinstance(error, OSError):
+        return error.errno or 0
+    # safetensors tells the system's error in words only
+    named = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(named[1]) if named else 0
+
+
+def _free(path: Path) -> int:
+    """Bytes free where `path` is, or will be."""
+    path = path.absolute()
+    while not path.is_dir():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def require_room(target: Path, needed: int) -> None:
+    """Fail early when fewer than `needed` bytes are free for `target`. Raises GsdError (exit 8)."""
+    if (free := _free(target)) < needed:
+        raise GsdError(
+            f"{target} needs about {_size(needed)}, {_size(free)} are free",
+            hint=f"free some space, or {elsewhere()}",
+            code=ExitCode.STORAGE,
+        )
+
+
+@contextmanager
+def kept_if_possible(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """A cache that is full or read-only costs a word, not the work that was to be kept in it."""
+    try:
+        yield
+    except GsdError as error:
+        if error.code != ExitCode.STORAGE:
+            raise
+        tell(f"not kept in the cache: {error.message}")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises GsdError (exit 3) when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GsdError(f"cannot read {path}: {error}", hint=_AGAIN) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object. Raises GsdError (exit 3) when it is missing, damaged or holds another."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise GsdError(f"{path} is damaged: it holds no object", hint=_AGAIN)
+    return value
+
+
+_AGAIN = "copy or fetch the folder again, or make it again"

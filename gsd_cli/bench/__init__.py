@@ -1,0 +1,1 @@
+"""`gsd bench`: contenders, metrics, tables and reports."""

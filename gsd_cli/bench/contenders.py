@@ -1,0 +1,136 @@
+"""One row of the paper's Table 1: a generator or a baseline, measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gsd_cli.compute.device import autocast, full_precision, placed
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.generator import Generator, Model, load_model
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.core.sampling.images import labels_for, sample_teacher
+from gsd_cli.core.sampling.samplers import Sampler, parse_sampler
+from gsd_cli.metrics.timing import Timing
+from gsd_cli.options.bench import is_folder, split
+
+PPL_STEPS = 50
+"""DDIM steps of the deterministic sampler that a multi-step model's PPL is measured through."""
+
+
+@dataclass
+class Row:
+    """What was measured of one model; a figure not asked for or not possible is absent."""
+
+    name: str
+    calls: int
+    parameters: int
+    figures: dict[str, float] = field(default_factory=dict)
+    distances: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By a Frechet distance's name its figures; the first judge's are among `figures` too."""
+    time: Timing | None = None
+    edits: dict[str, dict[str, float]] = field(default_factory=dict)
+    protocol: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model as the measures see it: latents [B, C, H, W] to images, by two roads.
+
+    sample: the model as it is used (for a multi-step one its ancestral sampler); images: a
+    deterministic map for path lengths (eta 0).
+    """
+
+    name: str
+    calls: int
+    parameters: int
+    sample: Callable[[Tensor, range], Tensor]
+    images: Callable[[Tensor], Tensor]
+    images_protocol: str
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A row to be: how it is measured, and what it is."""
+
+    subject: Subject
+    model: Sampler | Generator
+
+    @property
+    def name(self) -> str:
+        """Its row's name."""
+        return self.subject.name
+
+
+def generator_subject(name: str, generator: Generator, device: torch.device, precision: str = "fp32") -> Subject:
+    """A one-step generator: both roads are the one call, the first in the precision that samples are made in."""
+
+    @torch.no_grad()
+    def images(z: Tensor) -> Tensor:
+        with full_precision(device):
+            return generator(z.to(device)).float()
+
+    @torch.no_grad()
+    def sample(z: Tensor, seeds: range) -> Tensor:
+        with autocast(device, precision):
+            return generator(z.to(device), labels_for(generator, seeds)).float()
+
+    parameters = sum(p.numel() for p in generator.parameters())
+    return Subject(name, 1, parameters, sample, images, "one call")
+
+
+def baseline_subject(
+    sampler: Sampler, teacher: Teacher, device: torch.device, check: Callable[[], None], precision: str = "fp32"
+) -> Subject:
+    """The teacher under a sampler; `check` is called between steps and may raise to stop.
+
+    The deterministic road of a class-conditional teacher keeps to class 0, as the generator's does.
+    """
+    denoiser = teacher.denoiser
+    parameters = sum(p.numel() for p in denoiser.parameters())
+
+    def sample(z: Tensor, seeds: range) -> Tensor:
+        with autocast(device, precision):
+            return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
+
+    smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{PPL_STEPS}")
+
+    @torch.no_grad()
+    def deterministic(z: Tensor) -> Tensor:
+        model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
+        with full_precision(device):
+            # never clipped: a clamp would flatten the path
+            made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
+            return teacher.autoencoder.decode(made)
+
+    protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
+    return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
+
+
+def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:
+    """Another generator, ready to be measured."""
+    generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
+    return Contender(generator_subject(name, generator, device, precision), generator)
+
+
+def contenders(
+    names: str, teacher: Teacher, device: torch.device, check: Callable[[], None], precision: str = "fp32"
+) -> list[Contender]:
+    """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
+    found: list[Contender] = []
+    for name in split(names):
+        if is_folder(name):
+            found.append(rival(name, load_model(name), device, precision))
+        else:
+            sampler = parse_sampler(name).fitted(teacher.denoiser, device)
+            found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
+    return found
+
+
+def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:
+    """Makes `batch` images from latents that are ready beforehand."""
+    z = latents(range(batch), shape, "timing")
+    return lambda: subject.sample(z, range(batch))

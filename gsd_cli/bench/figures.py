@@ -1,0 +1,101 @@
+"""Pictures of a generator's geometry, side by side for several generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.data.pixels import save_grid
+from gsd_cli.metrics.geometry import Embed, Paths, great_circles
+from gsd_cli.metrics.path_length import Images
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+CIRCLES, POINTS = 6, 65
+COLOUR = "#3060a0"
+
+
+def circle_speeds(images: Images, embed: Embed, shape: tuple[int, int, int], seed: int = 0) -> Paths:
+    """Whole random great circles, for `draw_speeds`."""
+    angles = torch.linspace(0, 2 * math.pi, POINTS).repeat(CIRCLES, 1)
+    return great_circles(images, embed, shape, angles, seed)
+
+
+def draw_speeds(circles: Mapping[str, Paths], target: Path) -> Path:
+    """The speed along great circles in units of its mean, a panel a generator; flat is isometric."""
+    canvas, panels = _panels(len(circles))
+    for axes, (name, found) in zip(panels, circles.items(), strict=True):
+        turns = found.angles[:, 1:] - found.angles[:, :-1]
+        speed = found.lengths / turns
+        middle = (found.angles[:, 1:] + found.angles[:, :-1]) / 2
+        axes.plot(middle.T, (speed / speed.mean()).T, linewidth=0.8)
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set_title(f"{name}: CV {(speed.std() / speed.mean()).item():.2f}", fontsize=10)
+        axes.set_xlabel("angle along the circle, rad")
+    panels[0].set_ylabel("speed / mean speed")
+    return _save(canvas, target)
+
+
+def draw_angles(paths: Mapping[str, Paths], target: Path) -> Path:
+    """Angle theta between latents against g, the length of the path between their pictures."""
+    canvas, panels = _panels(len(paths))
+    for axes, (name, found) in zip(panels, paths.items(), strict=True):
+        theta, g = found.angles[:, -1], found.lengths.sum(1)
+        axes.scatter(theta, g, s=6, color=COLOUR)
+        slope = ((g @ theta) / (theta @ theta)).item()
+        axes.plot([0, math.pi / 2], [0, slope * math.pi / 2], color="black", linewidth=0.8)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("theta, rad")
+    panels[0].set_ylabel("g")
+    return _save(canvas, target)
+
+
+def draw_pareto(points: Mapping[str, tuple[float, float]], figure: str, target: Path) -> Path:
+    """Each model's (seconds an image, distance); those that no other beats in both are joined."""
+    canvas, (axes,) = _panels(1)
+    canvas.set_size_inches(6, 4)
+    best = sorted(p for p in points.values() if not any(_beats(q, p) for q in points.values()))
+    axes.plot(*zip(*best, strict=True), color="#909090", linewidth=0.8, drawstyle="steps-post")
+    for name, (seconds, distance) in points.items():
+        axes.scatter([seconds], [distance], s=24, color=COLOUR)
+        axes.annotate(name, (seconds, distance), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.margins(x=0.2, y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("seconds an image")
+    axes.set_ylabel(figure)
+    axes.grid(alpha=0.3)
+    return _save(canvas, target)
+
+
+def _beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a != b and a[0] <= b[0] and a[1] <= b[1]
+
+
+def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:
+    """Walks [frames, C, H, W] as rows: each walk by every generator in turn, in the mapping's order."""
+    rows = [row for group in zip(*walks.values(), strict=True) for row in group]
+    return save_grid(torch.cat(rows), target, columns=len(rows[0]), scale=2)
+
+
+def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    canvas = Figure(figsize=(4 * count, 3.2), layout="constrained")
+    return canvas, list(canvas.subplots(1, count, squeeze=False, sharey=True)[0])
+
+
+def _save(canvas: Figure, target: Path) -> Path:
+    with atomic_file(target) as temporary:
+        canvas.savefig(temporary, dpi=110)
+    return target

@@ -1,0 +1,89 @@
+"""What a run will cost, from file sizes and formulas, for --dry-run. Nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.find import find_model
+from gsd_cli.catalogue.registry import TEACHERS
+
+VALUES_TRAINED, STUDENT_TRAINED = 5, 5
+"""Numbers kept in training per parameter of the teacher (two networks, a gradient, two Adam moments) and of the
+student (the same)."""
+VALUES_SAVED, STUDENT_SAVED = 3, 4
+"""Numbers kept in a checkpoint per parameter of the teacher (the fake score and its Adam moments) and of the student
+(generator, its average, Adam moments)."""
+CHECKPOINTS = 2
+
+
+def distillation(teacher: str, passes: float, own_passes: float = 0, growth: float = 1) -> list[str]:
+    """Lines on the work, memory and disk of a distillation, if the teacher's size is known.
+
+    passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
+    teacher's parameters.
+    """
+    parameters = teacher_parameters(teacher)
+    if parameters is None:
+        return []
+    student, disk = growth * parameters, disk_needed(teacher, growth) or 0
+    work = f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
+    if growth > 1:
+        work = f"about {passes - own_passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
+        work += f" and {own_passes:,.0f} of the student's {student / 1e6:.1f} M"
+    memory = 4 * (VALUES_TRAINED * parameters + STUDENT_TRAINED * student)
+    return [f"{work}; {size(memory)} of memory before activations, {size(disk)} of disk"]
+
+
+def disk_needed(teacher: str, growth: float = 1) -> int | None:
+    """Bytes of a run folder at its largest, pictures aside: its checkpoints and generator; None when unknown.
+
+    growth: how many times the teacher's parameters the student has.
+    """
+    parameters = teacher_parameters(teacher)
+    if parameters is None:
+        return None
+    saved = CHECKPOINTS * (VALUES_SAVED + growth * STUDENT_SAVED) + growth
+    return round(4 * saved * parameters)
+
+
+def growth(width: int, depth: int) -> float:
+    """About how many times its teacher's parameters a student has; `core/growth.py` knows it exactly."""
+    return width**2 * depth
+
+
+def teacher_parameters(spec: str) -> int | None:
+    """How many parameters a teacher has: by name, else from the size of its weights; None when unknown."""
+    if spec in TEACHERS:
+        return TEACHERS[spec].parameters
+    if not Path(spec).is_dir():
+        return None
+    from gsd_cli.catalogue.diffusers_layout import find_weights, network_folder
+
+    try:
+        weights = find_weights(network_folder(Path(spec)))
+    except GsdError:  # said when the teacher is opened
+        return None
+    halves = weights is not None and weights.variant in ("fp16", "bf16")
+    return weights.size // (2 if halves else 4) or None if weights else None
+
+
+def pictures(model: str | None, count: int) -> str:
+    """`64 images, 64 network calls, 65 kB of pixels`."""
+    counted = f"{count:,} image{'s' * (count != 1)}"
+    try:
+        config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))
+        pixels = count * int(config["sample_size"]) ** 2 * int(config["out_channels"])
+    except (GsdError, OSError, ValueError, KeyError, TypeError):
+        return counted
+    return f"{counted} (one network call each, {size(pixels)} of pixels)"
+
+
+def size(count: float) -> str:
+    """Bytes for people: 12 MB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

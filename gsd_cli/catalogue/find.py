@@ -1,0 +1,76 @@
+"""What --model and --teacher name, found without torch: a wrong name is said at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import ASSETS, RUNS, read_object
+from gsd_cli.base.text import closest
+from gsd_cli.catalogue.registry import BUNDLED_MODELS, TEACHERS
+
+CARD = "gsd.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def find_model(spec: str | None) -> Path:
+    """The generator folder that `--model` names; None for the newest run under ./runs, else the bundled one.
+
+    Raises GsdError (exit 3).
+    """
+    if spec is None:
+        runs = [p.parent.parent for p in RUNS.glob(f"*/generator/{CARD}")]
+        newest = max(runs, key=lambda run: (run / "generator" / CARD).stat().st_mtime, default=None)
+        return newest / "generator" if newest else ASSETS / BUNDLED_MODELS[0]
+    path = Path(spec)
+    for folder in (path, path / "generator"):
+        if (folder / CARD).is_file():
+            return folder
+    if spec in BUNDLED_MODELS:
+        return ASSETS / spec
+    if path.is_dir():
+        raise GsdError(
+            f"{spec} holds no generator", hint="give a run of gsd distill or its generator/; an unfinished run has none"
+        )
+    runs_here = [str(p.parent.parent) for p in RUNS.glob(f"*/generator/{CARD}")]
+    known = [*BUNDLED_MODELS, *runs_here]
+    near = _nearest(spec, known)
+    raise GsdError(f"no such model: {spec}", hint=near or f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What gsd noted of a model in its gsd.json. Raises GsdError (exit 3) where that is damaged."""
+    card = read_object(folder / CARD)
+    words = ("teacher", "teacher_revision", "features", "name")
+    whole = all(isinstance(card.get(key), str | None) for key in words)
+    whole = whole and isinstance(card.get("figures", {}), dict) and isinstance(card.get("steps", 0), int)
+    if not whole or not all(isinstance(name, str) for name in _list(card.get("classes"))):
+        raise GsdError(f"{folder / CARD} is damaged", hint="copy the folder again, or make it again")
+    return card
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [None] if value else []
+
+
+def require_teacher(spec: str) -> None:
+    """Refuse what is no teacher by its name alone. Raises GsdError (exit 3)."""
+    if spec.endswith((".pkl", ".pt", ".pth", ".ckpt")):
+        raise GsdError(
+            f"{spec}: pickled models are not loaded, a pickle can run any code",
+            hint="EDM's networks come in no other form: take a diffusers folder or hub id with safetensors weights "
+            "(ddpm-cifar10, say), or train one on your images with gsd prepare --fit-teacher",
+        )
+    path = Path(spec)
+    if spec in TEACHERS or path.is_dir() or (HUB_ID.fullmatch(spec) and not path.exists()):
+        return
+    known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
+    raise GsdError(f"no such teacher: {spec}", hint=_nearest(spec, TEACHERS) or known)
+
+
+def _nearest(spec: str, known: Iterable[str]) -> str | None:
+    close = closest(spec, known)
+    return f"did you mean {close}?" if close else None

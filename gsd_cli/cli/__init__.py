@@ -1,0 +1,1 @@
+"""The terminal: flags, help, completion, configuration, and how a subcommand is run."""

@@ -1,0 +1,186 @@
+"""One value per option, from flag, environment, config files, preset or default, in that order."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gsd_cli.base.errors import UsageError
+from gsd_cli.base.text import nearest
+from gsd_cli.cli.flags import flag
+from gsd_cli.options.presets import PRESETS
+
+if TYPE_CHECKING:
+    from gsd_cli.options import DistillOptions
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[Options]):
+    """Validated options, and for each field where its value came from."""
+
+    options: Options
+    origins: dict[str, str]
+
+
+def field_names(model: type[BaseModel]) -> dict[str, str]:
+    """Public name (flag, config key) to field name."""
+    return {info.alias or name: name for name, info in model.model_fields.items()}
+
+
+def resolve(
+    command: str,
+    model: type[Options],
+    given: Mapping[str, Any],
+    models: Mapping[str, type[BaseModel]],
+    config: str | None = None,
+    unknown: Sequence[str] = (),
+) -> Resolved[Options]:
+    """Merge all sources and validate once.
+
+    given: the flags actually used, by public name. models: every subcommand's model, so that a
+    config file may serve them all. unknown: what is already known to be wrong.
+    Raises UsageError (exit 2) naming every wrong option.
+    """
+    problems = list(unknown)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+
+    def take(layer: Mapping[str, Any], origin: str) -> None:
+        for name, value in layer.items():
+            values[name] = value
+            origins[name] = origin
+
+    for path, text in _config_files(config, problems):
+        take(_read_config(command, path, text, models, problems), path)
+    names = field_names(model)
+    for public in names:
+        if (value := os.environ.get("GSD_" + public.upper())) is not None:
+            take({public: value}, "GSD_" + public.upper())
+    for public, value in given.items():
+        take({public: value}, flag(public))
+    if "preset" in names:
+        _apply_preset(values, origins)
+    try:
+        options = model.model_validate(values)
+    except ValidationError as error:
+        # a union (auto or a number) fails once per member: one line an option
+        first = {e["loc"][:1] or (i,): e for i, e in reversed(list(enumerate(error.errors())))}
+        problems += [_describe(e, model, origins) for e in reversed(first.values())]
+    if problems:
+        raise UsageError(problems, hint=f"gsd {command} --help")
+    return Resolved(options, {public: origins.get(public, "default") for public in names})
+
+
+def _apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
+    preset = values.get("preset", "quick")
+    lengths = {"kimg", "steps", "epochs", "minutes"}
+    for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
+        # a length given in one unit replaces the preset's in another
+        taken = lengths & values.keys() if name in lengths else name in values
+        if not taken:
+            values[name], origins[name] = value, f"preset {preset}"
+
+
+def with_preset(options: DistillOptions) -> DistillOptions:
+    """Options given from Python, with the preset's defaults where nothing was given."""
+    values = options.model_dump(include=options.model_fields_set)
+    _apply_preset(values, {})
+    return type(options).model_validate(values)
+
+
+def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:
+    """(name, text) of the config files that apply, weakest first."""
+    from platformdirs import user_config_path
+
+    found = []
+    for path in (user_config_path("gsd") / "config.toml", Path("gsd.toml")):
+        if path.is_file():
+            found.append((str(path), path.read_text(encoding="utf-8", errors="replace")))
+    if config == "-":
+        found.append(("stdin", sys.stdin.read()))
+    elif config is not None:
+        try:
+            found.append((config, Path(config).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:  # ValueError: no text, or a name no file can have
+            problems.append(f"--config: cannot read {config}: {error}")
+    return found
+
+
+def _read_config(
+    command: str, path: str, text: str, models: Mapping[str, type[BaseModel]], problems: list[str]
+) -> dict[str, Any]:
+    """The keys of one config file that concern `command`: top-level ones, then its own table."""
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        problems.append(f"{path}: broken TOML: {error}")
+        return {}
+    known = {name: set(field_names(m)) for name, m in models.items()}
+    everything = set().union(*known.values())
+    chosen: dict[str, Any] = {}
+    for key, value in content.items():
+        public = key.replace("-", "_")
+        if key in known and isinstance(value, dict):
+            for inner in value:
+                if inner.replace("-", "_") not in known[key]:
+                    problems.append(f"{path}: unknown key {inner!r} in [{key}]{nearest(inner, known[key])}")
+        elif public not in everything:
+            problems.append(f"{path}: unknown key {key!r}{nearest(key, everything | set(known))}")
+        elif public in known[command]:
+            chosen[public] = value
+    table = content.get(command, {})
+    if isinstance(table, dict):
+        chosen |= {k.replace("-", "_"): v for k, v in table.items() if k.replace("-", "_") in known[command]}
+    return chosen
+
+
+KINDS = {
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "finite_number": "a finite number",
+}
+"""What is needed instead, by pydantic's name of the error."""
+
+
+def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    public = str(error["loc"][0])
+    info = next(i for n, i in model.model_fields.items() if (i.alias or n) == public)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    name = str(extra["metavar"]) if extra.get("argument") else flag(public)
+    if error["type"] == "missing" or (extra.get("argument") and error["type"] == "too_short"):
+        return f"missing argument {name}"
+    if (origin := origins.get(public, name)) not in (name, flag(public)):
+        name = f"{name} (from {origin})"
+    if error["type"] == "value_error":  # our own words: they name the value where it helps
+        return f"{name}: {message}"
+    given = error["input"]
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name}: {given!r} does not have the form {extra['metavar']}"
+    if kind := KINDS.get(error["type"]):
+        return f"{name}: {kind} is needed, not {given!r}"
+    hint = ""
+    if expected := error.get("ctx", {}).get("expected"):
+        hint = nearest(str(given), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
+    return f"{name}: {_lower_first(message.replace('Input should be', 'must be'))}, not {given!r}{hint}"
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

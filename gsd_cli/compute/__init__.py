@@ -1,0 +1,1 @@
+"""Where tensors live and where random numbers come from: devices, processes, memory, seeds."""

@@ -1,0 +1,221 @@
+"""Which device and which precision a run uses."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.launcher import launched, local_rank
+
+Module = TypeVar("Module", bound=nn.Module)
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FUSED = ("cpu", "cuda", "mps")
+"""Kinds of devices that torch has a fused Adam for."""
+TRIALS, WORTHWHILE = 3, 1.2
+"""Timed passes in each precision, the fastest counts; and how much faster bf16 must be to be chosen."""
+VARIANTS = 64
+"""Variants of a compiled network at most."""
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps` to a device. Raises GsdError (exit 5) when it is missing."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            # a launcher gives each of its processes a device of its own
+            return torch.device("cuda", local_rank()) if launched() > 1 else torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if cuda_missing or (device.type == "mps" and not torch.backends.mps.is_available()):
+        count = torch.cuda.device_count()
+        raise GsdError(
+            f"no device {name!r} on this machine ({count} CUDA device{'s' * (count != 1)} found)",
+            hint="use --device auto or --device cpu",
+            code=ExitCode.DEVICE,
+        )
+    return device
+
+
+def placed(module: Module, device: torch.device, *, training: bool = True) -> Module:
+    """The module on its device, laid out as that computes fastest.
+
+    Convolutions read channels last on a GPU; on a CPU that gains a seventh in inference and loses a
+    tenth in training.
+    """
+    module = module.to(device)
+    if device.type == "cuda" or not training:
+        # typed for tensors only, it works on modules all the same
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
+
+
+def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
+    """Adam on a module's parameters: one kernel for all of them, which can leave a step out on the device
+    (`descend`)."""
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type in FUSED)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """What `--precision` comes to for network calls: `auto` is bf16 on a CUDA device that has it, else fp32."""
+    return precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The precision of network calls: mixed, or for `fp32` full, without TF32 (see `resolve_precision`)."""
+    precision = resolve_precision(precision, device)
+    if precision == "fp32":
+        return full_precision(device)
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def cast_for_autocast(module: Module, precision: str) -> Module:
+    """A copy of a frozen module whose convolutions and linear layers hold their weights as `autocast` would cast them
+    in every call: the same results, some hundred copies fewer. The module itself where nothing is cast."""
+    if precision not in DTYPES:
+        return module
+    copied = copy.deepcopy(module)
+    for layer in copied.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            layer.to(DTYPES[precision])
+    return copied
+
+
+def exact_if_fp32(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """`full_precision` around a whole training in fp32, backward passes too; nothing for another precision."""
+    return full_precision(device) if resolve_precision(precision, device) == "fp32" else nullcontext()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device computes in bf16; one that emulates it does not count."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def choose_precision(precision: str, device: torch.device, train: Callable[[], object]) -> tuple[str, float]:
+    """What `--precision` comes to for a training, and how many times as fast as fp32 it was here (nan: not tried).
+
+    `auto` on a CPU tries both: processors with bf16 in hardware are nearly twice as fast, others far slower.
+    train: one forward and one backward pass, called under either precision.
+    """
+    if precision != "auto":
+        return precision, math.nan
+    if device.type != "cpu":
+        return resolve_precision(precision, device), math.nan
+    seconds = {"fp32": math.inf, "bf16": math.inf}
+    for k in range(TRIALS + 1):
+        for name in seconds:
+            begun = time.perf_counter()
+            with autocast(device, name):
+                train()
+            # the first pass of each loads what later ones find ready
+            seconds[name] = min(seconds[name], time.perf_counter() - begun) if k else math.inf
+    gain = seconds["fp32"] / seconds["bf16"]
+    return ("bf16" if gain > WORTHWHILE else "fp32"), gain
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """float32 whatever is around: no autocast, no TF32. Differences of near images need every digit."""
+    with _without_tf32(), _without_autocast(device):
+        yield
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    # torch has two generations of settings: the older does not see what is allowed to all of a device by the newer,
+    # and may not be read where the newer has been set to what it cannot express
+    cudnn: Any = torch.backends.cudnn
+    newer: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
+    precisions = [setting.fp32_precision for setting in newer]
+    try:
+        older = torch.get_float32_matmul_precision(), cudnn.allow_tf32
+    except RuntimeError:
+        older = None
+    if older is not None:
+        _allow("highest", tf32=False)
+    for setting in newer:
+        setting.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if older is not None:
+            _allow(older[0], tf32=older[1])
+        for setting, precision in zip(newer, precisions, strict=True):
+            setting.fp32_precision = precision
+
+
+def _allow(matmul: str, *, tf32: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
+def in_full_precision(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function in `full_precision`, on the device of the first of its arguments that has one."""
+
+    @wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with full_precision(_first_device(args)):
+            return function(*args, **kwargs)
+
+    return called
+
+
+def _first_device(arguments: tuple[Any, ...]) -> torch.device:
+    for argument in arguments:
+        if isinstance(argument, nn.Module):
+            return next(argument.parameters()).device
+        if isinstance(argument, Tensor):
+            return argument.device
+    raise TypeError("no argument is on a device")
+
+
+def compile_network(net: nn.Module) -> None:
+    """Compile a network's calls. Precision, training, gradients and batch sizes each make variants of it, and at
+    Dynamo's own limit of 8 it would run as written from then on: the limit is raised."""
+    torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
+    net.compile()
+
+
+class DeviceConstant:
+    """A constant tensor, copied to each device once: a copy in every call would hold up the host. float64 becomes
+    float32 on a device that has no more."""
+
+    def __init__(self, value: Tensor):
+        self._value = value
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The constant there."""
+        if device not in self._copies:
+            narrow = self._value.dtype == torch.float64 and not has_float64(device)
+            self._copies[device] = (self._value.float() if narrow else self._value).to(device)
+        return self._copies[device]
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    # a device that knows no autocast has none to turn off
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether the device computes in double precision: Apple's GPUs do not."""
+    return device.type != "mps"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that a clock read next is true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

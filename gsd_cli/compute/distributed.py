@@ -1,0 +1,155 @@
+"""One process, or several that work together: Hugging Face accelerate, as its launcher or torchrun set it up."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from threading import Timer
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.base.console import Console
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.launcher import launched, rank
+from gsd_cli.base.signals import StopRequest
+
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
+LATE = 15.0
+"""Seconds after which a process that is not the first says what it waits for."""
+
+
+class World:
+    """The processes of a run. Alone, everything here is the identity.
+
+    rank: this process's number; size: how many there are.
+    """
+
+    def __init__(self, accelerator: Any = None):
+        self._accelerator = accelerator
+        self.rank: int = accelerator.process_index if accelerator else 0
+        self.size: int = accelerator.num_processes if accelerator else 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> slice:
+        """This process's part of a batch over all of them."""
+        share = batch // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """A view of `module` whose backward passes average gradients over the processes."""
+        shared: nn.Module = self._accelerator.prepare_model(module) if self.size > 1 else module
+        return shared
+
+    def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """Backward passes in here only accumulate: the next one outside averages all."""
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module) if self.size > 1 else nullcontext()
+        return context
+
+    def gather(self, tensor: Tensor, dim: int = 0) -> Tensor:
+        """The tensors of all processes, of one shape, joined in the order of ranks; no gradient passes."""
+        if self.size == 1:
+            return tensor
+        # NCCL knows GPUs alone
+        own = tensor.detach().to(self._accelerator.device).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, own)
+        return torch.cat(parts, dim).to(tensor.device)
+
+    def from_main(self, tensor: Tensor) -> Tensor:
+        """The main process's tensor, in all of them; theirs have its shape and type."""
+        return self.gather(tensor[None])[0]
+
+    def total(self, *values: float) -> list[float]:
+        """Each value summed over the processes."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        if self._accelerator.device.type != "cpu":
+            tensor = tensor.to(self._accelerator.device)
+        torch.distributed.all_reduce(tensor)
+        summed: list[float] = tensor.tolist()
+        return summed
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """A tensor on the processes' device summed over them, float32: nothing is waited for."""
+        if self.size == 1:
+            return tensor
+        summed = tensor.detach().float().clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return self.total(float(flag))[0] > 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            self._accelerator.wait_for_everyone()
+
+
+def require_even_shares(batch: int, world: World) -> None:
+    """Raise GsdError (exit 2) when a batch cannot be shared evenly."""
+    if batch % world.size:
+        raise GsdError(
+            f"a batch of {batch} cannot be shared by {world.size} processes",
+            hint=f"give a --batch-size that is a multiple of {world.size}",
+            code=ExitCode.USAGE,
+        )
+
+
+def require_whole_weights() -> None:
+    """Raise GsdError (exit 2) when accelerate was told to cut weights into pieces: checkpoints hold them whole."""
+    for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true", "yes", "y"):
+            raise GsdError(
+                f"{kind} cuts weights into pieces, gsd keeps them whole on each device",
+                hint="launch with --multi_gpu; where memory is short, --recompute and --micro-batch",
+                code=ExitCode.USAGE,
+            )
+
+
+def join_world(device: torch.device, stop: StopRequest | None = None, console: Console | None = None) -> World:
+    """The world of this process, connected with the others if a launcher started several.
+
+    What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
+    A signal ends the wait.
+    """
+    if launched() == 1:
+        return World()
+    require_whole_weights()
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    console = console or Console()
+    late = Timer(LATE, lambda: console.announce(waited_for()))
+    late.daemon = True
+    with (stop or StopRequest()).waiting():
+        if rank() == 0:
+            console.say(waited_for())
+        else:
+            late.start()
+        # precision is ours: accelerate's own would wrap calls that need every digit
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patience])
+    late.cancel()
+    return World(accelerator)
+
+
+def waited_for() -> str:
+    """Which processes a start waits for, and what says that there are any."""
+    size, others = launched(), launched() - 1
+    where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
+    at = f" at {where}" if where else ""
+    return (
+        f"waiting for {others} other process{'es' * (others > 1)}{at}: this one is number {rank()} of {size}, "
+        f"by RANK={rank()}, WORLD_SIZE={size} and MASTER_ADDR in the environment; if it is alone: env -u RANK gsd ..."
+    )

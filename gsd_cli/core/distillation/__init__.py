@@ -1,0 +1,1 @@
+"""Geometric Score Distillation: the losses and the step that trains the generator."""

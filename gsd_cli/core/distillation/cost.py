@@ -1,0 +1,180 @@
+"""What a distillation will need, before it starts: memory by counting, time by trying one call."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.compute.device import autocast, choose_precision, synchronize
+from gsd_cli.compute.distributed import World
+from gsd_cli.core.distillation.growth import grow
+from gsd_cli.core.distillation.isometric_forms import looked_at
+from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.options import DistillSettings
+
+FLOAT = 4
+COPIES, STUDENT_COPIES = 5, 5
+"""float32 numbers kept per parameter of the teacher (teacher, fake score, a gradient, an Adam of two) and of the
+student (generator, its average, a gradient, an Adam of two)."""
+FEWEST, TRIED = 2, 8
+"""Images in the two calls that are timed on a CPU, at most."""
+FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
+"""Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
+(forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
+images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
+looks at (two forwards and the latents' half of the backward of G)."""
+TEACHER_CALLS = 1
+"""What a bounded fake score adds to its update: a forward of the teacher."""
+DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
+"""What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
+and its gradient at the generator's images; timed on a small UNet, where the heads count."""
+MATCHING_CALLS = 0.6
+"""What feature matching costs: the encoder there and back; timed on the same small UNet."""
+FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
+"""Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one process of a run needs.
+
+    parameters: of the teacher; student_parameters: of the generator; state_bytes: weights, gradients and
+    optimizers; activation_bytes: what the backward passes of a generator step keep, float32; seconds_per_step:
+    by a forward call of each size of network on this machine.
+    """
+
+    parameters: int
+    student_parameters: int
+    state_bytes: int
+    activation_bytes: int
+    seconds_per_step: float
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak, roughly: libraries and fragments come on top."""
+        return self.state_bytes + self.activation_bytes
+
+
+def estimate(
+    teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
+) -> Estimate:
+    """Memory and time of a distillation of `teacher` with these settings. Raises GsdError (exit 2) when they ask for a
+    student that the teacher cannot be grown into."""
+    share = max(1, settings.batch_size // (world or World()).size)
+    together = min(share, settings.micro_batch or share)
+    parameters = own = sum(p.numel() for p in teacher.parameters())
+    kept = own_kept = activation_bytes(teacher, recompute=settings.recompute)
+    precision = _choose(teacher, settings, device, min(FEWEST, together))
+    forward = own_forward = seconds_per_call(teacher, device, together, precision)
+    if max(settings.student_width, settings.student_depth) > 1:
+        student = grow(teacher, settings.student_width, settings.student_depth)
+        own = sum(p.numel() for p in student.parameters())
+        own_kept = activation_bytes(student, recompute=settings.recompute)
+        own_forward = seconds_per_call(student, device, together, precision)
+    state = FLOAT * (COPIES * parameters + STUDENT_COPIES * own)
+    # the generator's graph, and those of f and g at its images, live at once
+    activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
+    own_passes = generator_passes(settings)
+    calls = share / together
+    seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
+    return Estimate(parameters, own, state, activations, seconds)
+
+
+def passes(settings: DistillSettings) -> float:
+    """Forward passes of all networks that a trained image costs, a backward pass counted as one or two; the
+    discriminator counts where `adversarial` is a number, and so does feature matching."""
+    fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
+    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    if settings.adversarial_ratio(real=False):
+        calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
+    if settings.matching_ratio(real=False):
+        calls += MATCHING_CALLS
+    return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def generator_passes(settings: DistillSettings) -> float:
+    """Those of `passes` that are the generator's; the others are of networks of the teacher's size."""
+    calls = GENERATOR_OWN_CALLS + (FAKE_GENERATOR_CALLS * settings.fake_steps if settings.sidl_weight else 0)
+    return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def _manifold_calls(settings: DistillSettings) -> float:
+    if settings.irl_gradient != "manifold" or settings.irl_weight == 0:
+        return 0.0
+    return MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
+
+
+def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
+    """Bytes that the backward pass of one image keeps, counted on a network without storage."""
+    net = copy.deepcopy(model.net).to("meta").requires_grad_(True)
+    if recompute:
+        net.enable_gradient_checkpointing()
+    weights = {p.untyped_storage()._cdata for p in net.parameters()}
+    seen: dict[int, int] = {}
+    kept: list[Tensor] = []  # while they live, no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            seen[storage._cdata] = storage.nbytes()
+            kept.append(tensor)
+        return tensor
+
+    # two images, since some layers save what does not depend on how many there are
+    totals = []
+    for batch in (1, 2):
+        seen.clear()
+        x = torch.empty(batch, *model.shape, device="meta", requires_grad=True)
+        labels = (torch.zeros(batch, dtype=torch.long, device="meta"),) if model.classes else ()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = net(x, torch.ones(batch, device="meta"), *labels).sample
+        totals.append(sum(seen.values()))
+        del output
+    return totals[1] - totals[0]
+
+
+def seconds_per_call(model: Denoiser, device: torch.device, batch: int, precision: str) -> float:
+    """Seconds of a forward call of `batch` images in a precision.
+
+    A GPU is asked for that very call, since small ones take it as long as large ones. On a CPU that may last: two
+    sizes are timed there, and what a call takes without images and for each image is read off them.
+    """
+    if device.type != "cpu" or batch <= FEWEST:
+        return seconds_of(model, device, batch, precision)
+    few, many = FEWEST, min(TRIED, batch)
+    small, large = (seconds_of(model, device, size, precision) for size in (few, many))
+    each = max(0.0, large - small) / (many - few)
+    return large + each * (batch - many)
+
+
+@torch.no_grad()
+def seconds_of(model: Denoiser, device: torch.device, batch: int, precision: str) -> float:
+    """Seconds of one forward call of `batch`, the better of two after a warm-up."""
+    net: nn.Module = copy.deepcopy(model.net).to(device).eval()
+    x = torch.zeros(batch, *model.shape, device=device)
+    labels = (torch.zeros(batch, dtype=torch.long, device=device),) if model.classes else ()
+    taken = []
+    for _ in range(3):
+        synchronize(device)
+        start = time.perf_counter()
+        with autocast(device, precision):
+            net(x, torch.ones(batch, device=device), *labels)
+        synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken[1:])
+
+
+def _choose(model: Denoiser, settings: DistillSettings, device: torch.device, batch: int) -> str:
+    """The precision that a run would choose, tried on fewer images."""
+    net = copy.deepcopy(model).to(device).requires_grad_(True)
+    x = torch.zeros(batch, *model.shape, device=device)
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
+
+    def train() -> None:
+        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+
+    return choose_precision(settings.precision, device, train)[0]

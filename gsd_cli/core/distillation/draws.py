@@ -1,0 +1,103 @@
+"""What a distillation step draws at random: a function of (seed, step, row) and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gsd_cli.compute.random import generator_for, normal_rows
+
+Draw = Callable[[int, torch.Generator], Tensor]
+
+
+class Draws:
+    """Draws for one process's rows of the batch. A stream names what is drawn and in which step.
+
+    rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W). Drawn on the CPU,
+    so that every device sees the same numbers, and copied to `device`. `DeviceDraws` draws there.
+    """
+
+    def __init__(
+        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+        device: torch.device,
+    ):  # fmt: skip
+        self.seed, self.batch, self.rows = seed, batch, rows
+        self.shape, self.classes, self.device = shape, classes, device
+
+    def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
+        """N(0, I), float32 [B, *shape]; the first `count` rows alone where it is given."""
+        return normal_rows(self.rows[:count], self.shape, self.seed, *stream).to(self.device)
+
+    def sigma(self, draw: Draw, *stream: int | str) -> Tensor:
+        """Noise levels by `draw(n, random)`, [B]."""
+        return draw(self.batch, self._random(*stream, "sigma"))[self.rows].to(self.device)
+
+    def uniform(self, *stream: int | str) -> Tensor:
+        """Uniform in [0, 1), float32 [B]."""
+        return torch.rand(self.batch, generator=self._random(*stream))[self.rows].to(self.device)
+
+    def labels(self, *stream: int | str) -> Tensor | None:
+        """Classes, uniform, int64 [B]; None for an unconditional teacher."""
+        if not self.classes:
+            return None
+        return self.integers(self.classes, *stream, "class", host=False).to(self.device)
+
+    def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
+        """Uniform in {0..below-1}, int64 [B]: on the CPU; on the device by `DeviceDraws` unless `host`."""
+        return torch.randint(below, (self.batch,), generator=generator_for(self.seed, *stream))[self.rows]
+
+    def _random(self, *stream: int | str) -> torch.Generator:
+        return generator_for(self.seed, *stream)
+
+
+class DeviceDraws(Draws):
+    """The same draws by the device's own generator: nothing is copied, and other numbers than the CPU's come out.
+
+    The numbers of a batch are drawn together, so here they depend on its size too. All 64 bits of a seed count.
+    """
+
+    def __init__(
+        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+        device: torch.device,
+    ):  # fmt: skip
+        super().__init__(seed, batch, rows, shape, classes, device)
+        self._places = torch.tensor(rows, device=device)
+
+    def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
+        """N(0, I), float32 [B, *shape]; the first `count` rows alone where it is given."""
+        random = self._random(*stream)
+        return torch.randn(self.batch, *self.shape, generator=random, device=self.device)[self._places[:count]]
+
+    def sigma(self, draw: Draw, *stream: int | str) -> Tensor:
+        """Noise levels by `draw(n, random)`, [B]."""
+        return draw(self.batch, self._random(*stream, "sigma"))[self._places]
+
+    def uniform(self, *stream: int | str) -> Tensor:
+        """Uniform in [0, 1), float32 [B]."""
+        return torch.rand(self.batch, generator=self._random(*stream), device=self.device)[self._places]
+
+    def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
+        """Uniform in {0..below-1}, int64 [B]."""
+        if host:
+            return super().integers(below, *stream)
+        drawn = torch.randint(below, (self.batch,), generator=self._random(*stream), device=self.device)
+        return drawn[self._places]
+
+    def _random(self, *stream: int | str) -> torch.Generator:
+        return generator_for(self.seed, *stream, device=self.device)
+
+
+def make_draws(
+    kind: str, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+    device: torch.device,
+) -> Draws:  # fmt: skip
+    """The draws of `--noise-device` KIND."""
+    kinds = {"cpu": Draws, "device": DeviceDraws}
+    return kinds[resolve_kind(kind, device)](seed, batch, rows, shape, classes, device)
+
+
+def resolve_kind(kind: str, device: torch.device) -> str:
+    """What `--noise-device` comes to: `auto` is the CPU for a run on the CPU, else the device."""
+    return kind if kind != "auto" else "cpu" if device.type == "cpu" else "device"

@@ -1,0 +1,139 @@
+"""Noise recipes: the levels at which the fake score learns, the generator is judged, and real images are told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.compute.device import DeviceConstant
+from gsd_cli.core.distillation.draws import Draw
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.options import DistillSettings
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+SIGMA_DATA = 0.5
+DEEPEST = 0.8
+"""How far up the Karras grid the generator's levels go: sigma <= 24.4."""
+
+
+GRAIN_MIN, GRAIN_MAX = 0.01, 0.3
+"""Low noise levels: what is finer than the noise is seen at no other level."""
+LOW_SHARE = 0.35
+"""Share of the `pixels` recipe's levels that are low; SiD's grid for pixels has a quarter below 0.085."""
+PIXELS_MIN, PIXELS_MAX = 0.028, 24.0
+"""The range of the other levels, as sigma."""
+DDPM_T = (20, 793)
+"""Of 1000 timesteps: sigma 0.079 to 24.3 for Ho et al.'s schedule."""
+FINE, COARSE = (0.01, 1.0), (1.5, 8.0)
+COARSE_SHARE = 1 / 7
+"""Ranges of the discriminator's levels, as sigma, and how often the second is drawn."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """fake_sigma, generator_sigma, discriminator_sigma: n levels drawn from a random generator, float32 [n] on the
+    generator's device. weight(sigma): the fake score's loss weight per squared pixel of the clean estimate, [n]."""
+
+    fake_sigma: Draw
+    generator_sigma: Draw
+    weight: Callable[[Tensor], Tensor]
+    discriminator_sigma: Draw
+
+
+def recipe_name(settings: DistillSettings, *, pixels: bool) -> str:
+    """The recipe that `--noise` names; `auto` is `pixels` for a teacher of pixels, `ddpm` for one of latents, whose
+    finest noise an autoencoder made."""
+    return settings.noise if settings.noise != "auto" else "pixels" if pixels else "ddpm"
+
+
+def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: bool = True) -> Recipe:
+    """The recipe of these settings. Raises GsdError (exit 2) for timesteps that the schedule does not have."""
+    name = recipe_name(settings, pixels=pixels)
+    if name == "edm":
+        return edm_recipe(schedule)
+    share = schedule.steps / 1000
+    if name == "pixels":
+        ends = torch.tensor([PIXELS_MIN, PIXELS_MAX])
+        low, high = schedule.timestep(ends).round().int().tolist()
+    else:
+        low, high = (round(t * share) for t in DDPM_T)
+    low = low if settings.t_min is None else settings.t_min
+    high = high if settings.t_max is None else settings.t_max
+    if not low <= high < schedule.steps:
+        raise GsdError(
+            f"the teacher has timesteps 0 to {schedule.steps - 1}, the distillation would draw {low} to {high}",
+            hint=f"give --t-max {round(0.793 * schedule.steps)}",
+            code=ExitCode.USAGE,
+        )
+    return pixel_recipe(schedule, low, high) if name == "pixels" else ddpm_recipe(schedule, low, high)
+
+
+def ddpm_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
+    """Both draw t uniformly in {t_min..t_max}; the fake score's loss is the plain eps error of Ho et al. (2020)."""
+    draw = _uniform_timestep(schedule, t_min, t_max)
+    return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
+
+
+def pixel_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
+    """As `ddpm_recipe`, but LOW_SHARE of the levels are log-uniform in [GRAIN_MIN, GRAIN_MAX]: uniform timesteps
+    hardly reach the noise that hides an image's grain and nothing else."""
+    uniform, low = _uniform_timestep(schedule, t_min, t_max), _log_uniform(schedule, GRAIN_MIN, GRAIN_MAX)
+    draw = _either(low, uniform, LOW_SHARE)
+    return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
+
+
+def edm_recipe(schedule: NoiseSchedule) -> Recipe:
+    """Karras et al. (2022) for the fake score, log-normal levels and their weight; the Karras grid up to
+    DEEPEST for the generator (Zhou et al., ICML 2024). Levels outside a discrete schedule are moved to its ends."""
+    low, high = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
+
+    def fake(n: int, random: torch.Generator) -> Tensor:
+        return (1.2 * torch.randn(n, generator=random, device=random.device) - 1.2).exp().clamp(low, high)
+
+    def generator(n: int, random: torch.Generator) -> Tensor:
+        return karras_level(DEEPEST * torch.rand(n, generator=random, device=random.device)).clamp(low, high)
+
+    weight = lambda sigma: (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # noqa: E731
+    return Recipe(fake, generator, weight, _discriminator_level(schedule))
+
+
+def karras_level(u: Tensor) -> Tensor:
+    """The noise level at u in [0, 1] of the grid from 0.002 to 80, rho = 7 (Karras et al. 2022, eq. 5)."""
+    low, high = SIGMA_MIN ** (1 / RHO), SIGMA_MAX ** (1 / RHO)
+    return (low + u * (high - low)) ** RHO
+
+
+def _uniform_timestep(schedule: NoiseSchedule, t_min: int, t_max: int) -> Draw:
+    levels = DeviceConstant(schedule.sigmas[t_min : t_max + 1].float())
+    return lambda n, random: levels.on(random.device)[
+        torch.randint(t_max + 1 - t_min, (n,), generator=random, device=random.device)
+    ]
+
+
+def _log_uniform(schedule: NoiseSchedule, low: float, high: float) -> Draw:
+    """Levels log-uniform in [low, high]; what lies outside the schedule is moved to its ends."""
+    first, last = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
+    span = math.log(high / low)
+    return lambda n, random: (
+        (math.log(low) + span * torch.rand(n, generator=random, device=random.device)).exp().clamp(first, last)
+    )
+
+
+def _either(one: Draw, other: Draw, share: float) -> Draw:
+    """Levels of `one` with probability `share`, else of `other`."""
+
+    def draw(n: int, random: torch.Generator) -> Tensor:
+        mine, theirs = one(n, random), other(n, random)
+        return torch.where(torch.rand(n, generator=random, device=random.device) < share, mine, theirs)
+
+    return draw
+
+
+def _discriminator_level(schedule: NoiseSchedule) -> Draw:
+    """Mostly fine levels, where texture is told apart; some coarse ones, where shape is."""
+    return _either(_log_uniform(schedule, *COARSE), _log_uniform(schedule, *FINE), COARSE_SHARE)

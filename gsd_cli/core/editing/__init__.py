@@ -1,0 +1,1 @@
+"""Directions of an edit: found, measured, stored."""

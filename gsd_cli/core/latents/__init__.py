@@ -1,0 +1,1 @@
+"""Images to latents and latents to images: inversion, tuning, rendering, walks."""

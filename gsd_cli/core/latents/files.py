@@ -1,0 +1,82 @@
+"""Latents on disk: safetensors with what is known of each in the header. The cache of inversions is made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gsd_cli.base.atomic import atomic_file
+from gsd_cli.base.errors import GsdError
+
+SUFFIX = ".safetensors"
+FORMAT = "gsd-latents/1"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A picture in latent space: z [C, H, W] on the CPU, and what is known of it.
+
+    delta: changes of the generator's weights that are this picture's own (pivotal tuning), by parameter
+    name. residual: the picture minus the generator's, [C, H, W] of the image's shape.
+    """
+
+    z: Tensor
+    figures: dict[str, Any]
+    delta: dict[str, Tensor] = field(default_factory=dict)
+    residual: Tensor | None = None
+
+
+def save_anchors(path: Path, anchors: list[Anchor], model: str) -> Path:
+    """Write anchors as one file; `model` is the fingerprint of the weights they belong to."""
+    tensors = {}
+    for i, anchor in enumerate(anchors):
+        tensors[f"{i}.z"] = anchor.z.contiguous()
+        tensors |= {f"{i}.delta.{name}": change.contiguous() for name, change in anchor.delta.items()}
+        if anchor.residual is not None:
+            tensors[f"{i}.residual"] = anchor.residual.contiguous()
+    header = {"format": FORMAT, "model": model, "figures": json.dumps([a.figures for a in anchors])}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+    return path
+
+
+def load_anchors(path: Path, shape: tuple[int, int, int]) -> tuple[list[Anchor], str]:
+    """Read what `save_anchors` wrote for latents of `shape`, and the model's fingerprint. Raises GsdError (exit 3)."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header.get("format") != FORMAT:
+            raise ValueError("it holds no latents of gsd")
+        figures = json.loads(header["figures"])
+        anchors = [_anchor(i, known, tensors) for i, known in enumerate(figures)]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise GsdError(f"cannot read latents from {path}: {error}", hint="write them with --save-latent") from error
+    for anchor in anchors:
+        if anchor.z.shape != shape or not torch.isfinite(anchor.z).all():
+            raise GsdError(
+                f"{path} holds latents of shape {tuple(anchor.z.shape)}, the model takes {shape}",
+                hint="give the model they were made with: --model",
+            )
+    return anchors, header.get("model", "")
+
+
+def _anchor(i: int, figures: Any, tensors: dict[str, Tensor]) -> Anchor:
+    prefix = f"{i}.delta."
+    delta = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return Anchor(tensors[f"{i}.z"], dict(figures), delta, tensors.get(f"{i}.residual"))
+
+
+def cache_key(image: Tensor, model: str, settings: dict[str, Any]) -> str:
+    """The name of one picture's inversion: a hash of its pixels, the model and the settings."""
+    digest = hashlib.sha256(json.dumps([FORMAT, model, settings], sort_keys=True, default=str).encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]

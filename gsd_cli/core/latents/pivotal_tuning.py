@@ -1,0 +1,70 @@
+"""Pivotal tuning: a few of the generator's weights fitted to one picture, as a change kept beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gsd_cli.compute.device import in_full_precision
+from gsd_cli.compute.random import normal_rows
+from gsd_cli.core.latents.render import call
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.sphere import to_sphere
+
+TUNED = ("denoiser.net.up_blocks.", "denoiser.net.conv_norm_out.", "denoiser.net.conv_out.")
+"""The last up block and the output: nearest to the pixels, furthest from what latents mean."""
+LR = 2e-3
+LOCALITY, NEIGHBOURHOOD = 1.0, 0.3
+"""Weight of keeping the pictures of latents nearby, and how far these are, in radians."""
+
+
+@in_full_precision
+def tune(
+    generator: Generator, z: Tensor, images: Tensor, steps: int, seed: int = 0,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Tensor]]:  # fmt: skip
+    """For each latent z [B, C, H, W] of images [B, C, H, W]: changes of weights by name, on the CPU.
+
+    Pivotal tuning (Roich et al. 2022) with its locality term: pixel error at z, plus what the
+    change does to the picture of a latent nearby. The generator is never modified.
+    """
+    device = next(generator.parameters()).device
+    found = []
+    for k in range(len(z)):
+        pivot, image = z[k : k + 1].to(device), images[k : k + 1].to(device)
+        report = _offset(on_step, k * steps, len(z) * steps)
+        found.append(_tune_one(generator, pivot, image, steps, seed, report))
+    return found
+
+
+def _offset(on_step: Callable[[int, int], None], offset: int, total: int) -> Callable[[int], None]:
+    return lambda done: on_step(offset + done, total)
+
+
+def _tune_one(
+    generator: Generator, z: Tensor, image: Tensor, steps: int, seed: int, on_step: Callable[[int], None]
+) -> dict[str, Tensor]:
+    names = tuned_parameters(generator)
+    parameters = dict(generator.named_parameters())
+    delta = {name: torch.zeros_like(parameters[name]).requires_grad_(True) for name in names}
+    optimizer = torch.optim.Adam(delta.values(), lr=LR)
+    for step in range(steps):
+        noise = normal_rows([step], generator.latent_shape, seed, "tuning").to(z)
+        near = to_sphere(z + NEIGHBOURHOOD * noise)
+        with torch.no_grad():
+            wanted = generator(near)
+        loss = (call(generator, z, delta) - image).square().mean()
+        loss = loss + LOCALITY * (call(generator, near, delta) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        on_step(step + 1)
+    return {name: change.detach().cpu() for name, change in delta.items()}
+
+
+def tuned_parameters(generator: Generator) -> list[str]:
+    """The names of the parameters that tuning changes."""
+    last = f"{TUNED[0]}{len(generator.denoiser.net.up_blocks) - 1}."
+    return [name for name, _ in generator.named_parameters() if name.startswith((last, *TUNED[1:]))]

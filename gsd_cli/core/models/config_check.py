@@ -1,0 +1,64 @@
+"""Whether a network's config and its weights may belong together, found out before memory is taken for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.diffusers_layout import Weights
+
+LARGEST = 2**20
+"""Of any number in a config: channels, embeddings, groups."""
+DEEPEST = 64
+"""Blocks, layers in one."""
+MAX_SIDE = 2048
+_OF_AVERAGE = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+"""What diffusers' EMAModel writes into the config of the network it averages."""
+
+
+def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: Weights) -> None:
+    """Raise GsdError (exit 3) for a config whose network has more parameters than its weights have bytes.
+
+    The network is built without storage, so that a config that asks for terabytes costs nothing.
+    """
+    config = {key: value for key, value in config.items() if key not in _OF_AVERAGE}
+    wrong = [f"{key} is {value}" for key, value in _numbers(config) if abs(value) > LARGEST]
+    wrong += [f"{key} has {len(value)} entries" for key, value in config.items() if _long(value)]
+    wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]
+    if wrong:
+        raise GsdError(f"{folder / 'config.json'}: {wrong[0]}, which no network here has", hint=_HINT)
+    import diffusers
+
+    with torch.device("meta"):
+        net = getattr(diffusers, kind).from_config(config)
+    needed, there = sum(p.numel() for p in net.parameters()), weights.size
+    if needed > there:
+        raise GsdError(
+            f"{folder / 'config.json'} describes {needed:,} parameters, {weights.name} has {there:,} bytes", hint=_HINT
+        )
+
+
+_HINT = "the files are damaged or do not belong together; fetch them again"
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, name)
+    elif isinstance(value, list):
+        for inner in value[: DEEPEST + 1]:
+            yield from _numbers(inner, key)
+    elif isinstance(value, int | float):
+        yield key, value
+
+
+def _long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > DEEPEST
+
+
+def _deep(value: Any) -> bool:
+    return any(number > DEEPEST for _, number in _numbers(value))

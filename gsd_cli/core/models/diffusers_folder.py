@@ -1,0 +1,259 @@
+"""A diffusers model folder, read safely and written whole.
+
+Two layouts are read: flat (config.json and weights beside scheduler_config.json, as in
+google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
+A training checkpoint (unet_ema/ as well as unet/) is read as its average. No schedule is guessed.
+Only UNet2DModel, VQModel and AutoencoderKL are built, nothing in the folder is executed, and no
+pickle is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from gsd_cli.base.atomic import write_json
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.diffusers_layout import (
+    AGAIN,
+    AUTOENCODERS,
+    BIN_WEIGHTS,
+    SAFE_WEIGHTS,
+    UNETS,
+    Weights,
+    find_weights,
+    network_folder,
+    schedule_file,
+)
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.config_check import MAX_SIDE, require_plausible
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.schedule import NoiseSchedule
+
+_UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
+_PREDICTION_DEFAULT = "epsilon"
+_WANTED = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
+
+
+def load_denoiser(folder: Path) -> Denoiser:
+    """Read a diffusers folder as a Denoiser in float32 on the CPU, frozen, in eval mode.
+
+    Raises GsdError (exit 3) when something is missing, damaged, or not a UNet2DModel that takes
+    timesteps (and class labels at most).
+    """
+    unet = network_folder(folder)
+    config = read_json(unet / "config.json")
+    _check_config(unet, config, latent=_autoencoder_folder(folder) is not None)
+    schedule_path = schedule_file(folder)
+    schedule = read_json(schedule_path)
+    _check_schedule(schedule_path, schedule)
+    # configs of before there was a prediction_type; some of them say predict_epsilon
+    older = _PREDICTION_DEFAULT if schedule.get("predict_epsilon", True) else "sample"
+    prediction = schedule.get("prediction_type", older)
+    clip = bool(schedule.get("clip_sample", True))
+    net = _load_network(unet, "UNet2DModel", config)
+    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip)
+    return denoiser.eval().requires_grad_(False)
+
+
+def readings(folder: Path) -> list[str]:
+    """What was chosen in reading a folder, to be said: averaged weights, a variant's, a schedule from elsewhere."""
+    unet, said = network_folder(folder), []
+    if unet.name == UNETS[0] and (folder / UNETS[1]).is_dir():
+        said.append(f"{folder}: the averaged weights in {UNETS[0]}/ are taken, not those in {UNETS[1]}/")
+    weights = find_weights(unet)
+    if weights is not None and weights.variant is not None:
+        said.append(f"{folder}: its weights are there as the variant {weights.variant} alone; read in float32")
+    if (path := schedule_file(folder)).parent == folder.resolve().parent / "scheduler":
+        said.append(f"{folder}: its noise schedule is that of {path}, which the same training wrote")
+    return said
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The first stage of a latent-diffusion folder (vqvae/ or vae/), frozen; else the identity.
+
+    Raises GsdError (exit 3) when it is damaged or of another class than VQModel or AutoencoderKL.
+    """
+    found = _autoencoder_folder(folder)
+    if found is None:
+        return Autoencoder()
+    config = read_json(found / "config.json")
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name not in ("VQModel", "AutoencoderKL"):
+        raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
+    return Autoencoder(_load_network(found, name, config), _latent_scale(config)).eval().requires_grad_(False)
+
+
+def _latent_scale(config: dict[str, Any]) -> float:
+    """The factor a config names, else its kind's own: 1 for VQ latents, whose variance is near 1 as they
+    are (Rombach et al. 2022, appendix G). diffusers' default of 0.18215 would spoil CompVis's models."""
+    default = 1.0 if config["_class_name"] == "VQModel" else 0.18215
+    scale = config.get("scaling_factor", default)
+    if not isinstance(scale, int | float) or not 0 < scale < 1e6:
+        raise GsdError(f"the autoencoder's scaling_factor is {scale!r}", hint="a positive number is needed")
+    return float(scale)
+
+
+def _autoencoder_folder(folder: Path) -> Path | None:
+    return next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
+
+
+def _check_config(folder: Path, config: Any, *, latent: bool) -> None:
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if name not in _UNETS:
+        raise GsdError(f"{folder} holds a {name or 'model of unknown class'}, a UNet2DModel is needed", hint=_WANTED)
+    channels = config.get("in_channels")
+    if not (latent or channels in (1, 3)) or config.get("out_channels") != channels:
+        raise GsdError(
+            f"{folder}: {channels} channels in, {config.get('out_channels')} out",
+            hint="a teacher maps grey or RGB images (or an autoencoder's latents, with vqvae/ beside it) to themselves",
+        )
+    if config.get("class_embed_type") is not None:
+        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_WANTED)
+    if config.get("time_embedding_type", "positional") != "positional":
+        kind = config["time_embedding_type"]
+        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_WANTED)
+    size = config.get("sample_size")
+    sides = [size] * 2 if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
+    if max(sides) > MAX_SIDE:
+        raise GsdError(f"{folder} names a sample_size of {size}", hint=f"images have {MAX_SIDE} pixels a side at most")
+
+
+def _check_schedule(path: Path, schedule: Any) -> None:
+    if not isinstance(schedule, dict):
+        raise GsdError(f"{path} holds no scheduler config", hint="the file is damaged; fetch it again")
+    # schedulers of other families (EDM, flow matching, score SDE) have no betas
+    if not {"beta_schedule", "beta_start", "trained_betas"} & schedule.keys():
+        raise GsdError(
+            f"{path} holds {'a ' + str(schedule.get('_class_name')) if '_class_name' in schedule else 'no betas'}, "
+            "a discrete DDPM schedule is needed",
+            hint="give an unconditional DDPM in diffusers format",
+        )
+
+
+def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
+    weights = find_weights(folder)
+    if weights is None:
+        hint = f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}, whole, in pieces with their index, or as a variant (fp16)"
+        raise GsdError(f"no weights in {folder}", hint=hint)
+    if not weights.safe:
+        for path in weights.files:
+            _refuse_hostile_pickle(path)
+    import diffusers
+
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        _require_whole(weights)
+        require_plausible(folder, kind, config, weights)
+        with contextlib.redirect_stdout(io.StringIO()):
+            net, report = getattr(diffusers, kind).from_pretrained(
+                folder,
+                local_files_only=True,
+                low_cpu_mem_usage=False,
+                use_safetensors=weights.safe,
+                variant=weights.variant,
+                torch_dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except GsdError:
+        raise
+    except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
+        raise GsdError(
+            f"cannot load the weights in {folder}: {_first_line(error)}",
+            hint=AGAIN,
+        ) from error
+    # diffusers fills what is missing with random numbers and only warns
+    if report["missing_keys"]:
+        raise GsdError(
+            f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
+            hint=AGAIN,
+        )
+    return net
+
+
+def _require_whole(weights: Weights) -> None:
+    """Raise GsdError (exit 3) where a piece lacks a tensor that the index places in it: diffusers takes its word."""
+    if weights.index is None or not weights.safe:
+        return
+    placed = read_json(weights.index)["weight_map"]
+    for path in weights.files:
+        with safe_open(path, "pt") as file:
+            there = set(file.keys())
+        absent = sorted(key for key, name in placed.items() if name == path.name and key not in there)
+        if absent:
+            raise GsdError(
+                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=AGAIN
+            )
+
+
+def _refuse_hostile_pickle(path: Path) -> None:
+    try:
+        torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:
+        raise GsdError(
+            f"{path} is not a plain file of tensors",  # PyTorch's own words advise to load it all the same
+            hint="gsd loads no pickles; convert the model to safetensors",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None) -> None:
+    """Write network, schedule and a pipeline index into `folder`, safetensors, openable by diffusers.
+
+    Flat for a pixel model; unet/, scheduler/ and vqvae/ with an autoencoder. `half` stores
+    the network's weights in float16; they are read back as float32.
+    """
+    from diffusers import DDPMPipeline, UNet2DModel
+
+    net: Any = UNet2DModel.from_config(model.net.config)
+    net.load_state_dict(model.net.state_dict())
+    if half:
+        net = net.half()
+    scheduler = _ddpm_scheduler(model)
+    pipeline: Any = DDPMPipeline(unet=net, scheduler=scheduler)
+    if autoencoder is None or autoencoder.net is None:
+        net.save_pretrained(folder, safe_serialization=True)
+        scheduler.save_pretrained(folder)
+        pipeline.save_config(folder)
+    else:
+        first_stage = autoencoder.net
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        first_stage.save_pretrained(folder / "vqvae", safe_serialization=True)
+        config = {**read_json(folder / "vqvae" / "config.json"), "scaling_factor": autoencoder.scale}
+        write_json(folder / "vqvae" / "config.json", config)
+        index = read_json(folder / "model_index.json")
+        index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(first_stage).__name__]}
+        write_json(folder / "model_index.json", index)
+    for path in folder.rglob("config.json"):
+        # diffusers notes where the network was read from: a path of this machine
+        config = read_json(path)
+        config.pop("_name_or_path", None)
+        write_json(path, config)
+
+
+def _ddpm_scheduler(model: Denoiser) -> Any:
+    from diffusers import DDPMScheduler
+
+    betas = 1 - model.schedule.alphas_bar / torch.cat([torch.ones(1).double(), model.schedule.alphas_bar[:-1]])
+    linear = torch.allclose(betas, torch.linspace(betas[0], betas[-1], len(betas), dtype=torch.float64))
+    return DDPMScheduler(
+        num_train_timesteps=model.schedule.steps,
+        beta_start=float(f"{betas[0]:.12g}"),
+        beta_end=float(f"{betas[-1]:.12g}"),
+        beta_schedule="linear",
+        trained_betas=None if linear else betas.tolist(),
+        prediction_type=model.prediction,
+        variance_type="fixed_large",
+        clip_sample=model.clip_sample,
+    )

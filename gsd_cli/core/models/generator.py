@@ -1,0 +1,142 @@
+"""The one-step generator G(z) = D_G(sigma_init z, sigma_init), saved as a diffusers folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.base.atomic import atomic_folder, write_json
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import ASSETS
+from gsd_cli.catalogue.find import CARD, find_model, read_card
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
+from gsd_cli.core.models.fingerprint import weights_fingerprint
+
+FORMAT = 1
+
+
+class Generator(nn.Module):
+    """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
+
+    `label` is the class of latents that come without one, for a class-conditional model. In
+    training there is no autoencoder: the losses live in the teacher's space.
+    """
+
+    def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
+        super().__init__()
+        self.denoiser = denoiser
+        self.sigma_init = sigma_init
+        self.autoencoder = autoencoder or Autoencoder()
+        self.label = 0
+
+    @classmethod
+    def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
+        """A trainable copy of the teacher (or of the teacher grown). Dropout is set explicitly: converted configs
+        omit it."""
+        student = copy.deepcopy(teacher).requires_grad_(True)
+        set_dropout(student, dropout)
+        return cls(student, sigma_init)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of z: what the teacher denoises."""
+        return self.denoiser.shape
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images: a latent's shape, unless there is an autoencoder."""
+        return self.autoencoder.picture_shape(self.latent_shape)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""
+        if labels is None and self.denoiser.classes:
+            labels = torch.full((len(z),), self.label, device=z.device)
+        sigma = per_image(self.sigma_init, z)
+        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, labels))
+
+
+def set_dropout(module: nn.Module, p: float) -> None:
+    """Set every dropout layer's rate."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = p
+
+
+@contextmanager
+def without_dropout(module: nn.Module, p: float) -> Iterator[None]:
+    """Evaluation mode in here, for a module in training whose dropout rate is `p`; nothing to do where that is 0."""
+    if p:
+        module.eval()
+    try:
+        yield
+    finally:
+        if p:
+            module.train()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A generator as found on disk: its name for messages, its folder, its card."""
+
+    name: str
+    folder: Path
+    generator: Generator
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def teacher(self) -> str | None:
+        """The teacher it was distilled from, as `--teacher` would take it."""
+        return self.card.get("teacher")
+
+    @property
+    def features(self) -> str | None:
+        """The bundled feature extractor of its domain, if there is one."""
+        return self.card.get("features")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its classes, where they are known."""
+        return tuple(self.card.get("classes") or ())
+
+
+def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
+    """Write a generator folder, whole or not at all: network, schedule, card, README.md."""
+    with atomic_folder(folder) as temporary:
+        save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
+        mark = weights_fingerprint(temporary)
+        write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
+        (temporary / "README.md").write_text(readme, encoding="utf-8")
+
+
+def load_model(spec: str | None) -> Model:
+    """Find and read a generator: a run, a generator folder, a bundled name; None for the newest run
+    under ./runs, else the bundled one. Raises GsdError (exit 3)."""
+    folder = find_model(spec)
+    card = read_card(folder)
+    sigma_init = card.get("sigma_init")
+    if not isinstance(sigma_init, int | float) or not 0 < sigma_init < 1e4:
+        raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
+    if "weights" in card and card["weights"] != weights_fingerprint(folder):
+        raise GsdError(
+            f"the weights in {folder} are not those that its {CARD} names",
+            hint="they are damaged; copy the folder again, or run gsd distill again",
+        )
+    generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
+    name = spec or (folder.name if folder.parent == ASSETS else str(folder))
+    return Model(name, folder, generator, card)
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor, batch_size: int) -> Tensor:
+    """Images for all z [N, C, H, W], computed in batches, on the CPU."""
+    device = next(generator.parameters()).device
+    return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(batch_size)])

@@ -1,0 +1,151 @@
+"""Models of the Hugging Face hub, through its own client: cached, resumed, verified."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.diffusers_layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_INDEX, SAFE_WEIGHTS, STEM, find_weights
+
+OnBytes = Callable[[int, int], None]
+ANSWER_SECONDS = 10
+
+
+def fetch(
+    hub_id: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None
+) -> tuple[Path, str]:
+    """Download a model, or find it in the hub cache; returns its folder and commit.
+
+    on_bytes(done, total) is called now and then, from other threads. A download that was cut goes
+    on where it stopped. Raises GsdError (exit 4): no network, not found, gated, damaged on the way.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the client is imported
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    disable_progress_bars()
+    bar = _reporting(on_bytes or (lambda *_: None))
+    silent = not offline and _silent(hub_id, revision)
+
+    def download(patterns: list[str]) -> Path:
+        fetched = snapshot_download(
+            hub_id,
+            revision=revision,
+            local_files_only=offline or silent,
+            allow_patterns=patterns,
+            etag_timeout=ANSWER_SECONDS,
+            tqdm_class=bar,
+        )
+        return Path(str(fetched))
+
+    try:
+        folder = download([*CONFIGS, *(part + name for part in PARTS for name in (SAFE_WEIGHTS, SAFE_INDEX))])
+        # in turn: the pieces of an index, plain tensors, what there is of variants
+        variants = (f"{STEM}.*.safetensors", f"{SAFE_WEIGHTS}.index.*.json")
+        for patterns in ((f"{STEM}-*.safetensors",), (BIN_WEIGHTS,), variants):
+            if bare := [part for part in PARTS if _lacks_weights(folder / part)]:
+                folder = download([part + pattern for part in bare for pattern in patterns])
+    except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds
+        raise _explained(hub_id, error, offline) from error
+    finally:
+        bar.listening = False
+    if bar.moved:
+        _verify(hub_id, folder)
+    return folder, folder.name
+
+
+def _lacks_weights(part: Path) -> bool:
+    """Whether a network's weights are not there yet, or not all of their pieces."""
+    if not (part / "config.json").exists():
+        return False
+    try:
+        return find_weights(part) is None
+    except GsdError:
+        return True
+
+
+def _silent(hub_id: str, revision: str | None) -> bool:
+    """Whether the hub takes connections and does not answer: a download would wait for ever."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().model_info(hub_id, revision=revision, timeout=ANSWER_SECONDS)
+    except Exception as error:  # all else is explained when the download meets it
+        return "Timeout" in type(error).__name__
+    return False
+
+
+def cached(hub_id: str) -> bool:
+    """Whether a model's weights are in the hub cache; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    variants = (f"{STEM}.fp16.safetensors", f"{SAFE_WEIGHTS}.index.fp16.json")
+    kinds = (SAFE_WEIGHTS, SAFE_INDEX, BIN_WEIGHTS, *variants)
+    names = [part + weights for part in PARTS for weights in kinds]
+    return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names)
+
+
+def _reporting(on_bytes: OnBytes) -> Any:
+    """A tqdm class that draws nothing: it reports bytes while `listening`, and notes whether any `moved`."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        listening, moved = True, False
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
+
+        def display(self, *_args: Any, **_kwargs: Any) -> bool:
+            if Bar.listening and self.unit == "B" and self.n:
+                Bar.moved = True
+                on_bytes(int(self.n), int(self.total or 0))
+            return True
+
+    return Bar
+
+
+def _verify(hub_id: str, folder: Path) -> None:
+    """Weights against their sha256, which is the name of the blob a large file is stored under."""
+    for path in folder.rglob("*"):
+        blob = path.resolve()
+        if path.suffix not in (".safetensors", ".bin") or len(blob.name) != 64:
+            continue
+        with blob.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != blob.name:
+            path.unlink()
+            blob.unlink(missing_ok=True)
+            raise GsdError(
+                f"{path.name} of {hub_id} was damaged on the way: sha256 {found[:12]}..., {blob.name[:12]}... expected",
+                hint="it was removed; run the command again",
+                code=ExitCode.NETWORK,
+            )
+
+
+def _explained(hub_id: str, error: Exception, offline: bool) -> GsdError:
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        cause, hint = "access to it must be granted", f"ask for it at huggingface.co/{hub_id}, then set HF_TOKEN"
+    elif isinstance(error, RepositoryNotFoundError):
+        cause, hint = "the hub has no such model", "check the name; private models need HF_TOKEN"
+    elif isinstance(error, RevisionNotFoundError):
+        cause, hint = "it has no such revision", "give a branch, a tag or a commit of it"
+    elif offline:
+        cause, hint = "it is not in the cache", "run once without --offline"
+    elif isinstance(error, LocalEntryNotFoundError):
+        cause, hint = "the hub cannot be reached and it is not in the cache", "check the network, or use a local folder"
+    else:
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        hint = "check the network and run again: a download goes on where it stopped"
+    return GsdError(f"cannot get {hub_id}: {cause}", hint=hint, code=ExitCode.NETWORK)

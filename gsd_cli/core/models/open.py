@@ -1,0 +1,68 @@
+"""Opening the generator that --model names and the teacher that --teacher names, said on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gsd_cli.base.console import Console
+from gsd_cli.base.errors import UsageError
+
+if TYPE_CHECKING:
+    from gsd_cli.core.models.generator import Model
+    from gsd_cli.core.models.teacher import Teacher
+
+
+def open_model(spec: str | None, device: Any, console: Console) -> Model:
+    """Load a generator onto `device`, ready to sample, and say which it is."""
+    from gsd_cli.core.models.generator import load_model
+
+    model = load_model(spec)
+    if spec is None:
+        console.say(f"model: {model.name}")
+    model.generator.to(device).eval().requires_grad_(False)
+    return model
+
+
+def class_number(model: Model, given: str | None) -> int | None:
+    """The class that --class names, as a number; None when it was left out.
+
+    Raises UsageError for a class the model does not have.
+    """
+    count, names = model.generator.denoiser.classes, model.class_names
+    if given is None:
+        return None
+    if count is None:
+        raise UsageError([f"--class: {model.name} is not class-conditional"])
+    if given in names:
+        return names.index(given)
+    if given.isascii() and given.isdigit() and int(given) < count:
+        return int(given)
+    known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
+    raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
+
+
+def keep_to_class(model: Model, given: str | None, console: Console) -> None:
+    """Make a class-conditional model keep to one class, the first unless --class names another."""
+    label = class_number(model, given)
+    if label is None and model.generator.denoiser.classes:
+        console.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
+    model.generator.label = label or 0
+
+
+def open_teacher(spec: str, console: Console, *, offline: bool, revision: str | None) -> Teacher:
+    """Load a teacher, from the hub with progress, and say what should be known of it."""
+    from gsd_cli.core.models.teacher import load_teacher
+
+    with console.progress(f"opening {spec}") as bar:
+
+        def on_bytes(done: int, total: int) -> None:
+            bar.update(done // 1_000_000, total // 1_000_000, note="MB")
+
+        teacher = load_teacher(spec, offline=offline, revision=revision, on_bytes=on_bytes)
+    if teacher.revision is not None:
+        console.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")
+    for reading in teacher.readings:
+        console.say(reading)
+    for note in teacher.notes:
+        console.warn(note)
+    return teacher

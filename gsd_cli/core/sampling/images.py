@@ -1,0 +1,80 @@
+"""Images from seeds: of the one-step generator, in a stream; of a teacher, by a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gsd_cli.compute.distributed import World
+from gsd_cli.compute.random import latents, seed_labels
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.core.sampling.discrete import Step
+from gsd_cli.core.sampling.samplers import Sampler
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    seeds: Sequence[int],
+    batch_size: int,
+    truncation: float = 1.0,
+    label: int | None = None,
+    world: World | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (seed, image [C, H, W] in about [-1, 1], on the CPU), in the order of `seeds`.
+
+    truncation scales the latents towards 0. A class-conditional model makes class `label`, or the
+    class that each seed draws. The processes of `world` share each batch, and every one yields all
+    images. When the device runs out of memory the batch is halved and the work goes on; at batch 1
+    the error is raised. On a CPU every network call has the same size, whatever the batch, so that an
+    image is the same to the last bit.
+    """
+    device = next(generator.parameters()).device
+    world = world or World()
+    steady = _steady_size(generator) if device.type == "cpu" else None
+    size = steady or batch_size
+    for start in range(0, len(seeds), batch_size * world.size):
+        batch = seeds[start : start + batch_size * world.size]
+        share = -(-len(batch) // world.size)
+        # the last processes repeat the last image where shares are uneven: gathered tensors are of one shape
+        own = [batch[min(i, len(batch) - 1)] for i in range(share * world.rank, share * (world.rank + 1))]
+        made: list[Tensor] = []
+        while (done := sum(map(len, made))) < len(own):
+            part = own[done : done + size]
+            called = [*part, *part[-1:] * (steady - len(part))] if steady else part
+            z = truncation * latents(called, generator.latent_shape)
+            try:
+                images = generator(z.to(device), labels_for(generator, called, label)).float()
+                made.append(images[: len(part)])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size //= 2
+        images = world.gather(torch.cat(made))[: len(batch)].cpu()
+        yield from zip(batch, images, strict=True)
+
+
+def _steady_size(generator: Generator) -> int:
+    """Images in a call on a CPU: libraries sum in an order that depends on it. Small ones gain by company."""
+    _, height, width = generator.latent_shape
+    return 16 if height * width <= 32 * 32 else 4 if height * width <= 64 * 64 else 1
+
+
+def labels_for(generator: Generator, seeds: Sequence[int], label: int | None = None) -> Tensor | None:
+    """The classes of the seeds' images, int64 [len(seeds)] on the generator's device; None without classes."""
+    classes = generator.denoiser.classes
+    drawn = seed_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
+    return drawn.to(next(generator.parameters()).device) if classes and drawn is not None else None
+
+
+@torch.no_grad()
+def sample_teacher(
+    teacher: Teacher, sampler: Sampler, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None
+) -> Tensor:
+    """Pictures of a teacher by its sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
+    labels = seed_labels(seeds, teacher.denoiser.classes)
+    model = teacher.denoiser.given(labels if labels is None else labels.to(noise.device))
+    return teacher.autoencoder.decode(sampler(model, noise, seeds, on_step))

@@ -1,0 +1,86 @@
+"""Solvers of the probability-flow ODE, in variance-exploding scale: dx / dsigma = (x - D(x, sigma)) / sigma.
+
+Song et al. (ICLR 2021), in the form of Karras et al. (2022), eq. 1 with sigma(t) = t.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.sampling.discrete import Step
+
+
+def karras_sigmas(schedule: NoiseSchedule, steps: int, rho: float = 7.0) -> list[float]:
+    """steps + 1 noise levels from the schedule's largest to its smallest, then 0 (Karras et al. 2022, eq. 5)."""
+    low, high = schedule.sigmas[0].item() ** (1 / rho), schedule.sigmas[-1].item() ** (1 / rho)
+    levels = torch.linspace(high, low, steps, dtype=torch.float64) ** rho
+    return [*levels.tolist(), 0.0]
+
+
+def starting_point(noise: Tensor, sigma: float) -> Tensor:
+    """x at the largest noise level, where data and noise together have variance 1 + sigma^2."""
+    return noise * math.sqrt(1 + sigma**2)
+
+
+def slope(model: Denoiser, x: Tensor, sigma: float) -> Tensor:
+    """dx / dsigma at (x, sigma)."""
+    return (x - model(x, per_image(sigma, x))) / sigma
+
+
+@torch.no_grad()
+def euler(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+    """First order: `steps` network calls."""
+    sigmas = karras_sigmas(model.schedule, steps)
+    x = starting_point(noise, sigmas[0])
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        x = x + (following - sigma) * slope(model, x, sigma)
+        if on_step is not None:
+            on_step(i + 1, steps)
+    return x
+
+
+@torch.no_grad()
+def heun(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+    """Second order (Karras et al. 2022, algorithm 1 without churn): 2 steps - 1 network calls."""
+    sigmas = karras_sigmas(model.schedule, steps)
+    x = starting_point(noise, sigmas[0])
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        x = heun_step(model, x, sigma, following)
+        if on_step is not None:
+            on_step(i + 1, steps)
+    return x
+
+
+def heun_step(model: Denoiser, x: Tensor, sigma: float, following: float) -> Tensor:
+    """One trapezoidal step; the last one, to 0, is Euler's."""
+    first = slope(model, x, sigma)
+    reached = x + (following - sigma) * first
+    if following == 0:
+        return reached
+    return x + (following - sigma) * (first + slope(model, reached, following)) / 2
+
+
+@torch.no_grad()
+def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `steps` network calls, second order but at the ends."""
+    sigmas = karras_sigmas(model.schedule, steps)
+    x = starting_point(noise, sigmas[0])
+    previous, last_h = None, 0.0
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        clean = model(x, per_image(sigma, x))
+        if following == 0:
+            x = clean
+        else:
+            h = math.log(sigma / following)  # the step in lambda = -log sigma
+            estimate = clean if previous is None else clean + (clean - previous) * h / (2 * last_h)
+            x = following / sigma * x - math.expm1(-h) * estimate
+            previous, last_h = clean, h
+        if on_step is not None:
+            on_step(i + 1, steps)
+    return x

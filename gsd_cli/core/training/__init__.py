@@ -1,0 +1,1 @@
+"""What every training has in common, and the trainings that are not distillation."""

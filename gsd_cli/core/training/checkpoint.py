@@ -1,0 +1,145 @@
+"""Checkpoints: tensors and JSON, written whole, verified before use, never pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gsd_cli.base.atomic import atomic_folder, sweep
+from gsd_cli.base.errors import ExitCode, GsdError
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint: everything a run needs to go on, on the CPU."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class CheckpointStore:
+    """A folder of checkpoints `step-00001000/`; the newest `keep` are kept."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
+        """Write one checkpoint; older ones are pruned only after it is in place."""
+        return self.write(step, host_copies(tensors), state)
+
+    def write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> Path:
+        """As `save`, of what `host_copies` made: tensors that nobody changes any more."""
+        target = self.folder / f"step-{step:08d}"
+        with atomic_folder(target) as temporary:
+            save_file(copies, temporary / TENSORS)
+            (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
+            hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
+            (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
+        steps = self._steps()
+        past = [path for path in steps if path <= target]
+        # what is newer than a state just saved was damaged when the run resumed
+        for stale in past[: -self.keep] + steps[len(past) :]:
+            shutil.rmtree(stale, ignore_errors=True)
+        return target
+
+    def latest(self) -> tuple[Checkpoint | None, list[Path]]:
+        """The newest checkpoint that verifies, and the damaged ones skipped on the way.
+
+        Raises GsdError (exit 3) when there are checkpoints and none verifies.
+        """
+        sweep(self.folder)
+        damaged: list[Path] = []
+        for path in reversed(self._steps()):
+            if (checkpoint := _read(path)) is not None:
+                return checkpoint, damaged
+            damaged.append(path)
+        if damaged:
+            raise GsdError(
+                f"no checkpoint in {self.folder} is intact",
+                hint="start again with --no-resume",
+                code=ExitCode.INPUT,
+            )
+        return None, []
+
+    def clear(self) -> None:
+        """Forget every checkpoint."""
+        for path in self._steps():
+            shutil.rmtree(path)
+
+    def _steps(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*"))
+
+
+def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU. Contiguous clones: safetensors refuses tensors that share memory or are strided."""
+    return {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+
+
+def _read(path: Path) -> Checkpoint | None:
+    try:
+        hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if any(_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
+            return None
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return Checkpoint(int(state.pop("step")), load_file(path / TENSORS), state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
+        return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
+    """A module's state under the prefix `name/`."""
+    return {f"{name}/{key}": value for key, value in module.state_dict().items()}
+
+
+def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Fill a module from what `module_tensors` saved. Raises GsdError (exit 2) when it is of another size or kind."""
+    prefix = f"{name}/"
+    try:
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    except RuntimeError as error:  # a forced run may have been given another teacher, or a student of another size
+        raise GsdError(
+            f"the checkpoint's {name} network is not of the size or kind that these options give",
+            hint="use the run's own options, another folder with -o, or --no-resume to start again",
+            code=ExitCode.USAGE,
+        ) from error
+
+
+def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An Adam-like optimizer's state as tensors named `name/<parameter index>/<key>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{name}/{i}/{key}": torch.as_tensor(v) for i, s in state.items() for key, v in s.items()}
+
+
+def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Fill an optimizer from what `optimizer_tensors` saved; its options stay as constructed.
+
+    Moments get their parameters' strides: a checkpoint holds contiguous tensors, and the fused Adam of a GPU refuses
+    moments whose strides differ from their parameter's.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(f"{name}/"):
+            index, field = key.removeprefix(f"{name}/").split("/")
+            moment = field != "step"
+            laid_out = torch.empty_like(parameters[int(index)].detach()).copy_(value) if moment else value.clone()
+            state.setdefault(int(index), {})[field] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

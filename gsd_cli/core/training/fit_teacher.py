@@ -1,0 +1,179 @@
+"""Training a small DDPM on images, for people who have images and no teacher (Ho et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.base.atomic import atomic_folder, write_json
+from gsd_cli.base.errors import GsdError
+from gsd_cli.compute.device import adam, autocast
+from gsd_cli.compute.distributed import World, require_even_shares
+from gsd_cli.compute.random import generator_for, latents, seed_labels
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.diffusers_folder import save_denoiser
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.sampling.discrete import ddim
+from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
+from gsd_cli.core.training.descent import descend
+from gsd_cli.core.training.loop import ema_decay, trapezoid, update_average
+from gsd_cli.core.training.report import Metrics
+from gsd_cli.data.dataset import ImageArchive
+from gsd_cli.data.pixels import save_grid
+from gsd_cli.options import FitSettings
+
+GRID_SEEDS = range(64)
+BETAS = (0.9, 0.999)
+"""Adam's, as Ho et al. left them."""
+
+
+class TeacherFit:
+    """The eps-prediction task: predict n from sqrt(bar) x + sqrt(1 - bar) n, uniform t.
+
+    Several processes each work on their rows of the batch and average their gradients.
+    """
+
+    def __init__(
+        self, data: ImageArchive, settings: FitSettings, run: Path, device: torch.device, world: World | None = None,
+        precision: str = "fp32",
+    ):  # fmt: skip
+        self.settings, self.data, self.run, self.device = settings, data, run, device
+        self.precision = precision
+        self.world = world or World()
+        require_even_shares(settings.batch_size, self.world)
+        self.batch_size = settings.batch_size
+        channels, size, _ = data.shape
+        self.classes = self._count_classes() if settings.conditional else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator_for(settings.seed, "init").initial_seed())
+            self.net: nn.Module = build_unet(settings.architecture, size, channels, self.classes).to(device)
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._shared = self.world.share(self.net)
+        self.schedule = NoiseSchedule.linear()
+        self.optimizer = adam(self.net, settings.lr, BETAS, device)
+        self._order: tuple[int, Tensor] | None = None
+
+    def step(self, step: int) -> Metrics:
+        """One Adam step on the eps error of one batch."""
+        s = self.settings
+        generator, own = generator_for(s.seed, "fit", step), self.world.rows(s.batch_size)
+        indices = self._indices(step)[own]
+        images = self.data.batch(indices).to(self.device)  # [B, C, H, W] in [-1, 1]
+        noise = torch.randn(s.batch_size, *self.data.shape, generator=generator)[own].to(self.device)
+        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator)[own]
+        bar = self.schedule.alphas_bar[t].float().to(self.device).reshape(-1, 1, 1, 1)
+        noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
+        labels = self.data.labels[indices].to(self.device) if self.classes and self.data.labels is not None else None
+        with autocast(self.device, self.precision):
+            predicted = self._shared(noisy, t.to(self.device), labels).sample
+        loss = (predicted.float() - noise).square().mean()
+
+        lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
+        self.optimizer.param_groups[0]["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        mean = self.world.sum(loss.detach()) / self.world.size
+        done = descend(self.net, self.optimizer, mean, clip=s.clip_grad)
+        beta = ema_decay(s.batch_size, (step + 1) * s.batch_size, s.ema_half_life)
+        update_average(self.average, self.net, beta, done.skipped)
+        return {"loss": mean, "grad_norm_loss": done.norm, "lr": lr, "skipped": done.skipped}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """A grid of DDIM-25 samples of the moving average on fixed seeds."""
+        if step == 0 or not self.world.main:
+            return {}
+        noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
+        labels = seed_labels(GRID_SEEDS, self.classes)
+        model = self.denoiser().given(labels if labels is None else labels.to(self.device))
+        save_grid(ddim(model, noise, 25), self.run / "samples" / f"step-{step:07d}.png")
+        return {"evaluated": 1.0}
+
+    def denoiser(self) -> Denoiser:
+        """The moving average as a teacher."""
+        return Denoiser(self.average, self.schedule)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Network, moving average, Adam's moments."""
+        return {
+            **module_tensors("net", self.net),
+            **module_tensors("average", self.average),
+            **optimizer_tensors("adam", self.optimizer),
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Restore what `tensors` gave."""
+        load_module("net", self.net, tensors)
+        load_module("average", self.average, tensors)
+        load_optimizer("adam", self.optimizer, tensors)
+
+    def _count_classes(self) -> int:
+        if self.data.labels is None or self.data.labels.ndim != 1:
+            raise GsdError(
+                f"{self.data.path} has no class labels",
+                hint="a folder a class, or --labels FILE, when it is prepared; or no --conditional",
+            )
+        return max(int(self.data.labels.max()) + 1, len(self.data.record.get("classes") or ()))
+
+    def _indices(self, step: int) -> Tensor:
+        """The images of this step: every epoch is a fresh permutation, addressed by position."""
+        n, first = len(self.data), step * self.batch_size
+        positions = range(first, first + self.batch_size)
+        return torch.stack([self._permutation(p // n)[p % n] for p in positions])
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            order = torch.randperm(len(self.data), generator=generator_for(self.settings.seed, "epoch", epoch))
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+def _stratified_timesteps(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """t uniform in {0..steps-1}, one per equal slice: uniform each, less variance together [B]."""
+    u = torch.rand(batch, generator=generator, dtype=torch.float64)
+    return ((torch.arange(batch) + u) / batch * steps).long().clamp(max=steps - 1)
+
+
+def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | None) -> Path:
+    """Write the moving average as a diffusers pipeline folder with a card."""
+    s = task.settings
+    card = {
+        "format": 1,
+        "kind": "teacher",
+        "name": folder.name,
+        "features": features,
+        "classes": (task.data.record.get("classes") or []) if task.classes else [],
+        "image_shape": task.data.shape,
+        "images": len(task.data),
+        "data": task.data.record,
+        "fit": s.model_dump(),
+        "images_seen": s.steps * s.batch_size,
+        "parameters": sum(p.numel() for p in task.net.parameters()),
+    }
+    with atomic_folder(folder) as temporary:
+        save_denoiser(task.denoiser(), temporary, half=half)
+        write_json(temporary / "gsd.json", card)
+        (temporary / "README.md").write_text(teacher_card(card), encoding="utf-8")
+    return folder
+
+
+def teacher_card(card: dict[str, Any]) -> str:
+    """The model card of a fitted teacher."""
+    fit, data, (channels, size, _) = card["fit"], card["data"], card["image_shape"]
+    seen = f"{fit['steps']} steps of batch {fit['batch_size']} ({card['images_seen']:,} images)"
+    kind = "A class-conditional" if fit["conditional"] else "An unconditional"
+    return f"""# {card["name"]}
+
+{kind} DDPM (eps-prediction, linear schedule, 1000 steps) for {size} x {size} images with
+{channels} channel(s), {card["parameters"]:,} parameters, trained by `gsd prepare --fit-teacher`.
+
+- data: {data.get("source", "unknown")}, {card["images"]} images, licence {data.get("licence") or "unknown"}
+- training: {seen}, Adam {fit["lr"]:g}, seed {fit["seed"]}
+- weights: moving average, half-life {fit["ema_half_life"]:g} images
+
+Open it with `DDPMPipeline.from_pretrained`, distil it with `gsd distill --teacher {card["name"]}`.
+"""

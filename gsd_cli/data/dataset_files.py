@@ -1,0 +1,153 @@
+"""Where a prepared data set's files lie: in a zip, a folder, or shards. Each gives encoded images by index."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.data.formats import SUFFIXES
+from gsd_cli.data.labels import Value, plain
+from gsd_cli.data.sources.admission import refusal
+
+
+@dataclass(frozen=True)
+class Store:
+    """`read(i)` gives image i as stored, from any thread; `labels()` one value an image or None; `record`: gsd's."""
+
+    count: int
+    read: Callable[[int], bytes]
+    labels: Callable[[], Sequence[Value] | None]
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def open_store(path: Path) -> Store:
+    """A zip, a folder of images (EDM's layout unpacked, or any), or the index of shards (.json)."""
+    if path.is_dir():
+        return _folder(path)
+    return _shards(path) if path.suffix == ".json" else _zip(path)
+
+
+def _zip(path: Path) -> Store:
+    archive = zipfile.ZipFile(path)
+    lock = threading.Lock()
+    present = set(archive.namelist())
+    names = sorted(name for name in present if _is_image(name))
+
+    def whole(name: str) -> bytes:
+        info = archive.getinfo(name)
+        if (cause := refusal(name, info.file_size, info.compress_size)) is not None:
+            raise ValueError(f"{name}: {cause}")
+        return archive.read(info)
+
+    def read(index: int) -> bytes:
+        with lock:  # ZipFile seeks: one reader at a time
+            return whole(names[index])
+
+    def member(name: str) -> Any:
+        return json.loads(whole(name)) if name in present else {}
+
+    index = member("dataset.json")
+    return Store(len(names), read, lambda: _edm(index, names), member("gsd.json"))
+
+
+def _folder(path: Path) -> Store:
+    names = sorted(
+        Path(root, file).relative_to(path).as_posix()
+        for root, _, files in os.walk(path)
+        for file in files
+        if _is_image(file)
+    )
+
+    def member(name: str) -> Any:
+        return json.loads((path / name).read_bytes()) if (path / name).is_file() else {}
+
+    index = member("dataset.json")
+    return Store(len(names), lambda i: (path / names[i]).read_bytes(), lambda: _edm(index, names), member("gsd.json"))
+
+
+def _edm(index: Any, names: list[str]) -> list[Value] | None:
+    listed = index.get("labels") if isinstance(index, dict) else None
+    if not listed:
+        return None
+    by_name = {plain(name): value for name, value in dict(listed).items()}  # Windows writes backslashes
+    paths = [plain(name) for name in names]
+    if set(by_name) != set(paths):
+        raise ValueError("dataset.json does not name its images")
+    return [by_name[path] for path in paths]
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES and not PurePosixPath(name).name.startswith(".")
+
+
+# -- shards -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One tar: where its images begin and how long they are [n], and its labels."""
+
+    file: BinaryIO
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: list[Value]
+
+
+def _shards(index: Path) -> Store:
+    content = json.loads(index.read_bytes())
+    listed = content["shardlist"]
+    paths = [index.parent / PurePosixPath(entry["url"]).name for entry in listed]
+    for path, entry in zip(paths, listed, strict=True):
+        if path.stat().st_size != entry["filesize"]:
+            raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, not {entry['filesize']:,}")
+    ends = list(accumulate(entry["nsamples"] for entry in listed))
+    lock = threading.Lock()
+
+    @cache
+    def scanned(number: int) -> _Shard:
+        return _scan(paths[number], listed[number]["nsamples"])
+
+    def shard(number: int) -> _Shard:
+        with lock:  # a shard is scanned once, when it is first needed
+            return scanned(number)
+
+    def read(i: int) -> bytes:
+        number = bisect_right(ends, i)
+        found, place = shard(number), i - (ends[number - 1] if number else 0)
+        return os.pread(found.file.fileno(), int(found.sizes[place]), int(found.offsets[place]))
+
+    def labels() -> list[Value] | None:
+        values = [value for number in range(len(paths)) for value in shard(number).labels]
+        return values if len(values) == (ends[-1] if ends else 0) else None
+
+    return Store(ends[-1] if ends else 0, read, labels, content.get("gsd", {}))
+
+
+def _scan(path: Path, count: int) -> _Shard:
+    offsets, sizes, labels = [], [], list[Value]()
+    with tarfile.open(path, "r:") as archive:
+        while (member := archive.next()) is not None:
+            suffix = PurePosixPath(member.name).suffix.lower()
+            if suffix in SUFFIXES:
+                offsets.append(member.offset_data)
+                sizes.append(member.size)
+            elif suffix in (".cls", ".json") and (stream := archive.extractfile(member)) is not None:
+                value = json.loads(stream.read())
+                labels.append(tuple(value) if isinstance(value, list) else value)
+            archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+    if len(offsets) != count:
+        raise GsdError(f"{path} holds {len(offsets)} images, its index says {count}")
+    return _Shard(path.open("rb"), np.array(offsets, np.int64), np.array(sizes, np.int64), labels)

@@ -1,0 +1,48 @@
+"""Tensors to pictures and back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gsd_cli.base.atomic import atomic_file
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [-1, 1] (clamped) to uint8, rounded to nearest; any shape."""
+    return (images.detach().cpu().float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]; any shape."""
+    return images.float() / 127.5 - 1
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """One image [C, H, W] in [-1, 1], C = 1 or 3, as a PIL image."""
+    array = to_uint8(image).permute(1, 2, 0).numpy()
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def tile(images: Tensor, columns: int | None = None) -> Tensor:
+    """Images [N, C, H, W] in one picture [C, rows H, columns W]; near square unless told."""
+    n, c, h, w = images.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    padded = torch.full((rows * columns, c, h, w), -1.0)
+    padded[:n] = images.detach().cpu().float()
+    return padded.reshape(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
+
+
+def save_grid(images: Tensor, path: Path, columns: int | None = None, scale: int = 1) -> Path:
+    """Write images [N, C, H, W] as one tiled picture, enlarged `scale` times without smoothing."""
+    picture = to_pil(tile(images, columns))
+    if scale > 1:
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    with atomic_file(path) as temporary:
+        picture.save(temporary)
+    return path

@@ -1,0 +1,178 @@
+"""What the names of a source say: which part of it is read, and which folders are classes. One place decides."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.data.labels import Labels, describe, edm_labels, in_order, plain, read_edm
+
+_SPLIT = re.compile(
+    r"(?:[a-z]+[ _-])?(train|training|val|valid|validation|dev|test|testing|extra|pred|unlabell?ed)"
+    r"(?:[ _-]?(?:set|data|images?|imgs|\d+))*"
+)
+_PARTS = {
+    "training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test",
+}  # fmt: skip
+_HEX = re.compile(r"[0-9a-f]{8,}")
+COMPANIONS = ("dataset.json", "gsd.json")
+"""Files that describe the images: EDM's labels, and what `gsd prepare` noted."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names that are read and one label each, or None; `decided` says in one line how labels were read.
+
+    `said`: what else was decided; `notes`: warnings.
+    """
+
+    names: list[str]
+    labels: Labels | None
+    decided: str
+    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_layout(
+    names: Sequence[str], split: str, where: Path, companion: Callable[[str], bytes | None] = lambda name: None
+) -> Layout:
+    """Decide from the names of all images of a source, and from what lies next to them.
+
+    companion: the bytes of a file of the source, by its path there, or None. A dataset.json with labels decides,
+    `labels: null` included; it may lie in the folder that wraps the source. Else folders do. Raises GsdError
+    (exit 2) where folders are splits and none is the `split` asked for.
+    """
+    notes = []
+    paths = [tuple(plain(name).split("/")) for name in names]
+    wrapping = _common(paths)
+    for depth in range(len(wrapping) + 1):
+        prefix = "".join(f"{part}/" for part in wrapping[:depth])
+        if (index := companion(f"{prefix}dataset.json")) is None:
+            continue
+        try:
+            listed = read_edm(index, where)
+        except GsdError as error:  # someone else's file of that name
+            notes.append(f"{where}: its dataset.json is not used: {error.message}")
+            break
+        inside = [plain(name).removeprefix(prefix) for name in names]
+        return _indexed(list(names), inside, listed, companion(f"{prefix}gsd.json"), where)
+    kept, paths, said = _of_split(list(names), paths, split, where)
+    labels, decided = _folders(paths)
+    return Layout(kept, labels, decided, said, tuple(notes))
+
+
+def _indexed(
+    names: list[str], inside: list[str], listed: Mapping[str, Any] | None, record: bytes | None, where: Path
+) -> Layout:
+    """Labels as dataset.json gives them, with the names that an earlier `gsd prepare` noted."""
+    if not listed:
+        return Layout(names, None, "no labels: dataset.json says that there are none")
+    try:
+        labels = edm_labels(listed, inside, where, *_noted(record))
+    except GsdError as error:
+        cause = f"no labels: those of dataset.json are no classes or attributes ({error.message})"
+        return Layout(names, None, cause, notes=(f"{where}: its dataset.json is not used: {error.message}",))
+    return Layout(names, labels, describe(labels, "dataset.json"))
+
+
+def _noted(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes and of attributes in gsd.json; empty where it has none."""
+    try:
+        found = json.loads(record or b"{}")
+        lists = [found.get(key) or () for key in ("classes", "attributes")]
+        if all(isinstance(name, str) for names in lists for name in names):
+            return tuple(lists[0]), tuple(lists[1])
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass  # not ours
+    return (), ()
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that all paths begin with: they wrap the source."""
+    if not paths:
+        return ()
+    low, high = min(paths)[:-1], max(paths)[:-1]
+    same = [a == b for a, b in zip(low, high, strict=False)]
+    return low[: same.index(False) if False in same else len(same)]
+
+
+def _unwrapped(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    depth = len(_common(paths))
+    return [path[depth:] for path in paths]
+
+
+# -- splits -------------------------------------------------------------------------------------
+
+
+def _of_split(
+    names: list[str], paths: list[tuple[str, ...]], split: str, where: Path
+) -> tuple[list[str], list[tuple[str, ...]], tuple[str, ...]]:
+    """The names and paths below the folder of the split, and what to say; all of them where no folder is one."""
+    inner = _unwrapped(paths)
+    tops = {path[0]: _split_of(path[0]) for path in inner if len(path) > 1}
+    parts = {part for part in tops.values() if part is not None}
+    if None in tops.values() or len(parts) < 2 or any(len(path) < 2 for path in inner):
+        return names, inner, ()
+    wanted = _PARTS.get(split.lower(), split.lower())
+    if wanted not in parts:
+        raise GsdError(f"{where} has no split {split!r}", hint=" or ".join(sorted(parts)), code=ExitCode.USAGE)
+    chosen = [i for i, path in enumerate(inner) if tops[path[0]] == wanted]
+    others = ", ".join(sorted(parts - {wanted}))
+    said = f"split {wanted}: {len(chosen)} of {len(names)} images (--split takes {others} instead)"
+    return [names[i] for i in chosen], _unwrapped([inner[i] for i in chosen]), (said,)
+
+
+def _split_of(folder: str) -> str | None:
+    found = _SPLIT.fullmatch(folder.lower())
+    return _PARTS.get(found[1], found[1]) if found else None
+
+
+# -- classes ------------------------------------------------------------------------------------
+
+
+def _folders(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, str]:
+    """Classes from the outermost folders that differ, and the line that says what was decided."""
+    paths = _unwrapped(paths)
+    loose = ["/".join(path) for path in paths if len(path) < 2]
+    tops = in_order({path[0] for path in paths if len(path) > 1})
+    if not tops:
+        return None, "no labels: no folders that differ"
+    if loose:
+        return None, f"no labels: {len(loose)} of {len(paths)} images lie in no class folder ({loose[0]})"
+    if _positions(tops, paths):
+        return None, "no labels: numbered folders are positions"
+    number = {top: i for i, top in enumerate(tops)}
+    labels = Labels([number[path[0]] for path in paths], classes=tuple(tops))
+    return labels, describe(labels, "folder names")
+
+
+def _positions(tops: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
+    """Whether folders only say where a file lies: 00001/img00001000.png (EDM, gsd), 01000/01234.png (FFHQ).
+
+    Their names are numbers (or hexadecimal) of one length. Each begins the number of every file in it, or is that
+    number rounded down to a power of ten or its last digits; or all are round thousands from 0 on.
+    """
+    width = len(tops[0])
+    if width < 2 or any(len(top) != width or not re.fullmatch(r"[0-9a-f]+", top) for top in tops):
+        return False
+    if width >= 4 and tops[0] == "0" * width and all(top.endswith("000") for top in tops):
+        return True
+    pairs = [(path[0], _number(path[-1])) for path in paths]
+    if all(_HEX.fullmatch(number) and number.startswith(top) for top, number in pairs):
+        return True  # also the buckets of hashes: 3f/3f02c9...png
+    if width < 3 or not all(number.isdigit() and top.isdigit() for top, number in pairs):
+        return False
+    values = [(int(top), int(number)) for top, number in pairs]
+    rounded = any(all(top in (n // k, n // k * k) for top, n in values) for k in (100, 1000, 10_000, 100_000))
+    return rounded or any(all(top == n % k for top, n in values) for k in (1000, 10**width))
+
+
+def _number(file: str) -> str:
+    """The number or the hash that a file's name is or ends with: img00001000.png gives 00001000."""
+    stem = file.rpartition(".")[0] or file
+    return stem if _HEX.fullmatch(stem) else stem[len(stem.rstrip("0123456789")) :]

@@ -1,0 +1,54 @@
+"""What measures see of a generator's images: each image is made once, whatever is measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gsd_cli.compute.device import autocast
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.sampling.images import labels_for
+from gsd_cli.metrics.features import Measure
+from gsd_cli.metrics.statistics import Moments, Statistics
+
+KEPT_BYTES = 2**30
+
+
+def made_batches(
+    generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
+) -> Iterator[dict[str, Tensor]]:
+    """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
+    fly."""
+    device = next(generator.parameters()).device
+    for start in range(0, len(seeds), batch_size):
+        batch = seeds[start : start + batch_size]
+        with torch.no_grad():
+            z = latents(batch, generator.latent_shape).to(device)
+            with autocast(device, precision):
+                images = generator(z, labels_for(generator, batch)).float()
+            vectors = {measure.name: measure.features(images).cpu() for measure in measures}
+        yield vectors
+
+
+class Features:
+    """Feature vectors of n images as they come; their moments alone where all would take more than KEPT_BYTES."""
+
+    def __init__(self, n: int):
+        self.n, self.count = n, 0
+        self._kept: list[Tensor] = []
+        self._moments = Moments()
+
+    def add(self, vectors: Tensor) -> None:
+        """Take in the vectors [B, F] of the next images."""
+        self.count += len(vectors)
+        if self.n * vectors[0].nbytes > KEPT_BYTES:
+            self._moments.add(vectors)
+        else:
+            self._kept.append(vectors)
+
+    def found(self, extractor: str) -> Tensor | Statistics:
+        """All features [n, F], or their statistics."""
+        return torch.cat(self._kept) if self._kept else self._moments.statistics(extractor)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gsd_cli.bench.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
+from gsd_cli.metrics.geometry import great_circles, path_angles
+
+SHAPE = (1, 8, 8)
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def test_a_circle_of_the_identity_is_a_circle() -> None:
+    found = circle_speeds(lambda z: z, flat, SHAPE)
+    assert found.angles[0, -1].item() == pytest.approx(2 * math.pi)
+    torch.testing.assert_close(found.vectors[:, 0], found.vectors[:, -1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.lengths, found.lengths[:, :1].expand_as(found.lengths), rtol=1e-3, atol=0)
+
+
+def test_paths_of_the_identity_are_as_long_as_their_angles() -> None:
+    found = great_circles(lambda z: z, flat, SHAPE, path_angles(20, 0))
+    radius = found.vectors[:, 0].norm(dim=1)
+    torch.testing.assert_close(found.lengths.sum(1), found.angles[:, -1] * radius, rtol=2e-3, atol=1e-4)
+    assert found.angles[:, -1].max() < math.pi / 2
+    assert found.angles[:, -1].min() > 0.02
+
+
+def test_pictures_are_drawn_side_by_side(tmp_path: Path) -> None:
+    generators = {"without": lambda z: z * torch.linspace(0.1, 3, 8), "with": lambda z: z}
+    speeds = draw_speeds({k: circle_speeds(g, flat, SHAPE) for k, g in generators.items()}, tmp_path / "speeds.png")
+    paths = {k: great_circles(g, flat, SHAPE, path_angles(12, 0)) for k, g in generators.items()}
+    angles = draw_angles(paths, tmp_path / "angles.png")
+    for path in (speeds, angles):
+        pixels = np.asarray(Image.open(path).convert("L"))
+        assert pixels.shape[1] > 700
+        assert (pixels[:, :400] < 128).any()
+        assert (pixels[:, 400:] < 128).any()
+
+
+def test_walks_are_rows_in_turn(tmp_path: Path) -> None:
+    black, white = torch.full((5, 1, 8, 8), -1.0), torch.full((5, 1, 8, 8), 1.0)
+    path = draw_walks({"without": [black, black], "with": [white, white]}, tmp_path / "walks.png")
+    picture = np.asarray(Image.open(path).convert("L"))
+    assert picture.shape == (4 * 16, 5 * 16)
+    assert [picture[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]

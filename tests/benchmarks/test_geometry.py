@@ -1,0 +1,149 @@
+"""The page of benchmarks/geometry.py says what its rows say."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import geometry_page
+
+    yield geometry_page
+    sys.modules.pop("geometry_page")
+
+
+def rows(**figures: tuple[float, float, float]) -> list[dict[str, Any]]:
+    made = []
+    for name, (fd, ppl, cv) in figures.items():
+        for seed in (0, 1):
+            row = {"variant": name.replace("_", "-"), "seed": seed, "fd": fd + seed, "ppl": ppl, "speed_cv": cv}
+            made.append(row)
+    return made
+
+
+def test_variants_are_the_grid_and_the_run_without(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "0.3,1")
+    assert [v.name for v in wanted] == ["off", "speed-0.3", "speed-1", "jacobian-0.3", "jacobian-1"]
+    assert wanted[2].flags == ["--irl", "speed", "--irl-ratio", "1", "--irl-gradient", "free"]
+    assert wanted[0].flags == ["--irl", "off"]
+
+
+def test_settings_of_their_own_make_variants_of_their_own(module: Any) -> None:
+    wanted = module.variants("speed", "3", {"tau_min": "0.02", "tau_max": "0.1"})
+    assert [v.name for v in wanted] == ["off", "speed-3 tau_max=0.1 tau_min=0.02"]
+    flags = ["--irl-gradient", "free", "--tau-max", "0.1", "--tau-min", "0.02"]
+    assert wanted[1].flags == ["--irl", "speed", "--irl-ratio", "3", *flags]
+    assert [module.named(v.name) for v in wanted] == wanted
+    found = [{"variant": name} for name in (wanted[1].name, "jacobian-1", "speed-10", "speed-3", "off", "off")]
+    assert [v.name for v in module.measured(found)] == ["off", "speed-3", "speed-10", wanted[1].name, "jacobian-1"]
+
+
+def test_a_name_says_where_the_gradient_points_or_it_is_free(module: Any) -> None:
+    (_, along) = module.variants("stress", "0.2", {"irl_gradient": "manifold"})
+    assert along.flags == ["--irl", "stress", "--irl-ratio", "0.2", "--irl-gradient", "manifold"]
+    assert (along.step, module.named(along.step).method) == ("stress irl_gradient=manifold", along.method)
+    assert module.named("stress-0.2 irl_every=4 tau_max=1").step == "stress irl_every=4"
+    assert module.named("stress").method == {"irl_gradient": "free"}
+
+
+def test_experiments_are_distilled_as_speed(module: Any) -> None:
+    flags = ["--irl", "speed", "--irl-ratio", "0.2", "--irl-gradient", "free"]
+    assert module.Variant("bottleneck", 0.2).flags == flags
+    found = [{"variant": name} for name in ("bottleneck-0.2", "speed-3", "segments-3")]
+    assert [v.name for v in module.measured(found)] == ["speed-3", "segments-3", "bottleneck-0.2"]
+
+
+def test_the_verdict_keeps_within_distance_and_cost(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "1")
+    cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}
+    made = rows(off=(10, 40, 0.8), speed_1=(10.2, 25, 0.5), jacobian_1=(12, 10, 0.1))
+    best, reached = module.verdict(made, wanted, cost)
+    assert (best.name, reached) == ("speed-1", True)
+    assert module.verdict(made, wanted, {**cost, "speed": 1.5})[0] is None
+    made = rows(off=(10, 40, 0.8), speed_1=(10, 35, 0.7), jacobian_1=(10, 30, 0.7))
+    best, reached = module.verdict(made, wanted, cost)
+    assert (best.name, reached) == ("jacobian-1", False)
+
+
+def test_what_is_drawn_is_the_verdict_or_the_best_bargain(module: Any) -> None:
+    wanted = module.variants("speed,jacobian", "1")
+    cost = {"off": 1.0, "speed": 1.1, "jacobian": 1.1}
+    made = rows(off=(10, 40, 0.8), speed_1=(10.2, 25, 0.5), jacobian_1=(12, 10, 0.1))
+    assert module.shown(made, wanted, cost).name == "speed-1"
+    assert module.shown(made, wanted, {**cost, "speed": 1.5}).name == "jacobian-1"
+    made = rows(off=(10, 40, 0.8), speed_1=(12, 20, 0.4), jacobian_1=(40, 20, 0.4))
+    assert module.shown(made, wanted, cost).name == "speed-1"
+    assert module.shown(rows(off=(10, 40, 0.8)), module.variants("off", "0"), cost).name == "off"
+
+
+def test_a_setting_without_the_term_is_compared_and_never_chosen(module: Any) -> None:
+    wanted = module.variants("off", "0", {"lr": "2e-4"})
+    assert [v.name for v in wanted] == ["off", "off lr=2e-4"]
+    assert wanted[1].flags == ["--irl", "off", "--lr", "2e-4"]
+    made = rows(**{"off": (10, 40, 0.8), "off lr=2e-4": (5, 20, 0.2)})
+    assert module.verdict(made, wanted, {"off": 1.0}) == (None, False)
+    assert "| 20 ± 0 (0.50) | 0.2 ± 0 (0.25) |" in module.table(made, wanted, module.MEASURED, {"off": 1.0})
+
+
+def test_a_ratio_is_of_means_whatever_the_seeds(module: Any) -> None:
+    made = [
+        *rows(off=(10, 40, 0.8)),
+        {"variant": "off", "seed": 0, "fd": 15.0},
+        {"variant": "speed-1", "seed": 7, "fd": 6.0},
+    ]
+    assert module.ratio(made, "speed-1", "fd") == pytest.approx(6 / 12)
+    assert module.ratio(made, "speed-1", "ppl") is None
+
+
+def test_the_page_has_means_spreads_and_ratios(module: Any) -> None:
+    wanted = module.variants("speed", "1")
+    made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
+    facts = dict.fromkeys(
+        ["command", "machine", "figure", "features", "teacher", "kimg", "batch_size", "samples", "ppl_pairs",
+         "paths", "repeats", "start", "pictures"], "x",
+    )  # fmt: skip
+    text = module.page(made, wanted, {"off": 0.5, "speed": 0.6}, facts)
+    assert "| variant | seeds | FD | PPL | speed CV | s / image |" in text
+    assert "| off | 0, 1 | 10.5 ± 0.71 | 40 ± 0 | 0.8 ± 0 | 0.5 |" in text
+    assert "| speed-1 | 0, 1 | 20.5 ± 0.71 (1.95) | 30 ± 0 (0.75) | 0.4 ± 0 (0.50) | 0.6 (1.20) |" in text
+    assert "No variant keeps within" in text
+
+
+def test_a_point_of_the_frontier_is_the_mean_over_seeds(module: Any, tmp_path: Path) -> None:
+    frontier = importlib.import_module("geometry_frontier")
+    made = rows(off=(10, 40, 0.8), stress_1=(12, 20, 0.5))
+    assert frontier.means(made, module.named("stress-1"), "ppl") == (12.5, 20)
+    frontier.draw_frontier(made, tmp_path / "frontier.png")
+    assert Image.open(tmp_path / "frontier.png").width > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("off", "off"),
+        ("off kimg=4", "off"),
+        ("off sigma_init=10", "off sigma_init=10"),
+        ("stress-1 irl_phi=pixels", "stress"),
+        ("stress-1 irl_gradient=manifold irl_phi=pixels", "stress irl_gradient=manifold"),
+        ("stress-1 irl_every=4 irl_gradient=manifold", "stress irl_gradient=manifold"),
+    ],
+)
+def test_only_other_lengths_lie_on_the_line_of_the_distillation_alone(module: Any, name: str, kind: str) -> None:
+    assert module.named(name).kind == kind
+
+
+def test_labels_of_the_frontier_are_short(module: Any) -> None:
+    short = importlib.import_module("geometry_frontier").short
+    assert short("-1 irl_gradient=manifold irl_phi=pixels") == "1 px"
+    assert short("-0.2 irl_every=4 irl_gradient=manifold") == "0.2 every 4"
+    assert short(" kimg=6") == "kimg=6"

@@ -1,0 +1,44 @@
+"""What benchmarks/geometry_levers.py puts in the place of the term."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from geometry_levers import LEVERS
+from geometry_page import EXPERIMENTS
+
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.sphere import angle
+from gsd_cli.options import DistillSettings
+
+
+def test_every_lever_has_a_name_on_the_page() -> None:
+    assert set(LEVERS) == set(EXPERIMENTS)
+
+
+def flat(images: torch.Tensor) -> torch.Tensor:
+    return images.flatten(1)
+
+
+def task_of(lever: str, teacher: Denoiser) -> Distillation:
+    settings = DistillSettings(irl="speed", batch_size=8, sidl_weight=0.0)
+    return LEVERS[lever](teacher, settings, 4, torch.device("cpu"), lambda *_: {}, flat)
+
+
+def test_apart_leaves_the_batch_alone(toy_teacher: Denoiser) -> None:
+    task = task_of("apart", toy_teacher)
+    z = torch.randn(8, *toy_teacher.shape)
+    latents = task.isometric.place(z, task.draws, 1)
+    assert torch.equal(latents.z, z)
+    assert (latents.pairs, len(latents.extra)) == (8, 8)
+    torch.testing.assert_close(latents.theta, angle(z, latents.extra))
+    assert latents.theta.max() < 0.8
+    found = task.isometric.measure(torch.cat([z, latents.extra]), latents)
+    assert (found.gradient.flatten(1).norm(dim=1) > 0).all()
+    assert task.step(1)["irl_loss"] > 0

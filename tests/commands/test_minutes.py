@@ -1,0 +1,73 @@
+"""`gsd distill --minutes`: what a run by the clock writes and prints. How long it takes is not tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gsd_cli.base.launcher import process_age
+from gsd_cli.cli.config import with_preset
+from gsd_cli.cli.distill_plan import plan
+from gsd_cli.core.distillation.inputs import choose_data
+from gsd_cli.core.distillation.run_folder import resume_command, total_steps
+from gsd_cli.options import DistillOptions
+from tests.support.shell import DISTILL, Shell
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_a_run_by_the_clock_ends_measured_exported_and_recorded(workshop: Shell) -> None:
+    done = workshop.gsd(*DISTILL, "--minutes", "0.15", "-o", "paced")
+    assert done.returncode == 0, done.stderr.decode()
+    run = workshop.folder / "paced"
+    assert done.stdout.decode().split() == ["paced/generator"]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    options, card = read(run / "options.json"), read(run / "generator" / "gsd.json")
+    steps = rows[-1]["step"]
+    assert steps >= 1 and "fd" in rows[-1]
+    assert options["total_steps"] == options["lengths"][-1][1] == card["steps"] == steps
+    assert card["settings"]["total_steps"] == steps
+    assert f"--steps {steps}" in (run / "generator" / "README.md").read_text()
+    assert max((run / "checkpoints").glob("step-*")).name == f"step-{steps:08d}"
+    # to its own length it is finished; more minutes make it longer
+    finished = workshop.gsd(*DISTILL, "--steps", str(steps), "-o", "paced")
+    assert "nothing to do" in finished.stderr.decode()
+    more = workshop.gsd(*DISTILL, "--minutes", "0.1", "-o", "paced")
+    assert more.returncode == 0, more.stderr.decode()
+    assert read(run / "options.json")["total_steps"] > steps
+    assert read(run / "options.json")["lengths"][: len(options["lengths"])] == options["lengths"]
+
+
+def test_a_length_that_is_given_is_kept(workshop: Shell) -> None:
+    done = workshop.gsd(*DISTILL, "--minutes", "0.02", "--steps", "100000", "-o", "sliced")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "the same command goes on" in done.stderr.decode()
+    run = workshop.folder / "sliced"
+    assert read(run / "options.json")["total_steps"] == 100_000
+    assert "lengths" not in read(run / "options.json")
+    assert read(run / "generator" / "gsd.json")["steps"] >= 1
+
+
+def test_minutes_take_the_place_of_the_presets_length() -> None:
+    options = with_preset(DistillOptions(minutes=5))
+    assert options.kimg is None
+    assert total_steps(options, choose_data(options)) is None
+    assert next(plan(options)) == "ddpm-fashion: as many steps of batch 32 as fit into 5 minutes"
+    both = with_preset(DistillOptions(minutes=5, steps=10))
+    assert total_steps(both, choose_data(both)) == 10
+
+
+def test_the_command_that_goes_on_names_the_length_that_was_settled() -> None:
+    options = with_preset(DistillOptions(minutes=5, profile=Path("p")))
+    assert "--minutes 5" in resume_command(options, Path("run")) and "--profile" not in resume_command(
+        options, Path("run")
+    )
+    settled = resume_command(options.model_copy(update={"minutes": None, "steps": 700}), Path("run"))
+    assert "--steps 700" in settled and "minutes" not in settled
+
+
+def test_a_process_knows_its_age() -> None:
+    assert 0 <= process_age() < 1e6
+    assert process_age() >= 0

@@ -1,0 +1,343 @@
+"""gsd interpolate and gsd edit on a toy run: the commands themselves, and as processes where bytes and codes count."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.commands import edit, interpolate
+from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.editing.labelled import from_data
+from gsd_cli.core.models.generator import load_model
+from gsd_cli.options import EditOptions, InterpolateOptions
+from tests.support.shell import Shell
+
+FAST: dict[str, Any] = {"invert_steps": 4, "invert_starts": 1}
+PROCESS = ("--model", "run", "--invert-steps", "4", "--invert-starts", "1")
+
+
+@dataclass
+class Workbench:
+    """Runs commands in this process, in the toy run's folder, and keeps what they say."""
+
+    said: pytest.CaptureFixture[str]
+
+    def interpolate(self, *images: str, **options: Any) -> Result:
+        given = {"images": images, "model": "run", "frames": 3, **FAST, **options}
+        return interpolate.run(InterpolateOptions.model_validate(given), Console(), StopRequest())
+
+    def edit(self, image: str | None, **options: Any) -> Result:
+        given = {"image": image, "model": "run", "fit_samples": 64, **FAST, **options}
+        return edit.run(EditOptions.model_validate(given), Console(), StopRequest())
+
+    def stderr(self) -> str:
+        return self.said.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def four(workshop: Shell) -> str:
+    """A picture of the model's own: seed 4."""
+    assert workshop.gsd("sample", "--model", "run", "--seeds", "4", "-o", "four.png").returncode == 0
+    return "four.png"
+
+
+@pytest.fixture
+def bench(
+    workshop: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Workbench:
+    """A workbench in the workshop's folder, with an empty cache."""
+    monkeypatch.chdir(workshop.folder)
+    monkeypatch.setenv("GSD_CACHE_DIR", str(tmp_path / "cache"))
+    return Workbench(capsys)
+
+
+# -- as processes -------------------------------------------------------------------------------
+
+
+def test_interpolate_as_a_process(workshop: Shell, four: str) -> None:
+    done = workshop.gsd("interpolate", four, "seed:5", "--model", "run", "--frames", "5", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr.decode()
+    assert Image.open(workshop.folder / report["outputs"][0]).size == (5 * 16, 16)
+    found = report["metrics"]["images"][0]
+    assert found["psnr"] > 10
+    assert found["norm"] == pytest.approx(1, abs=1e-4)
+    assert {"correlation", "kurtosis", "feature_distance"} <= set(found)
+    leg = report["metrics"]["legs"][0]
+    assert leg["largest_over_mean_step"] >= 1
+    assert leg["cross_fade"]["length"] > 0
+    assert b"PSNR" in done.stderr
+
+
+@pytest.mark.slow
+def test_bytes_through_a_pipe(workshop: Shell) -> None:
+    piped = workshop.sh(
+        "gsd sample --model run -N 1 -o - "
+        "| gsd interpolate - seed:3 --model run --invert-steps 3 --frames 3 -o - --format gif > piped.gif"
+    )
+    assert piped.returncode == 0, piped.stderr.decode()
+    assert Image.open(workshop.folder / "piped.gif").n_frames == 3  # type: ignore[attr-defined]
+    strip = workshop.gsd("edit", "seed:2", *PROCESS, "--fit-samples", "64", "--range=0:2:3", "-o", "-")
+    assert Image.open(io.BytesIO(strip.stdout)).size == (48, 16)
+
+
+def test_an_attribute_learnt_from_two_folders_is_kept(workshop: Shell) -> None:
+    for folder, shade in (("dark", 40), ("light", 200)):
+        (workshop.folder / folder).mkdir(exist_ok=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(shade - 30, shade + 30, (20, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(workshop.folder / folder / f"{i}.png")
+    call = ("edit", "seed:2", *PROCESS, "--fit-samples", "64", "-o", "l.png", "--json")
+    first = workshop.gsd(*call, "--fit", "lit=light:dark")
+    assert first.returncode == 0, first.stderr.decode()
+    assert json.loads(first.stdout)["metrics"]["direction"] == "lit"
+    assert b"AUROC" in first.stderr
+    again = workshop.gsd(*call, "--attribute", "lit")
+    assert again.returncode == 0, again.stderr.decode()
+    assert b"AUROC" not in again.stderr
+    listed = workshop.gsd("edit", "--list", "--model", "run").stdout.decode().split()
+    assert listed[:2] == ["pc0", "pc1"]
+    assert {"brightness", "width", "symmetry", "lit"} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["edit", "seed:1", "--attribute", "brightness", "--direction", "pc0", "--data", "x.zip"], "not both"),
+        (["edit", "seed:1", "--fit", "smile"], "NAME=POSITIVE"),
+        (["edit", "seed:1", "--data", "toy.zip", "--save-latent", "x.npz"], ".safetensors"),
+    ],
+)
+def test_wrong_options_are_exit_2(arguments: list[str], said: str, workshop: Shell) -> None:
+    done = workshop.gsd(*arguments, "--model", "run")
+    assert done.returncode == 2, done.stderr.decode()
+    assert said in done.stderr.decode()
+
+
+# -- interpolate --------------------------------------------------------------------------------
+
+
+def test_a_second_call_reads_the_inversion_from_the_cache(bench: Workbench, four: str, tmp_path: Path) -> None:
+    bench.interpolate(four, "seed:5", output=str(tmp_path / "a.png"))
+    folder = tmp_path / "cache" / "inversions"
+    stored = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(stored) == 1
+    bench.interpolate(four, "seed:5", output=str(tmp_path / "b.png"))
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stored
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    bench.interpolate(four, "seed:5", output=str(tmp_path / "c.png"), invert_prior=3)
+    assert len(list(folder.iterdir())) == 2  # other options: another inversion
+    next(iter(stored)).write_bytes(b"damaged")
+    bench.interpolate(four, "seed:5", output=str(tmp_path / "d.png"))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "d.png").read_bytes()
+
+
+def test_saved_latents_serve_wherever_a_picture_does(bench: Workbench, four: str, tmp_path: Path) -> None:
+    latents, one = str(tmp_path / "two.safetensors"), str(tmp_path / "one.safetensors")
+    bench.interpolate(four, "seed:5", output=str(tmp_path / "a.png"), save_latent=latents)
+    bench.interpolate(latents, output=str(tmp_path / "b.png"))
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(GsdError, match="holds 2 latents"):
+        bench.edit(latents)
+    bench.edit(four, output=str(tmp_path / "e.png"), save_latent=one)
+    bench.edit(one, output=str(tmp_path / "f.png"))
+    assert (tmp_path / "e.png").read_bytes() == (tmp_path / "f.png").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
+def test_animations(suffix: str, bench: Workbench, tmp_path: Path) -> None:
+    if suffix == ".mp4":
+        pytest.importorskip("av")
+    target = tmp_path / f"w{suffix}"
+    done = bench.interpolate("seed:1", "seed:2", "seed:3", frames=4, output=str(target))
+    assert done.outputs == [str(target)]
+    assert target.stat().st_size > 100
+    if suffix != ".mp4":
+        assert Image.open(target).n_frames == 7  # type: ignore[attr-defined]  # the shared frame once
+    assert bench.edit("seed:1", range="-1:1:3", output=str(tmp_path / f"e{suffix}")).outputs
+
+
+def test_frames_go_round_and_back(bench: Workbench, tmp_path: Path) -> None:
+    def frames(**flags: bool) -> int:
+        done = bench.interpolate("seed:1", "seed:2", frames=4, output=str(tmp_path / "x.png"), **flags)
+        return int(done.metrics["frames"])
+
+    assert frames() == 4
+    assert frames(loop=True) == 6
+    assert frames(pingpong=True) == 6
+    both = InterpolateOptions(images=("seed:1", "seed:2"), frames=4, loop=True, pingpong=True)
+    assert interpolate.plan(both) == ["10 frames to interpolation.png"]
+    assert frames(loop=True, pingpong=True) == 10
+
+
+def test_a_folder_of_frames_with_their_latents(bench: Workbench, tmp_path: Path) -> None:
+    done = bench.interpolate("seed:1", "seed:1", path="slerp", output=str(tmp_path / "frames"))
+    *pictures, latents = done.outputs
+    frames = [np.asarray(Image.open(line)) for line in pictures]
+    assert len(frames) == 3
+    np.testing.assert_array_equal(frames[0], frames[2])
+    with np.load(latents, allow_pickle=False) as stored:
+        assert stored["z"].shape == (3, 1, 16, 16)
+
+
+def test_a_geodesic_keeps_the_ends(bench: Workbench, tmp_path: Path) -> None:
+    strips = []
+    for path in ("geodesic", "slerp"):
+        target = str(tmp_path / f"{path}.png")
+        bench.interpolate("seed:1", "seed:2", frames=4, path=path, geodesic_steps=3, output=target)
+        strips.append(np.asarray(Image.open(target)))
+    np.testing.assert_array_equal(strips[0][:, :16], strips[1][:, :16])
+    np.testing.assert_array_equal(strips[0][:, -16:], strips[1][:, -16:])
+
+
+def test_with_residuals_the_ends_are_the_pictures_themselves(bench: Workbench, four: str, tmp_path: Path) -> None:
+    bench.interpolate(four, "seed:5", keep_residual=True, output=str(tmp_path / "k.png"))
+    strip = np.asarray(Image.open(tmp_path / "k.png"))
+    np.testing.assert_array_equal(strip[:, :16], np.asarray(Image.open(four)))
+
+
+def test_pivotal_tuning_comes_nearer(bench: Workbench, four: str, tmp_path: Path) -> None:
+    done = bench.edit(four, strength=0, tune=30, output=str(tmp_path / "t.png"))
+    figures = done.metrics["image"]
+    assert figures["psnr_tuned"] > figures["psnr"]
+    assert "tuned" in bench.stderr()
+
+
+# -- edit ---------------------------------------------------------------------------------------
+
+
+def test_edit_moves_more_the_stronger_it_is(bench: Workbench, tmp_path: Path) -> None:
+    bench.edit("seed:2", direction="pc0", range="-3:3:7", output=str(tmp_path / "strip.png"))
+    strip = np.asarray(Image.open(tmp_path / "strip.png"), dtype=float).reshape(16, 7, 16).transpose(1, 0, 2)
+    moved = np.abs(strip - strip[3]).mean((1, 2))
+    assert moved[0] > moved[1] > 0 < moved[5] < moved[6]
+
+
+@pytest.mark.parametrize("name", ["brightness", "jac0"])
+def test_edit_changes_what_it_names(name: str, bench: Workbench, tmp_path: Path) -> None:
+    kind = "direction" if name == "jac0" else "attribute"
+    done = bench.edit("seed:2", range="-1:1:3", output=str(tmp_path / "b.png"), **{kind: name})
+    assert done.metrics["direction"] == name
+    low, _, high = done.metrics["measured"]["brightness"]
+    assert high > low or name == "jac0"
+    assert done.metrics["measured"]["feature_distance"][1] == pytest.approx(0, abs=1e-6)
+
+
+def test_preserve_and_space(bench: Workbench, tmp_path: Path) -> None:
+    done = bench.edit("seed:2", attribute="brightness", space="latent", output=str(tmp_path / "p.png"))
+    assert done.metrics["space"] == "latent"
+    kept = bench.edit("seed:2", direction="pc0", preserve="pc1,pc2", output=str(tmp_path / "q.png"))
+    assert kept.metrics["figures"]["kept"] == pytest.approx(1, abs=1e-3)  # components are orthogonal as they are
+    with pytest.raises(GsdError, match="is what is edited"):
+        bench.edit("seed:2", attribute="brightness", preserve="brightness")
+    with pytest.raises(GsdError, match="--preserve: unknown 'nonsense'"):
+        bench.edit("seed:2", attribute="brightness", preserve="nonsense")
+    with pytest.raises(GsdError, match="--preserve: no 'pc99'"):
+        bench.edit("seed:2", direction="pc0", preserve="pc99")
+    with pytest.raises(GsdError, match="no direction of pc1 in the latent"):
+        bench.edit("seed:2", direction="jac0", preserve="pc1")
+
+
+def test_an_attribute_from_the_labels_of_a_data_set(bench: Workbench) -> None:
+    with pytest.raises(GsdError, match="has no labels called") as error:
+        bench.edit("seed:2", data="toy.zip", attribute="nothing-like-it")
+    assert error.value.code == ExitCode.USAGE
+    known = str(error.value.hint).split(", ")[0]
+    has, without = from_data(Path("toy.zip"), known, _knowledge(), Console(quiet=True), StopRequest())
+    assert len(has) == 10
+    assert len(without) == 90
+
+
+def _knowledge() -> Knowledge:
+    return Knowledge(load_model("run"))
+
+
+@pytest.mark.slow
+def test_edit_draws_its_directions(bench: Workbench, tmp_path: Path) -> None:
+    drawn = bench.edit(None, list=True, output=str(tmp_path / "all.png"))
+    assert drawn.outputs == [str(tmp_path / "all.png")]
+    picture = Image.open(tmp_path / "all.png")
+    assert picture.width == 5 * 16
+    assert picture.height >= 16 * 16
+    assert set(drawn.metrics) >= {"pc0", "brightness"}
+
+
+# -- faults, row 22 -----------------------------------------------------------------------------
+
+
+@pytest.mark.fault(22, "two identical pictures")
+def test_two_identical_pictures_make_a_still_film(bench: Workbench, four: str, tmp_path: Path) -> None:
+    done = bench.interpolate(four, four, output=str(tmp_path / "still.png"))
+    assert done.metrics["legs"][0]["length"] == pytest.approx(0, abs=1e-3)
+    assert done.metrics["legs"][0]["largest_over_mean_step"] == 1
+
+
+@pytest.mark.fault(22, "other sizes and modes")
+def test_pictures_of_other_sizes_and_modes_are_converted_and_that_is_said(bench: Workbench, tmp_path: Path) -> None:
+    wide = Image.new("RGBA", (40, 24), (200, 10, 10, 128))
+    wide.save(tmp_path / "wide.png")
+    turned = Image.new("L", (30, 20), 90)
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    bench.interpolate(str(tmp_path / "wide.png"), str(tmp_path / "turned.jpg"), output=str(tmp_path / "x.png"))
+    said = bench.stderr()
+    assert "40 x 24 RGB -> 16 x 16 grey" in said
+    assert "20 x 30 L -> 16 x 16 grey" in said
+
+
+@pytest.mark.parametrize("bad", ["text.png", "text.safetensors", "missing.png"])
+@pytest.mark.fault(22, "no pictures")
+def test_what_is_no_picture_is_refused_and_nothing_is_written(bad: str, bench: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.safetensors").write_text("not a picture")
+    for command in (bench.interpolate, bench.edit):
+        images = [str(tmp_path / bad)] + ["seed:1"] * (command == bench.interpolate)
+        with pytest.raises(GsdError, match=bad) as error:
+            command(*images, output=str(tmp_path / "o.png"))
+        assert error.value.code == ExitCode.INPUT
+        assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"attribute": "smile"}, "smile"),
+        ({"direction": "pc99"}, "pc99"),
+        ({"direction": "jac99"}, "jac99"),
+        ({"fit": "width=a:b"}, "built in"),
+        ({"output": "x.avi"}, ".avi"),
+        ({"range": "1:2:1"}, "2 to 1000"),
+    ],
+)
+def test_wrong_use_of_edit_is_exit_2(options: dict[str, str], said: str, bench: Workbench) -> None:
+    with pytest.raises(GsdError, match=said) as error:
+        bench.edit("seed:1", **options)
+    assert error.value.code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "said"),
+    [
+        (["seed:1", "seed:2"], {"output": "x.avi"}, ".avi"),
+        (["-", "-"], {}, "one stdin"),
+        (["seed:x", "seed:2"], {}, "seed:x"),
+        (["example:hat", "seed:2"], {}, "no example"),
+    ],
+)
+def test_wrong_use_of_interpolate_is_exit_2(
+    images: list[str], options: dict[str, str], said: str, bench: Workbench
+) -> None:
+    with pytest.raises(GsdError, match=said) as error:
+        bench.interpolate(*images, **options)
+    assert error.value.code == ExitCode.USAGE

@@ -1,0 +1,110 @@
+"""Noise recipes: which levels are drawn, for any schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.core.distillation.noise_levels import (
+    LOW_SHARE,
+    build_recipe,
+    ddpm_recipe,
+    edm_recipe,
+    karras_level,
+    pixel_recipe,
+    recipe_name,
+)
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.options import DistillSettings
+
+SCHEDULES = {
+    "linear": NoiseSchedule.linear(),
+    "cosine": NoiseSchedule.from_config({"beta_schedule": "squaredcos_cap_v2"}),
+    "scaled": NoiseSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
+    "short": NoiseSchedule.linear(100),
+}
+
+
+def drawn(draw: object, n: int = 20_000) -> torch.Tensor:
+    return draw(n, torch.Generator().manual_seed(0))  # type: ignore[operator]
+
+
+def test_the_edm_recipe_has_the_published_levels() -> None:
+    assert karras_level(torch.tensor([0.0, 0.8, 1.0])).tolist() == pytest.approx([0.002, 24.4, 80.0], rel=2e-3)
+    recipe = edm_recipe(NoiseSchedule.linear())
+    random = torch.Generator().manual_seed(0)
+    logs = recipe.fake_sigma(20_000, random).log()
+    assert logs.mean().item() == pytest.approx(-1.2, abs=0.03)
+    assert logs.std().item() == pytest.approx(1.2, abs=0.03)
+    levels = recipe.generator_sigma(20_000, random)
+    assert levels.max() <= 24.5
+    assert levels.min() >= NoiseSchedule.linear().sigmas[0] * 0.999
+    sigma = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(recipe.weight(sigma), (sigma**2 + 0.25) / (0.5 * sigma) ** 2)
+
+
+def test_the_discrete_recipe_draws_the_tables_levels() -> None:
+    schedule = NoiseSchedule.linear()
+    recipe = ddpm_recipe(schedule, 20, 30)
+    drawn = recipe.generator_sigma(500, torch.Generator().manual_seed(0))
+    assert set(drawn.tolist()) == set(schedule.sigmas[20:31].float().tolist())
+    torch.testing.assert_close(recipe.weight(torch.tensor([2.0])), torch.tensor([0.25]))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_pixels_want_levels_down_to_the_grain_in_sigma_whatever_the_schedule(name: str) -> None:
+    schedule = SCHEDULES[name]
+    levels = drawn(build_recipe(DistillSettings(), schedule).generator_sigma)
+    first, last = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
+    assert levels.min() >= max(0.01, first) * 0.999
+    assert levels.max() <= min(24.6, last) * 1.05
+    assert levels.dtype == torch.float32
+    assert (levels <= 0.3).float().mean() > LOW_SHARE - 0.02
+
+
+def test_a_third_of_the_levels_is_low_and_log_uniform() -> None:
+    schedule = NoiseSchedule.linear()
+    # all other levels lie above the low ones
+    levels = drawn(pixel_recipe(schedule, 200, 793).generator_sigma)
+    low = levels[levels <= 0.3]
+    assert len(low) / len(levels) == pytest.approx(LOW_SHARE, abs=0.01)
+    logs = low.log()
+    assert logs.min().exp() == pytest.approx(0.01, rel=0.02)
+    middle = (torch.tensor(0.01).log() + torch.tensor(0.3).log()) / 2
+    assert logs.mean().item() == pytest.approx(middle.item(), abs=0.03)
+
+
+def test_both_networks_learn_where_the_other_is_asked() -> None:
+    recipe = build_recipe(DistillSettings(), NoiseSchedule.linear())
+    assert torch.equal(drawn(recipe.fake_sigma), drawn(recipe.generator_sigma))
+    torch.testing.assert_close(recipe.weight(torch.tensor([2.0])), torch.tensor([0.25]))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("noise", ["pixels", "ddpm", "edm"])
+def test_the_discriminator_looks_at_texture_mostly_and_at_shape_sometimes(name: str, noise: str) -> None:
+    schedule = SCHEDULES[name]
+    levels = drawn(build_recipe(DistillSettings(noise=noise), schedule).discriminator_sigma)
+    assert levels.min() >= schedule.sigmas[0] * 0.999
+    assert levels.max() <= 8.001
+    assert (levels > 1.2).float().mean() == pytest.approx(1 / 7, abs=0.01)
+
+
+def test_latents_have_no_grain_of_their_own() -> None:
+    assert recipe_name(DistillSettings(), pixels=True) == "pixels"
+    assert recipe_name(DistillSettings(), pixels=False) == "ddpm"
+    assert recipe_name(DistillSettings(noise="edm"), pixels=False) == "edm"
+    levels = drawn(build_recipe(DistillSettings(), NoiseSchedule.linear(), pixels=False).generator_sigma)
+    assert levels.min().item() == pytest.approx(0.079, abs=0.002)
+
+
+def test_short_schedules_get_their_share_and_impossible_ones_are_refused() -> None:
+    short = NoiseSchedule.linear(100)
+    levels = drawn(build_recipe(DistillSettings(noise="ddpm"), short).generator_sigma)
+    assert set(levels.tolist()) == set(short.sigmas[2:80].float().tolist())
+    with pytest.raises(GsdError, match="timesteps 0 to 99") as caught:
+        build_recipe(DistillSettings(t_max=500), short)
+    assert caught.value.code == ExitCode.USAGE
+    with pytest.raises(GsdError, match="would draw 900"):
+        build_recipe(DistillSettings(t_min=900), NoiseSchedule.linear())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gsd_cli.data.write_behind import MOST_WAITING, map_beside
+
+
+def test_results_come_in_the_order_of_the_items() -> None:
+    def work(n: int) -> int:
+        time.sleep(0.002 * (n % 5 == 0))
+        return n * n
+
+    assert list(map_beside(work, range(700))) == [n * n for n in range(700)]
+
+
+def test_the_stream_is_asked_for_more_while_work_is_under_way() -> None:
+    second = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        second.set()
+        yield 1
+
+    assert list(map_beside(lambda _: second.wait(10), items())) == [True, True]
+
+
+def test_no_more_than_so_many_wait() -> None:
+    gate, asked = threading.Event(), 0
+
+    def items() -> Iterator[int]:
+        nonlocal asked
+        for asked in range(1, 3 * MOST_WAITING):
+            if asked == MOST_WAITING + 1:
+                threading.Timer(0.2, gate.set).start()
+            assert asked <= MOST_WAITING + 1 or gate.is_set()
+            yield asked
+
+    assert len(list(map_beside(lambda _: gate.wait(10), items()))) == 3 * MOST_WAITING - 1
+
+
+def test_an_error_is_raised_in_its_place_and_what_has_not_begun_never_does() -> None:
+    begun = []
+
+    def work(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.01)
+        if n == 3:
+            raise OSError("full")
+        return n
+
+    found: list[int] = []
+    with pytest.raises(OSError, match="full"):
+        found.extend(map_beside(work, range(200)))
+    assert found == [0, 1, 2]
+    assert len(begun) < 100
+
+
+def test_an_error_of_the_stream_ends_the_work() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(map_beside(lambda n: n, items()))

@@ -1,0 +1,32 @@
+"""A generator whose answers are known in closed form: an orthogonal map of z, then a bottleneck that does nothing."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gsd_cli.core.models.generator import Generator
+
+
+class Linear(nn.Module):
+    """Images [B, 1, 8, 8] = W z, W orthogonal."""
+
+    latent_shape = image_shape = (1, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        matrix = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(3))).Q
+        self.weight = nn.Parameter(matrix, requires_grad=False)
+        self.middle = nn.Identity()
+        self.denoiser = SimpleNamespace(net=SimpleNamespace(mid_block=self.middle))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.middle((z.flatten(1) @ self.weight.T).reshape(-1, 1, 8, 8))
+
+
+def linear() -> Generator:
+    """The linear generator, in the type that functions ask for."""
+    return cast(Any, Linear())

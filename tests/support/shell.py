@@ -1,0 +1,95 @@
+"""gsd as a user runs it: a real process, in a folder and a home of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support import warm
+
+IMAGES = Path(__file__).parents[1] / "assets" / "fashion-100.zip"
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs gsd in a folder, with a cache and a home of its own and no network."""
+
+    folder: Path
+
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GSD_", "HF_"))}
+        home = str(self.folder / "home")
+        return kept | {
+            "HOME": home,
+            "XDG_CONFIG_HOME": home,
+            "HF_HOME": f"{home}/hf",
+            "GSD_CACHE_DIR": f"{home}/cache",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "100",
+            # a timed choice may differ from one process to the next
+            "GSD_PRECISION": "fp32",
+        }
+
+    def gsd(
+        self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", cold: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """A command to its end; `cold`: from a fresh interpreter, as a change of what imports read needs."""
+        changed = env or {}
+        environment = self.environment() | changed
+        if cold or any(name.startswith(warm.SETTLED) for name in changed):
+            command = [sys.executable, "-m", "gsd_cli", *arguments]
+            return subprocess.run(
+                command, cwd=self.folder, input=input, capture_output=True, timeout=280, env=environment
+            )
+        return warm.Running(arguments, self.folder, environment, input).wait()
+
+    def running(
+        self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", terminal: str | None = None,
+        prepare: warm.Preparation | None = None,
+    ) -> warm.Running:  # fmt: skip
+        """A command at work, to be stopped or killed; `terminal`: the device its three streams are."""
+        return warm.Running(arguments, self.folder, self.environment() | (env or {}), input, terminal, prepare)
+
+    def python(
+        self, script: str, *arguments: str, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """A script of Python in the same surroundings, with gsd importable."""
+        root = str(Path(__file__).parents[2])
+        environment = self.environment() | {"PYTHONPATH": root} | (env or {})
+        command = [sys.executable, "-c", script, *arguments]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, timeout=280, env=environment)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "gsd_cli", *arguments]
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def sh(self, script: str) -> subprocess.CompletedProcess[bytes]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", script],
+            cwd=self.folder,
+            capture_output=True,
+            timeout=280,
+            env=self.environment() | {"PATH": path},
+        )
+
+
+DISTILL = (
+    "distill",
+    "--teacher",
+    "toy-teacher",
+    "--data",
+    "toy.zip",
+    "--features",
+    "toy-features",
+    "--batch-size",
+    "8",
+    "--eval-samples",
+    "16",
+)

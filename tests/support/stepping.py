@@ -1,0 +1,31 @@
+"""Steps of a training as numbers, and latents of the isometric term."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gsd_cli.core.distillation.draws import Draws
+from gsd_cli.core.distillation.isometric_term import IsometricTerm, Latents, arranged
+from gsd_cli.core.training.loop import Task
+from gsd_cli.core.training.report import read_all
+
+GOOD = torch.zeros(())
+"""No step before this one was skipped."""
+
+
+def run_step(task: Task, step: int) -> dict[str, float]:
+    """One step of a training; its metrics, read."""
+    return read_all([task.step(step)])[0]
+
+
+def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:
+    """The weight of the isometric term, for these norms."""
+    return float(term.weigh(torch.tensor(rest), torch.tensor(own), step))
+
+
+def place(term: IsometricTerm, z: Tensor, step: int) -> Latents:
+    """The latents of one step of the isometric term, for a batch z whose rows are all here."""
+    settings, batch = term.settings, len(z)
+    rows = arranged(batch, settings.pair_every, term.world, term.group)
+    return term.place(z, Draws(settings.seed, batch, rows, z.shape[1:], None, z.device), step)

@@ -1,0 +1,9 @@
+"""Imported by the fork server alone: see `tests.support.warm`."""
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+
+from tests.support.warm import preload
+
+preload()

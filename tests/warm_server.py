@@ -1,9 +1,0 @@
-"""Imported by the fork server alone: see `tests.warm`."""
-
-import os
-
-os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
-
-from tests.warm import preload
-
-preload()
