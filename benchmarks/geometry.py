@@ -33,8 +33,8 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.storage import cache_dir
-from gsd_cli.bench.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
 from gsd_cli.catalogue.find import read_card
+from gsd_cli.comparison.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation.step import Distillation

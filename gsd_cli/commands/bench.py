@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gsd_cli.base.table import Table
-    from gsd_cli.bench.contenders import Row
-    from gsd_cli.bench.runner import Bench
+    from gsd_cli.comparison.contenders import Row
+    from gsd_cli.comparison.runner import Bench
 
 
 def plan(options: BenchOptions) -> list[str]:
@@ -33,8 +33,8 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     wanted = options.wanted
     if options.report is not None:
         ready(options.report, folder=True)
-    from gsd_cli.bench.runner import Bench
-    from gsd_cli.bench.tables import edits_table, table1, table2
+    from gsd_cli.comparison.runner import Bench
+    from gsd_cli.comparison.tables import edits_table, table1, table2
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.models.open import open_model
 
@@ -73,8 +73,8 @@ def _ablate(
     options: BenchOptions, wanted: set[str], first: Bench, console: Console, stop: StopRequest
 ) -> tuple[Bench, list[Row]]:
     """The variants under a bench of their own, each measured as the model is, at as many samples."""
-    from gsd_cli.bench.runner import Bench
     from gsd_cli.commands.ablation import FULL, distil_variants
+    from gsd_cli.comparison.runner import Bench
 
     variants = distil_variants(options, str(first.model.teacher), console, stop)
     full = variants.pop(FULL)
@@ -87,7 +87,7 @@ def _ablate(
 def _report(
     folder: Path, bench: Bench, ablation: Bench | None, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
 ) -> list[Path]:
-    from gsd_cli.bench.report import Findings, write_report
+    from gsd_cli.comparison.report import Findings, write_report
 
     model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))

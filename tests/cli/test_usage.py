@@ -167,7 +167,7 @@ def test_contradictions_are_refused_before_torch_is_loaded(
 ) -> None:
     script = """
 import sys
-from gsd_cli.app import main
+from gsd_cli.cli.app import main
 code = main(sys.argv[1:])
 assert "torch" not in sys.modules
 sys.exit(code)

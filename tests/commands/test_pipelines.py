@@ -62,7 +62,7 @@ def test_bytes_on_stdout_are_bytes_only_whatever_libraries_print(workshop: Shell
     """A library that prints, by Python and by the descriptor itself, lands on stderr."""
     noisy = (
         "import os, sys\n"
-        "from gsd_cli.core import sampling\n"
+        "from gsd_cli.core.sampling import images as sampling\n"
         "whole = sampling.latents\n"
         "def noisy(*a, **k):\n"
         "    print('NOISE from python'); os.write(1, b'NOISE from fd 1\\n'); os.system('echo NOISE of a child')\n"

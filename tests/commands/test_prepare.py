@@ -42,9 +42,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SCRIPT = """
 import sys
 from pathlib import Path
-from gsd_cli.data.known import open_source
-from gsd_cli.data.prepare import Recipe, prepare
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.build import Recipe, prepare
+from gsd_cli.base.signals import StopRequest
 
 if __name__ == "__main__":
     source = open_source(sys.argv[1], "train", Path("cache"), offline=True)

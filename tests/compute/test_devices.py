@@ -18,9 +18,9 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
-from gsd_cli.bench import edits
-from gsd_cli.bench.contenders import Contender, Row, generator_subject
-from gsd_cli.bench.runner import Bench
+from gsd_cli.comparison import edits
+from gsd_cli.comparison.contenders import Contender, Row, generator_subject
+from gsd_cli.comparison.runner import Bench
 from gsd_cli.compute.device import placed
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial

@@ -15,9 +15,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from gsd_cli.bench.contenders import Contender, Row, generator_subject
-from gsd_cli.bench.latent_space import LatentSpace
 from gsd_cli.cli.flags import MODELS
+from gsd_cli.comparison.contenders import Contender, Row, generator_subject
+from gsd_cli.comparison.latent_space import LatentSpace
 from gsd_cli.compute import device
 from gsd_cli.compute.device import (
     autocast,

@@ -73,7 +73,7 @@ import os, sys
 asked = []
 sys.addaudithook(lambda name, args: asked.append((name, args)) if name in
                  ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") else None)
-from gsd_cli.app import main
+from gsd_cli.cli.app import main
 import gsd_cli.api
 for words in (
     ["sample", "--model", "run", "-N", "2", "-o", "out"],

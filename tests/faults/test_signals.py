@@ -140,7 +140,7 @@ def _listens(port: int) -> bool:
 def test_under_nohup_a_hangup_is_nothing(desk: Shell) -> None:
     script = """
 import os, signal
-from gsd_cli.interrupts import StopRequest
+from gsd_cli.base.signals import StopRequest
 for number, comes in ((signal.SIGHUP, False), (signal.SIGTERM, True)):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopRequest()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gsd_cli.bench.contenders import generator_subject
+from gsd_cli.comparison.contenders import generator_subject
 from gsd_cli.compute.device import adam, autocast, exact_if_fp32, placed
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial

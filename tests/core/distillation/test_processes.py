@@ -107,22 +107,22 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from gsd_cli.core import adversarial
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.fitting import TeacherFit
-from gsd_cli.core.generator import Generator
-from gsd_cli.core.sampling import sample
-from gsd_cli.core.folders import load_denoiser
-from gsd_cli.core.world import join_world
-from gsd_cli.core.autoencoder import Autoencoder
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.core.distillation import adversarial_term
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.training.fit_teacher import TeacherFit
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.sampling.images import sample
+from gsd_cli.core.models.diffusers_folder import load_denoiser
+from gsd_cli.compute.distributed import join_world
+from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.evaluation import Evaluation
 from gsd_cli.metrics.features import TeacherFeatures
 from gsd_cli.metrics.statistics import gaussian_statistics
 from gsd_cli.options import DistillSettings, FitSettings
-from tests.stepping import run_step
+from tests.support.stepping import run_step
 torch.set_num_threads(1)
-adversarial.HEAD_START = 0
+adversarial_term.HEAD_START = 0
 world = join_world(torch.device("cpu"))
 irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
 student = {"student_width": 2, "student_depth": 2}

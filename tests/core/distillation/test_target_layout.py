@@ -269,13 +269,13 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from gsd_cli.core import target_layout
-from gsd_cli.core.distillation import Distillation
-from gsd_cli.core.folders import load_denoiser
-from gsd_cli.core.world import join_world
-from gsd_cli.data.archive import ImageArchive
+from gsd_cli.core.distillation import target_layout
+from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.diffusers_folder import load_denoiser
+from gsd_cli.compute.distributed import join_world
+from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
-from tests.stepping import run_step
+from tests.support.stepping import run_step
 torch.set_num_threads(1)
 target_layout.IMAGES = 64
 world, state = join_world(torch.device("cpu")), {}

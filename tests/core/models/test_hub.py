@@ -19,8 +19,8 @@ from tests.support.shell import Shell
 NAME = "someone/toy"
 FETCH = """
 import json, sys
-from gsd_cli.core.hub import cached, fetch
-from gsd_cli.errors import GsdError
+from gsd_cli.core.models.hub import cached, fetch
+from gsd_cli.base.errors import GsdError
 seen = []
 try:
     folder, commit = fetch(

@@ -14,8 +14,7 @@ from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.sampling import hybrid
-from gsd_cli.core.sampling.hybrid import SWITCH, adapted_sigmas
+from gsd_cli.core.sampling.hybrid import SWITCH, adapted_sigmas, hybrid
 from gsd_cli.core.sampling.ode import dpm_solver, euler, heun, karras_sigmas, starting_point
 from gsd_cli.core.sampling.predictor_corrector import predictor_corrector
 from gsd_cli.core.sampling.samplers import parse_sampler

@@ -87,8 +87,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from gsd_cli.data.decode import decode
-from gsd_cli.data.known import open_source
-from gsd_cli.errors import GsdError
+from gsd_cli.data.sources.known import open_source
+from gsd_cli.base.errors import GsdError
 
 for spec, split, offline in json.loads(sys.argv[1]):
     try:

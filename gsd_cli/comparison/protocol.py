@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gsd_cli.base.versions import versions
-from gsd_cli.bench import edits
+from gsd_cli.comparison import edits
 from gsd_cli.metrics import geometry, grain
 from gsd_cli.metrics import image_quality as quality
 from gsd_cli.metrics.baselines import AGAIN
 
 if TYPE_CHECKING:
-    from gsd_cli.bench.runner import Bench
+    from gsd_cli.comparison.runner import Bench
 
 
 def protocol(bench: Bench) -> dict[str, str]:

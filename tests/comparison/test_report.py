@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gsd_cli.bench.contenders import Row
-from gsd_cli.bench.figures import draw_pareto
-from gsd_cli.bench.gallery import Gallery
-from gsd_cli.bench.report import Findings, headlines, write_report
-from gsd_cli.bench.tables import latex, markdown, table1, table2
+from gsd_cli.comparison.contenders import Row
+from gsd_cli.comparison.figures import draw_pareto
+from gsd_cli.comparison.gallery import Gallery
+from gsd_cli.comparison.report import Findings, headlines, write_report
+from gsd_cli.comparison.tables import latex, markdown, table1, table2
 from gsd_cli.metrics.timing import Timing
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -12,11 +12,11 @@ import torch
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
-from gsd_cli.bench.contenders import Row
-from gsd_cli.bench.figures import draw_pareto, draw_walks
-from gsd_cli.bench.gallery import Gallery
-from gsd_cli.bench.page import Headline, Picture, render
-from gsd_cli.bench.tables import comma_separated, latex, markdown
+from gsd_cli.comparison.contenders import Row
+from gsd_cli.comparison.figures import draw_pareto, draw_walks
+from gsd_cli.comparison.gallery import Gallery
+from gsd_cli.comparison.page import Headline, Picture, render
+from gsd_cli.comparison.tables import comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import cache_dir
-from gsd_cli.bench.contenders import Contender, Row, contenders, generator_subject, rival, timing_task
-from gsd_cli.bench.fidelity import Fidelity
-from gsd_cli.bench.gallery import Gallery
-from gsd_cli.bench.latent_space import LatentSpace, ProgressOf
-from gsd_cli.bench.protocol import protocol
 from gsd_cli.catalogue.registry import TEACHERS, further_features
+from gsd_cli.comparison.contenders import Contender, Row, contenders, generator_subject, rival, timing_task
+from gsd_cli.comparison.fidelity import Fidelity
+from gsd_cli.comparison.gallery import Gallery
+from gsd_cli.comparison.latent_space import LatentSpace, ProgressOf
+from gsd_cli.comparison.protocol import protocol
 from gsd_cli.compute.device import autocast, compile_network, placed, resolve_precision
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.walks import walk

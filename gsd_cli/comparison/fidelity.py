@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsd_cli.bench.contenders import Contender, Row
-from gsd_cli.bench.latent_space import ProgressOf
+from gsd_cli.comparison.contenders import Contender, Row
+from gsd_cli.comparison.latent_space import ProgressOf
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.samplers import Sampler

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from gsd_cli.bench.contenders import Contender, Row
-from gsd_cli.bench.edits import measure_edits
+from gsd_cli.comparison.contenders import Contender, Row
+from gsd_cli.comparison.edits import measure_edits
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.metrics import geometry

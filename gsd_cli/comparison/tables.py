@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gsd_cli.base.table import Table
-from gsd_cli.bench.contenders import Row
+from gsd_cli.comparison.contenders import Row
 
 TITLES = {
     "grain_bright": "grain, bright", "grain_dark": "grain, dark", "kid": "KID", "precision": "precision",
