@@ -20,7 +20,7 @@ from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.training.loop import ema_decay, update_average
+from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import classifier_features, features_folder
 from gsd_cli.metrics.isometry import isometry

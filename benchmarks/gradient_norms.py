@@ -63,8 +63,9 @@ def main() -> None:
     for step in range(total, total + options.steps):  # batches that the run has not seen
         batch = task._generate(step)
         latents, images = batch.latents, batch.images
-        _, sidl = task._sidl(images.detach()[: len(latents.z)], batch.labels, step)
-        irl = task._bounded(task.isometric.measure(images.detach(), latents), batch).gradient
+        sidl = task.score_identity.measure(images.detach()[: len(latents.z)], batch.labels, step).gradient
+        term = task.isometric.measure(images.detach(), latents)
+        irl = task.isometric.restrict(term, latents, batch.labels, task.generator).gradient
         irl *= settings.irl_ratio * sidl.norm() / irl.norm()
         at_images.append((irl.norm() / sidl.norm()).item())
         shares.append((sidl[: 2 * latents.pairs].square().sum() / sidl.square().sum()).item())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsd_cli.compute.device import autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
-from gsd_cli.core.distillation.isometric_forms import looked_at
+from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
 
@@ -103,9 +103,10 @@ def generator_passes(settings: DistillSettings) -> float:
 
 
 def _manifold_calls(settings: DistillSettings) -> float:
-    if settings.irl_gradient != "manifold" or settings.irl_weight == 0:
+    form = FORMS.get(settings.irl)
+    if form is None or settings.irl_gradient != "manifold" or settings.irl_weight == 0:
         return 0.0
-    return MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
+    return MANIFOLD_CALLS * form.point_count / settings.pair_every / settings.irl_every
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:

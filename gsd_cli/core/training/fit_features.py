@@ -13,8 +13,7 @@ from gsd_cli.compute.device import autocast
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.feature_nets import ARCHITECTURES, FeatureNet
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
-from gsd_cli.core.training.descent import descend
-from gsd_cli.core.training.loop import trapezoid
+from gsd_cli.core.training.descent import descend, trapezoid
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.data.dataset import ImageArchive
 
