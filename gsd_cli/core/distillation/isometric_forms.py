@@ -2,7 +2,7 @@
 
 Notation: z and z' a pair of neighbouring latents; theta their angle, radians: the geodesic distance on the latent
 sphere; phi the feature map; distances of images are Euclidean distances of features. To add a form, add its functions
-and its line in FORMS here, and its name to `--irl`.
+and its line in FORMS here, and its name to the options (`--irl`, and FITTED_FORMS for one that is fitted).
 """
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_tea
     assert min(harmed[-3:]) > 2 * good[-1]
     resumed, *told = notes
     assert resumed == "resumed at step 120"
-    assert any("times the others': the pictures will suffer; use --irl-weight auto" in note for note in told)
+    assert any("times the others': the images will suffer; use --irl-weight auto" in note for note in told)
     assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in told)
 
 
