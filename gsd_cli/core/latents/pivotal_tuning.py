@@ -13,8 +13,6 @@ from gsd_cli.core.latents.render import call
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.sphere import to_sphere
 
-TUNED = ("denoiser.net.up_blocks.", "denoiser.net.conv_norm_out.", "denoiser.net.conv_out.")
-"""The last up block and the output: nearest to the pixels, furthest from what latents mean."""
 LR = 2e-3
 LOCALITY, NEIGHBOURHOOD = 1.0, 0.3
 """Weight of keeping the pictures of latents nearby, and how far these are, in radians."""
@@ -65,6 +63,7 @@ def _tune_one(
 
 
 def tuned_parameters(generator: Generator) -> list[str]:
-    """The names of the parameters that tuning changes."""
-    last = f"{TUNED[0]}{len(generator.denoiser.net.up_blocks) - 1}."
-    return [name for name, _ in generator.named_parameters() if name.startswith((last, *TUNED[1:]))]
+    """The names of the parameters that tuning changes: the layers nearest to the pixels, furthest from the
+    meaning of latents."""
+    prefixes = tuple(f"denoiser.{layer}." for layer in generator.denoiser.output_layers())
+    return [name for name, _ in generator.named_parameters() if name.startswith(prefixes)]

@@ -62,7 +62,7 @@ def blend(a: Delta, b: Delta, s: float) -> Delta:
 
 @contextmanager
 def _hook(generator: Generator, function: Any) -> Iterator[None]:
-    handle = generator.denoiser.net.mid_block.register_forward_hook(function)
+    handle = generator.denoiser.bottleneck().register_forward_hook(function)
     try:
         # what was compiled before the hook was there would never call it
         with torch.compiler.set_stance("force_eager"):

@@ -54,7 +54,7 @@ class Generator(nn.Module):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images: a latent's shape, unless there is an autoencoder."""
-        return self.autoencoder.picture_shape(self.latent_shape)
+        return self.autoencoder.image_shape(self.latent_shape)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""

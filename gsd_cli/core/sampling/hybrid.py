@@ -40,7 +40,7 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
     fine = karras_sigmas(model.schedule, PILOT_STEPS)[:-1]
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
     labels = seed_labels(PILOT_SEEDS, model.classes)
-    model = model.given(labels if labels is None else labels.to(device))
+    model = model.with_labels(labels if labels is None else labels.to(device))
     slopes = []
     for i, sigma in enumerate(fine):
         slopes.append(slope(model, x, sigma))

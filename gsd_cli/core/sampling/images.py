@@ -76,5 +76,5 @@ def sample_teacher(
 ) -> Tensor:
     """Pictures of a teacher by its sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
     labels = seed_labels(seeds, teacher.denoiser.classes)
-    model = teacher.denoiser.given(labels if labels is None else labels.to(noise.device))
+    model = teacher.denoiser.with_labels(labels if labels is None else labels.to(noise.device))
     return teacher.autoencoder.decode(sampler(model, noise, seeds, on_step))

@@ -95,7 +95,7 @@ class TeacherSamples:
         noise = normal_rows(rows, model.shape, self.seed, "teacher-samples").to(device)
         labels = torch.tensor(self._labels(rows), device=device) if model.classes else None
         with full_precision(device):  # they are kept, whatever asked for them first
-            codes = parse_sampler(SAMPLES_BY)(model.given(labels), noise, rows, on_step)
+            codes = parse_sampler(SAMPLES_BY)(model.with_labels(labels), noise, rows, on_step)
             return to_uint8(self.teacher.autoencoder.decode(codes))
 
     def _labels(self, rows: range) -> list[int | None]:

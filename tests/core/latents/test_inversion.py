@@ -74,7 +74,7 @@ def test_class_conditional_and_latent_generators_are_inverted_too(tmp_path: Path
         generator = Generator(teacher, autoencoder=load_autoencoder(tmp_path / folder))
         generator.label = 1
         generator.eval().requires_grad_(False)
-        known = teacher.given(torch.tensor([1])) if teacher.classes else teacher
+        known = teacher.with_labels(torch.tensor([1])) if teacher.classes else teacher
         with torch.no_grad():
             images = generator(latents([0, 1], generator.latent_shape)).clamp(-1, 1)
         found = invert(generator, images, encoder_features(generator), steps=2, starts=1, teacher=known)

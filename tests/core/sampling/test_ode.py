@@ -96,7 +96,7 @@ class Gaussian:
         self.calls += 1
         return x * self.v / (self.v + sigma.reshape(-1, 1, 1, 1).double() ** 2)
 
-    def given(self, labels: None) -> Gaussian:
+    def with_labels(self, labels: None) -> Gaussian:
         return self
 
     def answer(self, noise: Tensor) -> Tensor:
