@@ -125,7 +125,7 @@ def contenders(
         if is_folder(name):
             found.append(rival(name, load_model(name), device, precision))
         else:
-            sampler = parse_sampler(name).fitted(teacher.denoiser, device)
+            sampler = parse_sampler(name).fit(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
 

@@ -215,7 +215,7 @@ def test_samplers(name: str, float64: bool) -> None:
 
     def made(device: torch.device) -> Tensor:
         model = Denoiser(unet(TINY), schedule).to(device)
-        sampler = parse_sampler(name).fitted(model, device)
+        sampler = parse_sampler(name).fit(model, device)
         images = Teacher("a", model, "a", None, Autoencoder())
         return sampling.sample_teacher(images, sampler, latents(range(2), SHAPE).to(device), range(2)).cpu()
 

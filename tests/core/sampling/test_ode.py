@@ -136,7 +136,7 @@ def test_adapted_levels_fall_from_the_largest_to_zero(steps: int) -> None:
 
 @pytest.mark.parametrize("name", ["euler-5", "heun-4", "dpm++-5", "pc-3", "hybrid-5", "ddim-5", "msa-5"])
 def test_calls_are_counted_and_seeds_decide(trained: Denoiser, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler = parse_sampler(name).fitted(trained, torch.device("cpu"))
+    sampler = parse_sampler(name).fit(trained, torch.device("cpu"))
     calls = 0
 
     def count(*_: object) -> None:
