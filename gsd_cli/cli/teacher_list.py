@@ -11,11 +11,11 @@ from gsd_cli.catalogue.registry import TEACHERS
 
 def list_teachers() -> Result:
     """The teachers known by name: what they are, where from, whether they are at hand."""
-    from gsd_cli.core.models.hub import cached
+    from gsd_cli.core.models.hub import is_cached
 
     rows, facts = [], {}
     for name, entry in TEACHERS.items():
-        at_hand = "bundled" if entry.hub is None else "cached" if cached(entry.hub) else "no"
+        at_hand = "bundled" if entry.hub is None else "cached" if is_cached(entry.hub) else "no"
         source = entry.hub or "this package"
         millions = f"{entry.parameters / 1e6:.1f} M"
         rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, at_hand])

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gsd_cli.core.distillation.export import Exporter
     from gsd_cli.core.distillation.real_images import RealImages
     from gsd_cli.core.distillation.step import Distillation
-    from gsd_cli.core.models.feature_maps import PhiSources
+    from gsd_cli.core.models.feature_maps import FeatureMapSources
     from gsd_cli.core.models.teacher import Teacher
     from gsd_cli.core.training.loop import Task
     from gsd_cli.core.training.pace import Pace
@@ -81,7 +81,7 @@ def _distil(
     from gsd_cli.compute.distributed import join_world
     from gsd_cli.core.distillation.export import Exporter
     from gsd_cli.core.distillation.step import Distillation
-    from gsd_cli.core.models.feature_maps import build_phi
+    from gsd_cli.core.models.feature_maps import build_feature_map
     from gsd_cli.core.models.open import open_teacher
     from gsd_cli.core.training.checkpoint import CheckpointStore
     from gsd_cli.core.training.pace import UNSETTLED
@@ -98,7 +98,7 @@ def _distil(
     real = open_images(data, teacher, device, console, stop) if uses_images(options) else None
     _say_images(options, data, real, measure, folder, console)
     evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
-    phi = build_phi(options.irl_phi, _phi_sources(options, data, teacher, device))
+    phi = build_feature_map(options.irl_phi, _phi_sources(options, data, teacher, device))
     chosen = {
         "precision": _precision(options, folder, teacher, device, world, console),
         "noise_device": _noise_device(options, folder, device),
@@ -258,16 +258,16 @@ def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
     return resolve_kind(before if options.noise_device == "auto" and before else options.noise_device, device)
 
 
-def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> PhiSources:
+def _phi_sources(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> FeatureMapSources:
     """What the isometric term's features may need; without real data a standard deviation of 1/2 a channel."""
-    from gsd_cli.core.models.feature_maps import PhiSources
+    from gsd_cli.core.models.feature_maps import FeatureMapSources
 
     std = [0.5] * teacher.image_shape[0]
     if (images := data.measured_images) is not None:
         variance = images.record.get("variance", [0.25] * len(std))
         std = [max(v, 1e-6) ** 0.5 for v in variance]
     denoiser, autoencoder = teacher.denoiser.to(device), teacher.autoencoder.to(device)
-    return PhiSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)
+    return FeatureMapSources(denoiser, autoencoder, std, cache_dir(options.cache_dir), options.offline, device)
 
 
 def _result(folder: Path) -> Result:

@@ -97,12 +97,12 @@ def strengths(options: EditOptions) -> list[float]:
 
 def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
     """The direction with those that --preserve names, in the same space, projected out."""
-    from gsd_cli.core.editing.direction import preserving
+    from gsd_cli.core.editing.direction import orthogonalise
 
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
         raise UsageError([f"--preserve: {direction.name} is what is edited"])
-    return preserving(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
+    return orthogonalise(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
 
 
 def _fitted(options: EditOptions) -> str | None:
@@ -126,16 +126,16 @@ def _edited(
     """The frames, and their latents where the edit is one of latents."""
     import torch
 
-    from gsd_cli.core.editing.direction import moved, moved_latents
+    from gsd_cli.core.editing.direction import move_latents, render_edits
 
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
-    frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
+    frames = render_edits(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
     if anchor.residual is not None:
         frames = frames + anchor.residual
     if direction.space == "bottleneck":
         return frames, None
     shifts = direction.scale * torch.tensor(wanted).reshape(-1, 1, 1, 1) * direction.vector
-    return frames, moved_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
+    return frames, move_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
 
 
 def _measured(
@@ -203,10 +203,10 @@ def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) 
     import torch
 
     from gsd_cli.compute.random import latents
-    from gsd_cli.core.editing.direction import moved
+    from gsd_cli.core.editing.direction import render_edits
     from gsd_cli.data.pixels import save_grid
 
     generator = directory.model.generator
     z = latents([LISTED_SEED], generator.latent_shape)
-    strips = [moved(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
+    strips = [render_edits(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
     return save_grid(torch.cat(strips), Path(options.output), columns=len(LISTED))

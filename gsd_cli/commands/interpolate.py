@@ -73,7 +73,7 @@ def _leg(
     """The walk from one picture to the next; what is each one's own fades from one to the other."""
     import torch
 
-    from gsd_cli.core.latents.render import between
+    from gsd_cli.core.latents.render import render_between
     from gsd_cli.core.latents.walks import walk
 
     def images(z: Tensor, s: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _leg(
         # a geodesic is found by gradients, and without what is the pictures' own
         if torch.is_grad_enabled():
             return model.generator(z.to(next(model.generator.parameters()).device))
-        return between(model.generator, a, b, z, s, options.batch_size)
+        return render_between(model.generator, a, b, z, s, options.batch_size)
 
     if options.path != "geodesic":
         return walk(a.z, b.z, options.frames, options.path, images, embed)

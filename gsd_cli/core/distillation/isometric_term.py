@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.norm_ratio import NormRatio
 from gsd_cli.core.distillation.target_layout import Layout, Sources, fit_layout
-from gsd_cli.core.models.feature_maps import Phi
+from gsd_cli.core.models.feature_maps import FeatureMap
 from gsd_cli.core.models.sphere import angle
 from gsd_cli.options import DistillSettings
 
@@ -80,7 +80,7 @@ class IsometricTerm:
     what the form has fitted."""
 
     def __init__(
-        self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None,
+        self, settings: DistillSettings, phi: FeatureMap, total: int, world: World | None = None,
         device: torch.device = CPU,
     ):  # fmt: skip
         self.settings, self.phi, self.total = settings, phi, total

@@ -30,7 +30,7 @@ from gsd_cli.core.distillation.norm_ratio import TINY
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.target_layout import Sources
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.feature_maps import Phi, teacher_features
+from gsd_cli.core.models.feature_maps import FeatureMap, teacher_features
 from gsd_cli.core.models.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend
@@ -70,7 +70,7 @@ class Distillation:
         total_steps: int,
         device: torch.device,
         evaluate: Evaluate,
-        phi: Phi | None = None,
+        phi: FeatureMap | None = None,
         world: World | None = None,
         data: RealImages | None = None,
         pixels: bool = True,

@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.cells import coarse, coarse_factor, fit_anchors, 
 from gsd_cli.core.distillation.clusters import CLUSTERS, fit_centres, fit_temperature, shares
 from gsd_cli.core.distillation.losses import log_memberships
 from gsd_cli.core.distillation.real_images import RealImages
-from gsd_cli.core.models.feature_maps import Phi
+from gsd_cli.core.models.feature_maps import FeatureMap
 
 IMAGES = 4096
 FLOATS = 2**27
@@ -68,7 +68,7 @@ class Sources:
     """What a layout is fitted to: a feature map, a generator of images for latents of `shape` (and for classes),
     and real images if there are some."""
 
-    phi: Phi
+    phi: FeatureMap
     generator: Callable[[Tensor, Tensor | None], Tensor]
     shape: tuple[int, int, int]
     classes: int | None

@@ -31,7 +31,7 @@ def first_order_steps(steps: int) -> int:
 
 
 @torch.no_grad()
-def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") -> list[float]:
+def fit_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") -> list[float]:
     """steps + 1 noise levels, the last 0, sized by a pilot run of the teacher; steps >= 4.
 
     The local error of a step h is h^2 |x''| / 2 at first order and h^3 |x'''| / 12 at second: step
@@ -59,7 +59,7 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
 
 @torch.no_grad()
 def hybrid(model: Denoiser, noise: Tensor, sigmas: Sequence[float], on_step: OnStep | None = None) -> Tensor:
-    """Euler steps above SWITCH, Heun's at and below, over `sigmas` (see `adapted_sigmas`)."""
+    """Euler steps above SWITCH, Heun's at and below, over `sigmas` (see `fit_sigmas`)."""
     x = starting_point(noise, sigmas[0])
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         if sigma > SWITCH:
@@ -92,5 +92,5 @@ HYBRID = SamplerKind(
     sample=lambda model, noise, r: hybrid(model, noise, r.sigmas, r.on_step),
     calls=lambda steps: 2 * steps - first_order_steps(steps) - 1,
     smallest=4,
-    fit=lambda model, steps, device: tuple(adapted_sigmas(model, steps, device)),
+    fit=lambda model, steps, device: tuple(fit_sigmas(model, steps, device)),
 )
