@@ -3,7 +3,7 @@
 Two layouts are read: flat (config.json and weights next to scheduler_config.json, as in
 google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
 A training checkpoint (unet_ema/ as well as unet/) is read with its averaged weights. No schedule is
-guessed. Only the networks of `KINDS`, VQModel and AutoencoderKL are built, nothing in the folder is
+guessed. Only the networks of `NETWORK_KINDS`, VQModel and AutoencoderKL are built, nothing in the folder is
 executed, and no pickle is loaded.
 """
 
@@ -38,14 +38,14 @@ from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
-KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
+NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 
 def load_denoiser(folder: Path) -> Denoiser:
     """Read a diffusers folder as a Denoiser in float32 on the CPU, frozen, in eval mode.
 
-    Raises GsdError (exit 3) when something is missing or damaged, or the network is of no kind in `KINDS`.
+    Raises GsdError (exit 3) when something is missing or damaged, or the network is of no kind in `NETWORK_KINDS`.
     """
     part = network_folder(folder)
     config = read_json(part / "config.json")
@@ -65,9 +65,9 @@ def load_denoiser(folder: Path) -> Denoiser:
 
 def _kind_of(folder: Path, config: Any) -> NetworkKind:
     name = config.get("_class_name") if isinstance(config, dict) else None
-    kind = KINDS.get(name) if isinstance(name, str) else None
+    kind = NETWORK_KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        known = " or ".join(dict.fromkeys(k.diffusers_class for k in KINDS.values()))
+        known = " or ".join(dict.fromkeys(k.diffusers_class for k in NETWORK_KINDS.values()))
         raise GsdError(
             f"{folder} holds a {name or 'model of unknown class'}, a {known} is needed",
             hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",

@@ -4,7 +4,7 @@ A `Denoiser` is a network, its kind, and the preconditioning that turns the netw
 D(x, sigma). Nothing else in gsd knows a network's blocks or config keys.
 
 To add a kind, write a module next to `unet2d.py` with a function per field below and one record,
-and add the record to `KINDS` in `diffusers_folder.py`. A kind trained with another noise schedule
+and add the record to `NETWORK_KINDS` in `diffusers_folder.py`. A kind trained with another noise schedule
 or prediction also needs its preconditioning in `denoiser.py` (and `schedule.py`).
 """
 

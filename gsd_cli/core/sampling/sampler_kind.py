@@ -1,6 +1,6 @@
 """What a sampler is: one `SamplerKind` record next to its function.
 
-To add a sampler, write a module with its function and its record, add the record to `KINDS` in
+To add a sampler, write a module with its function and its record, add the record to `SAMPLER_KINDS` in
 `samplers.py`, and add its name to `SAMPLERS` in `catalogue/registry.py`.
 """
 

@@ -18,14 +18,14 @@ from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
 from gsd_cli.core.sampling.predictor_corrector import PREDICTOR_CORRECTOR
 from gsd_cli.core.sampling.sampler_kind import OnStep, Request, SamplerKind
 
-KINDS: dict[str, SamplerKind] = {
+SAMPLER_KINDS: dict[str, SamplerKind] = {
     kind.name: kind for kind in (MSA, DDIM, EULER, HEUN, DPM_SOLVER, PREDICTOR_CORRECTOR, HYBRID, ONE_STEP_TEACHER)
 }
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A kind of sampler (a key of `KINDS`) with its number of steps; None for the kind's own number.
+    """A kind of sampler (a key of `SAMPLER_KINDS`) with its number of steps; None for the kind's own number.
 
     `sigmas` are noise levels fitted to one teacher.
     """
@@ -38,20 +38,20 @@ class Sampler:
     @property
     def deterministic(self) -> bool:
         """Whether the image is a function of the noise alone."""
-        return KINDS[self.kind].deterministic
+        return SAMPLER_KINDS[self.kind].deterministic
 
     def fit(self, model: Denoiser, device: torch.device) -> Sampler:
         """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself."""
-        fit = KINDS[self.kind].fit
+        fit = SAMPLER_KINDS[self.kind].fit
         return self if fit is None else replace(self, sigmas=fit(model, self.steps_for(model), device))
 
     def steps_for(self, model: Denoiser) -> int:
         """The number of steps on this model."""
-        return self.steps or KINDS[self.kind].steps or model.schedule.steps
+        return self.steps or SAMPLER_KINDS[self.kind].steps or model.schedule.steps
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
-        return KINDS[self.kind].calls(self.steps_for(model))
+        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model))
 
     def __call__(
         self,
@@ -68,7 +68,7 @@ class Sampler:
         clip = model.clip_sample if clip is None else clip
         fitted = self if self.sigmas else self.fit(model, noise.device)
         request = Request(self.steps_for(model), seeds, clip, fitted.sigmas, on_step)
-        return KINDS[self.kind].sample(model, noise, request)
+        return SAMPLER_KINDS[self.kind].sample(model, noise, request)
 
 
 def parse_sampler(name: str) -> Sampler:

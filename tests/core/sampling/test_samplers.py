@@ -12,7 +12,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.discrete import ancestral, ddim
-from gsd_cli.core.sampling.samplers import KINDS, parse_sampler
+from gsd_cli.core.sampling.samplers import SAMPLER_KINDS, parse_sampler
 from gsd_cli.core.training.architectures import build_unet
 
 SEEDS = [3, 11]
@@ -124,7 +124,7 @@ def test_what_is_no_sampler_is_said(name: str) -> None:
 
 
 def test_the_catalogue_names_every_sampler_as_its_record_does() -> None:
-    assert {name: kind.steps for name, kind in KINDS.items()} == {**SAMPLERS, ONE_STEP: 1}
-    assert {name: kind.smallest for name, kind in KINDS.items() if kind.smallest != 1} == SMALLEST_STEPS
-    assert all(kind.name == name for name, kind in KINDS.items())
-    assert {parse_sampler(name).kind for name in BASELINES} == KINDS.keys()
+    assert {name: kind.steps for name, kind in SAMPLER_KINDS.items()} == {**SAMPLERS, ONE_STEP: 1}
+    assert {name: kind.smallest for name, kind in SAMPLER_KINDS.items() if kind.smallest != 1} == SMALLEST_STEPS
+    assert all(kind.name == name for name, kind in SAMPLER_KINDS.items())
+    assert {parse_sampler(name).kind for name in BASELINES} == SAMPLER_KINDS.keys()
