@@ -109,11 +109,11 @@ def list_teachers() -> Result:
 
     from gsd_cli.base.table import Table
     from gsd_cli.catalogue.registry import TEACHERS
-    from gsd_cli.core.models.hub import cached
+    from gsd_cli.core.models.hub import is_cached
 
     rows, facts = [], {}
     for name, entry in TEACHERS.items():
-        here = "bundled" if entry.hub is None else "cached" if cached(entry.hub) else "no"
+        here = "bundled" if entry.hub is None else "cached" if is_cached(entry.hub) else "no"
         source = entry.hub or "this package"
         millions = f"{entry.parameters / 1e6:.1f} M"
         rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, here])

@@ -130,9 +130,9 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
     for batch in (1, 2):
         seen.clear()
         x = torch.empty(batch, *model.shape, device="meta", requires_grad=True)
-        labels = (torch.zeros(batch, dtype=torch.long, device="meta"),) if model.classes else ()
+        labels = torch.zeros(batch, dtype=torch.long, device="meta") if model.classes else None
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = net(x, torch.ones(batch, device="meta"), *labels).sample
+            output = model.kind.call(net, x, torch.ones(batch, device="meta"), labels)
         totals.append(sum(seen.values()))
         del output
     return totals[1] - totals[0]
@@ -157,13 +157,13 @@ def seconds_of(model: Denoiser, device: torch.device, batch: int, precision: str
     """Seconds of one forward call of `batch`, the better of two after a warm-up."""
     net: nn.Module = copy.deepcopy(model.net).to(device).eval()
     x = torch.zeros(batch, *model.shape, device=device)
-    labels = (torch.zeros(batch, dtype=torch.long, device=device),) if model.classes else ()
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
     taken = []
     for _ in range(3):
         synchronize(device)
         start = time.perf_counter()
         with autocast(device, precision):
-            net(x, torch.ones(batch, device=device), *labels)
+            model.kind.call(net, x, torch.ones(batch, device=device), labels)
         synchronize(device)
         taken.append(time.perf_counter() - start)
     return min(taken[1:])

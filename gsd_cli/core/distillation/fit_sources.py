@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gsd_cli.compute.random import generator_for, normal_rows
 from gsd_cli.core.distillation.real_images import RealImages
-from gsd_cli.core.models.feature_maps import Phi
+from gsd_cli.core.models.feature_maps import FeatureMap
 
 IMAGES, FEWEST = 4096, 256
 """Images that a form is fitted to, at most and at least."""
@@ -41,7 +41,7 @@ class FitSources:
     data: real images, if there are any.
     """
 
-    phi: Phi
+    phi: FeatureMap
     generator: Callable[[Tensor, Tensor | None], Tensor]
     shape: tuple[int, int, int]
     classes: int | None

@@ -18,7 +18,7 @@ from gsd_cli.core.distillation.latent_pairs import Latents, pair_count
 from gsd_cli.core.distillation.manifold_gradient import along_manifold
 from gsd_cli.core.distillation.micro_batches import select
 from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
-from gsd_cli.core.models.feature_maps import Phi
+from gsd_cli.core.models.feature_maps import FeatureMap
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.sphere import angle
 from gsd_cli.options import DistillSettings
@@ -43,7 +43,7 @@ class IsometricTerm:
     what the form was fitted to."""
 
     def __init__(
-        self, settings: DistillSettings, phi: Phi, total: int, world: World | None = None,
+        self, settings: DistillSettings, phi: FeatureMap, total: int, world: World | None = None,
         device: torch.device = CPU,
     ):  # fmt: skip
         self.settings, self.phi, self.total = settings, phi, total

@@ -37,7 +37,7 @@ from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.feature_maps import Phi, teacher_features
+from gsd_cli.core.models.feature_maps import FeatureMap, teacher_features
 from gsd_cli.core.models.generator import Generator, without_dropout
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -72,7 +72,7 @@ class Distillation:
 
     def __init__(
         self, teacher: Denoiser, settings: DistillSettings, total_steps: int, device: torch.device, evaluate: Evaluate,
-        phi: Phi | None = None, world: World | None = None, data: RealImages | None = None, pixels: bool = True,
+        phi: FeatureMap | None = None, world: World | None = None, data: RealImages | None = None, pixels: bool = True,
     ):  # fmt: skip
         s, world = settings, world or World()
         require_even_shares(s.batch_size, world)

@@ -116,7 +116,7 @@ class TeacherFit:
             return {}
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
         labels = seed_labels(GRID_SEEDS, self.classes)
-        model = self.denoiser().given(labels if labels is None else labels.to(self.device))
+        model = self.denoiser().with_labels(labels if labels is None else labels.to(self.device))
         save_grid(ddim(model, noise, 25), self.run / "samples" / f"step-{step:07d}.png")
         return {"evaluated": 1.0}
 
