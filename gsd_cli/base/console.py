@@ -14,8 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.progress import PlainProgress, Progress, RichProgress
-from gsd_cli.base.table import Table
-from gsd_cli.base.tabling import fitted
+from gsd_cli.base.table import Table, fit_to_width
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -108,7 +107,7 @@ class Console:
         """A table on stderr, for the eyes."""
         if self.quiet:
             return
-        for part in fitted(table, self._err):
+        for part in fit_to_width(table, self._err):
             self._err.print(part)
         for note in table.notes:
             self._print(note, style="dim", wrap=True)

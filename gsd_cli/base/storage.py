@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.text import format_bytes
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RUNS = Path("runs")
@@ -59,7 +60,7 @@ def storage_errors(target: Path) -> Iterator[None]:
         number = _errno(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise GsdError(
-                f"no room to write {target} ({_size(_free(target))} free)",
+                f"no room to write {target} ({format_bytes(_free(target))} free)",
                 hint=f"free some space, or {elsewhere()} or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
@@ -89,15 +90,11 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def _size(count: float) -> str:
-    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
-
-
 def require_room(target: Path, needed: int) -> None:
     """Fail early when fewer than `needed` bytes are free for `target`. Raises GsdError (exit 8)."""
     if (free := _free(target)) < needed:
         raise GsdError(
-            f"{target} needs about {_size(needed)}, {_size(free)} are free",
+            f"{target} needs about {format_bytes(needed)}, {format_bytes(free)} are free",
             hint=f"free some space, or {elsewhere()}",
             code=ExitCode.STORAGE,
         )

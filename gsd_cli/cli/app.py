@@ -22,7 +22,7 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.base.launcher import process_age, rank
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import name_places
-from gsd_cli.base.text import nearest
+from gsd_cli.base.text import did_you_mean
 from gsd_cli.cli.examples import EXAMPLES, START
 from gsd_cli.cli.flags import MODELS, Command, commands
 from gsd_cli.cli.help import show_help, show_overview
@@ -194,7 +194,7 @@ def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> li
     wrong = [word.partition("=")[0] for word in [*words, *extra] if word.startswith("-") and word != "-"]
     if wrong and "--" not in sys.argv:
         known = {name.lstrip("-"): name for name in ["--config", "--dry-run", *(one.name for one in command.flags)]}
-        return [f"no such option: {word}{nearest(word.lstrip('-'), known, known)}" for word in wrong]
+        return [f"no such option: {word}{did_you_mean(word.lstrip('-'), known, known)}" for word in wrong]
     return [f"unexpected argument: {word}" for word in extra]
 
 

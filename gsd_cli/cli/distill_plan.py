@@ -68,12 +68,12 @@ def _tried(options: DistillOptions) -> Estimate | GsdError:
 
 def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int | None) -> str:
     """Activations and time in words; the steps that fit, where the run has minutes and no other length."""
-    from gsd_cli.catalogue.cost import size
+    from gsd_cli.base.text import format_bytes
     from gsd_cli.compute.device import resolve_device
 
     if isinstance(found, GsdError):
         return f"activations and time: not known until the teacher is downloaded ({found})"
-    kept, device = size(found.activation_bytes), resolve_device(options.device)
+    kept, device = format_bytes(found.activation_bytes), resolve_device(options.device)
     if steps is None:
         count = 60 * (options.minutes or 0) / found.seconds_per_step
         return f"{kept} of activations in float32; at most {count:,.0f} steps on {device} (one call was tried)"

@@ -11,7 +11,7 @@ from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.table import Table
-from gsd_cli.base.text import counted
+from gsd_cli.base.text import plural
 from gsd_cli.core.editing.store import Directory
 from gsd_cli.options import EditOptions
 
@@ -32,7 +32,7 @@ def plan(options: EditOptions) -> list[str]:
     if options.list:
         return ["lists what can be edited"]
     name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
-    return [f"{counted(len(strengths(options)), 'picture')} along {name} to {options.output}"]
+    return [f"{plural(len(strengths(options)), 'picture')} along {name} to {options.output}"]
 
 
 def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.launcher import launched, local_rank
+from gsd_cli.base.text import plural
 
 Module = TypeVar("Module", bound=nn.Module)
 Given = ParamSpec("Given")
@@ -40,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
     if cuda_missing or (device.type == "mps" and not torch.backends.mps.is_available()):
         count = torch.cuda.device_count()
         raise GsdError(
-            f"no device {name!r} on this machine ({count} CUDA device{'s' * (count != 1)} found)",
+            f"no device {name!r} on this machine ({plural(count, 'CUDA device')} found)",
             hint="use --device auto or --device cpu",
             code=ExitCode.DEVICE,
         )

@@ -15,6 +15,7 @@ from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.launcher import launched, rank
 from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.text import plural
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
@@ -150,6 +151,6 @@ def waited_for() -> str:
     where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
     at = f" at {where}" if where else ""
     return (
-        f"waiting for {others} other process{'es' * (others > 1)}{at}: this one is number {rank()} of {size}, "
+        f"waiting for {plural(others, 'other process')}{at}: this one is number {rank()} of {size}, "
         f"by RANK={rank()}, WORLD_SIZE={size} and MASTER_ADDR in the environment; if it is alone: env -u RANK gsd ..."
     )

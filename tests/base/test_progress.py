@@ -12,8 +12,7 @@ from rich.console import Console as RichConsole
 from gsd_cli.base import progress
 from gsd_cli.base.console import Console
 from gsd_cli.base.progress import PlainProgress, RichProgress
-from gsd_cli.base.table import Table
-from gsd_cli.base.tabling import fitted
+from gsd_cli.base.table import Table, fit_to_width
 from gsd_cli.base.terminal_image import drawn, picture_of
 
 
@@ -83,7 +82,7 @@ WIDE = Table(
 @pytest.mark.parametrize(("width", "blocks"), [(300, 1), (120, 2), (80, 3), (30, 10), (10, 10)])
 def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks_and_whole(width: int, blocks: int) -> None:
     console = RichConsole(file=io.StringIO(), width=width, record=True)
-    parts = list(fitted(WIDE, console))
+    parts = list(fit_to_width(WIDE, console))
     for part in parts:
         console.print(part)
     shown = console.export_text()

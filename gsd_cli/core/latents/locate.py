@@ -13,7 +13,7 @@ from gsd_cli.base.console import Console
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import ASSETS, cache_dir, kept_if_possible
-from gsd_cli.base.text import counted
+from gsd_cli.base.text import plural
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _invert(
     features = encoder_features(generator)
     groups = [names[i : i + options.batch_size] for i in range(0, len(names), options.batch_size)]
     placed: dict[str, Anchor] = {}
-    with console.progress(f"inverting {counted(len(names), 'picture')}") as bar:
+    with console.progress(f"inverting {plural(len(names), 'picture')}") as bar:
         for turn, group in enumerate(groups):
 
             def on_step(done: int, total: int, turn: int = turn) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.base.atomic import atomic_folder, sweep
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -46,7 +46,7 @@ class CheckpointStore:
         with atomic_folder(target) as temporary:
             save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-            hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
+            hashes = {name: file_sha256(temporary / name) for name in (TENSORS, STATE)}
             (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
         steps = self._steps()
         past = [path for path in steps if path <= target]
@@ -91,17 +91,12 @@ def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read(path: Path) -> Checkpoint | None:
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if any(_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
+        if any(file_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
             return None
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         return Checkpoint(int(state.pop("step")), load_file(path / TENSORS), state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:

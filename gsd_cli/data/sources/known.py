@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gsd_cli.base.atomic import atomic_file
+from gsd_cli.base.download import fetch_file, file_sha256, network_timeout
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.patience import patience
-from gsd_cli.base.storage import storage_errors
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.sources import cifar10 as cifar
@@ -118,7 +116,8 @@ def _fashion_folder(cache: Path, offline: bool) -> Path:
     from torchvision.datasets import FashionMNIST
 
     try:
-        FashionMNIST(cache / "datasets", download=True)
+        with network_timeout():
+            FashionMNIST(cache / "datasets", download=True)
     except (OSError, RuntimeError) as error:
         raise GsdError(f"cannot download fashion-mnist: {error}", hint=hint, code=ExitCode.NETWORK) from error
     return downloaded
@@ -165,7 +164,7 @@ def _cifar10(path: Path, split: str) -> Source:
             position += len(images)
 
     names = [f"{split}/{i}" for i in range(len(numbers))]
-    official = path.is_file() and _sha256(path) == cifar.SHA256
+    official = path.is_file() and file_sha256(path) == cifar.SHA256
     return Source(
         f"cifar10 ({split})",
         names,
@@ -181,34 +180,8 @@ def _cifar10(path: Path, split: str) -> Source:
 
 def _cifar_files(cache: Path, offline: bool) -> Path:
     folder = cache / "datasets"
-    tarball = folder / cifar.TARBALL
-    if tarball.is_file():
-        if _sha256(tarball) != cifar.SHA256:
-            raise GsdError(f"{tarball} is damaged: its sha256 differs", hint="remove it and run this again")
-        return tarball
-    if (folder / cifar.FOLDER).is_dir():
-        return folder / cifar.FOLDER
+    tarball, unpacked = folder / cifar.TARBALL, folder / cifar.FOLDER
+    if unpacked.is_dir() and not tarball.is_file():
+        return unpacked
     hint = f"fetch {cifar.URL} and give its path: gsd prepare {cifar.TARBALL}"
-    if offline:
-        raise GsdError("cifar10 is not on this machine (--offline)", hint=hint, code=ExitCode.NETWORK)
-    from torchvision.datasets.utils import download_url
-
-    with atomic_file(tarball) as temporary:
-        temporary.unlink()  # torchvision takes a file that is there for the one that is wanted
-        try:
-            with storage_errors(tarball), patience():
-                download_url(cifar.URL, str(temporary.parent), temporary.name)
-        except (OSError, RuntimeError) as error:
-            raise GsdError(f"cannot download cifar10: {error}", hint=hint, code=ExitCode.NETWORK) from error
-        if (found := _sha256(temporary)) != cifar.SHA256:
-            raise GsdError(
-                f"what {cifar.URL} sent has sha256 {found[:16]}..., not {cifar.SHA256[:16]}...",
-                hint=hint,
-                code=ExitCode.NETWORK,
-            )
-    return tarball
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return fetch_file(tarball, cifar.URL, cifar.SHA256, "cifar10", hint, offline=offline)
