@@ -15,8 +15,8 @@ from pathlib import Path
 from pages import publish
 from rows import markdown
 
-from gsd_cli.compute.allocator import keep_freed_memory
 from gsd_cli.compute.device import resolve_device
+from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import load_teacher

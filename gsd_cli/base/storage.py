@@ -37,18 +37,18 @@ def cache_dir(override: Path | None = None) -> Path:
     return user_cache_path("gsd")
 
 
-_places = "-o"
+_output_options = "-o"
 
 
-def name_places(options: str) -> None:
+def set_output_options(options: str) -> None:
     """The options by which the running command writes elsewhere: hints name these."""
-    global _places
-    _places = options
+    global _output_options
+    _output_options = options
 
 
-def elsewhere() -> str:
+def output_hint() -> str:
     """Advice for what cannot be written."""
-    return f"choose another place with {_places}"
+    return f"choose another place with {_output_options}"
 
 
 @contextmanager
@@ -61,14 +61,14 @@ def storage_errors(target: Path) -> Iterator[None]:
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise GsdError(
                 f"no room to write {target} ({format_bytes(_free(target))} free)",
-                hint=f"free some space, or {elsewhere()} or --cache-dir",
+                hint=f"free some space, or {output_hint()} or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
         blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
         if number in blocked:
             raise GsdError(
                 f"cannot write {target}: {os.strerror(number)}",
-                hint=elsewhere(),
+                hint=output_hint(),
                 code=ExitCode.STORAGE,
             ) from error
         raise
@@ -95,13 +95,13 @@ def require_room(target: Path, needed: int) -> None:
     if (free := _free(target)) < needed:
         raise GsdError(
             f"{target} needs about {format_bytes(needed)}, {format_bytes(free)} are free",
-            hint=f"free some space, or {elsewhere()}",
+            hint=f"free some space, or {output_hint()}",
             code=ExitCode.STORAGE,
         )
 
 
 @contextmanager
-def kept_if_possible(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def tolerate_storage_errors(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """A cache that is full or read-only costs a word, not the work that was to be kept in it."""
     try:
         yield

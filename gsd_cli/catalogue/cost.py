@@ -70,7 +70,7 @@ def teacher_parameters(spec: str) -> int | None:
     return weights.size // (2 if halves else 4) or None if weights else None
 
 
-def pictures(model: str | None, count: int) -> str:
+def describe_images(model: str | None, count: int) -> str:
     """`64 images, 64 network calls, 65 kB of pixels`."""
     counted = plural(count, "image")
     try:

@@ -21,7 +21,7 @@ from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.base.launcher import process_age, rank
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import name_places
+from gsd_cli.base.storage import set_output_options
 from gsd_cli.base.text import did_you_mean
 from gsd_cli.cli.examples import EXAMPLES, START
 from gsd_cli.cli.flags import MODELS, Command, commands
@@ -156,7 +156,7 @@ def _command(command: Command) -> Callable[..., None]:
     def run(*, ctx: typer.Context, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
         # bench writes nothing but a report and what it keeps in the cache
-        name_places(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
+        set_output_options(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
         used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
         resolved = _resolve(command, used, ctx.args, config)

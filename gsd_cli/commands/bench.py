@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.signals import StopRequest
@@ -32,7 +32,7 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     """Measure the model and each baseline, print the tables, judge the thresholds."""
     wanted = options.wanted
     if options.report is not None:
-        ready(options.report, folder=True)
+        require_writable(options.report, folder=True)
     from gsd_cli.comparison.runner import Bench
     from gsd_cli.comparison.tables import edits_table, table1, table2
     from gsd_cli.compute.device import resolve_device

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import Stopped
 from gsd_cli.base.signals import StopRequest
@@ -55,7 +55,7 @@ def run(options: DistillOptions, console: Console, stop: StopRequest) -> Result:
         return list_teachers()
     folder, data = run_folder(options), choose_data(options)
     total = total_steps(options, data)
-    ready(folder, folder=True)
+    require_writable(folder, folder=True)
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)

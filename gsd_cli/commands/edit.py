@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
@@ -41,7 +41,7 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     streaming = options.output == "-"
     wanted = strengths(options)
     if not (streaming or options.list):
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")
 
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.locate import locate

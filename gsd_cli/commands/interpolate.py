@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.signals import StopRequest
@@ -32,7 +32,7 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")
 
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.inversion import encoder_features

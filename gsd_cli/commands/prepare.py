@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
@@ -47,7 +47,7 @@ def run(options: PrepareOptions, console: Console, stop: StopRequest) -> Result:
     """
     _require_fit(options)
     target = _target(options)
-    ready(target, folder=False)
+    require_writable(target, folder=False)
     if options.fit_teacher is None:
         return _first_part(options, target, console, stop)
     from gsd_cli.compute.device import resolve_device

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.signals import StopRequest
@@ -24,11 +24,12 @@ WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar")
 
 def plan(options: SampleOptions) -> list[str]:
     """What a run would write."""
-    from gsd_cli.catalogue.cost import pictures
+    from gsd_cli.catalogue.cost import describe_images
 
     where = "stdout" if options.output == "-" else options.output
     format_ = _format(options)
-    return [f"{pictures(options.model, len(seeds_of(options)))} as {'a grid' if options.grid else format_} to {where}"]
+    images = describe_images(options.model, len(seeds_of(options)))
+    return [f"{images} as {'a grid' if options.grid else format_} to {where}"]
 
 
 def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
@@ -37,7 +38,7 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
-        ready(target, folder=format_ == "folder")
+        require_writable(target, folder=format_ == "folder")
 
     from gsd_cli.compute.device import autocast, resolve_device
     from gsd_cli.compute.distributed import join_world

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.launcher import launched, rank
+from gsd_cli.base.launcher import process_count, rank
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.text import plural
 
@@ -124,7 +124,7 @@ def join_world(device: torch.device, stop: StopRequest | None = None, console: C
     What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
     A signal ends the wait.
     """
-    if launched() == 1:
+    if process_count() == 1:
         return World()
     require_whole_weights()
     from accelerate import Accelerator
@@ -147,7 +147,7 @@ def join_world(device: torch.device, stop: StopRequest | None = None, console: C
 
 def waited_for() -> str:
     """Which processes a start waits for, and what says that there are any."""
-    size, others = launched(), launched() - 1
+    size, others = process_count(), process_count() - 1
     where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
     at = f" at {where}" if where else ""
     return (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import ASSETS, kept_if_possible
+from gsd_cli.base.storage import ASSETS, tolerate_storage_errors
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.core.distillation.real_images import require_same_shape
 from gsd_cli.core.models.fingerprint import network_fingerprint
@@ -168,7 +168,7 @@ def _of_data(
     if found is None:
         found = measure(data, extractor, device, batch_size, on_image)
         for path in (cached,) if data.is_dir() else (place, cached):
-            with kept_if_possible():
+            with tolerate_storage_errors():
                 found.save(path)
                 break
     return Real(found, place.name, found.features, place.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, full_precision, placed
+from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, full_precision, to_device
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.distillation.adversarial_term import AdversarialTerm
@@ -81,7 +81,7 @@ class Distillation:
         self.batch_size = settings.batch_size
         self.recipe = build_recipe(settings, teacher.schedule, pixels=pixels)
         self.fake_score = build_fake_score(settings, teacher, self.recipe)
-        self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
+        self.teacher = to_device(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         self._cast_teacher = cast_for_autocast(self.teacher, settings.precision)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(settings, phi, total_steps, world, device)
@@ -96,8 +96,8 @@ class Distillation:
         )
         grown = grow(teacher, settings.student_width, settings.student_depth, settings.seed)
         student = Generator.from_teacher(grown, settings.sigma_init, settings.dropout)
-        self.generator = placed(student, device).train()
-        self.fake = placed(copy.deepcopy(teacher), device).train().requires_grad_(True)
+        self.generator = to_device(student, device).train()
+        self.fake = to_device(copy.deepcopy(teacher), device).train().requires_grad_(True)
         set_dropout(self.fake, settings.dropout)
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         s = settings

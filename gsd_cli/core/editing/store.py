@@ -13,7 +13,7 @@ from gsd_cli.base.atomic import sweep
 from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import cache_dir, kept_if_possible
+from gsd_cli.base.storage import cache_dir, tolerate_storage_errors
 from gsd_cli.options import EditOptions
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Directory:
     def _keep(self, name: str, found: Sequence[Direction], **about: Any) -> None:
         from gsd_cli.core.editing.direction import save_directions
 
-        with kept_if_possible(self.console.warn):
+        with tolerate_storage_errors(self.console.warn):
             save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
 
     def fitted_names(self) -> list[str]:

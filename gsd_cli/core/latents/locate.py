@@ -12,7 +12,7 @@ from gsd_cli.base.atomic import sweep
 from gsd_cli.base.console import Console
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import ASSETS, cache_dir, kept_if_possible
+from gsd_cli.base.storage import ASSETS, cache_dir, tolerate_storage_errors
 from gsd_cli.base.text import plural
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
@@ -89,7 +89,7 @@ def _place(
     if missing:
         placed |= _invert(missing, pictures, model, options, console, stop)
     for name in missing:
-        with kept_if_possible(console.warn):
+        with tolerate_storage_errors(console.warn):
             save_anchors(paths[name], [placed[name]], mark)
     return {name: _finish(name, placed[name], pictures[name], options, model, console) for name in pictures}
 
