@@ -80,7 +80,7 @@ def _leg(
         stop.check()
         # a geodesic is found by gradients, and without what is the pictures' own
         if torch.is_grad_enabled():
-            return model.generator(z.to(next(model.generator.parameters()).device))
+            return model.generator(z.to(model.generator.device))
         return between(model.generator, a, b, z, s, options.batch_size)
 
     if options.path != "geodesic":

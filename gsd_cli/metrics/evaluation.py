@@ -50,7 +50,7 @@ class Evaluation:
         The processes of `world` share the images; the main one gets the figures, the others nothing.
         """
         generator = Generator(generator.denoiser, generator.sigma_init, self.autoencoder)
-        device = next(generator.parameters()).device
+        device = generator.device
         measured = self.extractor is not None and self.reference is not None
         features = self._features(generator) if measured else None
         if not self.world.main:

@@ -33,7 +33,7 @@ class Knowledge:
 
     def __init__(self, model: Model):
         self.generator = model.generator
-        self.device = next(model.generator.parameters()).device
+        self.device = model.generator.device
         self.classifier: FeatureNet | None = None
         self.classes: tuple[str, ...] = ()
         folder = ASSETS / f"features-{model.features}"

@@ -90,7 +90,7 @@ def measured(
     measures: Mapping[str, Measure], batch_size: int,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Every measure of every edited latent, by name, on the CPU; images are not kept."""
-    device = next(generator.parameters()).device
+    device = generator.device
     found: dict[str, list[Tensor]] = {name: [] for name in measures}
     for part in torch.arange(len(z)).split(batch_size):
         images = moved(generator, z[part], direction, [strengths[i] for i in part.tolist()], (), batch_size).to(device)

@@ -62,7 +62,7 @@ def invert(
     the teacher's own noise for it where a teacher is given, run RACE steps each; the best runs on, so
     that every start costs RACE evaluations on top of `steps`.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     images = images.to(device)
     loss = _objective(generator, images, features, prior_weight)
     begun = warm_starts(generator, images, starts, seed, teacher)
@@ -122,7 +122,7 @@ def ode_backward(teacher: Denoiser, code: Tensor, sigma: float) -> Tensor:
 @in_full_precision
 def judge(generator: Generator, z: Tensor, images: Tensor, features: Features) -> Inversion:
     """Measure how well latents stand for images."""
-    device = next(generator.parameters()).device
+    device = generator.device
     z, images = z.to(device), images.to(device)
     made = generator(z).clamp(-1, 1)
     distances = (features(made) - features(images)).square().sum(1).tolist()

@@ -184,7 +184,7 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
     generator = model.generator
     if teacher.denoiser.shape != generator.latent_shape or teacher.denoiser.classes != generator.denoiser.classes:
         return None
-    device = next(generator.parameters()).device
+    device = generator.device
     denoiser = teacher.denoiser.to(device)
     return denoiser.given(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 

@@ -30,7 +30,7 @@ def tune(
     Pivotal tuning (Roich et al. 2022) with its locality term: pixel error at z, plus what the
     change does to the picture of a latent nearby. The generator is never modified.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     found = []
     for k in range(len(z)):
         pivot, image = z[k : k + 1].to(device), images[k : k + 1].to(device)

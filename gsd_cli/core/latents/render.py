@@ -31,7 +31,7 @@ def render(
     deltas: changes of the weights for each latent, or none at all. shifts: what is added to the
     bottleneck, [N, c, h, w].
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     own = any(deltas)
     made = []
     for part in torch.arange(len(z)).split(1 if own else batch_size):

@@ -47,6 +47,12 @@ class Denoiser(nn.Module):
         return view
 
     @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        parameter: Tensor = next(self.parameters())
+        return parameter.device
+
+    @property
     def classes(self) -> int | None:
         """How many classes the network is conditioned on; None for an unconditional one."""
         count: int | None = getattr(self.net.config, "num_class_embeds", None)

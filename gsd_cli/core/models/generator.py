@@ -47,6 +47,12 @@ class Generator(nn.Module):
         return cls(student, sigma_init)
 
     @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        parameter: Tensor = next(self.parameters())
+        return parameter.device
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of z: what the teacher denoises."""
         return self.denoiser.shape
@@ -138,5 +144,5 @@ def load_model(spec: str | None) -> Model:
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor, batch_size: int) -> Tensor:
     """Images for all z [N, C, H, W], computed in batches, on the CPU."""
-    device = next(generator.parameters()).device
+    device = generator.device
     return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(batch_size)])
