@@ -17,13 +17,6 @@ from gsd_cli.base.text import format_bytes
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RUNS = Path("runs")
-FILES = {
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".ppm",
-    ".pdf", ".svg", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst",
-    ".7z", ".rar", ".npz", ".npy", ".json", ".jsonl", ".csv", ".txt", ".html", ".pt", ".pth", ".pkl", ".ckpt",
-    ".safetensors", ".lmdb", ".mdb", ".h5", ".hdf5", ".parquet", ".tfrecord",
-}  # fmt: skip
-"""Extensions of files: nobody who gives such a name means a folder, or a file of another kind."""
 
 
 def cache_dir(override: Path | None = None) -> Path:

@@ -46,10 +46,10 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.locate import locate
     from gsd_cli.core.models.open import keep_to_class, open_model
-    from gsd_cli.data.animation import film_bytes, require_format, write_film
+    from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 
     if not options.list and (streaming or target.suffix):
-        require_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), console)
     keep_to_class(model, options.class_, console)
     directory = Directory(model, options, console, stop)
@@ -76,9 +76,9 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
         "measured": _measured(directory, anchors[0], direction, wanted, options, console),
     }
     if streaming:
-        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
 def strengths(options: EditOptions) -> list[float]:

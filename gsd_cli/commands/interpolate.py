@@ -38,10 +38,10 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
     from gsd_cli.core.latents.inversion import encoder_features
     from gsd_cli.core.latents.locate import locate
     from gsd_cli.core.models.open import keep_to_class, open_model
-    from gsd_cli.data.animation import film_bytes, require_format, write_film
+    from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 
     if streaming or target.suffix:
-        require_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
     keep_to_class(model, options.class_, console)
@@ -62,9 +62,9 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
         "frames": len(frames),
     }
     if streaming:
-        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
 def _leg(

@@ -12,7 +12,8 @@ from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import FILES, cache_dir
+from gsd_cli.base.storage import cache_dir
+from gsd_cli.catalogue.file_formats import FILE_SUFFIXES
 from gsd_cli.options import FitSettings, PrepareOptions
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _target(options: PrepareOptions) -> Path:
     elif not options.shards and target.suffix in (".json", ".tar"):
         what = "the index of shards" if target.suffix == ".json" else "a shard"
         raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
-    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILES:
+    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILE_SUFFIXES:
         raise UsageError([f"{target}: a data set is a .zip, or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")

@@ -10,16 +10,14 @@ from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import FILES
+from gsd_cli.catalogue.file_formats import ARCHIVE_FORMATS, FILE_SUFFIXES, IMAGE_FORMATS, SAMPLE_FORMATS
 from gsd_cli.options import SampleOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_COUNT = 64
-IMAGE_FORMATS = ("png", "jpg", "webp")
-FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
-WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar"))
+WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 
 
 def plan(options: SampleOptions) -> list[str]:
@@ -91,9 +89,9 @@ def _by_name(options: SampleOptions) -> str:
     if options.output == "-":
         return options.format or "png"
     suffix = "" if options.output.endswith("/") else Path(options.output).suffix.lower()
-    named = FORMATS.get(suffix)
+    named = SAMPLE_FORMATS.get(suffix)
     if named is None:
-        if suffix in FILES:
+        if suffix in FILE_SUFFIXES:
             raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
         return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
     if options.format not in (None, named):

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.formats import SUFFIXES
+from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.data.labels import Value, plain
 from gsd_cli.data.sources.admission import refusal
 
@@ -90,7 +90,7 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not PurePosixPath(name).name.startswith(".")
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not PurePosixPath(name).name.startswith(".")
 
 
 # -- shards -------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def _scan(path: Path, count: int) -> _Shard:
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             suffix = PurePosixPath(member.name).suffix.lower()
-            if suffix in SUFFIXES:
+            if suffix in IMAGE_SUFFIXES:
                 offsets.append(member.offset_data)
                 sizes.append(member.size)
             elif suffix in (".cls", ".json") and (stream := archive.extractfile(member)) is not None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import PositiveInt, model_validator
 
+from gsd_cli.catalogue.file_formats import ARCHIVE_FORMATS, IMAGE_FORMATS, SampleFormat
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, MODEL, Share, opt
 from gsd_cli.options.seeds import SeedList
@@ -19,14 +18,12 @@ class SampleOptions(Common):
     seeds: SeedList | None = opt(None, "Which: 0-63,100. An image depends on its seed alone.", metavar="LIST")
     output: str = opt(
         "samples",
-        "A folder, or x.png, x.jpg, x.webp, x.npz, x.zip, x.tar; - for bytes on stdout.",
+        f"A folder, or {', '.join(f'x.{name}' for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))}; - for bytes on stdout.",
         short="-o",
         metavar="PATH",
     )
     grid: bool = opt(False, "One tiled picture instead of one file an image.")
-    format: Literal["png", "jpg", "webp", "npz", "zip", "tar"] | None = opt(
-        None, "Format of what -o - writes, or of the images in a folder; default png."
-    )
+    format: SampleFormat | None = opt(None, "Format of what -o - writes, or of the images in a folder; default png.")
     truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
     class_: str | None = CLASS
 

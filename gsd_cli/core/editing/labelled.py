@@ -22,11 +22,11 @@ def from_folders(
     positive: Path, negative: Path, knowledge: Knowledge, console: Console, stop: StopRequest
 ) -> tuple[Tensor, Tensor]:
     """Feature vectors [N, F] of the pictures of two folders. Raises GsdError (exit 3) naming a bad one."""
-    from gsd_cli.data.formats import SUFFIXES
+    from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 
     vectors = []
     for folder in (positive, negative):
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise GsdError(f"{folder} holds no pictures", hint="pictures with the attribute, and without it")
         with console.progress(f"reading {folder}", len(files)) as bar:

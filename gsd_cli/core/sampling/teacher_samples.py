@@ -27,7 +27,7 @@ from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.dataset_writers import ArchiveWriter
-from gsd_cli.data.image_writers import encode
+from gsd_cli.data.image_writers import encode_image
 from gsd_cli.data.pixels import to_uint8
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, GsdError)
@@ -122,7 +122,7 @@ def _write(target: Path, images: Iterator[tuple[Tensor, int | None]], record: di
         writer = ArchiveWriter(temporary)
         try:
             for image, label in images:
-                writer.add(encode(image.permute(1, 2, 0).numpy()), label)
+                writer.add(encode_image(image.permute(1, 2, 0).numpy()), label)
             writer.close(record)
         except BaseException:
             writer.abandon()

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.formats import SUFFIXES, looks_like_image
+from gsd_cli.catalogue.file_formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, looks_like_image
 from gsd_cli.data.sources.layout import COMPANIONS
 
 MAX_MEMBER_BYTES = 512 * 2**20
 MAX_RATIO, RATIO_MATTERS = 200, 64 * 2**20
 """A member that unpacks to more than this many times its size, and to more than this many bytes, is a bomb."""
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
 
 class Listing:
@@ -37,9 +36,9 @@ class Listing:
         suffix = path.suffix.lower()
         if hidden(path.parts):
             return False
-        if suffix in SUFFIXES or (not suffix and looks_like_image(head())):
+        if suffix in IMAGE_SUFFIXES or (not suffix and looks_like_image(head())):
             return True
-        if name.lower().endswith(ARCHIVES):
+        if name.lower().endswith(ARCHIVE_SUFFIXES):
             self.archives.append(name)
         elif suffix == ".mdb":
             self.databases.append(name)
@@ -62,7 +61,7 @@ class Listing:
         """Raise GsdError when there is no picture at all, good or refused."""
         if names or self.refused:
             return
-        hint = f"looked for {', '.join(sorted(SUFFIXES))}"
+        hint = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
         if self.archives or self.databases:
             hint = f"it holds {(self.archives + self.databases)[0]}: unpack that first"
         raise GsdError(f"no images in {self.root}", hint=hint)
