@@ -136,9 +136,9 @@ class Console:
         if self._plain:
             self.warn("--show needs a terminal")
             return
-        from gsd_cli.base.terminal_image import drawn
+        from gsd_cli.base.terminal_image import draw_image
 
-        self._err.print(drawn(path, self._err.size))
+        self._err.print(draw_image(path, self._err.size))
 
     # -- results ----------------------------------------------------------------------------
 

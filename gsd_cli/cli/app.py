@@ -225,9 +225,9 @@ def _find(name: str, options: Any) -> None:
 
 
 def _show(console: Console, result: Result) -> None:
-    from gsd_cli.base.terminal_image import picture_of
+    from gsd_cli.catalogue.run_layout import image_to_show
 
-    path = picture_of(result.outputs)
+    path = image_to_show(result.outputs)
     if path is None:
         console.warn("--show: no picture was written to a file")
     else:

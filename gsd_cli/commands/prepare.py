@@ -146,21 +146,21 @@ def _prepare(options: PrepareOptions, target: Path, console: Console, stop: Stop
     from gsd_cli.base.lock import exclusive
     from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
     from gsd_cli.data.labels import describe, read_labels
-    from gsd_cli.data.sources.known import open_source
+    from gsd_cli.data.sources.open import open_source
     from gsd_cli.data.workers import available_cores
 
     if options.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     source = open_source(options.source, options.split, cache_dir(options.cache_dir), offline=options.offline)
-    for note in source.notes:
-        console.warn(note)
-    for line in source.said:
+    for warning in source.warnings:
+        console.warn(warning)
+    for line in source.messages:
         console.say(line)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
     if options.labels and labels is not None:
         console.say(describe(labels, options.labels.name))
     else:
-        console.say(source.decided or (describe(labels, "the data set itself") if labels else "no labels"))
+        console.say(source.labels_message or (describe(labels, "the data set itself") if labels else "no labels"))
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gsd_cli.core.distillation.inputs import DistillData, next_to_teacher
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, GRIDS, next_to_teacher
+from gsd_cli.core.distillation.inputs import DistillData
 from gsd_cli.options import DistillOptions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher,
     from gsd_cli.metrics.features import TeacherFeatures, classifier_features, features_folder
     from gsd_cli.metrics.reference import statistics_of_features
 
-    fitted = next_to_teacher(options.teacher, "-features")
+    fitted = next_to_teacher(options.teacher, FEATURES_SUFFIXES["residual"])
     features = options.features or (str(fitted) if fitted else None) or teacher.features
     if features is None:
         extractor: Extractor = TeacherFeatures(teacher.denoiser.to(device), teacher.autoencoder.to(device))
@@ -88,7 +89,7 @@ def build_evaluation(
     teacher.denoiser.to(device)
     reference = _statistics(options, data, measure, device)
     return Evaluation(
-        folder / "samples", measure.extractor, reference, options.eval_samples, options.batch_size,
+        folder / GRIDS, measure.extractor, reference, options.eval_samples, options.batch_size,
         teacher.autoencoder.to(device), world or World(),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
@@ -33,8 +34,7 @@ class PrepareOptions(Common):
 
     source: str = argument(
         ...,
-        "cifar10, fashion-mnist, celeba-hq, lsun-bedroom, lsun-church, hf:OWNER/NAME, "
-        "or a folder, zip, tar or LMDB of images.",
+        f"{', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB of images.",
         "SOURCE",
     )
     output: Path | None = opt(

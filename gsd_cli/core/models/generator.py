@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import CARD, find_model, read_card
+from gsd_cli.catalogue.find import find_model, read_card
+from gsd_cli.catalogue.run_layout import CARD, README
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
@@ -120,7 +121,7 @@ def save_generator(generator: Generator, folder: Path, card: dict[str, Any], rea
         save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
-        (temporary / "README.md").write_text(readme, encoding="utf-8")
+        (temporary / README).write_text(readme, encoding="utf-8")
 
 
 def load_model(spec: str | None) -> Model:

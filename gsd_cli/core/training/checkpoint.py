@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gsd_cli.base.atomic import atomic_folder, sweep
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.run_layout import checkpoint_name, checkpoints
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -42,13 +43,13 @@ class CheckpointStore:
 
     def write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> Path:
         """As `save`, of what `host_copies` made: tensors that nobody changes any more."""
-        target = self.folder / f"step-{step:08d}"
+        target = self.folder / checkpoint_name(step)
         with atomic_folder(target) as temporary:
             save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
             hashes = {name: file_sha256(temporary / name) for name in (TENSORS, STATE)}
             (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        steps = self._steps()
+        steps = checkpoints(self.folder)
         past = [path for path in steps if path <= target]
         # what is newer than a state just saved was damaged when the run resumed
         for stale in past[: -self.keep] + steps[len(past) :]:
@@ -62,7 +63,7 @@ class CheckpointStore:
         """
         sweep(self.folder)
         damaged: list[Path] = []
-        for path in reversed(self._steps()):
+        for path in reversed(checkpoints(self.folder)):
             if (checkpoint := _read(path)) is not None:
                 return checkpoint, damaged
             damaged.append(path)
@@ -76,11 +77,8 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Forget every checkpoint."""
-        for path in self._steps():
+        for path in checkpoints(self.folder):
             shutil.rmtree(path)
-
-    def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
 
 
 def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
