@@ -223,7 +223,7 @@ def _fit_features(
     from gsd_cli.core.training.fit_features import FeatureFit
     from gsd_cli.core.training.report import Cadence
     from gsd_cli.data.dataset import ImageArchive
-    from gsd_cli.metrics.features import features_name
+    from gsd_cli.catalogue.run_layout import features_name
 
     held_out = target.with_name(f"{target.stem}-test.zip")
     steps = options.fit_steps or FEATURE_STEPS

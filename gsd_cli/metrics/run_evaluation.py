@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, GRIDS, next_to_teacher
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, GRIDS, next_to_teacher, statistics_of_features
 from gsd_cli.core.distillation.inputs import DistillData
 from gsd_cli.options import DistillOptions
 
@@ -46,7 +46,6 @@ def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher,
     """
     from gsd_cli.core.distillation.real_images import require_same_shape
     from gsd_cli.metrics.features import TeacherFeatures, classifier_features, features_folder
-    from gsd_cli.metrics.reference import statistics_of_features
 
     fitted = next_to_teacher(options.teacher, FEATURES_SUFFIXES["residual"])
     features = options.features or (str(fitted) if fitted else None) or teacher.features
