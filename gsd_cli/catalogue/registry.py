@@ -39,6 +39,16 @@ TEACHERS: dict[str, TeacherEntry] = {
 
 BUNDLED_MODELS = ("fashion",)
 
+DATA_SETS = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
+"""Data sets that `gsd prepare` knows by name."""
+PUBLISHED_STATISTICS = (
+    "cifar10-train", "cifar10-test", "ffhq-256", "ffhq-1024", "lsun-church", "lsun-horse", "lsun-cat", "afhq-cat",
+    "afhq-dog", "afhq-wild",
+)  # fmt: skip
+"""Statistics of real images that clean-fid publishes: names for `gsd bench --stats`."""
+MEASURED_ATTRIBUTES = ("brightness", "contrast", "width", "height", "symmetry")
+"""Attributes that are measured in the pixels, so that every model has them."""
+
 SAMPLERS: dict[str, int | None] = {
     "msa": None, "ddim": 50, "euler": 50, "heun": 18, "dpm++": 20, "pc": 500, "hybrid": 18,
 }  # fmt: skip

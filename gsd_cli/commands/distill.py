@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import Stopped
 from gsd_cli.base.session import Session
@@ -59,7 +59,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     """Start or continue a run; its generator/ is the result."""
     folder, data = run_folder(options), OpenData(choose_data(options))
     total = total_steps(options, data.epoch if options.epochs is not None else None)
-    ready(folder, folder=True)
+    require_writable(folder, folder=True)
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
@@ -26,7 +26,7 @@ from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.open import keep_to_class, open_model
-from gsd_cli.data.animation import film_bytes, require_format, write_film
+from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
 from gsd_cli.options.edit import direction_name, strengths
@@ -41,10 +41,10 @@ def run(options: EditOptions, session: Session) -> Result:
     streaming = options.output == "-"
     wanted = strengths(options)
     if not (streaming or options.list):
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")
 
     if not options.list and (streaming or target.suffix):
-        require_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), session)
     keep_to_class(model, options.class_, session)
     directory = Directory(model, options, session)
@@ -71,9 +71,9 @@ def run(options: EditOptions, session: Session) -> Result:
         "measured": _measured(directory, anchors[0], direction, wanted, options, session),
     }
     if streaming:
-        session.console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
 def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:

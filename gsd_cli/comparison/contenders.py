@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import autocast, full_precision, placed
+from gsd_cli.compute.device import autocast, full_precision, to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import Teacher
@@ -112,7 +112,7 @@ def baseline_subject(
 
 def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:
     """Another generator, ready to be measured."""
-    generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
+    generator = to_device(model.generator, device, training=False).eval().requires_grad_(False)
     return Contender(generator_subject(name, generator, device, precision), generator)
 
 

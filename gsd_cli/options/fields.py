@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveFloat
 from pydantic.config import JsonDict
@@ -52,5 +52,4 @@ CLASS = Field(
 NO_FP16 = "Arithmetic of the training; auto is bf16 where the hardware has it, fp32 elsewhere (fp32: without TF32)."
 """Training in fp16 would need its gradients scaled, and it is no faster than bf16."""
 EXACT = "Arithmetic of the networks: fp32 in any case, for near images are compared."
-FilmFormat = Literal["png", "gif", "webp", "mp4"]
 FORMAT = opt("png", "What -o - writes.")

@@ -21,7 +21,7 @@ from torch import Tensor
 from gsd_cli.comparison import edits
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
 from gsd_cli.comparison.runner import Bench
-from gsd_cli.compute.device import placed
+from gsd_cli.compute.device import to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial
 from gsd_cli.core.distillation.isometric_forms import FORMS
@@ -68,7 +68,7 @@ def teacher(**changes: Any) -> Denoiser:
 
 def generator(model: Denoiser | None = None, autoencoder: Autoencoder | None = None) -> Generator:
     made = Generator(model or teacher(), 2.5, autoencoder)
-    return placed(made, PRETEND, training=False).eval().requires_grad_(False)
+    return to_device(made, PRETEND, training=False).eval().requires_grad_(False)
 
 
 class Images:

@@ -23,6 +23,10 @@ class Linear(nn.Module):
         self.middle = nn.Identity()
         self.denoiser = SimpleNamespace(bottleneck=lambda: self.middle)
 
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
+
     def forward(self, z: Tensor) -> Tensor:
         return self.middle((z.flatten(1) @ self.weight.T).reshape(-1, 1, 8, 8))
 

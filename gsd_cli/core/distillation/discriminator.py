@@ -67,7 +67,7 @@ class Heads(nn.Module):
 
 def build_heads(teacher: Denoiser, seed: int) -> Heads:
     """Heads for this teacher's encoder; their initial weights are a function of the seed."""
-    device = next(teacher.parameters()).device
+    device = teacher.device
     with torch.no_grad():
         x = torch.zeros(1, *teacher.shape, device=device)
         channels = [m.shape[1] for m in teacher.encode(x, per_image(1.0, x), full=True)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, placed
+from gsd_cli.compute.device import adam, autocast, to_device
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import fake_score_loss
@@ -81,7 +81,7 @@ class FakeScore:
     ):  # fmt: skip
         s = settings
         self.settings, self.teacher, self.draws, self.recipe, self.world = s, teacher, draws, recipe, world
-        self.network = placed(copy.deepcopy(original), draws.device).train().requires_grad_(True)
+        self.network = to_device(copy.deepcopy(original), draws.device).train().requires_grad_(True)
         set_dropout(self.network, s.dropout)
         self.preconditioning = build_preconditioning(s, original, recipe)
         self.lr = s.lr if s.fake_lr is None else s.fake_lr

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, full_precision, placed
+from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, full_precision, to_device
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.distillation.adversarial_term import AdversarialTerm
@@ -78,7 +78,7 @@ class Distillation:
         require_even_shares(s.batch_size, world)
         self.settings, self.device, self.world, self.data, self.total = s, device, world, data, total_steps
         self.batch_size, self._evaluate = s.batch_size, evaluate
-        self.teacher = placed(copy.deepcopy(teacher), device).eval().requires_grad_(False)
+        self.teacher = to_device(copy.deepcopy(teacher), device).eval().requires_grad_(False)
         f = cast_for_autocast(self.teacher, s.precision)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(s, phi, total_steps, world, device)
@@ -90,7 +90,7 @@ class Distillation:
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
         self.matching = FeatureMatching(s, f, data, draws, total_steps * s.batch_size, world)
         student = grow(teacher, s.student_width, s.student_depth, s.seed)
-        self.generator = placed(Generator.from_teacher(student, s.sigma_init, s.dropout), device).train()
+        self.generator = to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), device).train()
         self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.storage import ASSETS, read_json
+from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.run_layout import CARD, bundled_features_folder
 from gsd_cli.core.editing.attributes import ATTRIBUTES
 from gsd_cli.core.editing.probe import fit_probe
 from gsd_cli.core.editing.supervised import Attribute
@@ -33,13 +34,13 @@ class Knowledge:
 
     def __init__(self, model: Model):
         self.generator = model.generator
-        self.device = next(model.generator.parameters()).device
+        self.device = model.generator.device
         self.classifier: FeatureNet | None = None
         self.classes: tuple[str, ...] = ()
-        folder = ASSETS / f"features-{model.features}"
-        if model.features is not None and (folder / "gsd.json").is_file():
+        folder = bundled_features_folder(str(model.features))
+        if model.features is not None and (folder / CARD).is_file():
             self.classifier = load_features(folder).to(self.device)
-            self.classes = class_names(read_json(folder / "gsd.json"), self.classifier.head.out_features)
+            self.classes = class_names(read_json(folder / CARD), self.classifier.head.out_features)
 
     def built_in(self) -> list[Attribute]:
         """The attributes measured in pixels, then the classes."""

@@ -92,7 +92,7 @@ def measure_edits(
     measures: Mapping[str, Measure], batch_size: int,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Every measure of every edited latent, by name, on the CPU; images are not kept."""
-    device = next(generator.parameters()).device
+    device = generator.device
     found: dict[str, list[Tensor]] = {name: [] for name in measures}
     for part in torch.arange(len(z)).split(batch_size):
         images = render_edits(generator, z[part], direction, [strengths[i] for i in part.tolist()], (), batch_size).to(

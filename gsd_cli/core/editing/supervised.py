@@ -74,7 +74,7 @@ def gather(
     on_sample: Callable[[int], None] = lambda done: None,
 ) -> Pool:  # fmt: skip
     """Sample the generator and score every image."""
-    device = next(generator.parameters()).device
+    device = generator.device
     z = latents(range(samples), generator.latent_shape, "attributes")
     seen: list[Tensor] = []
     scores: dict[str, list[Tensor]] = {a.name: [] for a in attributes}
@@ -94,7 +94,7 @@ def mean_gradients(
     on_sample: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The gradient of each score with respect to z, averaged over latents: [C, H, W] by attribute."""
-    device = next(generator.parameters()).device
+    device = generator.device
     total = {a.name: torch.zeros(generator.latent_shape) for a in attributes}
     done = 0
     with torch.enable_grad():

@@ -37,7 +37,7 @@ def principal_directions(
 
     Strength 1 is the standard deviation of the generator's samples along the component.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     seen: list[Tensor] = []
     with record_bottleneck(generator, seen):
         for seeds in torch.arange(samples).split(batch_size):
@@ -72,7 +72,7 @@ def sensitive_directions(
 
     Strength 1 is one standard deviation of a latent along any direction: length 1.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     here = z.to(device).expand(count, *z.shape)
     block = tangent_part(latents(range(count), z.shape, "jacobian").to(device), here).flatten(1)
     for _ in range(rounds):

@@ -61,7 +61,7 @@ def invert(
     the image and, with a teacher, the noise its ODE assigns to the image. Each runs RACE steps, and the
     best one runs `steps` more: a start costs RACE evaluations.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     images = images.to(device)
     loss = _objective(generator, images, features, prior_weight)
     started = draw_starts(generator, images, starts, seed, teacher)
@@ -121,7 +121,7 @@ def ode_backward(teacher: Denoiser, code: Tensor, sigma: float) -> Tensor:
 @in_full_precision
 def measure_latents(generator: Generator, z: Tensor, images: Tensor, features: FeatureMap) -> Inversion:
     """Measure how well latents z [B, C, H, W] reproduce images [B, C, H, W] in [-1, 1]."""
-    device = next(generator.parameters()).device
+    device = generator.device
     z, images = z.to(device), images.to(device)
     made = generator(z).clamp(-1, 1)
     distances = (features(made) - features(images)).square().sum(1).tolist()

@@ -28,7 +28,7 @@ def tune(
     Pivotal tuning (Roich et al. 2022) with its locality term: pixel error at z, plus the
     change of the image of a nearby latent. The generator is not modified.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     found = []
     for k in range(len(z)):
         pivot, image = z[k : k + 1].to(device), images[k : k + 1].to(device)

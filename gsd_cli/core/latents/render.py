@@ -32,7 +32,7 @@ def render(
     deltas: changes of the weights, one per latent or none. shifts [N, c, h, w] are added to the
     bottleneck.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     own = any(deltas)
     made = []
     for part in torch.arange(len(z)).split(1 if own else batch_size):

@@ -56,6 +56,12 @@ class Denoiser(nn.Module):
         return view
 
     @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        parameter: Tensor = next(self.parameters())
+        return parameter.device
+
+    @property
     def classes(self) -> int | None:
         """The number of classes the network is conditioned on; None for an unconditional one."""
         return self.kind.classes(self.net)

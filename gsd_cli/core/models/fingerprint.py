@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
 from gsd_cli.catalogue.diffusers_layout import PARTS, find_weights, schedule_file
 
@@ -21,8 +22,7 @@ def weights_fingerprint(folder: Path) -> str:
     for part in PARTS:
         weights = find_weights(folder / part)
         for path in weights.files if weights else ():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()[:16]
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import CARD, find_model, read_card
+from gsd_cli.catalogue.find import find_model, read_card
+from gsd_cli.catalogue.run_layout import CARD, README
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
@@ -45,6 +46,12 @@ class Generator(nn.Module):
         student = copy.deepcopy(teacher).requires_grad_(True)
         set_dropout(student, dropout)
         return cls(student, sigma_init)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        parameter: Tensor = next(self.parameters())
+        return parameter.device
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -114,7 +121,7 @@ def save_generator(generator: Generator, folder: Path, card: dict[str, Any], rea
         save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
-        (temporary / "README.md").write_text(readme, encoding="utf-8")
+        (temporary / README).write_text(readme, encoding="utf-8")
 
 
 def load_model(spec: str | None) -> Model:
@@ -138,5 +145,5 @@ def load_model(spec: str | None) -> Model:
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor, batch_size: int) -> Tensor:
     """Images of latents z [N, C, H, W], computed in batches and returned on the CPU."""
-    device = next(generator.parameters()).device
+    device = generator.device
     return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(batch_size)])

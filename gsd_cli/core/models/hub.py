@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.diffusers_layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_INDEX, SAFE_WEIGHTS, STEM, find_weights
 
@@ -116,9 +116,7 @@ def _verify(hub_id: str, folder: Path) -> None:
         blob = path.resolve()
         if path.suffix not in (".safetensors", ".bin") or len(blob.name) != 64:
             continue
-        with blob.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != blob.name:
+        if (found := file_sha256(blob)) != blob.name:
             path.unlink()
             blob.unlink(missing_ok=True)
             raise GsdError(

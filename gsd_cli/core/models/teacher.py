@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import CARD, read_card, require_teacher
+from gsd_cli.catalogue.find import read_card, require_teacher
 from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import describe_choices, load_autoencoder, load_denoiser

@@ -32,7 +32,7 @@ def sample(
     On a CPU every network call has the same size, whatever the batch, so that an image is the same to
     the last bit.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     world = world or World()
     steady = _steady_size(generator) if device.type == "cpu" else None
     size = steady or batch_size
@@ -67,7 +67,7 @@ def labels_for(generator: Generator, seeds: Sequence[int], label: int | None = N
     """The classes of the seeds' images, int64 [len(seeds)] on the generator's device; None without classes."""
     classes = generator.denoiser.classes
     drawn = seed_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
-    return drawn.to(next(generator.parameters()).device) if classes and drawn is not None else None
+    return drawn.to(generator.device) if classes and drawn is not None else None
 
 
 @torch.no_grad()

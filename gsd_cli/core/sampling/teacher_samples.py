@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import atomic_file, ready, sweep
+from gsd_cli.base.atomic import atomic_file, require_writable, sweep
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.registry import SAMPLES_BY
-from gsd_cli.compute.device import full_precision, placed
+from gsd_cli.compute.device import full_precision, to_device
 from gsd_cli.compute.random import normal_rows
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
@@ -27,7 +27,7 @@ from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.dataset_writers import ArchiveWriter
-from gsd_cli.data.image_writers import encode
+from gsd_cli.data.image_writers import encode_image
 from gsd_cli.data.pixels import to_uint8
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, GsdError)
@@ -64,11 +64,11 @@ class TeacherSamples:
         on_image(done) counts images; `check` is called at every network call and may raise. Raises GsdError
         (exit 8) before sampling when the cache has no room for it.
         """
-        ready(self.path, folder=False)
+        require_writable(self.path, folder=False)
         require_room(self.path, self.count * torch.Size(self.teacher.image_shape).numel())
         work = self.path.with_suffix("")
         sweep(work)
-        model = placed(copy.deepcopy(self.teacher.denoiser), device, training=False)
+        model = to_device(copy.deepcopy(self.teacher.denoiser), device, training=False)
         self.teacher.autoencoder.to(device)
         parts = []
         for start in range(0, self.count, batch_size):
@@ -122,7 +122,7 @@ def _write(target: Path, images: Iterator[tuple[Tensor, int | None]], record: di
         writer = ArchiveWriter(temporary)
         try:
             for image, label in images:
-                writer.add(encode(image.permute(1, 2, 0).numpy()), label)
+                writer.add(encode_image(image.permute(1, 2, 0).numpy()), label)
             writer.close(record)
         except BaseException:
             writer.abandon()

@@ -5,7 +5,6 @@ A checkpoint is there completely or not at all, whenever the process dies.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
@@ -21,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.base.atomic import atomic_folder, sweep
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.run_layout import checkpoint_name, checkpoints
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -48,13 +49,13 @@ class CheckpointStore:
 
     def write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> Path:
         """As `save`, from the result of `host_copies`: tensors that no longer change."""
-        target = self.folder / f"step-{step:08d}"
+        target = self.folder / checkpoint_name(step)
         with atomic_folder(target) as temporary:
             save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-            hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
+            hashes = {name: file_sha256(temporary / name) for name in (TENSORS, STATE)}
             (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        steps = self._steps()
+        steps = checkpoints(self.folder)
         past = [path for path in steps if path <= target]
         # checkpoints newer than the one just saved were found damaged when the run resumed
         for stale in past[: -self.keep] + steps[len(past) :]:
@@ -68,7 +69,7 @@ class CheckpointStore:
         """
         sweep(self.folder)
         damaged: list[Path] = []
-        for path in reversed(self._steps()):
+        for path in reversed(checkpoints(self.folder)):
             if (checkpoint := _read(path)) is not None:
                 return checkpoint, damaged
             damaged.append(path)
@@ -82,11 +83,8 @@ class CheckpointStore:
 
     def clear(self) -> None:
         """Remove every checkpoint."""
-        for path in self._steps():
+        for path in checkpoints(self.folder):
             shutil.rmtree(path)
-
-    def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
 
 
 class CheckpointWriter:
@@ -151,17 +149,12 @@ def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read(path: Path) -> Checkpoint | None:
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if any(_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
+        if any(file_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
             return None
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         return Checkpoint(int(state.pop("step")), load_file(path / TENSORS), state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.run_layout import CARD, GRIDS, grid_name
 from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for, latents, seed_labels
@@ -117,7 +118,7 @@ class TeacherFit:
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
         labels = seed_labels(GRID_SEEDS, self.classes)
         model = self.denoiser().with_labels(labels if labels is None else labels.to(self.device))
-        save_grid(ddim(model, noise, 25), self.run / "samples" / f"step-{step:07d}.png")
+        save_grid(ddim(model, noise, 25), self.run / GRIDS / grid_name(step))
         return {"evaluated": 1.0}
 
     def denoiser(self) -> Denoiser:
@@ -183,7 +184,7 @@ def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | 
     }
     with atomic_folder(folder) as temporary:
         save_denoiser(task.denoiser(), temporary, half=half)
-        write_json(temporary / "gsd.json", card)
+        write_json(temporary / CARD, card)
         (temporary / "README.md").write_text(teacher_card(card), encoding="utf-8")
     return folder
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.lock import exclusive
+from gsd_cli.catalogue.run_layout import CHECKPOINTS, METRICS_LOG
 from gsd_cli.compute.device import synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.memory import peak_memory
@@ -89,12 +90,12 @@ class _Loop:
         held: ExitStack,
     ):  # fmt: skip
         self.task, self.cadence, self.world, self.pace = task, cadence, world, pace
-        store = CheckpointStore(run / "checkpoints")
+        store = CheckpointStore(run / CHECKPOINTS)
         self.folder = store.folder
         self.at, self.notes = _restore(task, store, UNSETTLED if total is None else total, pace)
         world.wait()  # all have read the checkpoint before anything is written
         self.writer = held.enter_context(CheckpointWriter(store)) if world.main else None
-        self.log = MetricsLog(run / "metrics.jsonl", self.at.step) if world.main else None
+        self.log = MetricsLog(run / METRICS_LOG, self.at.step) if world.main else None
         self.evaluations, self.saves = Allowance(cadence.evaluate_share), Allowance(cadence.checkpoint_share)
         self.measured = self.at.step // cadence.evaluate_steps
         self.stopping = self.rehearsed = self.warned = self.measuring = False

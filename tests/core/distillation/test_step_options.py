@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gsd_cli.compute.allocator import keep_freed_memory
+from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
