@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import format_bytes, plural
+from gsd_cli.catalogue.diffusers_layout import find_weights, network_folder
 from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.registry import TEACHERS
 
@@ -60,7 +61,6 @@ def teacher_parameters(spec: str) -> int | None:
         return TEACHERS[spec].parameters
     if not Path(spec).is_dir():
         return None
-    from gsd_cli.catalogue.diffusers_layout import find_weights, network_folder
 
     try:
         weights = find_weights(network_folder(Path(spec)))
