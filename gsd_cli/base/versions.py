@@ -9,7 +9,7 @@ PACKAGES = ("gsd-cli", "torch", "torchvision", "diffusers", "safetensors", "nump
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a figure depends on, without importing any of it."""
+    """The installed versions of the packages that figures depend on; none of them is imported."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
