@@ -91,7 +91,7 @@ def prepare(
 ) -> Prepared:
     """Write `target`: a zip, or the index of shards. `labels` has one value per name of the source.
 
-    Raises UnreadableImages (exit 3) unless `skip_bad`, and Stopped. The target then does not exist, and the same call
+    Raises UnreadableImages (exit 3) unless `skip_bad`, and Stopped. The target then stays as it was, and the same call
     resumes from the chunks that were finished.
     """
     total = min(len(source.names), recipe.limit or len(source.names))
