@@ -24,7 +24,7 @@ from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.labels import describe, read_labels
+from gsd_cli.data.labels import describe_labels, read_labels
 from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
@@ -103,9 +103,11 @@ def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[st
         session.say(line)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
     if options.labels and labels is not None:
-        session.say(describe(labels, options.labels.name))
+        session.say(describe_labels(labels, options.labels.name))
     else:
-        session.say(source.labels_message or (describe(labels, "the data set itself") if labels else "no labels"))
+        session.say(
+            source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
+        )
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

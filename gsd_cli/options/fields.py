@@ -1,4 +1,4 @@
-"""What a field of an option model may be: bounded numbers, devices, and the two ways to declare one."""
+"""Types of the fields of option models, and the two ways to declare a field: option or argument."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ CLASS = Field(
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
 )
 NO_FP16 = "Arithmetic of the training; auto is bf16 where the hardware has it, fp32 elsewhere (fp32: without TF32)."
-"""Training in fp16 would need its gradients scaled, and it is no faster than bf16."""
+"""No fp16: it would need scaled gradients, and it is not faster than bf16."""
 EXACT = "Arithmetic of the networks: fp32 in any case, for near images are compared."
 FORMAT = opt("png", "What -o - writes.")

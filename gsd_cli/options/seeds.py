@@ -1,4 +1,4 @@
-"""Seed lists: `0-63,100`."""
+"""Lists of seeds, written as `0-63,100`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_SEEDS = 10_000_000
 def parse_seeds(text: str) -> tuple[int, ...]:
     """`0-3,8` to (0, 1, 2, 3, 8): whole numbers and rising ranges, comma-separated.
 
-    Raises ValueError naming the bad part; at most 10,000,000 seeds.
+    Raises ValueError that names the bad part. At most 10,000,000 seeds.
     """
     seeds: list[range] = []
     for part in text.split(","):
@@ -37,7 +37,7 @@ def _parse(value: Any) -> Any:
 
 
 def format_seeds(seeds: tuple[int, ...]) -> str:
-    """(0, 1, 2, 3, 8) to `0-3,8`: what parse_seeds reads."""
+    """(0, 1, 2, 3, 8) to `0-3,8`, which parse_seeds reads."""
     spans: list[list[int]] = []
     for seed in seeds:
         if spans and seed == spans[-1][1] + 1:
