@@ -34,7 +34,7 @@ PAGE = """# How long the moving average should be
 
 One distillation of `{teacher}` ({kimg:g} thousand images, isometric term `{term}`, seed {seed}), several averages of
 its generator: half-life = `--ema-ramp` x the images seen so far. FD: `FD-fashion` of {samples} samples; speed CV on
-{paths} pairs. Measured after the images named. {machine}.
+{paths} great circles. Measured after the images named. {machine}.
 
 {table}
 """
@@ -70,7 +70,7 @@ def main() -> None:
         made = generator_features(generator, judge, range(options.samples), settings.batch_size)
         distance = frechet_distance(gaussian_statistics(made, judge.name), real)
         shape, count = generator.latent_shape, options.paths
-        found = isometry(lambda z: generator(z.to(device)).float(), judge.squared_distance, shape, count)
+        found = isometry(lambda z: generator(z.to(device)).float(), judge.embed, shape, count)
         return [distance, found.speed_cv]
 
     moments = sorted({max(1, round(float(share) * total)) for share in options.moments.split(",")})

@@ -34,18 +34,18 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     if options.report is not None:
         ready(options.report, folder=True)
     from gsd_cli.comparison.runner import Bench
-    from gsd_cli.comparison.tables import edits_table, table1, table2
+    from gsd_cli.comparison.tables import table1, table2
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.models.open import open_model
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, console)
     bench = Bench(options, wanted, model, device, console.progress, stop.check)
-    if (short := bench.too_few()) is not None:
-        console.warn(short)
+    for caution in bench.cautions():
+        console.warn(caution)
     variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
     rows = bench.rows()
-    for note in bench.latent_space.notes:
+    for note in bench.notes:
         console.warn(note)
     tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
     metrics = _metrics(rows, bench)
@@ -54,8 +54,7 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
         facts = ablation.facts() | {"model": f"{ablation.model.card['images']:,} images each, one start and one seed"}
         tables.append(table2(found, ablation.figure, facts, ablation.real_figures))
         metrics["ablation"] = _metrics(found, ablation)
-    if (edits := edits_table(rows)) is not None:
-        tables.append(edits)
+    tables += bench.further_tables(rows)
     outputs = []
     if options.report is not None:
         outputs = _report(options.report, bench, variants[0] if variants else None, rows, tables, metrics)

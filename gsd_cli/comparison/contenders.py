@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.device import autocast, full_precision, placed
-from gsd_cli.compute.random import latents
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import labels_for, sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler, parse_sampler
-from gsd_cli.metrics.timing import Timing
+from gsd_cli.metrics.speed import Timing
 from gsd_cli.options.bench import is_folder, split
 
 PPL_STEPS = 50
@@ -128,9 +127,3 @@ def contenders(
             sampler = parse_sampler(name).fitted(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
-
-
-def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """Makes `batch` images from latents that are ready beforehand."""
-    z = latents(range(batch), shape, "timing")
-    return lambda: subject.sample(z, range(batch))

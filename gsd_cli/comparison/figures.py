@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.data.pixels import save_grid
-from gsd_cli.metrics.geometry import Embed, Paths, great_circles
+from gsd_cli.metrics.isometry import Embed, Paths, great_circles
 from gsd_cli.metrics.path_length import Images
 
 if TYPE_CHECKING:

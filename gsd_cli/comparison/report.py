@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import dataclass
@@ -12,13 +13,38 @@ import torch
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
+from gsd_cli.base.versions import gsd_version
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
-from gsd_cli.comparison.page import Headline, Picture, render
 from gsd_cli.comparison.tables import comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One number large: what it is, its value, and what is behind it."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file with its title and caption."""
+
+    path: Path
+    title: str
+    caption: str
+
+    @property
+    def data(self) -> str:
+        """The file as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode("ascii")
 
 
 @dataclass(frozen=True)
@@ -110,3 +136,12 @@ def _walks(gallery: Gallery, target: Path, title: str) -> list[Picture]:
 
 def _finite(row: Row, key: str) -> bool:
     return math.isfinite(row.figures.get(key, math.nan))
+
+
+def render(title: str, headlines: list[Headline], tables: list[Table], pictures: list[Picture]) -> str:
+    """The page as HTML; every text is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=title, headlines=headlines, tables=tables, pictures=pictures, version=gsd_version())

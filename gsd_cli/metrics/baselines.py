@@ -18,22 +18,21 @@ from gsd_cli.core.models.fingerprint import network_fingerprint
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler
-from gsd_cli.metrics.features import Extractor, Measure
-from gsd_cli.metrics.npz import read_arrays
-from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
+from gsd_cli.metrics.features import Measure
+from gsd_cli.metrics.statistics import Statistics, gaussian_statistics, read_arrays
 
 AGAIN = 100
 """Network calls up to which a sampler's images are made again for an optional measure; beyond, hours would be spent."""
 
 
-def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
+def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: str) -> Statistics | None:
     """Statistics that come with a bundled teacher, if they are of this sampler, features and weights."""
-    for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor.name}.npz"):
+    for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor}.npz"):
         path = ASSETS / teacher.name / name
         if not path.exists():
             continue
         statistics = Statistics.load(path)
-        if statistics.extractor == extractor.name and statistics.about.get("teacher") == fingerprint(teacher):
+        if statistics.extractor == extractor and statistics.about.get("teacher") == fingerprint(teacher):
             return statistics
     return None
 

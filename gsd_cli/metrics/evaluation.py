@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,13 +17,12 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.images import labels_for
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
-from gsd_cli.metrics.generated import made_batches
-from gsd_cli.metrics.image_quality import manifold_figures
-from gsd_cli.metrics.isometry import isometry
+from gsd_cli.metrics.generated import generated_batches
+from gsd_cli.metrics.image_quality import precision_recall_figures
+from gsd_cli.metrics.isometry import EVALUATION_PATHS, isometry
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64
-PAIRS = 96
 NEIGHBOURS = 5
 """Precision and recall need more images than this."""
 
@@ -69,8 +68,9 @@ class Evaluation:
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()
 
-        found = isometry(images, self.extractor.squared_distance, generator.latent_shape, min(PAIRS, self.samples // 2))
-        return {**figures, "speed_cv": found.speed_cv, "spearman": found.spearman, "pair_distance": found.pair_distance}
+        paths = min(EVALUATION_PATHS, self.samples // 2)
+        found = isometry(images, self.extractor.embed, generator.latent_shape, paths, batch_size=self.batch_size)
+        return {**figures, **asdict(found)}
 
     def _features(self, generator: Generator) -> Tensor:
         """Features [N, F] of all images: whole batches in turn, so that each process makes what one alone would."""
@@ -91,7 +91,7 @@ class Evaluation:
         figures: dict[str, float] = {}
         real = self.reference.features if self.reference is not None else None
         if real is not None and min(len(real), len(features)) > NEIGHBOURS:
-            found = manifold_figures(features, real)
+            found = precision_recall_figures(features, real)
             figures = {name: found[name] for name in ("precision", "recall", "coverage")}
         if isinstance(self.extractor, ClassifierFeatures):
             figures["class_balance"] = self.extractor.class_balance(features)
@@ -100,5 +100,5 @@ class Evaluation:
 
 def generator_features(generator: Generator, extractor: Extractor, seeds: range, batch_size: int) -> Iterator[Tensor]:
     """Feature batches of the images of `seeds`, on the fly: nothing is kept."""
-    for batch in made_batches(generator, [extractor], seeds, batch_size):
+    for batch in generated_batches(generator, [extractor], seeds, batch_size):
         yield batch[extractor.name]

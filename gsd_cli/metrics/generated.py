@@ -17,7 +17,7 @@ from gsd_cli.metrics.statistics import Moments, Statistics
 KEPT_BYTES = 2**30
 
 
-def made_batches(
+def generated_batches(
     generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
 ) -> Iterator[dict[str, Tensor]]:
     """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsd_cli.metrics.frechet_error import extrapolate, jackknife_error
 from gsd_cli.metrics.kid import kernel_distance
-from gsd_cli.metrics.precision_recall import manifold
+from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 FEW = 10_000
@@ -56,11 +56,11 @@ def kernel_figures(made: Tensor, real: Tensor, seed: int = 0) -> dict[str, float
     return {"kid": found.mean, "kid_std": found.std, "kid_subset_size": found.subset_size}
 
 
-def manifold_figures(made: Tensor, real: Tensor) -> dict[str, float]:
+def precision_recall_figures(made: Tensor, real: Tensor) -> dict[str, float]:
     """`precision`, `recall`, `density`, `coverage` at equal numbers: of the larger set, as many at random as the
     smaller has. Data sets are often sorted by class: their first images are of few classes."""
     n = min(len(made), len(real))
-    return {**asdict(manifold(_some(made, n), _some(real, n))), "manifold_n": n}
+    return {**asdict(precision_recall(_some(made, n), _some(real, n))), "manifold_n": n}
 
 
 def _some(vectors: Tensor, n: int) -> Tensor:

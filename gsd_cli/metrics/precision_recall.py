@@ -17,7 +17,7 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Manifold:
+class PrecisionRecall:
     """precision: share of made images inside the real manifold; recall: share of real ones inside the
     made manifold; density: how many real balls hold a made image, over k; coverage: share of real
     balls that hold one. All but density lie in [0, 1]; density and coverage of real images are near 1."""
@@ -29,7 +29,7 @@ class Manifold:
 
 
 @torch.no_grad()
-def manifold(made: Tensor, real: Tensor, neighbours: int = 3, density_neighbours: int = 5) -> Manifold:
+def precision_recall(made: Tensor, real: Tensor, neighbours: int = 3, density_neighbours: int = 5) -> PrecisionRecall:
     """Measure feature vectors made [N, F] against real [M, F]; memory grows with N + M only.
 
     Raises GsdError (exit 3) when a set is not larger than its number of neighbours.
@@ -52,7 +52,7 @@ def manifold(made: Tensor, real: Tensor, neighbours: int = 3, density_neighbours
     for start in range(0, len(real), CHUNK):
         distances = torch.cdist(real[start : start + CHUNK], made)
         inside_made[start : start + CHUNK] = (distances <= made_radius).any(1)
-    return Manifold(
+    return PrecisionRecall(
         torch.cat(inside_real).float().mean().item(),
         inside_made.float().mean().item(),
         balls / (density_neighbours * len(made)),
