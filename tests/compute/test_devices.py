@@ -86,7 +86,7 @@ class Images:
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsd_cli.core.distillation.target_layout.IMAGES", 32)
+    monkeypatch.setattr("gsd_cli.core.distillation.fit_sources.IMAGES", 32)
     monkeypatch.setattr(adversarial, "HEAD_START", 0)
     monkeypatch.setattr(supervised, "CALIBRATION", 4)
     monkeypatch.setattr(edit_quality, "FIT_SAMPLES", 24)

@@ -12,7 +12,7 @@ from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.samplers import parse_sampler
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.fit_teacher import build_unet
 
 SEEDS = [3, 11]
 
