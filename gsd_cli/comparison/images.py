@@ -35,7 +35,7 @@ class Look:
     """One way to look at images.
 
     measure: images to one vector each; title: what the figures are called where they are missing; collect(n): takes in
-    the vectors of n images; result: what a full collector found. optional: not worth sampling a slow baseline again.
+    the vectors of n images; result: what a full collector found. optional: a slow baseline is not sampled again for it.
     """
 
     measure: Measure

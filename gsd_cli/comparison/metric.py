@@ -62,7 +62,7 @@ class Metric:
     where they share the machine's conditions. needs, looks: what `Context` loads, and what sees the images. columns:
     of the tables, or a function of the rows and the name of the first Frechet distance. protocol: by title how the
     figures were taken. real: the same figures of real images, and whose. caution: what to warn of before measuring.
-    table: a table beside the paper's two; None where nothing was measured.
+    table: a table next to the paper's two; None where nothing was measured.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How good an edit is: success, leakage, monotonicity, and how much of the picture's identity is kept."""
+"""How good an edit is: success, leakage, monotonicity, and how much of the image's identity is kept."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def edit_figures(
 ) -> dict[str, float]:  # fmt: skip
     """Edit latents z [n, C, H, W] at several strengths and measure.
 
-    success: for a signed attribute the share of pictures without it that get it at some strength up to 4;
-    else the mean change over what was asked for, cut to [0, 1]. leakage: the other traits' mean change over
-    the target's; leakage_each: the same of the sizes of single pictures' changes. monotonicity: Spearman's
-    correlation of strength and attribute. feature_distance: squared, from the untouched picture, at
-    strength 2. class_kept: the share that stays of the class the classifier named, over strengths other
-    than 0 (left out without a classifier). auroc: of a linear probe along the direction.
+    success: for a signed attribute the share of images without it that get it at some strength up to 4; else the mean
+    change over the change that was asked for, cut to [0, 1]. leakage: the mean change of the other traits over that of
+    the target; leakage_each: the same with the sizes of the changes of single images. monotonicity: Spearman
+    correlation of strength and attribute. feature_distance: squared distance from the unedited image at strength 2.
+    class_kept: the share of images whose class by the classifier stays, over strengths other than 0 (absent without a
+    classifier). auroc: of a linear probe along the direction.
     """
     names = [t.name for t in traits]
     measures: dict[str, Measure] = {t.name: t.score for t in traits} | {target.name: target.score}

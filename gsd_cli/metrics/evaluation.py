@@ -1,4 +1,4 @@
-"""Measuring a generator during and after its training, always on the same latents."""
+"""Measures a generator during and after its training, always on the same latents."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `gsd distill` measures at each evaluation; leaves a grid of samples in `pictures`.
+    """What `gsd distill` measures at each evaluation; writes a grid of samples into `grids`.
 
     Without an extractor only the grid is made; without reference statistics no distance.
     """
 
-    pictures: Path
+    grids: Path
     extractor: Extractor | None
     reference: Statistics | None
     samples: int
@@ -57,7 +57,7 @@ class Evaluation:
         with torch.no_grad():
             shown = range(min(GRID, self.samples))
             grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
-        save_grid(grid, self.pictures / f"step-{step:07d}.png")
+        save_grid(grid, self.grids / f"step-{step:07d}.png")
         if self.extractor is None:
             return {}
         figures: dict[str, float] = {}
@@ -73,7 +73,7 @@ class Evaluation:
         return {**figures, **asdict(found)}
 
     def _features(self, generator: Generator) -> Tensor:
-        """Features [N, F] of all images: whole batches in turn, so that each process makes what one alone would."""
+        """Features [N, F] of all images. Processes take whole batches in turn, those that one alone would make."""
         assert self.extractor is not None
         seeds, size, world = range(self.samples), self.batch_size, self.world
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
@@ -81,13 +81,15 @@ class Evaluation:
         for turn in range(0, len(batches), world.size):
             own = batches[min(turn + world.rank, len(batches) - 1)]
             (vectors,) = (batch.cpu() for batch in generator_features(generator, self.extractor, own, size))
-            # gathered tensors are of one shape: what fills up comes after the last image, and is cut off
+            # gathered tensors need one shape: the padding comes after the last image and is cut off
             found.append(world.gather(torch.cat([vectors, vectors[-1:].expand(size - len(vectors), -1)])))
         return torch.cat(found)[: len(seeds)]
 
     def _variety(self, features: Tensor) -> dict[str, float]:
-        """What shows a collapse that a distance hides: recall and coverage of the real images, and the rarest class's
-        share over the commonest's. features: [N, F] of generated images."""
+        """Figures that show a collapse where a distance does not. features: [N, F] of generated images.
+
+        They are precision, recall and coverage, and the share of the rarest class over that of the commonest.
+        """
         figures: dict[str, float] = {}
         real = self.reference.features if self.reference is not None else None
         if real is not None and min(len(real), len(features)) > NEIGHBOURS:
@@ -99,6 +101,6 @@ class Evaluation:
 
 
 def generator_features(generator: Generator, extractor: Extractor, seeds: range, batch_size: int) -> Iterator[Tensor]:
-    """Feature batches of the images of `seeds`, on the fly: nothing is kept."""
+    """Yield feature batches of the images of `seeds`; nothing is kept."""
     for batch in generated_batches(generator, [extractor], seeds, batch_size):
         yield batch[extractor.name]

@@ -1,4 +1,4 @@
-"""What measures see of a generator's images: each image is made once, whatever is measured of it."""
+"""Images of a generator, made once for all measures, and their features."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ KEPT_BYTES = 2**30
 def generated_batches(
     generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
 ) -> Iterator[dict[str, Tensor]]:
-    """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
-    fly."""
+    """Make the images of `seeds` in a precision; yields for each batch the vectors [B, F] by the measure's name."""
     device = next(generator.parameters()).device
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
@@ -34,7 +33,7 @@ def generated_batches(
 
 
 class Features:
-    """Feature vectors of n images as they come; their moments alone where all would take more than KEPT_BYTES."""
+    """Collects the feature vectors of n images; only their moments where all would take more than KEPT_BYTES."""
 
     def __init__(self, n: int):
         self.n, self.count = n, 0

@@ -15,7 +15,7 @@ Images = Callable[[Tensor], Tensor]
 SquaredDistance = Callable[[Tensor, Tensor], Tensor]
 TRIM = 0.01
 NOISY = 0.01
-"""A share of the path length: a noise floor above it matters."""
+"""A noise floor above this share of the path length matters."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a distillation measures itself with while it runs, and against which images."""
+"""How a distillation is measured while it runs: in which features, and against which images."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
 
 UNNAMED = {512: "clip"}
-"""Whose features a file is of that does not say, by their number; any other is taken for Inception's."""
+"""The extractor by feature size, for files that do not name it; any other size is taken for Inception's."""
 LARGEST = 2**28
 """Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
 _REMAKE = "make it again: gsd prepare DATA"
@@ -24,7 +24,7 @@ _REMAKE = "make it again: gsd prepare DATA"
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and covariance of N feature vectors, float64, and what they are of.
+    """Mean and covariance of N feature vectors, float64, and their source.
 
     mu: [F]; sigma: [F, F], the unbiased covariance; extractor: the features' name; about: free
     facts (source, split, size, sampler, seeds); features: [M, F] of some of the images, or None.
