@@ -46,7 +46,7 @@ from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.trackers import Tracker, open_tracker
-from gsd_cli.metrics.run_evaluation import Measure, build_evaluation, choose_measure, describe_measure
+from gsd_cli.metrics.run_evaluation import RunDistance, build_evaluation, choose_distance, describe_distance
 from gsd_cli.options import PRESETS, DistillOptions
 
 EVALUATING, SAVING = 0.05, 0.02
@@ -85,11 +85,11 @@ def _distil(options: DistillOptions, data: OpenData, folder: Path, total: int | 
     revision = options.revision or recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, session, revision)
     agreed = {**identity(options), "total_steps": total}
-    measure = choose_measure(options, data, teacher, device)
-    data = _with_samples(options, data, measure, teacher, device, world, session)
+    distance = choose_distance(options, data, teacher, device)
+    data = _with_samples(options, data, distance, teacher, device, world, session)
     real = open_images(data, teacher, device, session) if uses_images(options) else None
-    _say_images(options, data, real, measure, folder, session)
-    evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
+    _say_images(options, data, real, distance, folder, session)
+    evaluation = build_evaluation(options, teacher, data, distance, folder, device, world)
     phi = build_phi(options.irl_phi, _phi_sources(data, teacher, device, session))
     chosen = {
         "precision": _precision(options, folder, teacher, device, world, session),
@@ -98,7 +98,7 @@ def _distil(options: DistillOptions, data: OpenData, folder: Path, total: int | 
     options = options.model_copy(update=chosen)
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
-    exporter = Exporter(options, teacher, folder, agreed, measure.features, measure.figure)
+    exporter = Exporter(options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": folder_mark(options.teacher)}
     notes = {**origin, **chosen, "real_images": _facts(data, real)}
@@ -178,13 +178,13 @@ def _compare_with_best(folder: Path, exporter: Exporter, session: Session) -> No
 
 
 def _with_samples(
-    options: DistillOptions, data: OpenData, measure: Measure, teacher: Teacher, device: Any, world: World,
+    options: DistillOptions, data: OpenData, distance: RunDistance, teacher: Teacher, device: Any, world: World,
     session: Session,
 ) -> OpenData:  # fmt: skip
     """`data` with the teacher's samples, where they are asked for and something looks at them."""
     if data.choice.origin != "teacher":
         return data
-    if not uses_images(options) and measure.against != "samples":
+    if not uses_images(options) and distance.against != "samples":
         session.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
         return data
     data = with_samples(data, options, teacher, device, session, main=world.main)
@@ -193,13 +193,13 @@ def _with_samples(
 
 
 def _say_images(
-    options: DistillOptions, data: OpenData, real: RealImages | None, measure: Measure, folder: Path,
+    options: DistillOptions, data: OpenData, real: RealImages | None, distance: RunDistance, folder: Path,
     session: Session,
 ) -> None:  # fmt: skip
     """Which real images are used, what is measured against, and whether a resumed run began with others."""
     session.say(describe(data.choice, shown=real is not None, count=None if real is None else len(real)))
-    if data.choice.origin == "teacher" or measure.against == "nothing":
-        session.say(describe_measure(measure, data))
+    if data.choice.origin == "teacher" or distance.against == "nothing":
+        session.say(describe_distance(distance, data))
     before, now = recorded(options, folder, "real_images"), _facts(data, real)
     if before not in (None, now):
         session.warn(f"the run began with other real images: {before}, now {now}")
