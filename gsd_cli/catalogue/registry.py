@@ -67,8 +67,12 @@ TEACHER = "teacher"
 """`--data teacher` stands for samples of the teacher itself, made by the sampler SAMPLES_BY."""
 SAMPLES_BY = "dpm++-20"
 
-METRICS = ("fd", "fid", "kid", "pr", "grain", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
-"""Figures of `gsd bench`; fid is another word for fd."""
+METRICS = {
+    "fd": "or fid", "fid": "", "kid": "", "pr": "precision, recall, density, coverage", "grain": "", "ppl": "",
+    "isometry": "", "diversity": "", "time": "", "memory": "", "throughput": "", "edit": "",
+}  # fmt: skip
+"""Metrics of `gsd bench`, each with what --help adds to its name."""
+METRIC_ALIASES = {"fid": "fd"}
 
 FEATURES: dict[tuple[str, int, int], tuple[str, ...]] = {("fashion-mnist", 32, 1): ("fashion", "fashion-2")}
 """The bundled feature sets for data sets of a source, size and channels. The first is the main one: models name it,

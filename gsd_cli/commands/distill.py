@@ -48,7 +48,7 @@ from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.trackers import Tracker, open_tracker
-from gsd_cli.metrics.run_evaluation import Measure, build_evaluation, choose_measure, describe_measure
+from gsd_cli.metrics.run_evaluation import RunDistance, build_evaluation, choose_distance, describe_distance
 from gsd_cli.options import PRESETS, DistillOptions
 
 EVALUATING, SAVING = 0.05, 0.02
@@ -104,17 +104,17 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     options, folder, session = run.options, run.folder, run.session
     device, world, teacher = run.device, run.world, run.teacher
     agreed = {**identity(options), "total_steps": total}
-    measure = choose_measure(options, data, teacher, device)
-    data = _with_samples(run, data, measure)
+    distance = choose_distance(options, data, teacher, device)
+    data = _with_samples(run, data, distance)
     real = open_images(data, teacher, device, session) if uses_images(options) else None
-    _say_images(run, data, real, measure)
-    evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
+    _say_images(run, data, real, distance)
+    evaluation = build_evaluation(options, teacher, data, distance, folder, device, world)
     phi = build_feature_map(options.irl_phi, _feature_map_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     run = replace(run, options=options.model_copy(update=chosen))
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
-    exporter = Exporter(run.options, teacher, folder, agreed, measure.features, measure.figure)
+    exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": folder_mark(options.teacher)}
     notes = {**origin, **chosen, "real_images": _count_and_origin(data, real)}
@@ -184,11 +184,11 @@ def _cadence(options: DistillOptions) -> Cadence:
 # -- images and features ------------------------------------------------------------------------
 
 
-def _with_samples(run: Run, data: OpenData, measure: Measure) -> OpenData:
+def _with_samples(run: Run, data: OpenData, distance: RunDistance) -> OpenData:
     """`data` with the teacher's samples, where they are asked for and something looks at them."""
     if data.choice.origin != "teacher":
         return data
-    if not uses_images(run.options) and measure.against != "samples":
+    if not uses_images(run.options) and distance.against != "samples":
         run.session.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
         return data
     data = with_samples(data, run.options, run.teacher, run.device, run.session, main=run.world.main)
@@ -196,11 +196,11 @@ def _with_samples(run: Run, data: OpenData, measure: Measure) -> OpenData:
     return data
 
 
-def _say_images(run: Run, data: OpenData, real: RealImages | None, measure: Measure) -> None:
+def _say_images(run: Run, data: OpenData, real: RealImages | None, distance: RunDistance) -> None:
     """Which real images are used, what is measured against, and whether a resumed run began with others."""
     run.session.say(describe(data.choice, shown=real is not None, count=None if real is None else len(real)))
-    if data.choice.origin == "teacher" or measure.against == "nothing":
-        run.session.say(describe_measure(measure, data))
+    if data.choice.origin == "teacher" or distance.against == "nothing":
+        run.session.say(describe_distance(distance, data))
     before, now = run.recorded("real_images"), _count_and_origin(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
