@@ -55,7 +55,10 @@ MEASURED_ATTRIBUTES = ("brightness", "contrast", "width", "height", "symmetry")
 SAMPLERS: dict[str, int | None] = {
     "msa": None, "ddim": 50, "euler": 50, "heun": 18, "dpm++": 20, "pc": 500, "hybrid": 18,
 }  # fmt: skip
-"""The number of steps of each kind when its name gives none; msa uses all steps of the teacher."""
+"""The default number of steps of each kind of sampler; None for every step of the teacher. The samplers themselves:
+`core/sampling/samplers.py`."""
+SMALLEST_STEPS = {"hybrid": 4}
+"""The smallest number of steps of the kinds that need more than one."""
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
 """Samplers to suggest; names with other numbers of steps are valid too."""
@@ -91,6 +94,5 @@ def sampler_words(name: str) -> tuple[str, int | None] | None:
     kind, dash, steps = name.partition("-")
     if kind not in SAMPLERS or not dash:
         return (kind, None) if name in SAMPLERS else None
-    least = 4 if kind == "hybrid" else 1
-    counted = steps.isascii() and steps.isdigit() and least <= int(steps) <= 1000
+    counted = steps.isascii() and steps.isdigit() and SMALLEST_STEPS.get(kind, 1) <= int(steps) <= 1000
     return (kind, int(steps)) if counted else None

@@ -11,6 +11,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
+from gsd_cli.catalogue.run_layout import METRICS_LOG
 from gsd_cli.commands.ablation import FULL, distil_variants
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.report import Findings, write_report
@@ -74,7 +75,7 @@ def _report(
 
     model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
-    run = model.folder.parent if (model.folder.parent / "metrics.jsonl").exists() else None
+    run = model.folder.parent if (model.folder.parent / METRICS_LOG).exists() else None
     variants = ablation.gallery() if ablation else None
     return write_report(folder, Findings(title, bench.figure, rows, tables, metrics, bench.gallery(), variants, run))
 

@@ -16,7 +16,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, moved, moved_latents, preserving
+from gsd_cli.core.editing.direction import Direction, move_latents, orthogonalise, render_edits
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.response import Measure, respond
 from gsd_cli.core.editing.store import Directory
@@ -81,7 +81,7 @@ def preserved(directory: Directory, direction: Direction, options: EditOptions) 
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
         raise UsageError([f"--preserve: {direction.name} is what is edited"])
-    return preserving(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
+    return orthogonalise(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
 
 
 def _own(name: str, anchor: Anchor, model: Model) -> Direction:
@@ -98,13 +98,13 @@ def _edited(
 ) -> tuple[Tensor, Tensor | None]:
     """The frames, and their latents where the edit is one of latents."""
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
-    frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
+    frames = render_edits(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
     if anchor.residual is not None:
         frames = frames + anchor.residual
     if direction.space == "bottleneck":
         return frames, None
     shifts = direction.scale * torch.tensor(wanted).reshape(-1, 1, 1, 1) * direction.vector
-    return frames, moved_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
+    return frames, move_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
 
 
 def _measured(
@@ -168,5 +168,5 @@ def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) 
 
     generator = directory.model.generator
     z = latents([LISTED_SEED], generator.latent_shape)
-    strips = [moved(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
+    strips = [render_edits(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
     return save_grid(torch.cat(strips), Path(options.output), columns=len(LISTED))

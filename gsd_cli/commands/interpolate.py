@@ -17,7 +17,7 @@ from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
-from gsd_cli.core.latents.render import between
+from gsd_cli.core.latents.render import render_between
 from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
 from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.open import keep_to_class, open_model
@@ -67,7 +67,7 @@ def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed:
         # a geodesic is found by gradients, and without what is the pictures' own
         if torch.is_grad_enabled():
             return model.generator(z.to(model.generator.device))
-        return between(model.generator, a, b, z, s, options.batch_size)
+        return render_between(model.generator, a, b, z, s, options.batch_size)
 
     if options.path != "geodesic":
         return walk(a.z, b.z, options.frames, options.path, images, embed)

@@ -100,7 +100,7 @@ def baseline_subject(
 
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
-        model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
+        model = denoiser.with_labels(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
         with full_precision(device):
             # never clipped: a clamp would flatten the path
             made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
@@ -125,7 +125,7 @@ def contenders(
         if is_folder(name):
             found.append(rival(name, load_model(name), device, precision))
         else:
-            sampler = parse_sampler(name).fitted(teacher.denoiser, device)
+            sampler = parse_sampler(name).fit(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
 

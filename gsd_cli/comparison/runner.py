@@ -23,7 +23,8 @@ from gsd_cli.core.latents.walks import walk
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.sampling.samplers import ONE_STEP_SIGMA, Sampler
+from gsd_cli.core.sampling.one_step import ONE_STEP_SIGMA
+from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.baselines import shipped_statistics
 from gsd_cli.metrics.clip import clip_features
 from gsd_cli.metrics.features import (

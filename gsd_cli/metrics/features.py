@@ -18,7 +18,7 @@ from gsd_cli.compute.device import in_full_precision
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.feature_maps import PHI_SIGMA, normalise_channels, teacher_features
+from gsd_cli.core.models.feature_maps import FEATURE_SIGMA, normalise_channels, teacher_features
 from gsd_cli.core.models.feature_nets import FeatureNet
 from gsd_cli.data.pixels import from_uint8, to_uint8
 
@@ -90,7 +90,7 @@ class TeacherFeatures:
     def features(self, images: Tensor) -> Tensor:
         """The mid block at sigma 0.2, averaged over positions."""
         code = self.autoencoder.encode(_as_saved(images))
-        return self.teacher.encode(code, per_image(PHI_SIGMA, code))[-1].mean((2, 3))
+        return self.teacher.encode(code, per_image(FEATURE_SIGMA, code))[-1].mean((2, 3))
 
     @in_full_precision
     def embed(self, images: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ ADVERSARIAL_RATIO = 2.0
 MATCHING_RATIO = 2.0
 """What `--feature-matching auto` is where there is a discriminator."""
 
+FITTED_FORMS = ("borders", "cells")
+"""The forms of `--irl` that are fitted to images, real ones if there are any."""
+
 
 class DistillSettings(BaseModel):
     """The mathematics of a distillation: what a resumed run must agree on."""

@@ -13,9 +13,6 @@ from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
-FEATURES_FOLDERS = {"residual": "features", "convnext": "features-2"}
-"""The folder of features next to DATA.zip, by --features-net: DATA-features."""
-
 
 class FitSettings(BaseModel):
     """How a small DDPM is trained on images."""
@@ -114,11 +111,6 @@ def target_file(options: PrepareOptions) -> Path:
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target
-
-
-def next_to(target: Path, what: str) -> Path:
-    """What a run writes next to its data set: DATA-features/, DATA-teacher/."""
-    return target.with_name(f"{target.stem}-{what}")
 
 
 def fit_settings(options: PrepareOptions) -> FitSettings:

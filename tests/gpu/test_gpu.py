@@ -158,9 +158,9 @@ def test_a_compiled_generator_makes_the_same_images(toy_teacher: Denoiser) -> No
 
 
 def _bottleneck(generator: Generator) -> tuple[int, ...]:
-    from gsd_cli.core.latents.render import watched_bottleneck
+    from gsd_cli.core.latents.render import record_bottleneck
 
     seen: list[Tensor] = []
-    with watched_bottleneck(generator, seen):
+    with record_bottleneck(generator, seen):
         render(generator, latents([0], generator.latent_shape))
     return tuple(seen[0].shape[1:])

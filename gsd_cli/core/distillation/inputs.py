@@ -8,12 +8,12 @@ from typing import Literal
 
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import SAMPLES_BY, TEACHER, TEACHERS
+from gsd_cli.catalogue.run_layout import DATA_SUFFIX, next_to_teacher
 from gsd_cli.options import DistillOptions
+from gsd_cli.options.distill import FITTED_FORMS
 
 Origin = Literal["given", "prepared", "bundled", "teacher", "none"]
 SAMPLER = SAMPLES_BY.replace("dpm++", "DPM-Solver++")
-FITTED = ("borders", "cells")
-"""Isometric forms that are fitted to images."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DistillData:
 
 def choose_data(options: DistillOptions) -> DistillData:
     """--data; else what `gsd prepare` left next to a teacher it fitted; else what is bundled with the teacher."""
-    prepared = next_to_teacher(options.teacher, ".zip")
+    prepared = next_to_teacher(options.teacher, DATA_SUFFIX)
     if options.data == TEACHER:
         return DistillData("teacher", None, prepared)
     if options.data is not None:
@@ -46,19 +46,10 @@ def choose_data(options: DistillOptions) -> DistillData:
     return DistillData("none", None, None)
 
 
-def next_to_teacher(teacher: str, suffix: str) -> Path | None:
-    """What `gsd prepare` left next to a teacher that it fitted: NAME.zip or NAME-features of NAME-teacher."""
-    folder = Path(teacher).resolve()
-    if not folder.is_dir() or not folder.name.endswith("-teacher"):
-        return None
-    found = folder.with_name(folder.name.removesuffix("-teacher") + suffix)
-    return found if found.exists() else None
-
-
 def uses_images(options: DistillOptions) -> bool:
     """Whether real images are looked at: by a discriminator, for their mean features, or by an isometric form that
     takes their clusters."""
-    fitted = options.irl in FITTED and options.irl_weight != 0
+    fitted = options.irl in FITTED_FORMS and options.irl_weight != 0
     return fitted or any(ratios(options, choose_data(options)).values())
 
 

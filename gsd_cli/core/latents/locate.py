@@ -169,7 +169,7 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
         return None
     device = generator.device
     denoiser = teacher.denoiser.to(device)
-    return denoiser.given(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
+    return denoiser.with_labels(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 
 
 def _saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
