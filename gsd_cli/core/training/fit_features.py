@@ -37,7 +37,7 @@ def erase(images: Tensor, random: torch.Generator) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How a network of one architecture is trained: augmentation, highest learning rate, weight decay."""
 
     augment: Callable[[Tensor, torch.Generator], Tensor]
@@ -45,7 +45,7 @@ class Recipe:
     weight_decay: float
 
 
-RECIPES = {"residual": Recipe(shift, 4e-3, 0.02), "convnext": Recipe(erase, 4e-3, 0.05)}
+RECIPES = {"residual": TrainingRecipe(shift, 4e-3, 0.02), "convnext": TrainingRecipe(erase, 4e-3, 0.05)}
 """By architecture. They differ as much as possible, so that two feature sets of one domain judge independently."""
 
 
