@@ -1,4 +1,4 @@
-"""What `gsd distill --preset` stands for."""
+"""The presets of `gsd distill --preset`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precision": "fp32",
     },
 }
-"""Defaults of `--preset`. Evaluations take under a twentieth of a run: longer runs have fewer, the short one smaller
-ones. Short runs wander, and want a longer moving average. SiD was trained in float32 without TF32. Any flag, variable
-or config key wins over them."""
+"""Defaults by preset. Any flag, variable or config key overrides them.
+
+Evaluations take less than a twentieth of a run, so longer runs evaluate less often and the short run uses fewer
+samples. The weights of short runs fluctuate, so their moving average is longer. SiD was trained in float32 without
+TF32.
+"""

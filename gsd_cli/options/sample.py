@@ -12,22 +12,26 @@ from gsd_cli.options.seeds import SeedList
 
 
 class SampleOptions(Common):
-    """Make pictures: one network call each."""
+    """Generate images, one network call each."""
 
     model: str | None = MODEL
-    num_samples: PositiveInt | None = opt(None, "How many: short for --seeds 0-(N-1); default 64.", short="-N")
-    seeds: SeedList | None = opt(None, "Which: 0-63,100. An image depends on its seed alone.", metavar="LIST")
+    num_samples: PositiveInt | None = opt(None, "Number of images: the seeds 0 to N-1; default: 64.", short="-N")
+    seeds: SeedList | None = opt(
+        None, "Seeds of the images, as in 0-63,100. An image depends only on its seed.", metavar="LIST"
+    )
     output: str = opt(
         "samples",
-        "A folder, or x.png, x.jpg, x.webp, x.npz, x.zip, x.tar; - for bytes on stdout.",
+        "Output: a folder, or a .png, .jpg, .webp, .npz, .zip or .tar file; - writes to stdout.",
         short="-o",
         metavar="PATH",
     )
-    grid: bool = opt(False, "One tiled picture instead of one file an image.")
+    grid: bool = opt(False, "Write one tiled image instead of one file per image.")
     format: Literal["png", "jpg", "webp", "npz", "zip", "tar"] | None = opt(
-        None, "Format of what -o - writes, or of the images in a folder; default png."
+        None, "File format for -o -, or for the images in a folder; default: png."
     )
-    truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
+    truncation: Share = opt(
+        1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
+    )
     class_: str | None = CLASS
 
     @model_validator(mode="after")
