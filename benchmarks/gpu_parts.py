@@ -144,10 +144,10 @@ def smoke(plan: Plan, rows: Rows) -> None:
 def command(words: list[str], plan: Plan) -> Row:
     """A command of gsd, as its flags say it, with errors left as they are."""
     from gsd_cli.base.console import Console
-    from gsd_cli.base.signals import StopRequest
+    from gsd_cli.base.session import Session
     from gsd_cli.cli.config import resolve
     from gsd_cli.cli.flags import MODELS, commands
-    from gsd_cli.commands import bench, distill, edit, interpolate, prepare, sample
+    from gsd_cli.cli.subcommands import SUBCOMMANDS
 
     given: dict[str, Any] = {}
     names = {name: one for one in commands()[words[0]].flags for part in one.names for name in part.split("/")}
@@ -159,8 +159,7 @@ def command(words: list[str], plan: Plan) -> Row:
         given[one.public] = [*given.get(one.public, []), value] if one.many else value
     given |= {"device": plan.device, "offline": True}
     options = resolve(words[0], MODELS[words[0]], given, MODELS).options
-    modules = {m.__name__.rpartition(".")[2]: m for m in (prepare, distill, sample, interpolate, edit, bench)}
-    result = modules[words[0]].run(options, Console(quiet=True), StopRequest())
+    result = SUBCOMMANDS[words[0]].runner()(options, Session.start(options, Console(quiet=True)))
     return {"outputs": result.outputs}
 
 

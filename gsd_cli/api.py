@@ -7,12 +7,11 @@ Nothing is printed unless `verbose` is set; errors are GsdError, with `hint` and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsd_cli.base.console import Console, Result
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.options import (
     BenchOptions,
     Common,
@@ -51,69 +50,65 @@ class _Silent(Console):
 
 def prepare(options: PrepareOptions) -> Result:
     """Images to a data set, statistics and, if asked, a teacher. `outputs` are the paths."""
-    return _run("prepare", options)
+    from gsd_cli.commands.prepare import run
+
+    return run(options, _session(options))
 
 
 def distill(options: DistillOptions) -> Path:
-    """Distil a teacher, or go on with a run; returns the generator's folder."""
-    from gsd_cli.cli.config import with_preset
+    """Distil a teacher, or resume a run; returns the generator's folder."""
+    from gsd_cli.commands.distill import run
+    from gsd_cli.options.presets import with_preset
 
-    return Path(_run("distill", with_preset(options)).outputs[0])
+    return Path(run(with_preset(options), _session(options)).outputs[0])
 
 
 def sample(options: SampleOptions) -> NDArray[np.uint8]:
-    """The pictures of the seeds, uint8 [N, H, W, C] with C = 1 or 3; also written when `output` was given."""
+    """The images of the seeds, uint8 [N, H, W, C] with C = 1 or 3; also written when `output` was given."""
     import numpy as np
-    import torch
 
-    from gsd_cli.commands.sample import seeds_of
-    from gsd_cli.compute.device import autocast, resolve_device
-    from gsd_cli.core.models.open import class_number, open_model
-    from gsd_cli.core.sampling.images import sample as images
-    from gsd_cli.data.pixels import to_uint8
+    from gsd_cli.commands.sample import images_of, run
 
     if "output" in options.model_fields_set:
-        _run("sample", options)
-    device = resolve_device(options.device)
-    model = open_model(options.model, device, _Silent(options))
-    label = class_number(model, options.class_)
-    with autocast(device, options.precision):
-        made = images(model.generator, seeds_of(options), options.batch_size, options.truncation, label)
-        pictures = [to_uint8(image) for _, image in made]
-    return np.asarray(torch.stack(pictures).permute(0, 2, 3, 1).numpy())
+        run(options, _session(options))
+    return np.asarray(images_of(options, _session(options)).permute(0, 2, 3, 1).numpy())
 
 
 def invert(options: InvertOptions) -> Latents:
-    """The latents of pictures: files, or `seed:42`. `generator(z)` makes them again."""
+    """The latents of images: files, or `seed:42`. `generator(z)` makes them again."""
     import torch
 
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.locate import locate
     from gsd_cli.core.models.open import keep_to_class, open_model
 
-    console = _Silent(options)
-    model = open_model(options.model, resolve_device(options.device), console)
-    keep_to_class(model, options.class_, console)
-    anchors = locate(options.images, model, options, console, StopRequest())
+    session = _session(options)
+    model = open_model(options.model, resolve_device(options.device), session)
+    keep_to_class(model, options.class_, session)
+    anchors = locate(options.images, model, options, session)
     return Latents(torch.stack([anchor.z for anchor in anchors]), [anchor.figures for anchor in anchors])
 
 
 def interpolate(options: InterpolateOptions) -> Result:
-    """A walk between pictures, written to `output`."""
-    return _run("interpolate", options)
+    """A walk between images, written to `output`."""
+    from gsd_cli.commands.interpolate import run
+
+    return run(options, _session(options))
 
 
 def edit(options: EditOptions) -> Result:
-    """A picture moved along a direction, written to `output`."""
-    return _run("edit", options)
+    """An image moved along a direction, written to `output`."""
+    from gsd_cli.commands.edit import run
+
+    return run(options, _session(options))
 
 
 def bench(options: BenchOptions) -> Result:
     """Figures of a generator and its baselines, in `metrics`. Raises GsdError (code 7) when a threshold was missed."""
-    return _run("bench", options)
+    from gsd_cli.commands.bench import run
+
+    return run(options, _session(options))
 
 
-def _run(command: str, options: Common) -> Result:
-    # the module by name: a command and its function share one
-    result: Result = import_module(f"gsd_cli.commands.{command}").run(options, _Silent(options), StopRequest())
-    return result
+def _session(options: Common) -> Session:
+    return Session.start(options, _Silent(options))

@@ -13,11 +13,12 @@ PLAIN_INTERVAL = 10.0
 
 
 class Progress:
-    """Silent progress; the base of the two that show."""
+    """Silent progress; the base of the two that show. Each update calls `poll`, which may raise to stop the work."""
 
     def __init__(self, what: str, total: int | None):
         self.what, self.total, self.done, self.note = what, total, 0, ""
         self.facts: dict[str, str] = {}
+        self.poll: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Progress:
         return self
@@ -30,7 +31,8 @@ class Progress:
     def update(
         self, done: int, total: int | None = None, note: str | None = None, facts: Mapping[str, str] | None = None
     ) -> None:
-        """`done` of `total`; a short note shown beside it, or facts shown in a panel around it."""
+        """`done` of `total`, with a short note next to the bar or facts in a panel around it."""
+        self.poll()
         self.done = done
         self.total = total if total is not None else self.total
         self.note = note if note is not None else self.note

@@ -6,7 +6,6 @@ Help, completion and the version come from plain data: pydantic is loaded to che
 from __future__ import annotations
 
 import errno
-import importlib
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.base.launcher import process_age, rank
+from gsd_cli.base.session import Session
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import name_places
 from gsd_cli.base.text import nearest
@@ -27,6 +27,8 @@ from gsd_cli.cli.examples import EXAMPLES, START
 from gsd_cli.cli.flags import MODELS, Command, commands
 from gsd_cli.cli.help import show_help, show_overview
 from gsd_cli.cli.parser import with_signature
+from gsd_cli.cli.preflight import list_teachers
+from gsd_cli.cli.subcommands import SUBCOMMANDS
 
 if TYPE_CHECKING:
     from gsd_cli.cli.config import Resolved
@@ -198,30 +200,21 @@ def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> li
     return [f"unexpected argument: {word}" for word in extra]
 
 
-def _work(name: str, options: Common, console: Console) -> Result:
-    """Say a word, load what is heavy, do it."""
+def _work(name: str, options: Any, console: Console) -> Result:
+    """Refuse what can be refused at once, say what is going to happen, then load torch and do it."""
     stop = StopRequest()
     stop.begun -= process_age()
     stop.resume = shlex.join(["gsd", *sys.argv[1:]])
     stop.report = console.fail
     stop.install()
-    module = importlib.import_module(f"gsd_cli.commands.{name}")
-    _find(name, options)
-    for line in module.plan(options):
+    command = SUBCOMMANDS[name]
+    command.check(options)
+    if name == "distill" and options.list_teachers:
+        return list_teachers()
+    for line in command.plan(options):
         console.say(line)  # the first, at once: torch takes seconds to load
         break
-    result: Result = module.run(options, console, stop)
-    return result
-
-
-def _find(name: str, options: Any) -> None:
-    """A wrong name is an error before torch is loaded."""
-    from gsd_cli.catalogue.find import find_model, require_teacher
-
-    if name == "distill":
-        require_teacher(options.teacher)
-    elif name != "prepare":
-        find_model(options.model)
+    return command.runner()(options, Session.start(options, console, stop))
 
 
 def _show(console: Console, result: Result) -> None:
@@ -237,8 +230,7 @@ def _show(console: Console, result: Result) -> None:
 def _dry_run(console: Console, name: str, resolved: Resolved[Common]) -> None:
     """Options with their origins, as a file that --config takes, and what would be written."""
     values = resolved.options.model_dump(mode="json", by_alias=True)
-    module = importlib.import_module(f"gsd_cli.commands.{name}")
-    plan = list(module.plan(resolved.options))
+    plan = list(SUBCOMMANDS[name].plan(resolved.options))
     if console.as_json:
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)
         return

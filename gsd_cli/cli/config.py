@@ -8,17 +8,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.text import nearest
 from gsd_cli.cli.flags import flag
-from gsd_cli.options.presets import PRESETS
-
-if TYPE_CHECKING:
-    from gsd_cli.options import DistillOptions
+from gsd_cli.options.presets import apply_preset
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -68,7 +65,7 @@ def resolve(
     for public, value in given.items():
         take({public: value}, flag(public))
     if "preset" in names:
-        _apply_preset(values, origins)
+        apply_preset(values, origins)
     try:
         options = model.model_validate(values)
     except ValidationError as error:
@@ -78,23 +75,6 @@ def resolve(
     if problems:
         raise UsageError(problems, hint=f"gsd {command} --help")
     return Resolved(options, {public: origins.get(public, "default") for public in names})
-
-
-def _apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
-    preset = values.get("preset", "quick")
-    lengths = {"kimg", "steps", "epochs", "minutes"}
-    for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
-        # a length given in one unit replaces the preset's in another
-        taken = lengths & values.keys() if name in lengths else name in values
-        if not taken:
-            values[name], origins[name] = value, f"preset {preset}"
-
-
-def with_preset(options: DistillOptions) -> DistillOptions:
-    """Options given from Python, with the preset's defaults where nothing was given."""
-    values = options.model_dump(include=options.model_fields_set)
-    _apply_preset(values, {})
-    return type(options).model_validate(values)
 
 
 def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
+from gsd_cli.cli.subcommands import SUBCOMMANDS
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
@@ -82,21 +84,14 @@ def commands() -> dict[str, Command]:
 class Models(Mapping[str, "type[Common]"]):
     """The option model of every subcommand; the first one loads pydantic, each is built when it is asked for."""
 
-    names = ("prepare", "distill", "sample", "interpolate", "edit", "bench")
-
     def __getitem__(self, name: str) -> type[Common]:
-        if name not in self.names:
-            raise KeyError(name)
-        from gsd_cli import options
-
-        model: type[Common] = getattr(options, f"{name.capitalize()}Options")
-        return model
+        return SUBCOMMANDS[name].options
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+        return iter(SUBCOMMANDS)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(SUBCOMMANDS)
 
 
 MODELS = Models()

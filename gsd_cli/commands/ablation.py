@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gsd_cli.base.console import Console
 from gsd_cli.base.errors import UsageError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.base.storage import RUNS
 from gsd_cli.commands import distill
+from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.options import PRESETS, BenchOptions, DistillOptions
-
-if TYPE_CHECKING:
-    from gsd_cli.core.models.generator import Model
 
 FULL = "full loss"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -28,19 +25,17 @@ def runs_folder(options: BenchOptions, teacher: str) -> Path:
     return options.ablate_runs or RUNS / f"ablate-{Path(teacher).name}-{options.ablate_preset}"
 
 
-def distil_variants(options: BenchOptions, teacher: str, console: Console, stop: StopRequest) -> dict[str, Model]:
+def distil_variants(options: BenchOptions, teacher: str, session: Session) -> dict[str, Model]:
     """Distil what is not there yet, from one start and one seed; the generators by the variant's name.
 
     An interrupted run goes on where it stopped when the command is given again.
     """
-    from gsd_cli.core.models.generator import load_model
-
-    folder, resume = runs_folder(options, teacher), stop.resume
+    folder, resume = runs_folder(options, teacher), session.stop.resume
     models = {}
     for name, changes in VARIANTS.items():
         run = folder / name.replace(" ", "-")
-        distill.run(_options(options, teacher, run, changes), console, stop)
-        stop.resume = resume
+        distill.run(_options(options, teacher, run, changes), session)
+        session.stop.resume = resume
         models[name] = load_model(str(run))
     return models
 

@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from gsd_cli.base.atomic import ready
-from gsd_cli.base.console import Console, Result
+from gsd_cli.base.console import Result
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
+from gsd_cli.base.table import Table
+from gsd_cli.commands.ablation import FULL, distil_variants
+from gsd_cli.comparison.contenders import Row
+from gsd_cli.comparison.report import Findings, write_report
+from gsd_cli.comparison.runner import Bench
+from gsd_cli.comparison.tables import edits_table, table1, table2
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.core.models.open import open_model
 from gsd_cli.options import BenchOptions
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from gsd_cli.base.table import Table
-    from gsd_cli.comparison.contenders import Row
-    from gsd_cli.comparison.runner import Bench
-
-
-def plan(options: BenchOptions) -> list[str]:
-    """What a run would do."""
-    report = f"; writes {options.report}/" if options.report else ""
-    lines = [f"measures {options.metrics} of the model and of {options.compare}{report}"]
-    if options.ablate:
-        lines.append(f"distils three variants at --preset {options.ablate_preset}, or finds them done")
-    return lines
-
-
-def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
+def run(options: BenchOptions, session: Session) -> Result:
     """Measure the model and each baseline, print the tables, judge the thresholds."""
     wanted = options.wanted
     if options.report is not None:
         ready(options.report, folder=True)
-    from gsd_cli.comparison.runner import Bench
-    from gsd_cli.comparison.tables import edits_table, table1, table2
-    from gsd_cli.compute.device import resolve_device
-    from gsd_cli.core.models.open import open_model
 
     device = resolve_device(options.device)
-    model = open_model(options.model, device, console)
-    bench = Bench(options, wanted, model, device, console.progress, stop.check)
+    model = open_model(options.model, device, session)
+    bench = Bench(options, wanted, model, device, session.progress, session.check)
     if (short := bench.too_few()) is not None:
-        console.warn(short)
-    variants = _ablate(options, wanted, bench, console, stop) if options.ablate else None
+        session.warn(short)
+    variants = _ablate(options, wanted, bench, session) if options.ablate else None
     rows = bench.rows()
     for note in bench.latent_space.notes:
-        console.warn(note)
+        session.warn(note)
     tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
     metrics = _metrics(rows, bench)
     if variants is not None:
@@ -60,34 +49,28 @@ def run(options: BenchOptions, console: Console, stop: StopRequest) -> Result:
     if options.report is not None:
         outputs = _report(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
     for earlier in tables[:-1]:
-        console.show(earlier)
+        session.console.show(earlier)
     result = Result([str(path) for path in outputs], metrics, tables[-1])
     missed = _missed(options, rows, bench.figure)
     if missed:  # the result is printed all the same
-        console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
+        session.console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
         raise GsdError("; ".join(missed), code=ExitCode.THRESHOLD)
     return result
 
 
-def _ablate(
-    options: BenchOptions, wanted: set[str], first: Bench, console: Console, stop: StopRequest
-) -> tuple[Bench, list[Row]]:
+def _ablate(options: BenchOptions, wanted: set[str], first: Bench, session: Session) -> tuple[Bench, list[Row]]:
     """The variants under a bench of their own, each measured as the model is, at as many samples."""
-    from gsd_cli.commands.ablation import FULL, distil_variants
-    from gsd_cli.comparison.runner import Bench
-
-    variants = distil_variants(options, str(first.model.teacher), console, stop)
+    variants = distil_variants(options, str(first.model.teacher), session)
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
     same = options.model_copy(update={"compare": "", "num_samples": first.samples})
-    bench = Bench(same, wanted, full, first.device, console.progress, stop.check, FULL, variants)
+    bench = Bench(same, wanted, full, first.device, session.progress, session.check, FULL, variants)
     return bench, bench.rows()
 
 
 def _report(
     folder: Path, bench: Bench, ablation: Bench | None, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
 ) -> list[Path]:
-    from gsd_cli.comparison.report import Findings, write_report
 
     model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))

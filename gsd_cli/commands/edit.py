@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gsd_cli.base.atomic import ready
-from gsd_cli.base.console import Console, Result
+from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
-from gsd_cli.base.text import counted
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.compute.random import latents
+from gsd_cli.core.editing.direction import Direction, moved, moved_latents, preserving
+from gsd_cli.core.editing.known_attributes import TRAITS
+from gsd_cli.core.editing.response import Measure, respond
 from gsd_cli.core.editing.store import Directory
+from gsd_cli.core.editing.unsupervised import sensitive_directions
+from gsd_cli.core.latents.files import Anchor
+from gsd_cli.core.latents.inversion import encoder_features
+from gsd_cli.core.latents.locate import locate
+from gsd_cli.core.models.generator import Model
+from gsd_cli.core.models.open import keep_to_class, open_model
+from gsd_cli.data.animation import film_bytes, require_format, write_film
+from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gsd_cli.core.editing.direction import Direction
-    from gsd_cli.core.latents.files import Anchor
-    from gsd_cli.core.models.generator import Model
+from gsd_cli.options.edit import direction_name, strengths
 
 LISTED = (-3.0, -1.5, 0.0, 1.5, 3.0)
 LISTED_SEED = 0
-DEFAULT_DIRECTION = "pc0"
 
 
-def plan(options: EditOptions) -> list[str]:
-    """What a run would write."""
-    if options.list:
-        return ["lists what can be edited"]
-    name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
-    return [f"{counted(len(strengths(options)), 'picture')} along {name} to {options.output}"]
-
-
-def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
+def run(options: EditOptions, session: Session) -> Result:
     """Locate the picture, move it by each strength, write what comes out."""
     target = Path(options.output)
     streaming = options.output == "-"
@@ -43,24 +43,19 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
     if not (streaming or options.list):
         ready(target, folder=target.suffix == "")
 
-    from gsd_cli.compute.device import resolve_device
-    from gsd_cli.core.latents.locate import locate
-    from gsd_cli.core.models.open import keep_to_class, open_model
-    from gsd_cli.data.animation import film_bytes, require_format, write_film
-
     if not options.list and (streaming or target.suffix):
         require_format(f".{options.format}" if streaming else target.suffix.lower())
-    model = open_model(options.model, resolve_device(options.device), console)
-    keep_to_class(model, options.class_, console)
-    directory = Directory(model, options, console, stop)
+    model = open_model(options.model, resolve_device(options.device), session)
+    keep_to_class(model, options.class_, session)
+    directory = Directory(model, options, session)
     if options.list:
         return _list(options, directory)
     assert options.image is not None  # the option model asks for one unless --list
-    name = options.attribute or options.direction or _fitted(options) or DEFAULT_DIRECTION
+    name = direction_name(options)
     # of the picture's own directions the picture must be known first, of the others a wrong name is found sooner
     own = name.startswith("jac") and options.attribute is None
     direction = None if own else preserved(directory, directory.in_space(name, options.space), options)
-    anchors = locate([options.image], model, options, console, stop)
+    anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one picture"])
     if direction is None:
@@ -73,45 +68,23 @@ def run(options: EditOptions, console: Console, stop: StopRequest) -> Result:
         "how": direction.how,
         "figures": {k: v for k, v in direction.figures.items() if not k.startswith("std.")},
         "strengths": wanted,
-        "measured": _measured(directory, anchors[0], direction, wanted, options, console),
+        "measured": _measured(directory, anchors[0], direction, wanted, options, session),
     }
     if streaming:
-        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
     return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
 
 
-def strengths(options: EditOptions) -> list[float]:
-    """One strength, or those of --range first:last:count. Raises UsageError for a bad range."""
-    if options.range is None:
-        return [options.strength]
-    first, last, count = options.range.split(":")
-    try:
-        a, b, n = float(first), float(last), int(count)
-    except ValueError:
-        raise UsageError([f"--range: {options.range!r} is not first:last:count"], hint="--range=-3:3:7") from None
-    if not 2 <= n <= 1000:
-        raise UsageError([f"--range: {n} strengths; 2 to 1000 are possible"], hint="--range=-3:3:7")
-    return [a + (b - a) * i / (n - 1) for i in range(n)]
-
-
 def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
     """The direction with those that --preserve names, in the same space, projected out."""
-    from gsd_cli.core.editing.direction import preserving
-
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
         raise UsageError([f"--preserve: {direction.name} is what is edited"])
     return preserving(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
 
 
-def _fitted(options: EditOptions) -> str | None:
-    return options.fit.partition("=")[0] if options.fit else None
-
-
 def _own(name: str, anchor: Anchor, model: Model) -> Direction:
-    from gsd_cli.core.editing.unsupervised import sensitive_directions
-    from gsd_cli.core.latents.inversion import encoder_features
 
     number = int(name[3:]) if name[3:].isdigit() else -1
     if not 0 <= number < 16:
@@ -124,10 +97,6 @@ def _edited(
     model: Model, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions
 ) -> tuple[Tensor, Tensor | None]:
     """The frames, and their latents where the edit is one of latents."""
-    import torch
-
-    from gsd_cli.core.editing.direction import moved, moved_latents
-
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
     frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
     if anchor.residual is not None:
@@ -140,13 +109,9 @@ def _edited(
 
 def _measured(
     directory: Directory, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions,
-    console: Console,
+    session: Session,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """What the edit did to this picture, one value a strength: attributes, distance from the picture, its class."""
-    from gsd_cli.core.editing.known_attributes import TRAITS
-    from gsd_cli.core.editing.response import Measure, respond
-    from gsd_cli.core.latents.inversion import encoder_features
-
     knowledge, generator = directory.knowledge, directory.model.generator
     measures: dict[str, Measure] = {t.name: t.score for t in TRAITS} | {"features": encoder_features(generator)}
     if knowledge.classifier is not None:
@@ -158,7 +123,7 @@ def _measured(
         names = [knowledge.classes[k] for k in seen.values["class"][:, 0].argmax(1).tolist()]
         before = knowledge.classes[int(seen.base["class"].argmax())]
         found["class"] = names
-        console.say(f"taken for: {before}; edited: {', '.join(dict.fromkeys(names))}")
+        session.say(f"taken for: {before}; edited: {', '.join(dict.fromkeys(names))}")
     return found
 
 
@@ -200,11 +165,6 @@ def _row(found: Sequence[Direction] | None) -> list[str]:
 
 
 def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) -> Path:
-    import torch
-
-    from gsd_cli.compute.random import latents
-    from gsd_cli.core.editing.direction import moved
-    from gsd_cli.data.pixels import save_grid
 
     generator = directory.model.generator
     z = latents([LISTED_SEED], generator.latent_shape)

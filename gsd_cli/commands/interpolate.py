@@ -4,48 +4,40 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gsd_cli.base.atomic import ready
-from gsd_cli.base.console import Console, Result
+from gsd_cli.base.console import Result
 from gsd_cli.base.errors import UsageError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
+from gsd_cli.compute.device import resolve_device
+from gsd_cli.core.latents.files import Anchor
+from gsd_cli.core.latents.inversion import encoder_features
+from gsd_cli.core.latents.locate import locate
+from gsd_cli.core.latents.render import between
+from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
+from gsd_cli.core.models.generator import Model
+from gsd_cli.core.models.open import keep_to_class, open_model
+from gsd_cli.data.animation import film_bytes, require_format, write_film
 from gsd_cli.options import InterpolateOptions
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from gsd_cli.core.latents.files import Anchor
-    from gsd_cli.core.latents.walks import Embed, Walk
-    from gsd_cli.core.models.generator import Model
-
-
-def plan(options: InterpolateOptions) -> list[str]:
-    """What a run would write."""
-    legs = len(options.images) - 1 + options.loop
-    frames = legs * (options.frames - 1) + (not options.loop)
-    return [f"{2 * frames - 2 if options.pingpong else frames} frames to {options.output}"]
-
-
-def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Result:
+def run(options: InterpolateOptions, session: Session) -> Result:
     """Locate the pictures in latent space, walk from each to the next, write the frames."""
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
         ready(target, folder=target.suffix == "")
 
-    from gsd_cli.compute.device import resolve_device
-    from gsd_cli.core.latents.inversion import encoder_features
-    from gsd_cli.core.latents.locate import locate
-    from gsd_cli.core.models.open import keep_to_class, open_model
-    from gsd_cli.data.animation import film_bytes, require_format, write_film
-
     if streaming or target.suffix:
         require_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)
-    model = open_model(options.model, device, console)
-    keep_to_class(model, options.class_, console)
-    anchors = locate(options.images, model, options, console, stop)
+    model = open_model(options.model, device, session)
+    keep_to_class(model, options.class_, session)
+    anchors = locate(options.images, model, options, session)
     if len(anchors) < 2:
         raise UsageError(["a walk needs two pictures"], hint="give another IMAGE, or seed:42")
     features = encoder_features(model.generator)
@@ -54,30 +46,24 @@ def run(options: InterpolateOptions, console: Console, stop: StopRequest) -> Res
         return features(images.to(device))
 
     ends = [*anchors, anchors[0]] if options.loop else anchors
-    legs = [_leg(a, b, model, options, embed, console, stop) for a, b in pairwise(ends)]
+    legs = [_leg(a, b, model, options, embed, session) for a, b in pairwise(ends)]
     frames, z = _film(legs, options)
     metrics = {
         "images": [anchor.figures for anchor in anchors],
-        "legs": [_report(leg, embed, console) for leg in legs],
+        "legs": [_report(leg, embed, session) for leg in legs],
         "frames": len(frames),
     }
     if streaming:
-        console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
     return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
 
 
-def _leg(
-    a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, console: Console, stop: StopRequest
-) -> Walk:
+def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, session: Session) -> Walk:
     """The walk from one picture to the next; what is each one's own fades from one to the other."""
-    import torch
-
-    from gsd_cli.core.latents.render import between
-    from gsd_cli.core.latents.walks import walk
 
     def images(z: Tensor, s: Tensor) -> Tensor:
-        stop.check()
+        session.check()
         # a geodesic is found by gradients, and without what is the pictures' own
         if torch.is_grad_enabled():
             return model.generator(z.to(next(model.generator.parameters()).device))
@@ -85,7 +71,7 @@ def _leg(
 
     if options.path != "geodesic":
         return walk(a.z, b.z, options.frames, options.path, images, embed)
-    with console.progress("geodesic", options.geodesic_steps) as bar:
+    with session.progress("geodesic", options.geodesic_steps) as bar:
         return walk(
             a.z, b.z, options.frames, "geodesic", images, embed, options.geodesic_steps, lambda k, _: bar.update(k)
         )
@@ -93,8 +79,6 @@ def _leg(
 
 def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor]:
     """The frames and latents of all legs; each starts where the last one ended: that frame is shown once."""
-    import torch
-
     frames = torch.cat([legs[0].images, *(leg.images[1:] for leg in legs[1:])])
     z = torch.cat([legs[0].z, *(leg.z[1:] for leg in legs[1:])])
     if options.loop:
@@ -104,14 +88,12 @@ def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor
     return frames, z
 
 
-def _report(leg: Walk, embed: Embed, console: Console) -> dict[str, Any]:
+def _report(leg: Walk, embed: Embed, session: Session) -> dict[str, Any]:
     """How even and how long a walk is, beside plain pixel cross-fading between its ends."""
-    from gsd_cli.core.latents.walks import cross_fade, step_lengths, unevenness
-
     faded = step_lengths(cross_fade(leg.images[0], leg.images[-1], len(leg.images)), embed)
     figures = {"largest_over_mean_step": leg.unevenness, "length": leg.length}
     naive = {"largest_over_mean_step": unevenness(faded), "length": faded.sum().item()}
-    console.say(
+    session.say(
         f"largest over mean step {leg.unevenness:.2f} (pixel cross-fade {naive['largest_over_mean_step']:.2f}), "
         f"perceptual length {leg.length:.2f} ({naive['length']:.2f})"
     )

@@ -4,56 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from gsd_cli.base.atomic import ready
-from gsd_cli.base.console import Console, Result
-from gsd_cli.base.errors import UsageError
-from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import FILES
+from gsd_cli.base.console import Result
+from gsd_cli.base.session import Session
+from gsd_cli.compute.device import autocast, resolve_device
+from gsd_cli.compute.distributed import join_world
+from gsd_cli.core.models.open import class_number, open_model
+from gsd_cli.core.sampling.images import sample
+from gsd_cli.data.image_writers import open_writer
+from gsd_cli.data.pixels import to_uint8
 from gsd_cli.options import SampleOptions
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-DEFAULT_COUNT = 64
-IMAGE_FORMATS = ("png", "jpg", "webp")
-FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
-WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar"))
+from gsd_cli.options.sample import seeds_of, written_format
 
 
-def plan(options: SampleOptions) -> list[str]:
-    """What a run would write."""
-    from gsd_cli.catalogue.cost import pictures
-
-    where = "stdout" if options.output == "-" else options.output
-    format_ = _format(options)
-    return [f"{pictures(options.model, len(seeds_of(options)))} as {'a grid' if options.grid else format_} to {where}"]
-
-
-def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
+def run(options: SampleOptions, session: Session) -> Result:
     """Generate the images of the seeds and write them as asked."""
-    seeds, format_ = seeds_of(options), _format(options)
+    seeds, format_ = seeds_of(options), written_format(options)
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
         ready(target, folder=format_ == "folder")
 
-    from gsd_cli.compute.device import autocast, resolve_device
-    from gsd_cli.compute.distributed import join_world
-    from gsd_cli.core.models.open import class_number, open_model
-    from gsd_cli.core.sampling.images import sample
-    from gsd_cli.data.image_writers import open_writer
-
     device = resolve_device(options.device)
-    world = join_world(device, stop, console)
-    model = open_model(options.model, device, console)
+    world = join_world(device, session)
+    model = open_model(options.model, device, session)
     label = class_number(model, options.class_)
 
     def images() -> Iterator[tuple[int, Tensor]]:
-        with console.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
+        with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
             for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, label, world):
-                stop.check()
                 yield seed, image
                 bar.advance()
 
@@ -63,41 +46,17 @@ def run(options: SampleOptions, console: Console, stop: StopRequest) -> Result:
             pass
         return Result()
     if streaming:
-        with console.stream() as out:
+        with session.console.stream() as out:
             open_writer(format_, out)(images())
         return Result(metrics=metrics)
     return Result(open_writer(format_, target, options.format or "png")(images()), metrics)
 
 
-def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
-    """The seeds that are asked for."""
-    return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
-
-
-def _format(options: SampleOptions) -> str:
-    """png, jpg, webp (one picture), npz, zip, tar or folder.
-
-    Raises UsageError where --format, --grid and the name of the output do not go together.
-    """
-    format_ = _by_name(options)
-    if options.grid and format_ not in IMAGE_FORMATS:
-        wrong = "--grid writes one picture" if format_ == "folder" else f"--grid makes one picture, not a {format_}"
-        raise UsageError([wrong], hint="give -o grid.png")
-    return format_
-
-
-def _by_name(options: SampleOptions) -> str:
-    if options.output == "-":
-        return options.format or "png"
-    suffix = "" if options.output.endswith("/") else Path(options.output).suffix.lower()
-    named = FORMATS.get(suffix)
-    if named is None:
-        if suffix in FILES:
-            raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
-        return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
-    if options.format not in (None, named):
-        raise UsageError(
-            [f"--format {options.format} contradicts -o {options.output}"],
-            hint=f"leave out --format, or give -o {Path(options.output).with_suffix('.' + str(options.format))}",
-        )
-    return named
+def images_of(options: SampleOptions, session: Session) -> Tensor:
+    """The images of the seeds, uint8 [N, C, H, W]."""
+    device = resolve_device(options.device)
+    model = open_model(options.model, device, session)
+    label = class_number(model, options.class_)
+    with autocast(device, options.precision):
+        made = sample(model.generator, seeds_of(options), options.batch_size, options.truncation, label)
+        return torch.stack([to_uint8(image) for _, image in made])

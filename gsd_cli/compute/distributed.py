@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.launcher import launched, rank
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
@@ -117,7 +116,7 @@ def require_whole_weights() -> None:
             )
 
 
-def join_world(device: torch.device, stop: StopRequest | None = None, console: Console | None = None) -> World:
+def join_world(device: torch.device, session: Session | None = None) -> World:
     """The world of this process, connected with the others if a launcher started several.
 
     What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
@@ -129,12 +128,12 @@ def join_world(device: torch.device, stop: StopRequest | None = None, console: C
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    console = console or Console()
-    late = Timer(LATE, lambda: console.announce(waited_for()))
+    session = session or Session()
+    late = Timer(LATE, lambda: session.console.announce(waited_for()))
     late.daemon = True
-    with (stop or StopRequest()).waiting():
+    with session.stop.waiting():
         if rank() == 0:
-            console.say(waited_for())
+            session.say(waited_for())
         else:
             late.start()
         # precision is ours: accelerate's own would wrap calls that need every digit

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from gsd_cli.core.distillation.inputs import DistillData, next_to_teacher
+from gsd_cli.compute.distributed import World
+from gsd_cli.core.distillation.inputs import next_to_teacher
+from gsd_cli.core.distillation.open_data import OpenData
+from gsd_cli.core.distillation.real_images import require_same_shape
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.metrics.evaluation import Evaluation
+from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
+from gsd_cli.metrics.reference import data_statistics, reference_of_features, statistics_of_features
+from gsd_cli.metrics.statistics import Statistics
 from gsd_cli.options import DistillOptions
-
-if TYPE_CHECKING:
-    from gsd_cli.compute.distributed import World
-    from gsd_cli.core.models.teacher import Teacher
-    from gsd_cli.metrics.evaluation import Evaluation
-    from gsd_cli.metrics.features import Extractor
-    from gsd_cli.metrics.statistics import Statistics
 
 Against = Literal["data", "features", "samples", "nothing"]
 
@@ -38,25 +39,21 @@ class Measure:
         return f"{name} to the teacher's samples" if self.against == "samples" else name
 
 
-def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher, device: Any) -> Measure:
+def choose_measure(options: DistillOptions, data: OpenData, teacher: Teacher, device: Any) -> Measure:
     """The features asked for, else those that `gsd prepare` fitted or that come with the teacher, else its own.
 
     Raises GsdError (exit 3) where they were fitted on images of another size, or the data holds such images.
     """
-    from gsd_cli.core.distillation.real_images import require_same_shape
-    from gsd_cli.metrics.features import TeacherFeatures, classifier_features, features_folder
-    from gsd_cli.metrics.reference import statistics_of_features
-
     fitted = next_to_teacher(options.teacher, "-features")
     features = options.features or (str(fitted) if fitted else None) or teacher.features
     if features is None:
         extractor: Extractor = TeacherFeatures(teacher.denoiser.to(device), teacher.autoencoder.to(device))
     else:
         extractor = classifier_features(features, device, teacher.image_shape)
-    if data.measured_images is not None:
-        require_same_shape(data.measured_images, teacher.image_shape)
+    if data.measured is not None:
+        require_same_shape(data.measured, teacher.image_shape)
         return Measure(features, extractor, "data")
-    stand_in = data.origin == "teacher"
+    stand_in = data.choice.origin == "teacher"
     # without samples that may stand in, statistics that are missing are an error
     if features is not None and not (
         stand_in and statistics_of_features(features_folder(features), extractor.name) is None
@@ -65,12 +62,12 @@ def choose_measure(options: DistillOptions, data: DistillData, teacher: Teacher,
     return Measure(features, extractor, "samples" if stand_in else "nothing")
 
 
-def describe_measure(measure: Measure, data: DistillData) -> str:
+def describe_measure(measure: Measure, data: OpenData) -> str:
     """One line: what the Frechet distance is measured against."""
     if measure.against == "nothing":
         return "no real images to measure against: the Frechet distance is not measured (--data DATA.zip)"
     against = {
-        "data": str(data.measured),
+        "data": str(data.choice.measured),
         "features": f"the real images whose statistics come with the features {measure.features}",
         "samples": "the teacher's own samples, not against real images",
     }[measure.against]
@@ -78,13 +75,10 @@ def describe_measure(measure: Measure, data: DistillData) -> str:
 
 
 def build_evaluation(
-    options: DistillOptions, teacher: Teacher, data: DistillData, measure: Measure, folder: Path, device: Any,
+    options: DistillOptions, teacher: Teacher, data: OpenData, measure: Measure, folder: Path, device: Any,
     world: World | None = None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
-    from gsd_cli.compute.distributed import World
-    from gsd_cli.metrics.evaluation import Evaluation
-
     teacher.denoiser.to(device)
     reference = _statistics(options, data, measure, device)
     return Evaluation(
@@ -93,13 +87,11 @@ def build_evaluation(
     )  # fmt: skip
 
 
-def _statistics(options: DistillOptions, data: DistillData, measure: Measure, device: Any) -> Statistics | None:
-    from gsd_cli.metrics.features import features_folder
-    from gsd_cli.metrics.reference import data_statistics, reference_of_features
+def _statistics(options: DistillOptions, data: OpenData, measure: Measure, device: Any) -> Statistics | None:
 
     if measure.against == "features" and measure.features is not None:
         return reference_of_features(features_folder(measure.features), measure.extractor).statistics
-    images = {"data": data.measured_images, "samples": data.shown_images}.get(measure.against)
+    images = {"data": data.measured, "samples": data.shown}.get(measure.against)
     if images is None:
         return None
     return data_statistics(images.path, measure.extractor, device, options.batch_size)

@@ -8,9 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gsd_cli.base.errors import UsageError
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
 from gsd_cli.options.invert import InvertSettings
+
+DEFAULT_DIRECTION = "pc0"
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -78,3 +81,23 @@ class EditOptions(Common, InvertSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+
+def strengths(options: EditOptions) -> list[float]:
+    """The strengths of --strength or --range. Raises UsageError for a bad range."""
+    if options.range is None:
+        return [options.strength]
+    first, last, count = options.range.split(":")
+    try:
+        a, b, n = float(first), float(last), int(count)
+    except ValueError:
+        raise UsageError([f"--range: {options.range!r} does not have the form A:B:N"], hint="--range=-3:3:7") from None
+    if not 2 <= n <= 1000:
+        raise UsageError([f"--range: {n} strengths; give 2 to 1000"], hint="--range=-3:3:7")
+    return [a + (b - a) * i / (n - 1) for i in range(n)]
+
+
+def direction_name(options: EditOptions) -> str:
+    """The name of the attribute or direction that the image is moved along."""
+    fitted = options.fit.partition("=")[0] if options.fit else None
+    return options.attribute or options.direction or fitted or DEFAULT_DIRECTION

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.storage import FILES
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
+
+FEATURES_FOLDERS = {"residual": "features", "convnext": "features-2"}
+"""Suffix of the feature folder next to DATA.zip, by --features-net: DATA-features."""
 
 
 class FitSettings(BaseModel):
@@ -73,3 +78,60 @@ class PrepareOptions(Common):
     fit_lr: Positive | None = opt(None, "Learning rate for --fit-teacher.", panel="Training")
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored weights.", panel="Training")
+
+
+def require_fit(options: PrepareOptions) -> None:
+    """Raise UsageError, which names all options for a training that was not selected."""
+    fits = {
+        "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr")),
+        "--fit-features": (options.fit_features, ("features_net",)),
+        "--fit-teacher or --fit-features": (options.fit_teacher or options.fit_features, ("fit_steps",)),
+    }
+    idle = {
+        flag: [name for name in names if _given(options, name)] for flag, (asked, names) in fits.items() if not asked
+    }
+    problems = [f"--{name.replace('_', '-')} does nothing without {flag}" for flag in idle for name in idle[flag]]
+    if problems:
+        raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
+
+
+def _given(options: PrepareOptions, name: str) -> bool:
+    return bool(getattr(options, name) != PrepareOptions.model_fields[name].default)
+
+
+def target_file(options: PrepareOptions) -> Path:
+    """The zip or the index of shards to write. Raises UsageError if it is the source or has the wrong suffix."""
+    suffix = ".json" if options.shards else ".zip"
+    target = options.output
+    if target is None:
+        part = "" if options.split == "train" else f"-{options.split}"
+        target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
+    elif options.shards and target.suffix != suffix:
+        target = target.with_suffix(suffix)
+    elif not options.shards and target.suffix in (".json", ".tar"):
+        what = "the index of shards" if target.suffix == ".json" else "a shard"
+        raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
+    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILES:
+        raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
+    if target.exists() and Path(options.source).exists() and target.samefile(options.source):
+        raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
+    return target
+
+
+def next_to(target: Path, what: str) -> Path:
+    """The path of a folder next to the data set: DATA-features, DATA-teacher."""
+    return target.with_name(f"{target.stem}-{what}")
+
+
+def fit_settings(options: PrepareOptions) -> FitSettings:
+    """Settings for training the teacher. Raises GsdError without --fit-teacher."""
+    if options.fit_teacher is None:
+        raise GsdError("--fit-teacher is not given")
+    given: dict[str, Any] = {"steps": options.fit_steps, "lr": options.fit_lr}
+    return FitSettings(
+        architecture=options.fit_teacher,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        conditional=options.conditional,
+        **{key: value for key, value in given.items() if value is not None},
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsd_cli.options.distill import DistillOptions
 
 _OURS: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "fake_lr": 2e-4, "lr_decay": 0.5, "ema_ramp": 0.4}
 
@@ -37,3 +40,21 @@ Evaluations take less than a twentieth of a run, so longer runs evaluate less of
 samples. The weights of short runs fluctuate, so their moving average is longer. SiD was trained in float32 without
 TF32.
 """
+
+
+def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Add the preset's defaults to `values` where no value is given, and record them in `origins`."""
+    preset = values.get("preset", "quick")
+    lengths = {"kimg", "steps", "epochs", "minutes"}
+    for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
+        # a length given in one unit replaces the preset's in another
+        taken = lengths & values.keys() if name in lengths else name in values
+        if not taken:
+            values[name], origins[name] = value, f"preset {preset}"
+
+
+def with_preset(options: DistillOptions) -> DistillOptions:
+    """Add the preset's defaults to options from Python, where no value is given."""
+    values = options.model_dump(include=options.model_fields_set)
+    apply_preset(values, {})
+    return type(options).model_validate(values)

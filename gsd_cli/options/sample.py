@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import PositiveInt, model_validator
 
+from gsd_cli.base.errors import UsageError
+from gsd_cli.base.storage import FILES
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, MODEL, Share, opt
 from gsd_cli.options.seeds import SeedList
+
+DEFAULT_COUNT = 64
+IMAGE_FORMATS = ("png", "jpg", "webp")
+FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
+WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar"))
 
 
 class SampleOptions(Common):
@@ -41,3 +49,37 @@ class SampleOptions(Common):
         if self.num_samples is not None and self.num_samples > 10_000_000:
             raise ValueError("--num-samples is limited to 10,000,000")
         return self
+
+
+def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
+    """The seeds of --seeds or --num-samples."""
+    return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
+
+
+def written_format(options: SampleOptions) -> str:
+    """The format of the output: png, jpg or webp (one image), npz, zip, tar or folder.
+
+    Raises UsageError if --format, --grid and the name of the output contradict each other.
+    """
+    format_ = _format_of_output(options)
+    if options.grid and format_ not in IMAGE_FORMATS:
+        wrong = "--grid writes one image" if format_ == "folder" else f"--grid writes one image, not a {format_}"
+        raise UsageError([wrong], hint="give -o grid.png")
+    return format_
+
+
+def _format_of_output(options: SampleOptions) -> str:
+    if options.output == "-":
+        return options.format or "png"
+    suffix = "" if options.output.endswith("/") else Path(options.output).suffix.lower()
+    named = FORMATS.get(suffix)
+    if named is None:
+        if suffix in FILES:
+            raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
+        return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
+    if options.format not in (None, named):
+        raise UsageError(
+            [f"--format {options.format} contradicts -o {options.output}"],
+            hint=f"leave out --format, or give -o {Path(options.output).with_suffix('.' + str(options.format))}",
+        )
+    return named

@@ -64,9 +64,9 @@ def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_word_needs_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from gsd_cli.commands import distill\n"
+        "from gsd_cli.cli.preflight import plan_distill\n"
         "from gsd_cli.options import DistillOptions\n"
-        "print(next(iter(distill.plan(DistillOptions(kimg=11)))))\n"
+        "print(next(iter(plan_distill(DistillOptions(kimg=11)))))\n"
         "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

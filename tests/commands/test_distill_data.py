@@ -15,11 +15,13 @@ import torch
 from gsd_cli.base.console import Console
 from gsd_cli.base.errors import Stopped
 from gsd_cli.base.lock import one_at_a_time
+from gsd_cli.base.session import Session
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.inputs import EPOCH, choose_data, describe, with_samples
+from gsd_cli.core.distillation.inputs import choose_data, describe
+from gsd_cli.core.distillation.open_data import EPOCH, OpenData, with_samples
 from gsd_cli.core.distillation.run_folder import total_steps
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.teacher_samples import TeacherSamples
@@ -50,26 +52,32 @@ class TestChoice:
 
     def test_then_what_prepare_left(self, fitted: tuple[str, Path]) -> None:
         data = choose_data(DistillOptions(teacher=fitted[0]))
-        assert (data.origin, data.shown, data.measured, data.epoch) == ("prepared", fitted[1], fitted[1], 12)
-        assert data.measured_images is data.shown_images  # one file is read once
+        assert (data.origin, data.shown, data.measured) == ("prepared", fitted[1], fitted[1])
+        opened = OpenData(data)
+        assert opened.epoch == 12
+        assert opened.measured is opened.shown  # one file is read once
         fitted[1].unlink()
         assert choose_data(DistillOptions(teacher=fitted[0])).origin == "none"
 
     def test_then_the_bundled_images_which_are_not_measured_against(self) -> None:
         data = choose_data(DistillOptions())
-        assert (data.origin, data.shown, data.measured, data.epoch) == ("bundled", FASHION, None, EPOCH)
-        assert data.shown_images is not None and len(data.shown_images) == 6700
-        assert total_steps(DistillOptions(epochs=2, batch_size=100), data) == 2 * EPOCH / 100
+        assert (data.origin, data.shown, data.measured) == ("bundled", FASHION, None)
+        opened = OpenData(data)
+        assert opened.shown is not None and len(opened.shown) == 6700
+        assert opened.epoch == EPOCH
+        assert total_steps(DistillOptions(epochs=2, batch_size=100), opened.epoch) == 2 * EPOCH / 100
 
     def test_else_nothing(self) -> None:
         data = choose_data(DistillOptions(teacher="ddpm-cifar10"))
-        assert (data.origin, data.shown, data.measured, data.epoch) == ("none", None, None, EPOCH)
-        assert data.shown_images is None and data.measured_images is None
+        assert (data.origin, data.shown, data.measured) == ("none", None, None)
+        opened = OpenData(data)
+        assert (opened.shown, opened.measured, opened.epoch) == (None, None, EPOCH)
 
     def test_the_word_teacher_leaves_what_is_measured(self, fitted: tuple[str, Path]) -> None:
         for teacher, measured, epoch in ((fitted[0], fitted[1], 12), ("ddpm-fashion", None, EPOCH)):
             data = choose_data(DistillOptions(teacher=teacher, data="teacher"))
-            assert (data.origin, data.shown, data.measured, data.epoch) == ("teacher", None, measured, epoch)
+            assert (data.origin, data.shown, data.measured) == ("teacher", None, measured)
+            assert OpenData(data).epoch == epoch
 
     def test_a_file_may_be_called_teacher(self) -> None:
         data = choose_data(DistillOptions.model_validate({"data": "./teacher"}))
@@ -145,9 +153,10 @@ def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixt
 
     def samples(seed: int) -> Path:
         given = options.model_copy(update={"seed": seed})
-        data = with_samples(choose_data(given), given, teacher, torch.device("cpu"), Console(), StopRequest())
-        assert data.shown is not None and data.measured is None
-        return data.shown
+        session = Session.start(given, Console())
+        data = with_samples(OpenData(choose_data(given)), given, teacher, torch.device("cpu"), session)
+        assert data.choice.shown is not None and data.measured is None
+        return data.choice.shown
 
     path = samples(0)
     whole = path.read_bytes()
@@ -182,7 +191,7 @@ def test_distances_stay_those_to_all_training_images(tmp_path: Path) -> None:
     teacher, device = load_teacher("ddpm-fashion"), torch.device("cpu")
     for chosen in (None, "teacher"):
         options = DistillOptions(data=chosen)
-        data = choose_data(options)
+        data = OpenData(choose_data(options))
         measure = choose_measure(options, data, teacher, device)
         assert (measure.against, measure.figure) == ("features", "FD-fashion")
         found = build_evaluation(options, teacher, data, measure, tmp_path, device, World()).reference
@@ -288,8 +297,9 @@ def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
     samples = TeacherSamples(load_teacher(str(alone.folder / "toy-teacher")), 16, 0, alone.folder / "cache")
     stop = StopRequest()
     stop.follow()
+    session = Session.start(options, Console(), stop)
     with one_at_a_time(samples.path, lambda: None), pytest.raises(Stopped):
-        with_samples(choose_data(options), options, samples.teacher, torch.device("cpu"), Console(), stop)
+        with_samples(OpenData(choose_data(options)), options, samples.teacher, torch.device("cpu"), session)
     assert not samples.path.exists()
 
 

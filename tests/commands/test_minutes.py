@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from gsd_cli.base.launcher import process_age
-from gsd_cli.cli.config import with_preset
-from gsd_cli.cli.distill_plan import plan
-from gsd_cli.core.distillation.inputs import choose_data
+from gsd_cli.cli.preflight import plan_distill
 from gsd_cli.core.distillation.run_folder import resume_command, total_steps
 from gsd_cli.options import DistillOptions
+from gsd_cli.options.presets import with_preset
 from tests.support.shell import DISTILL, Shell
 
 
@@ -53,10 +52,10 @@ def test_a_length_that_is_given_is_kept(workshop: Shell) -> None:
 def test_minutes_take_the_place_of_the_presets_length() -> None:
     options = with_preset(DistillOptions(minutes=5))
     assert options.kimg is None
-    assert total_steps(options, choose_data(options)) is None
-    assert next(plan(options)) == "ddpm-fashion: as many steps of batch 32 as fit into 5 minutes"
+    assert total_steps(options, None) is None
+    assert next(plan_distill(options)) == "ddpm-fashion: as many steps of batch 32 as fit into 5 minutes"
     both = with_preset(DistillOptions(minutes=5, steps=10))
-    assert total_steps(both, choose_data(both)) == 10
+    assert total_steps(both, None) == 10
 
 
 def test_the_command_that_goes_on_names_the_length_that_was_settled() -> None:

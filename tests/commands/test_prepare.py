@@ -17,7 +17,7 @@ from PIL import Image
 
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import UsageError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.commands import prepare
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import PrepareOptions
@@ -149,7 +149,8 @@ def test_every_bad_picture_is_named_once_on_its_own_line(shell: Shell) -> None:
 def prepared(folder: Path, monkeypatch: pytest.MonkeyPatch, source: object = IMAGES, **options: object) -> Result:
     monkeypatch.chdir(folder)
     given = {"source": str(source), "size": 16, "quiet": True, "cache_dir": folder / "cache", **options}
-    return prepare.run(PrepareOptions.model_validate(given), Console(quiet=True), StopRequest())
+    chosen = PrepareOptions.model_validate(given)
+    return prepare.run(chosen, Session.start(chosen, Console(quiet=True)))
 
 
 def test_shards_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.commands import edit, interpolate
 from gsd_cli.core.editing.known_attributes import Knowledge
 from gsd_cli.core.editing.labelled import from_data
@@ -34,11 +34,13 @@ class Workbench:
 
     def interpolate(self, *images: str, **options: Any) -> Result:
         given = {"images": images, "model": "run", "frames": 3, **FAST, **options}
-        return interpolate.run(InterpolateOptions.model_validate(given), Console(), StopRequest())
+        chosen = InterpolateOptions.model_validate(given)
+        return interpolate.run(chosen, Session.start(chosen, Console()))
 
     def edit(self, image: str | None, **options: Any) -> Result:
         given = {"image": image, "model": "run", "fit_samples": 64, **FAST, **options}
-        return edit.run(EditOptions.model_validate(given), Console(), StopRequest())
+        chosen = EditOptions.model_validate(given)
+        return edit.run(chosen, Session.start(chosen, Console()))
 
     def stderr(self) -> str:
         return self.said.readouterr().err
@@ -253,7 +255,7 @@ def test_an_attribute_from_the_labels_of_a_data_set(bench: Workbench) -> None:
         bench.edit("seed:2", data="toy.zip", attribute="nothing-like-it")
     assert error.value.code == ExitCode.USAGE
     known = str(error.value.hint).split(", ")[0]
-    has, without = from_data(Path("toy.zip"), known, _knowledge(), Console(quiet=True), StopRequest())
+    has, without = from_data(Path("toy.zip"), known, _knowledge(), Session(Console(quiet=True)))
     assert len(has) == 10
     assert len(without) == 90
 

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 ROWS = {
-    1: ("SIGKILL during the write of a checkpoint", "the previous checkpoint verifies, the run resumes, leftovers are removed"),
+    1: ("SIGKILL during the write of a checkpoint", "the previous checkpoint verifies, the run resumes, "
+        "leftovers are removed"),
     2: ("SIGINT, SIGTERM or SIGHUP", "the step ends, the state is saved, the command to resume is printed, "
         "exit 130, 143 or 129"),
     3: ("SIGINT twice", "gsd exits at once, nothing half-written has a final name"),
@@ -27,13 +28,15 @@ ROWS = {
     5: ("weights or manifests cut, emptied, altered", "the newest checkpoint that verifies is used, the bad one is "
         "named; exit 3 if there is none"),
     6: ("a pickle with a payload, under every extension", "the file is refused, the payload does not run"),
-    7: ("a resumed run", "weights, average, optimizer and metrics are bit-identical to those of an uninterrupted run on a CPU"),
+    7: ("a resumed run", "weights, average, optimizer and metrics are bit-identical to those of an uninterrupted run "
+        "on a CPU"),
     8: ("resumed with other options", "exit 2 that names the keys"),
     9: ("two runs in one folder", "the second run says so and stops"),
     10: ("a teacher that is unknown, gated, offline, of another kind", "exit 3 or 4 with cause and hint"),
     11: ("bad, odd and hostile images", "each bad image is named, exit 3 unless --skip-bad; good images are right"),
     12: ("archives with paths outside, links, duplicates, bombs", "the archive is refused, nothing is written outside"),
-    13: ("a loss that is not finite, once or for good", "the step is skipped and counted; exit 6, the last good state is kept"),
+    13: ("a loss that is not finite, once or for good", "the step is skipped and counted; exit 6, the last good "
+         "state is kept"),
     14: ("no such device, no memory", "exit 5 with the option that helps; sampling halves the batch and continues"),
     15: ("wrong seeds and numbers", "exit 2 that names all of them at once"),
     16: ("readers that go away, closed stdout, a terminal for a pipe", "quiet, no traceback"),
@@ -42,7 +45,8 @@ ROWS = {
     19: ("one seed under other batch sizes and processes", "identical images on a CPU"),
     20: ("downloads cut, altered, refused, hanging", "nothing is half-written, exit 4, the next try works"),
     21: ("config files with wrong keys, types, syntax", "exit 2 that names the file and the key"),
-    22: ("images to interpolate or edit: same, other size or mode, none", "the image is converted and gsd says so, or exit 3"),
+    22: ("images to interpolate or edit: same, other size or mode, none", "the image is converted and gsd says "
+         "so, or exit 3"),
     23: ("random argument lists", "an exit code of the table, never a traceback"),
 }  # fmt: skip
 """The fault and what must happen, by row."""
@@ -140,18 +144,19 @@ STORE = Path("build", "reliability.json")
 
 HEAD = """# Reliability
 
-This page lists faults that happen on real machines, and what gsd does then. Tests inject each fault. If the fault concerns a process,
-they inject it into real processes: real signals, full and read-only file systems, damaged files, a server on loopback.
+This page lists faults that happen on real machines, and what gsd does then. Tests inject each fault. If the fault
+concerns a process, they inject it into real processes: real signals, full and read-only file systems, damaged files, a
+server on loopback.
 
 The tests also write the table: `pytest -m fault --reliability=docs/reliability.md`. This table is of {date},
-Python {python}, {cores} {machine} cores, with a toy model. "injected" counts faults, not assertions. Each test counts with its last
-result. The moments of kills have fixed seeds; fuzzed examples differ from run to run. A test that needs a mount is skipped where mounts
-are not permitted. Tests with a file-size limit need no mount.
+Python {python}, {cores} {machine} cores, with a toy model. "injected" counts faults, not assertions. Each test counts
+with its last result. The moments of kills have fixed seeds; fuzzed examples differ from run to run. A test that needs a
+mount is skipped where mounts are not permitted. Tests with a file-size limit need no mount.
 
 """
 
 FOOT = """
 Longer runs of the same code are benchmarks: 200 SIGKILLs at random moments of four commands, coverage-guided fuzzing
-of the readers, and memory, files and rate over 20,000 steps. See their [results](results/endurance.md). `SECURITY.md`, next to the
-README, says what gsd promises about hostile files.
+of the readers, and memory, files and rate over 20,000 steps. See their [results](results/endurance.md). `SECURITY.md`,
+next to the README, says what gsd promises about hostile files.
 """

@@ -7,16 +7,18 @@ import math
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gsd_cli.base.storage import read_json
+from gsd_cli.base.versions import versions
+from gsd_cli.core.models.card import generator_card
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import Generator, save_generator
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.core.training.curves import PANELS, draw_curves
+from gsd_cli.core.training.log import read_metrics
+from gsd_cli.core.training.report import Report
 from gsd_cli.options import DistillOptions
-
-if TYPE_CHECKING:
-    from gsd_cli.core.models.denoiser import Denoiser
-    from gsd_cli.core.models.generator import Generator
-    from gsd_cli.core.models.teacher import Teacher
-    from gsd_cli.core.training.report import Report
 
 NEWEST, BEST = "generator", "best"
 VARIED = 0.95
@@ -53,16 +55,12 @@ class Exporter:
 
     def finish(self, average: Generator) -> None:
         """The moving average as it is now, and the curves."""
-        from gsd_cli.core.training.curves import draw_curves
-        from gsd_cli.core.training.log import read_metrics
-
         rows = read_metrics(self.folder / "metrics.jsonl")
         self._save(average, NEWEST, rows[-1] if rows else {"step": 0})
         draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png", self.figure)
 
     def rehearse(self, average: Generator) -> None:
         """What `finish` does, early, to be timed; there are no curves to draw yet, so some that are thrown away."""
-        from gsd_cli.core.training.curves import PANELS, draw_curves
 
         self.finish(average)
         with tempfile.TemporaryDirectory() as name:
@@ -72,9 +70,6 @@ class Exporter:
             draw_curves(metrics, Path(name, "curves.png"), self.figure)
 
     def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
-        from gsd_cli.base.versions import versions
-        from gsd_cli.core.models.card import generator_card
-        from gsd_cli.core.models.generator import Generator, save_generator
 
         card = {
             "kind": "generator",
@@ -115,7 +110,5 @@ def best_distance(folder: Path) -> float:
 
 def best_recall(folder: Path) -> float:
     """The highest recall of a run's evaluations so far; 0 when there is none."""
-    from gsd_cli.core.training.log import read_metrics
-
     recalls = [row.get("recall") for row in read_metrics(folder / "metrics.jsonl")]
     return max((float(r) for r in recalls if isinstance(r, int | float)), default=0.0)

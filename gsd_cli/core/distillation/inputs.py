@@ -1,30 +1,17 @@
-"""Which images a distillation is given: real ones or the teacher's own samples, and what each is for."""
+"""Which images a distillation uses, decided from its options and from what exists. Nothing is opened; no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
-from gsd_cli.base.console import Console
-from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import ASSETS, cache_dir
-from gsd_cli.base.text import closest
+from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import SAMPLES_BY, TEACHER, TEACHERS
 from gsd_cli.options import DistillOptions
 
-if TYPE_CHECKING:
-    from gsd_cli.core.distillation.real_images import RealImages
-    from gsd_cli.core.models.teacher import Teacher
-    from gsd_cli.core.sampling.teacher_samples import TeacherSamples
-    from gsd_cli.data.dataset import ImageArchive
-
 Origin = Literal["given", "prepared", "bundled", "teacher", "none"]
 SAMPLER = SAMPLES_BY.replace("dpm++", "DPM-Solver++")
-EPOCH = 50_000
-"""Images of an epoch where no real ones are measured against."""
 FITTED = ("borders", "cells")
 """Isometric forms that are fitted to images."""
 
@@ -41,21 +28,6 @@ class DistillData:
     origin: Origin
     shown: Path | None
     measured: Path | None
-
-    @cached_property
-    def shown_images(self) -> ImageArchive | None:
-        """The discriminator's images. Raises GsdError (exit 3) where they cannot be read."""
-        return _open(self.shown)
-
-    @cached_property
-    def measured_images(self) -> ImageArchive | None:
-        """The images that are measured against."""
-        return self.shown_images if self.measured == self.shown else _open(self.measured)
-
-    @property
-    def epoch(self) -> int:
-        """Images of a pass over the data."""
-        return EPOCH if self.measured_images is None else len(self.measured_images)
 
 
 def choose_data(options: DistillOptions) -> DistillData:
@@ -109,76 +81,3 @@ def describe(data: DistillData, *, shown: bool = True, count: int | None = None)
         return f"real images: {number}bundled training images ({Path(data.shown or '').stem})"
     where = "from --data" if data.origin == "given" else "next to the teacher"
     return f"real images: {number}{where}, {data.shown}"
-
-
-def with_samples(
-    data: DistillData, options: DistillOptions, teacher: Teacher, device: Any, console: Console, stop: StopRequest,
-    *, main: bool = True,
-) -> DistillData:  # fmt: skip
-    """`data` with the teacher's own samples shown: those in the cache, else made now by the `main` process.
-
-    Raises GsdError (exit 8) where the cache cannot hold them, and Stopped; the same call resumes.
-    """
-    from gsd_cli.base.lock import one_at_a_time
-    from gsd_cli.core.sampling.teacher_samples import TeacherSamples
-
-    samples = TeacherSamples(teacher, options.teacher_samples, options.seed, cache_dir(options.cache_dir))
-    if main and samples.damage() is not None:  # a cache that is whole may be read-only
-        try:
-            with one_at_a_time(samples.path, stop.check):
-                _make(samples, device, options.batch_size, console, stop)
-        except GsdError as error:
-            if error.code == ExitCode.STORAGE:
-                error.hint = "choose another cache with --cache-dir"
-            raise
-    return replace(data, shown=samples.path)
-
-
-def _make(samples: TeacherSamples, device: Any, batch_size: int, console: Console, stop: StopRequest) -> None:
-    """Make the samples, unless another process made them while this one waited."""
-    cause = samples.damage()
-    if cause is None:
-        return
-    if samples.path.exists():
-        console.warn(f"{samples.path}: {cause}; the samples are made again")
-    with console.progress(f"teacher samples ({SAMPLER})", samples.count) as bar:
-        samples.make(device, batch_size, bar.update, stop.check)
-
-
-def open_images(
-    data: DistillData, teacher: Teacher, device: Any, console: Console, stop: StopRequest
-) -> RealImages | None:
-    """The discriminator's images in the teacher's space, all looked at; None where there are none.
-
-    Raises GsdError (exit 3) where they cannot be read or do not fit the teacher.
-    """
-    from gsd_cli.core.distillation.real_images import cautions, in_teacher_space, require_fit, require_readable
-
-    images = data.shown_images
-    if images is None:
-        return None
-    require_fit(images, teacher)
-    with console.progress(f"reading {images.path.name}", len(images)) as bar:
-
-        def on_image(done: int) -> None:
-            stop.check()
-            bar.update(done)
-
-        require_readable(images, on_image)
-    for caution in cautions(images, teacher):
-        console.warn(caution)
-    return in_teacher_space(images, teacher, device)
-
-
-def _open(path: Path | None) -> ImageArchive | None:
-    if path is None:
-        return None
-    from gsd_cli.data.dataset import ImageArchive
-
-    if not path.exists():
-        near = closest(str(path), [TEACHER])
-        raise GsdError(
-            f"no such data set: {path}",
-            hint=f"did you mean {near}?" if near else "make it with: gsd prepare SOURCE -o DATA.zip",
-        )
-    return ImageArchive(path)

@@ -12,7 +12,8 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.catalogue.find import CARD, read_card
 from gsd_cli.catalogue.registry import TEACHERS
-from gsd_cli.core.distillation.inputs import DistillData, choose_data, ratios
+from gsd_cli.core.distillation.inputs import choose_data, ratios
+from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
 
 _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile"}
@@ -28,13 +29,16 @@ def run_folder(options: DistillOptions) -> Path:
     return options.output or RUNS / f"{Path(os.path.abspath(options.teacher)).name}-{options.preset}"
 
 
-def total_steps(options: DistillOptions, data: DistillData) -> int | None:
-    """The length of the run in generator steps; None where it is what fits into `--minutes`."""
+def total_steps(options: DistillOptions, epoch: int | None) -> int | None:
+    """The length of the run in generator steps; None where it is what fits into `--minutes`.
+
+    epoch: images per pass over the data, needed for `--epochs` only.
+    """
     if options.steps is not None:
         return options.steps
     if options.minutes is not None and options.kimg is None and options.epochs is None:
         return None
-    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * data.epoch
+    images = 1000 * (options.kimg or 0) if options.epochs is None else options.epochs * (epoch or 0)
     return max(1, round(images / options.batch_size))
 
 
@@ -53,8 +57,6 @@ def identity(options: DistillOptions) -> dict[str, Any]:
 
 def folder_mark(teacher: str) -> str | None:
     """The fingerprint of a teacher given as a folder; None for a name, a hub id, and what cannot be read."""
-    from gsd_cli.core.models.fingerprint import folder_fingerprint
-
     if teacher in TEACHERS or not Path(teacher).is_dir():
         return None
     with suppress(GsdError):  # said when the teacher is opened

@@ -18,12 +18,10 @@ and exported. What that costs is measured: the first evaluation, and a checkpoin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gsd_cli.base.atomic import write_json
-
-if TYPE_CHECKING:
-    from gsd_cli.core.training.pace import Pace
+from gsd_cli.core.training.pace import Pace
 
 
 class Record:

@@ -4,60 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gsd_cli.base.console import Console
+import torch
+from torch import Tensor
+
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.signals import StopRequest
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.base.session import Session
+from gsd_cli.core.editing.known_attributes import Knowledge, labelled
+from gsd_cli.core.editing.probe import MOST
+from gsd_cli.core.latents.locate import read_picture
+from gsd_cli.data.dataset import ImageArchive
+from gsd_cli.data.formats import SUFFIXES
 
 BATCH = 64
 
 
-def from_folders(
-    positive: Path, negative: Path, knowledge: Knowledge, console: Console, stop: StopRequest
-) -> tuple[Tensor, Tensor]:
+def from_folders(positive: Path, negative: Path, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
     """Feature vectors [N, F] of the pictures of two folders. Raises GsdError (exit 3) naming a bad one."""
-    from gsd_cli.data.formats import SUFFIXES
 
     vectors = []
     for folder in (positive, negative):
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not files:
             raise GsdError(f"{folder} holds no pictures", hint="pictures with the attribute, and without it")
-        with console.progress(f"reading {folder}", len(files)) as bar:
-
-            def on_image(done: int, bar: object = bar) -> None:
-                stop.check()
-                bar.update(done)  # type: ignore[attr-defined]
-
-            vectors.append(knowledge.vectors(_pictures(files, knowledge), on_image))
+        with session.progress(f"reading {folder}", len(files)) as bar:
+            vectors.append(knowledge.vectors(_pictures(files, knowledge), bar.update))
     return vectors[0], vectors[1]
 
 
 def _pictures(files: list[Path], knowledge: Knowledge) -> Iterator[Tensor]:
-    import torch
-
-    from gsd_cli.core.latents.locate import read_picture
 
     for start in range(0, len(files), BATCH):
         yield torch.stack([read_picture(str(file), knowledge.generator) for file in files[start : start + BATCH]])
 
 
-def from_data(
-    path: Path, name: str, knowledge: Knowledge, console: Console, stop: StopRequest
-) -> tuple[Tensor, Tensor]:
+def from_data(path: Path, name: str, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
     """Feature vectors [N, F] of a prepared data set's pictures with a label and without it, MOST of each."""
-    import torch
-
-    from gsd_cli.core.editing.known_attributes import labelled
-    from gsd_cli.core.editing.probe import MOST
-    from gsd_cli.data.dataset import ImageArchive
-
     archive = ImageArchive(path)
     if archive.labels is None:
         raise GsdError(f"{path} has no labels", hint="make it with: gsd prepare SOURCE --labels FILE")
@@ -71,12 +53,11 @@ def from_data(
     sides = [torch.where(side)[0] for side in (has, ~has)]
     picked = [side[:: max(1, -(-len(side) // MOST))] for side in sides]
     vectors = []
-    with console.progress(f"reading {path.name}", sum(map(len, picked))) as bar:
+    with session.progress(f"reading {path.name}", sum(map(len, picked))) as bar:
         for side in picked:
             before = bar.done
 
             def on_image(done: int, before: int = before) -> None:
-                stop.check()
                 bar.update(before + done)
 
             vectors.append(knowledge.vectors((archive.batch(part) for part in side.split(BATCH)), on_image))

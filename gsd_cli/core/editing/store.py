@@ -6,21 +6,21 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote
 
 from gsd_cli.base.atomic import sweep
-from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
-from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import cache_dir, kept_if_possible
+from gsd_cli.base.session import Session
+from gsd_cli.base.storage import kept_if_possible
+from gsd_cli.core.editing.direction import Direction, load_directions, save_directions
+from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
+from gsd_cli.core.editing.labelled import from_data, from_folders
+from gsd_cli.core.editing.supervised import Attribute, fit, gather, mean_gradients
+from gsd_cli.core.editing.unsupervised import principal_directions
+from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.generator import Model
 from gsd_cli.options import EditOptions
-
-if TYPE_CHECKING:
-    from gsd_cli.core.editing.direction import Direction
-    from gsd_cli.core.editing.known_attributes import Knowledge
-    from gsd_cli.core.editing.supervised import Attribute
-    from gsd_cli.core.models.generator import Model
 
 DIRECTIONS = "directions"
 """The folder of stored directions, in the cache and in a model's folder."""
@@ -30,18 +30,16 @@ COMPONENTS = "components"
 class Directory:
     """Finds directions by name for one model: stored ones at once, others after fitting them."""
 
-    def __init__(self, model: Model, options: EditOptions, console: Console, stop: StopRequest):
-        from gsd_cli.core.editing.known_attributes import Knowledge
-        from gsd_cli.core.models.fingerprint import weights_fingerprint
+    def __init__(self, model: Model, options: EditOptions, session: Session):
 
-        self.model, self.options, self.console, self.stop = model, options, console, stop
+        self.model, self.options, self.session = model, options, session
         self.knowledge: Knowledge = Knowledge(model)
         self.built_in: dict[str, Attribute] = {a.name: a for a in self.knowledge.built_in()}
         self.mark = weights_fingerprint(model.folder)
         label = model.generator.label if model.generator.denoiser.classes else None
         self.about: dict[str, Any] = {"model": self.mark, "class": label}
         key = self.mark if label is None else f"{self.mark}-{label}"
-        self.cache = cache_dir(options.cache_dir) / DIRECTIONS / key
+        self.cache = session.cache / DIRECTIONS / key
         sweep(self.cache)
 
     # -- storage ----------------------------------------------------------------------------
@@ -51,8 +49,6 @@ class Directory:
 
         A number of samples counts only where it was asked for.
         """
-        from gsd_cli.core.editing.direction import load_directions
-
         if "fit_samples" in self.options.model_fields_set:
             about["samples"] = self.options.fit_samples
         file = f"{quote(name, safe='')}.safetensors"
@@ -62,15 +58,12 @@ class Directory:
         return None
 
     def _keep(self, name: str, found: Sequence[Direction], **about: Any) -> None:
-        from gsd_cli.core.editing.direction import save_directions
 
-        with kept_if_possible(self.console.warn):
+        with kept_if_possible(self.session.warn):
             save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
 
     def fitted_names(self) -> list[str]:
         """Attributes stored beside the built-in ones."""
-        from urllib.parse import unquote
-
         files = [*self.cache.glob("*.safetensors"), *(self.model.folder / DIRECTIONS).glob("*.safetensors")]
         names = {unquote(path.stem) for path in files} - {COMPONENTS, *self.built_in}
         return sorted(name for name in names if self.stored(name) is not None)
@@ -79,17 +72,10 @@ class Directory:
 
     def components(self) -> list[Direction]:
         """The principal components of the bottleneck."""
-        from gsd_cli.core.editing.unsupervised import principal_directions
-
         samples = self.options.fit_samples
         if (found := self.stored(COMPONENTS)) is None:
-            with self.console.progress("principal components", samples) as bar:
-
-                def on_sample(done: int) -> None:
-                    self.stop.check()
-                    bar.update(done)
-
-                found = principal_directions(self.model.generator, self.options.batch_size, samples, on_sample)
+            with self.session.progress("principal components", samples) as bar:
+                found = principal_directions(self.model.generator, self.options.batch_size, samples, bar.update)
             self._keep(COMPONENTS, found, samples=samples)
         return found
 
@@ -116,7 +102,7 @@ class Directory:
                 f"no direction of the model changes {name}", hint="try more --fit-samples, or --direction pc0"
             )
         if quality is not None:
-            self.console.say(f"{name}: told from pictures with AUROC {quality:.3f}")
+            self.session.say(f"{name}: told from pictures with AUROC {quality:.3f}")
         self._keep(name, found, source=source or "built in", samples=self.options.fit_samples)
         return found
 
@@ -134,32 +120,24 @@ class Directory:
         return None, None
 
     def _learnt(self, name: str, folders: tuple[Path, Path] | None) -> tuple[Attribute, float]:
-        from gsd_cli.core.editing.labelled import from_data, from_folders
 
         if folders is not None:
-            positive, negative = from_folders(*folders, self.knowledge, self.console, self.stop)
+            positive, negative = from_folders(*folders, self.knowledge, self.session)
         else:
             assert self.options.data is not None
-            positive, negative = from_data(self.options.data, name, self.knowledge, self.console, self.stop)
+            positive, negative = from_data(self.options.data, name, self.knowledge, self.session)
         return self.knowledge.learnt(name, positive, negative)
 
     def _fit(self, target: Attribute) -> list[Direction]:
-        from gsd_cli.core.editing.known_attributes import TRAITS
-        from gsd_cli.core.editing.supervised import fit, gather, mean_gradients
 
         generator, options = self.model.generator, self.options
         attributes = [*(t for t in TRAITS if t.name != target.name), target]
         gradients_of = max(16, options.fit_samples // 10)
-        with self.console.progress(f"finding {target.name}", options.fit_samples + 4 * gradients_of) as bar:
-
-            def on_sample(done: int) -> None:
-                self.stop.check()
-                bar.update(done)
-
-            pool = gather(generator, attributes, options.batch_size, options.fit_samples, on_sample)
+        with self.session.progress(f"finding {target.name}", options.fit_samples + 4 * gradients_of) as bar:
+            pool = gather(generator, attributes, options.batch_size, options.fit_samples, bar.update)
             gradients = mean_gradients(
                 generator, attributes, options.batch_size, gradients_of,
-                lambda done: on_sample(options.fit_samples + 4 * done),
+                lambda done: bar.update(options.fit_samples + 4 * done),
             )  # fmt: skip
             return fit(generator, target, TRAITS, pool, gradients, options.batch_size)
 

@@ -4,52 +4,53 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gsd_cli.base.atomic import sweep
-from gsd_cli.base.console import Console
 from gsd_cli.base.errors import GsdError, UsageError
-from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import ASSETS, cache_dir, kept_if_possible
+from gsd_cli.base.session import Session
+from gsd_cli.base.storage import ASSETS, kept_if_possible
 from gsd_cli.base.text import counted
+from gsd_cli.compute.random import latents
+from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
+from gsd_cli.core.latents.gaussianity import Gaussianity
+from gsd_cli.core.latents.inversion import Inversion, encoder_features, invert, psnr
+from gsd_cli.core.latents.pivotal_tuning import tune
+from gsd_cli.core.latents.render import render
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.data.decode import decode, fit_picture
+from gsd_cli.data.pixels import from_uint8
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from gsd_cli.core.latents.files import Anchor
-    from gsd_cli.core.latents.inversion import Inversion
-    from gsd_cli.core.models.denoiser import Denoiser
-    from gsd_cli.core.models.generator import Generator, Model
 
 GOOD_PSNR = 24.0
 """dB below which a picture is taken for one of another domain: noise, checks and negatives reach 10 to 23."""
 
 
 def locate(
-    names: Sequence[str], model: Model, options: InvertOptions | InterpolateOptions | EditOptions, console: Console,
-    stop: StopRequest,
+    names: Sequence[str], model: Model, options: InvertOptions | InterpolateOptions | EditOptions, session: Session,
 ) -> list[Anchor]:  # fmt: skip
     """Seeds become their latents, files of latents what they hold; pictures are inverted, and how well is said.
 
     Raises GsdError (exit 3) for what is no picture, UsageError for a bad seed.
     """
-    from gsd_cli.compute.random import latents
-    from gsd_cli.core.latents.files import SUFFIX, Anchor, save_anchors
-    from gsd_cli.core.models.fingerprint import weights_fingerprint
-
     generator, mark = model.generator, weights_fingerprint(model.folder)
     seeds = {name: _seed(name) for name in names if name.startswith("seed:")}
     if sum(name == "-" for name in names) > 1:
         raise UsageError(["- can be given once: there is one stdin"])
     pictures = {
-        name: read_picture(name, generator, console)
+        name: read_picture(name, generator, session)
         for name in dict.fromkeys(names)
         if name not in seeds and not name.endswith(SUFFIX)
     }
-    placed = _place(pictures, model, mark, options, console, stop) if pictures else {}
+    placed = _place(pictures, model, mark, options, session) if pictures else {}
     anchors: list[Anchor] = []
     for name in names:
         if name in seeds:
@@ -57,25 +58,23 @@ def locate(
         elif name in placed:
             anchors.append(placed[name])
         else:
-            anchors += _saved(Path(name), generator, mark, console)
+            anchors += _saved(Path(name), generator, mark, session)
     if options.save_latent is not None:
         save_anchors(options.save_latent, anchors, mark)
-        console.say(f"latents saved: {options.save_latent}")
+        session.say(f"latents saved: {options.save_latent}")
     return anchors
 
 
 def _place(
-    pictures: dict[str, Tensor], model: Model, mark: str, options: InvertSettings, console: Console, stop: StopRequest
+    pictures: dict[str, Tensor], model: Model, mark: str, options: InvertSettings, session: Session
 ) -> dict[str, Anchor]:
     """Anchors of pictures, by name: those in the cache at once, the others inverted together."""
-    from gsd_cli.core.latents.files import SUFFIX, cache_key, load_anchors, save_anchors
-
     settings = {
         name: value
         for name, value in options.model_dump(include=set(InvertSettings.model_fields)).items()
         if name not in ("save_latent", "keep_residual")
     } | {"seed": getattr(options, "seed", 0), "label": model.generator.label}
-    folder = cache_dir(getattr(options, "cache_dir", None)) / "inversions"
+    folder = session.cache / "inversions"
     sweep(folder)
     paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in pictures.items()}
     placed: dict[str, Anchor] = {}
@@ -87,30 +86,25 @@ def _place(
                 path.unlink(missing_ok=True)
     missing = [name for name in pictures if name not in placed]
     if missing:
-        placed |= _invert(missing, pictures, model, options, console, stop)
+        placed |= _invert(missing, pictures, model, options, session)
     for name in missing:
-        with kept_if_possible(console.warn):
+        with kept_if_possible(session.warn):
             save_anchors(paths[name], [placed[name]], mark)
-    return {name: _finish(name, placed[name], pictures[name], options, model, console) for name in pictures}
+    return {name: _finish(name, placed[name], pictures[name], options, model, session) for name in pictures}
 
 
 def _invert(
-    names: list[str], pictures: dict[str, Tensor], model: Model, options: Any, console: Console, stop: StopRequest
+    names: list[str], pictures: dict[str, Tensor], model: Model, options: Any, session: Session
 ) -> dict[str, Anchor]:
-    import torch
-
-    from gsd_cli.core.latents.inversion import encoder_features, invert
-    from gsd_cli.core.latents.pivotal_tuning import tune
 
     generator, teacher = model.generator, _teacher_at_hand(model)
     features = encoder_features(generator)
     groups = [names[i : i + options.batch_size] for i in range(0, len(names), options.batch_size)]
     placed: dict[str, Anchor] = {}
-    with console.progress(f"inverting {counted(len(names), 'picture')}") as bar:
+    with session.progress(f"inverting {counted(len(names), 'picture')}") as bar:
         for turn, group in enumerate(groups):
 
             def on_step(done: int, total: int, turn: int = turn) -> None:
-                stop.check()
                 bar.update(turn * total + done, len(groups) * total)
 
             images = torch.stack([pictures[name] for name in group])
@@ -124,7 +118,6 @@ def _invert(
 
 
 def _anchor(name: str, k: int, found: Inversion, deltas: Sequence[dict[str, Tensor]]) -> Anchor:
-    from gsd_cli.core.latents.files import Anchor
 
     gaussian = asdict(found.gaussianity[k])
     figures = {"image": name, "psnr": found.psnr[k], "feature_distance": found.feature_distance[k], **gaussian}
@@ -132,14 +125,9 @@ def _anchor(name: str, k: int, found: Inversion, deltas: Sequence[dict[str, Tens
 
 
 def _finish(
-    name: str, anchor: Anchor, picture: Tensor, options: InvertSettings, model: Model, console: Console
+    name: str, anchor: Anchor, picture: Tensor, options: InvertSettings, model: Model, session: Session
 ) -> Anchor:
     """Name the anchor as it was given, add what is asked for, and say how good it is."""
-    from dataclasses import replace
-
-    from gsd_cli.core.latents.inversion import psnr
-    from gsd_cli.core.latents.render import render
-
     anchor = replace(anchor, figures={**anchor.figures, "image": name})
     if anchor.delta or options.keep_residual:
         made = render(model.generator, anchor.z[None], [anchor.delta])[0]
@@ -147,16 +135,15 @@ def _finish(
             anchor.figures["psnr_tuned"] = psnr(made.clamp(-1, 1)[None], picture[None])[0]
         if options.keep_residual:
             anchor = replace(anchor, residual=picture - made)
-    _tell(anchor.figures, console)
+    _tell(anchor.figures, session)
     return anchor
 
 
-def _tell(figures: dict[str, Any], console: Console) -> None:
-    from gsd_cli.core.latents.gaussianity import Gaussianity
+def _tell(figures: dict[str, Any], session: Session) -> None:
 
     name = figures["image"]
     tuned = f" ({figures['psnr_tuned']:.1f} tuned)" if "psnr_tuned" in figures else ""
-    console.say(
+    session.say(
         f"{name}: PSNR {figures['psnr']:.1f} dB{tuned}, feature distance {figures['feature_distance']:.4f}, "
         f"|z|/sqrt(d) {figures['norm']:.3f}, lag-1 correlation {figures['correlation']:+.3f}, "
         f"kurtosis {figures['kurtosis']:.2f}"
@@ -164,17 +151,13 @@ def _tell(figures: dict[str, Any], console: Console) -> None:
     strange = Gaussianity(figures["norm"], figures["correlation"], figures["kurtosis"], figures["size"]).strange
     if strange:
         why = ", ".join(strange)
-        console.warn(f"{name}: its latent is not Gaussian ({why}); walks and edits may leave the model's images")
+        session.warn(f"{name}: its latent is not Gaussian ({why}); walks and edits may leave the model's images")
     if figures["psnr"] < GOOD_PSNR:
-        console.warn(f"{name}: the model cannot make this picture well; is it of the model's domain?")
+        session.warn(f"{name}: the model cannot make this picture well; is it of the model's domain?")
 
 
 def _teacher_at_hand(model: Model) -> Denoiser | None:
     """The teacher the model was distilled from, where it can be read without the network and fits."""
-    import torch
-
-    from gsd_cli.core.models.teacher import load_teacher
-
     if model.teacher is None:
         return None
     try:
@@ -189,12 +172,11 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
     return denoiser.given(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 
 
-def _saved(path: Path, generator: Generator, mark: str, console: Console) -> list[Anchor]:
-    from gsd_cli.core.latents.files import load_anchors
+def _saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
 
     anchors, made_with = load_anchors(path, generator.latent_shape)
     if made_with != mark:
-        console.warn(f"{path} was made with another model: its latents mean other pictures here")
+        session.warn(f"{path} was made with another model: its latents mean other pictures here")
     return anchors
 
 
@@ -205,16 +187,11 @@ def _seed(name: str) -> int:
     return int(text)
 
 
-def read_picture(name: str, generator: Generator, console: Console | None = None) -> Tensor:
+def read_picture(name: str, generator: Generator, session: Session | None = None) -> Tensor:
     """One picture as the model's size and channels, [C, H, W] in [-1, 1]; what was changed is said.
 
     Raises GsdError (exit 3) naming what is no picture.
     """
-    import torch
-
-    from gsd_cli.data.decode import decode, fit_picture
-    from gsd_cli.data.pixels import from_uint8
-
     channels, size, _ = generator.image_shape
     try:
         picture = decode(_stdin() if name == "-" else _path(name))
@@ -225,9 +202,9 @@ def read_picture(name: str, generator: Generator, console: Console | None = None
     except Exception as error:  # damaged pictures raise nearly anything
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise GsdError(f"{name} is not a picture: {cause}", hint="PNG, JPEG, WebP and the like") from error
-    if console is not None and (picture.size != (size, size) or len(picture.getbands()) != channels):
+    if session is not None and (picture.size != (size, size) or len(picture.getbands()) != channels):
         mode = "grey" if channels == 1 else "RGB"
-        console.say(f"{name}: {picture.width} x {picture.height} {picture.mode} -> {size} x {size} {mode}")
+        session.say(f"{name}: {picture.width} x {picture.height} {picture.mode} -> {size} x {size} {mode}")
     return from_uint8(torch.from_numpy(fit_picture(picture, size, channels).copy())).permute(2, 0, 1)
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gsd_cli.base.console import Console
 from gsd_cli.base.errors import UsageError
+from gsd_cli.base.session import Session
+from gsd_cli.core.models.generator import Model, load_model
+from gsd_cli.core.models.teacher import Teacher, load_teacher
 
-if TYPE_CHECKING:
-    from gsd_cli.core.models.generator import Model
-    from gsd_cli.core.models.teacher import Teacher
 
-
-def open_model(spec: str | None, device: Any, console: Console) -> Model:
+def open_model(spec: str | None, device: Any, session: Session) -> Model:
     """Load a generator onto `device`, ready to sample, and say which it is."""
-    from gsd_cli.core.models.generator import load_model
 
     model = load_model(spec)
     if spec is None:
-        console.say(f"model: {model.name}")
+        session.say(f"model: {model.name}")
     model.generator.to(device).eval().requires_grad_(False)
     return model
 
@@ -41,28 +38,26 @@ def class_number(model: Model, given: str | None) -> int | None:
     raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
 
 
-def keep_to_class(model: Model, given: str | None, console: Console) -> None:
+def keep_to_class(model: Model, given: str | None, session: Session) -> None:
     """Make a class-conditional model keep to one class, the first unless --class names another."""
     label = class_number(model, given)
     if label is None and model.generator.denoiser.classes:
-        console.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
+        session.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
     model.generator.label = label or 0
 
 
-def open_teacher(spec: str, console: Console, *, offline: bool, revision: str | None) -> Teacher:
+def open_teacher(spec: str, session: Session, revision: str | None = None) -> Teacher:
     """Load a teacher, from the hub with progress, and say what should be known of it."""
-    from gsd_cli.core.models.teacher import load_teacher
-
-    with console.progress(f"opening {spec}") as bar:
+    with session.progress(f"opening {spec}") as bar:
 
         def on_bytes(done: int, total: int) -> None:
             bar.update(done // 1_000_000, total // 1_000_000, note="MB")
 
-        teacher = load_teacher(spec, offline=offline, revision=revision, on_bytes=on_bytes)
+        teacher = load_teacher(spec, offline=session.offline, revision=revision, on_bytes=on_bytes)
     if teacher.revision is not None:
-        console.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")
+        session.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")
     for reading in teacher.readings:
-        console.say(reading)
+        session.say(reading)
     for note in teacher.notes:
-        console.warn(note)
+        session.warn(note)
     return teacher

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gsd_cli.base.console import Console
-from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.session import Session
 from gsd_cli.compute.allocator import keep_freed_memory
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.training.loop import Task, train
@@ -18,7 +17,7 @@ SHOWN = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "lo
 
 
 def fit(
-    task: Task, total: int | None, work: Path, cadence: Cadence, what: str, console: Console, stop: StopRequest,
+    task: Task, total: int | None, work: Path, cadence: Cadence, what: str, session: Session,
     world: World | None = None, tracker: Tracker | None = None, pace: Pace | None = None,
     on_evaluation: Callable[[Report], None] = lambda _: None, on_rehearsal: Callable[[], None] = lambda: None,
 ) -> Report | None:  # fmt: skip
@@ -30,11 +29,11 @@ def fit(
     keep_freed_memory()
     last, shown = None, _Shown(work)
     tracker = tracker or NoTracker()
-    with console.progress(what, total) as bar:
-        for report in train(task, total, work, cadence, stop, world, pace):
+    with session.console.progress(what, total) as bar:
+        for report in train(task, total, work, cadence, session.stop, world, pace):
             last = report
             for note in report.notes:
-                console.say(note)
+                session.say(note)
             logged = report.step % cadence.log_steps == 0
             if report.evaluation or logged:
                 tracker.log(
@@ -43,7 +42,7 @@ def fit(
                 )
             if report.evaluation:
                 on_evaluation(report)
-                console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
+                session.console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
             if report.rehearse:
                 on_rehearsal()
             length = report.total if report.settled else None
@@ -54,10 +53,12 @@ def fit(
                 bar.update(report.step, length)
     if last is not None:
         overhead = 1 - last.step_seconds / last.session_seconds
-        console.detail(f"evaluations, checkpoints and pictures took {overhead:.1%} of {last.session_seconds:.0f} s")
+        session.console.detail(
+            f"evaluations, checkpoints and pictures took {overhead:.1%} of {last.session_seconds:.0f} s"
+        )
         if last.step < last.total and not last.over:
-            stop.follow()
-    stop.check()
+            session.stop.follow()
+    session.check()
     return last
 
 

@@ -1,0 +1,57 @@
+"""What a command works with besides its options: where it speaks, when it stops, where it fetches and keeps files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gsd_cli.base.console import Console
+from gsd_cli.base.progress import Progress
+from gsd_cli.base.signals import StopRequest
+from gsd_cli.base.storage import cache_dir
+
+
+class HasPlaces(Protocol):
+    """Options that say whether the network may be used and where caches live."""
+
+    @property
+    def offline(self) -> bool: ...  # noqa: D102
+    @property
+    def cache_dir(self) -> Path | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of a command. `cache`: the folder for files that may be fetched or computed again."""
+
+    console: Console = field(default_factory=Console)
+    stop: StopRequest = field(default_factory=StopRequest)
+    offline: bool = False
+    cache: Path = field(default_factory=cache_dir)
+
+    @classmethod
+    def start(cls, options: HasPlaces, console: Console, stop: StopRequest | None = None) -> Session:
+        """The session of a command with these options."""
+        return cls(console, stop or StopRequest(), options.offline, cache_dir(options.cache_dir))
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        self.console.say(text)
+
+    def warn(self, text: str) -> None:
+        """A line that the user should read before trusting the result."""
+        self.console.warn(text)
+
+    def check(self, *_: object) -> None:
+        """Raise Stopped if a signal came. Takes and ignores arguments, so it can be a callback."""
+        self.stop.check()
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator[Progress]:
+        """Progress of work that takes longer than a second. Each update raises Stopped if a signal came."""
+        with self.console.progress(what, total) as bar:
+            bar.poll = self.stop.check
+            yield bar

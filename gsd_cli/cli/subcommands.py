@@ -1,0 +1,71 @@
+"""The six subcommands in plain sight: what each takes, says beforehand, refuses beforehand, and does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
+
+from gsd_cli.cli import preflight
+
+if TYPE_CHECKING:
+    from gsd_cli.base.console import Result
+    from gsd_cli.base.session import Session
+    from gsd_cli.options import Common
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """One subcommand.
+
+    option_model, function: `module:name`, loaded when first used: the first needs pydantic, the second torch.
+    check: raises GsdError for mistakes that need no torch to be found. plan: lines on what a run would do.
+    """
+
+    option_model: str
+    function: str
+    check: Callable[[Any], None]
+    plan: Callable[[Any], Iterable[str]]
+
+    @property
+    def options(self) -> type[Common]:
+        """The pydantic model of its options."""
+        model: type[Common] = resolve_name(self.option_model)
+        return model
+
+    def runner(self) -> Callable[[Any, Session], Result]:
+        """The function that does its work."""
+        function: Callable[[Any, Session], Result] = resolve_name(self.function)
+        return function
+
+
+# fmt: off
+SUBCOMMANDS: dict[str, Subcommand] = {
+    "prepare": Subcommand(
+        "gsd_cli.options:PrepareOptions", "gsd_cli.commands.prepare:run",
+        preflight.check_prepare, preflight.plan_prepare,
+    ),
+    "distill": Subcommand(
+        "gsd_cli.options:DistillOptions", "gsd_cli.commands.distill:run",
+        preflight.check_distill, preflight.plan_distill,
+    ),
+    "sample": Subcommand(
+        "gsd_cli.options:SampleOptions", "gsd_cli.commands.sample:run",
+        preflight.check_sample, preflight.plan_sample,
+    ),
+    "interpolate": Subcommand(
+        "gsd_cli.options:InterpolateOptions", "gsd_cli.commands.interpolate:run",
+        preflight.check_interpolate, preflight.plan_interpolate,
+    ),
+    "edit": Subcommand(
+        "gsd_cli.options:EditOptions", "gsd_cli.commands.edit:run",
+        preflight.check_edit, preflight.plan_edit,
+    ),
+    "bench": Subcommand(
+        "gsd_cli.options:BenchOptions", "gsd_cli.commands.bench:run",
+        preflight.check_bench, preflight.plan_bench,
+    ),
+}
+# fmt: on
+"""In the order that help shows."""

@@ -1,0 +1,118 @@
+"""The plan of the house, from the text alone: data flows one way, and what is light stays light."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gsd_cli"
+ORDER = (
+    "base", "catalogue", "options", "compute", "data", "core.models", "core.sampling", "core.training", "core.latents",
+    "core.distillation", "core.editing", "metrics", "comparison", "commands", "cli",
+)  # fmt: skip
+"""A module imports from its own package and from those before it."""
+APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
+"""Neighbours that do not know each other."""
+LIGHT = ("base", "catalogue", "options", "cli", "api", "__init__", "__main__")
+HEAVY = {"torch", "torchvision", "numpy", "scipy", "PIL", "diffusers", "sklearn", "matplotlib", "safetensors"}
+LATE = {"cli.app", "cli.preflight", "cli.flags", "api", "__init__", "__main__"}
+"""Modules that may import gsd's own modules inside functions: they answer before torch is loaded."""
+
+
+def names() -> list[str]:
+    """Every module, without `gsd_cli.`."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in files]
+
+
+def package_of(module: str) -> str | None:
+    """The package of a module that has a place in the order; None for the modules at the root."""
+    fitting = [package for package in ORDER if f"{module}.".startswith(f"{package}.")]
+    return max(fitting, key=len, default=None)
+
+
+@cache
+def imports(module: str) -> tuple[tuple[str, bool, bool], ...]:
+    """What a module imports: (dotted name, whether at import time, whether for type checkers alone)."""
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    return tuple(_imports(tree, at_top=True, typing=False))
+
+
+def _imports(node: ast.AST, *, at_top: bool, typing: bool) -> Iterator[tuple[str, bool, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, at_top, typing) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            # a module of ours may be imported as a name of its package
+            yield from ((_module(child.module or "", alias.name), at_top, typing) for alias in child.names)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            checking = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+            yield from _imports(child, at_top=at_top and not inside, typing=typing or checking)
+
+
+def _module(base: str, name: str) -> str:
+    whole = f"{base}.{name}".removeprefix("gsd_cli.")
+    return f"gsd_cli.{whole}" if whole in names_set() and base.startswith("gsd_cli") else base
+
+
+@cache
+def names_set() -> frozenset[str]:
+    return frozenset(names())
+
+
+def ours(module: str) -> Iterator[tuple[str, bool, bool]]:
+    for name, at_top, typing in imports(module):
+        if name.startswith("gsd_cli."):
+            yield name.removeprefix("gsd_cli."), at_top, typing
+
+
+def test_every_module_has_a_place() -> None:
+    """Nothing is loose at the root but the public API."""
+    loose = {name for name in names() if package_of(name) is None} - {"core.__init__"}
+    assert loose == {"__init__", "__main__", "api"}
+
+
+@pytest.mark.parametrize("module", [name for name in names() if package_of(name)])
+def test_imports_come_from_earlier_packages(module: str) -> None:
+    own = ORDER.index(str(package_of(module)))
+    for name, _, _ in ours(module):
+        package = package_of(name)
+        assert package is not None and ORDER.index(package) <= own, f"{module} imports {name}"
+        assert (package, ORDER[own]) not in APART, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", names())
+def test_light_modules_load_nothing_heavy(module: str) -> None:
+    if not module.startswith(LIGHT):
+        return
+    loaded = {name.partition(".")[0] for name, at_top, typing in imports(module) if at_top and not typing}
+    assert not loaded & HEAVY
+    packages = {package_of(name) for name, at_top, typing in ours(module) if at_top and not typing}
+    assert packages <= {"base", "catalogue", "options", "cli", None}, module
+
+
+@pytest.mark.parametrize("module", names())
+def test_imports_of_our_own_stand_at_the_top(module: str) -> None:
+    if module not in LATE:
+        assert [name for name, at_top, _ in ours(module) if not at_top] == []
+
+
+def test_there_is_no_circle() -> None:
+    """Imports for type checkers count too: a reader follows them as well."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for name, _, _ in ours(module):
+                if name in names_set():
+                    visit(name, (*path, module))
+            done.add(module)
+
+    for module in names():
+        visit(module, ())
