@@ -23,7 +23,7 @@ def _fit_source(value: str | None) -> str | None:
 
 
 class EditOptions(Common, InvertSettings):
-    """Edit an attribute of an image, or move the image along a direction."""
+    """Edit an attribute of an image, or move it along a direction."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     image: str | None = argument(None, "Image: a file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")

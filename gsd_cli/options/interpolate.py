@@ -12,7 +12,7 @@ from gsd_cli.options.invert import InvertSettings
 
 
 class InterpolateOptions(Common, InvertSettings):
-    """Interpolate between images through the generator's latent space."""
+    """Interpolate between images in the generator's latent space."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
