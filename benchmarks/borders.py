@@ -22,11 +22,13 @@ from torch import Tensor
 
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import generator_for, latents, normal_rows
-from gsd_cli.core.distillation.cells import coarse
+from gsd_cli.core.distillation.cells import Cells
+from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.draws import Draws
-from gsd_cli.core.distillation.isometric_term import IsometricTerm, arranged
+from gsd_cli.core.distillation.fit_sources import FitSources, coarse
+from gsd_cli.core.distillation.isometric_term import IsometricTerm
+from gsd_cli.core.distillation.latent_pairs import row_order
 from gsd_cli.core.distillation.manifold_gradient import along_manifold
-from gsd_cli.core.distillation.target_layout import Layout, Sources, fit_layout
 from gsd_cli.core.editing.known_attributes import Knowledge
 from gsd_cli.core.models.feature_maps import teacher_features
 from gsd_cli.core.models.generator import Generator, load_model
@@ -75,7 +77,7 @@ its place.
 
 
 class Bench:
-    """One generator, its teacher's features, the domain's classifier, and a layout fitted to them."""
+    """One generator, its teacher's features, the domain's classifier, and the cells fitted to them."""
 
     def __init__(self, args: argparse.Namespace):
         self.args, self.device = args, resolve_device(args.device)
@@ -87,20 +89,20 @@ class Bench:
         self.phi = lambda images: teacher_features(teacher, images)
         self.data = ImageArchive(args.data) if args.data else None
         shape, classes = self.generator.latent_shape, teacher.classes
-        sources = Sources(self.phi, self.generator, shape, classes, self.device, self.data)
-        self.layout: Layout = fit_layout(sources, args.seed, BATCH, cells=True)
+        sources = FitSources(self.phi, self.generator, shape, classes, self.device, self.data)
+        self.cells = Cells.fit(sources, args.seed, BATCH)
 
     @torch.no_grad()
     def seen(self, images: Tensor) -> Tensor:
         """Memberships, then class probabilities: [B, K + C]."""
         assert self.classifier is not None
-        q = self.layout.log_memberships(self.phi(images)).exp()
+        q = self.cells.log_memberships(self.phi(images)).exp()
         return torch.cat([q, self.classifier(images).softmax(1)], 1)
 
     @property
     def clusters(self) -> int:
         """How many clusters there are."""
-        return len(self.layout.centres)
+        return len(self.cells.centres)
 
 
 @torch.no_grad()
@@ -114,7 +116,7 @@ def probes(bench: Bench) -> dict[str, object]:
         z = latents(range(rows, rows + BATCH), bench.generator.latent_shape, "probe").to(bench.device)
         values.append(coarse(z).cpu())
         found.append(bench.seen(bench.generator(z)).cpu())
-        aims.append(bench.layout.targets(z, None).cpu())
+        aims.append(bench.cells.of_latents(z, None, torch.empty(0)).cpu())
     x, y, t = torch.cat(values), torch.cat(found), torch.cat(aims)
     x = x / x.std()
     cut = 3 * len(x) // 4
@@ -165,11 +167,12 @@ def gradients(bench: Bench) -> str:
     for form in GRADIENTS:
         settings = DistillSettings(irl=form, sidl_weight=0.0, seed=bench.args.seed, micro_batch=BATCH, pair_every=2)
         term = IsometricTerm(settings, bench.phi, 100)
-        term.layout = bench.layout if term.form is not None and term.form.layout else None
+        cells = bench.cells
+        term.fitted = {"borders": Clusters(cells.centres, cells.temperature), "cells": cells}.get(form)
         drawn = normal_rows(range(2 * bench.args.places), bench.generator.latent_shape, bench.args.seed, "borders", "z")
-        rows = arranged(len(drawn), 2, term.world, term.group)
+        rows = row_order(len(drawn), 2, term.world, term.group)
         draws = Draws(bench.args.seed, len(drawn), rows, bench.generator.latent_shape, None, bench.device)
-        latent = term.place(drawn.to(bench.device), draws, 0)
+        latent = term.make_pairs(drawn.to(bench.device), draws, 0)
         count = latent.pairs * term.group
         with torch.no_grad():
             images = torch.cat([bench.generator(part) for part in latent.z.split(BATCH)])
@@ -218,7 +221,7 @@ def main() -> None:
         seed=args.seed,
         clusters=bench.clusters,
         real=min(4096, len(bench.data)) if bench.data is not None else 0,
-        temperature=bench.layout.temperature.item(),
+        temperature=bench.cells.temperature.item(),
         images=args.images,
         circles=args.circles,
         points=POINTS,

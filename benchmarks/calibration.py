@@ -68,7 +68,7 @@ def main() -> None:
     data = ImageArchive(args.data)
     task, steps = restore(args.run, device, data)
     task.generator.eval()
-    task.fake.eval()
+    task.fake_score.network.eval()
 
     def noise(*stream: int | str) -> Tensor:
         return normal_rows(range(args.count), task.teacher.shape, args.seed, "calibration", *stream).to(device)
@@ -77,7 +77,8 @@ def main() -> None:
         return task.teacher(x, sigma).float()
 
     def fake(x: Tensor, sigma: Tensor) -> Tensor:
-        return task.fake_score.estimate(teach(x, sigma), task.fake(x, sigma).float(), sigma)
+        g = task.fake_score.network(x, sigma).float()
+        return task.fake_score.preconditioning.estimate(teach(x, sigma), g, sigma)
 
     def estimates(denoise: Estimate, images: Tensor, level: float, seed: int) -> Tensor:
         sigma = torch.full((BATCH,), level, device=device)

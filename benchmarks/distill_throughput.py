@@ -26,10 +26,11 @@ import numpy as np
 import torch
 
 from gsd_cli.base.versions import versions
-from gsd_cli.compute.allocator import keep_freed_memory
 from gsd_cli.compute.device import resolve_device, synchronize
-from gsd_cli.core.distillation.isometric_term import pair_count
-from gsd_cli.core.distillation.losses import distance, fake_score_loss, score_identity_loss, speed_loss
+from gsd_cli.compute.memory import keep_freed_memory
+from gsd_cli.core.distillation.isometric_forms import distance, speed_loss
+from gsd_cli.core.distillation.latent_pairs import pair_count
+from gsd_cli.core.distillation.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser

@@ -22,7 +22,7 @@ from walking import COLUMNS as WALK_COLUMNS
 from walking import FRAMES, WAYS, walks
 
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, preserving, save_directions
+from gsd_cli.core.editing.direction import Direction, orthogonalise, save_directions
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
 from gsd_cli.core.editing.response import respond
 from gsd_cli.core.editing.store import COMPONENTS
@@ -105,7 +105,7 @@ class Laboratory:
         deviations = self._shared[0].deviations()
         measures = {t.name: t.score for t in (target, other)}
         row: Row = {}
-        for name, tried in (("without", direction), ("with", preserving(direction, [kept]))):
+        for name, tried in (("without", direction), ("with", orthogonalise(direction, [kept]))):
             seen = respond(self.generator, tried, self.z, (-2.0, 2.0), measures, deviations, 64)
             moved = {t: (seen.change(t)[1] - seen.change(t)[0]).mean().item() / 4 for t in measures}
             row |= {name: moved[other.name] / moved[target.name], f"reached_{name}": moved[target.name]}

@@ -40,7 +40,7 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.editing.known_attributes import Knowledge
 from gsd_cli.core.latents.walks import walk
-from gsd_cli.core.models.feature_maps import PhiSources, build_phi
+from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.generator import Generator, generate, load_model
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.data.dataset import ImageArchive
@@ -180,8 +180,10 @@ class Laboratory:
     def _stepper(self, step: str) -> Callable[[], object]:
         settings = self._settings(step)
         teacher, std = self.teacher, [0.5] * self.teacher.image_shape[0]
-        sources = PhiSources(teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device)
-        phi = build_phi(settings.irl_phi, sources)
+        sources = FeatureMapSources(
+            teacher.denoiser, teacher.autoencoder, std, cache_dir(), offline=True, device=self.device
+        )
+        phi = build_feature_map(settings.irl_phi, sources)
         kind = LEVERS.get(named(step).form, Distillation)
         task = kind(teacher.denoiser, settings, 1, self.device, lambda *_: {}, phi)
         steps = iter(range(1, 10**6))  # from 1 on: past the warm-up of a run of one step

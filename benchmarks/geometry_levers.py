@@ -22,9 +22,9 @@ from torch import Tensor
 from gsd_cli.core.distillation import isometric_forms
 from gsd_cli.core.distillation import step as distillation
 from gsd_cli.core.distillation.draws import Draws
-from gsd_cli.core.distillation.isometric_forms import Form
-from gsd_cli.core.distillation.isometric_term import IsometricTerm, Latents, Measured
-from gsd_cli.core.distillation.losses import distance, speed_loss
+from gsd_cli.core.distillation.isometric_forms import Form, distance, speed_loss
+from gsd_cli.core.distillation.isometric_term import IsometricGradient, IsometricTerm
+from gsd_cli.core.distillation.latent_pairs import Latents
 from gsd_cli.core.distillation.step import Batch, Distillation, Metrics
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.sphere import angle, rotate
@@ -42,16 +42,16 @@ class Segments(Distillation):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         if self.isometric.form is not None:
-            self.isometric.form = Form(2, isometric_forms.FORMS["literal"].points, _arc)
+            self.isometric.form = Form(isometric_forms.FORMS["literal"].points, 2, _arc)
 
 
 class Unmoved(IsometricTerm):
     """A term that places its pairs and leaves the images alone."""
 
-    def measure(self, images: Tensor, latents: Latents) -> Measured:
+    def measure(self, images: Tensor, latents: Latents, labels: Tensor | None = None) -> IsometricGradient:
         """Nothing."""
         nothing = images.new_zeros(())
-        return Measured(nothing, torch.zeros_like(images), nothing)
+        return IsometricGradient(nothing, torch.zeros_like(images), nothing)
 
 
 class Bottleneck(Distillation):
@@ -62,12 +62,12 @@ class Bottleneck(Distillation):
         self.isometric = Unmoved(self.settings, self.isometric.phi, self.isometric.total, self.world)
         self._ratio = 0.0
 
-    def _generator_step(self, step: int, bad: Tensor, batch: Batch | None = None) -> tuple[Metrics, Tensor]:
+    def _update_generator(self, batch: Batch, step: int, skip: Tensor) -> tuple[Metrics, Tensor]:
         self._ratio = self.settings.irl_ratio * self.isometric._strength(step)
-        return super()._generator_step(step, bad, batch)
+        return super()._update_generator(batch, step, skip)
 
-    def _pull_back(self, batch: Batch, gradient: Tensor) -> None:
-        super()._pull_back(batch, gradient)
+    def _backward(self, batch: Batch, gradient: Tensor) -> None:
+        super()._backward(batch, gradient)
         latents, denoiser = batch.latents, self.generator.denoiser
         if not latents.pairs:
             return
@@ -86,12 +86,12 @@ class Bottleneck(Distillation):
 class Beside(IsometricTerm):
     """Neighbours of all images of the batch, made for this term alone."""
 
-    def place(self, z: Tensor, draws: Draws, step: int) -> Latents:
+    def make_pairs(self, z: Tensor, draws: Draws, step: int) -> Latents:
         """The batch as it is, and a neighbour of every latent of it."""
         if self.form is None or self._strength(step) == 0:
             return Latents(z, z[:0], torch.zeros(0, device=z.device))
         directions = draws.normal("isometric", step, 0)
-        neighbours = rotate(z, directions, self.angles(draws, step, len(z)))
+        neighbours = rotate(z, directions, self.draw_angles(draws, step, len(z)))
         return Latents(z, neighbours, angle(z, neighbours))
 
 

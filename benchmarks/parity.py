@@ -9,7 +9,6 @@ TorchScript interface with random weights: what is compared is all that happens 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.versions import versions
 from gsd_cli.data.pixels import to_uint8
 from gsd_cli.metrics import features as features_module
@@ -137,7 +137,7 @@ def whole_road() -> list[Parity]:
             device=CPU, verbose=False,
         )  # fmt: skip
         seen: list[Tensor] = []
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_sha256(path)
         with mock.patch.object(features_module, "INCEPTION_SHA256", digest):
             extractor = inception_features(cache, CPU, offline=True)
         extractor.net.register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0]))

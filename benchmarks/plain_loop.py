@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.device import autocast
-from gsd_cli.core.distillation.isometric_term import pair_count
-from gsd_cli.core.distillation.losses import distance, fake_score_loss, score_identity_loss, speed_loss
+from gsd_cli.core.distillation.isometric_forms import distance, speed_loss
+from gsd_cli.core.distillation.latent_pairs import pair_count
+from gsd_cli.core.distillation.losses import fake_score_loss, score_identity_loss
 from gsd_cli.core.distillation.noise_levels import DDPM_T
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.feature_maps import teacher_features

@@ -31,7 +31,7 @@ from PIL import Image
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.data.build import Recipe, prepare
 from gsd_cli.data.png import encode_png
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.workers import available_cores
 
 SETS = {

@@ -15,13 +15,10 @@ from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 
 
-def restore(run: Path, device: torch.device, data: ImageArchive | None = None) -> tuple[Distillation, int]:
-    """The distillation of a run folder and the steps it has done; without `data` it has no discriminator. Exits where
-    there is no checkpoint."""
+def restore(run: Path, device: torch.device, data: ImageArchive) -> tuple[Distillation, int]:
+    """The distillation of a run folder and the steps it has done. Exits where there is no checkpoint."""
     recorded = json.loads((run / "options.json").read_text(encoding="utf-8"))
     settings = {k: v for k, v in (BEFORE | recorded).items() if k in DistillSettings.model_fields}
-    if data is None:
-        settings["adversarial"] = "off"
     teacher = load_teacher(recorded["teacher"], offline=True).denoiser
     total = recorded["total_steps"]
     task = Distillation(teacher, DistillSettings(**settings), total, device, lambda *_: {}, data=data)

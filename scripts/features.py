@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.core.models.classifier import WEIGHTS
+from gsd_cli.catalogue.run_layout import CARD, FEATURE_WEIGHTS
 from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.reference import write_statistics
 from gsd_cli.metrics.statistics import Statistics
@@ -26,7 +26,7 @@ def bundle(features: Path, train: Path, test: Path, assets: Path) -> Path:
     extractor = classifier_features(str(features), cpu)
     folder = assets / f"features-{extractor.name}"
     folder.mkdir(exist_ok=True)
-    for name in (WEIGHTS, "gsd.json"):
+    for name in (FEATURE_WEIGHTS, CARD):
         shutil.copy(features / name, folder / name)
     for split, data in (("train", train), ("test", test)):
         path = write_statistics(data, extractor, cpu, 64, lambda done: None)

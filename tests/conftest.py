@@ -12,7 +12,7 @@ import torch
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.fit_teacher import build_unet
 from gsd_cli.data.dataset_writers import ArchiveWriter
 from gsd_cli.data.png import encode_png
 from tests.support.shell import DISTILL, IMAGES, Shell
@@ -77,7 +77,7 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
 @pytest.fixture
 def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout of the isometric term is fitted to few images."""
-    monkeypatch.setattr("gsd_cli.core.distillation.target_layout.IMAGES", 64)
+    monkeypatch.setattr("gsd_cli.core.distillation.fit_sources.IMAGES", 64)
 
 
 @pytest.fixture

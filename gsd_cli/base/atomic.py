@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.storage import elsewhere, storage_errors
+from gsd_cli.base.storage import output_hint, storage_errors
 
 try:
     import fcntl
@@ -23,7 +23,7 @@ PREFIX = ".tmp-gsd-"
 """Of everything half-written. Its writer holds a lock on it, which ends with the process."""
 
 
-def ready(target: Path, *, folder: bool) -> None:
+def require_writable(target: Path, *, folder: bool) -> None:
     """Fail early, before torch is loaded, when `target` cannot be written; clear away what a killed process left there.
 
     Raises GsdError (exit 8) when a folder is wanted and a file is there, or the other way
@@ -33,7 +33,7 @@ def ready(target: Path, *, folder: bool) -> None:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
         raise GsdError(
             f"{target} is {found}, {wanted} is needed",
-            hint=elsewhere(),
+            hint=output_hint(),
             code=ExitCode.STORAGE,
         )
     parent = target.absolute()
@@ -42,7 +42,7 @@ def ready(target: Path, *, folder: bool) -> None:
     if not (parent.is_dir() or parent == target.absolute()) or not os.access(parent, os.W_OK):
         raise GsdError(
             f"cannot write {target}: {parent} is not writable",
-            hint=elsewhere(),
+            hint=output_hint(),
             code=ExitCode.STORAGE,
         )
     sweep(target.absolute().parent)

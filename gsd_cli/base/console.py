@@ -14,8 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.progress import PlainProgress, Progress, RichProgress
-from gsd_cli.base.table import Table
-from gsd_cli.base.tabling import fitted
+from gsd_cli.base.table import Table, fit_to_width
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -108,7 +107,7 @@ class Console:
         """A table on stderr, for the eyes."""
         if self.quiet:
             return
-        for part in fitted(table, self._err):
+        for part in fit_to_width(table, self._err):
             self._err.print(part)
         for note in table.notes:
             self._print(note, style="dim", wrap=True)
@@ -137,9 +136,9 @@ class Console:
         if self._plain:
             self.warn("--show needs a terminal")
             return
-        from gsd_cli.base.terminal_image import drawn
+        from gsd_cli.base.terminal_image import draw_image
 
-        self._err.print(drawn(path, self._err.size))
+        self._err.print(draw_image(path, self._err.size))
 
     # -- results ----------------------------------------------------------------------------
 

@@ -1,33 +1,73 @@
-"""Files of known content: found in the cache or downloaded, and checked by their sha256."""
+"""Downloads: files are fetched whole or not at all, and checked by their sha256."""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
+import shutil
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
+from gsd_cli.base.atomic import atomic_file, sweep
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.patience import patience
-from gsd_cli.base.storage import storage_errors
+
+TIMEOUT = 60.0
+"""Seconds to wait for a silent server."""
+
+
+@contextmanager
+def network_timeout() -> Iterator[None]:
+    """Raise TimeoutError in here when a server is silent for a minute; urllib would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(url: str, path: Path, sha256: str = "") -> None:
+    """Fetch `url` into `path`; sha256 is the start of the digest it must have.
+
+    Raises OSError: no network, a server that is silent, or content that is cut short or differs. Raises GsdError
+    (exit 8) when `path` cannot be written.
+    """
+    sweep(path.parent)
+    request = urllib.request.Request(url, headers={"User-Agent": "gsd"})
+    with network_timeout(), atomic_file(path) as temporary:
+        try:
+            with urllib.request.urlopen(request) as response, temporary.open("wb") as file:
+                shutil.copyfileobj(response, file, 2**20)
+                missing = response.length
+        except http.client.HTTPException as error:
+            raise OSError(f"the server's answer is damaged: {error!r}") from error
+        if missing:
+            raise OSError(f"the connection ended {missing:,} bytes early")
+        if not (found := file_sha256(temporary)).startswith(sha256):
+            raise OSError(f"its sha256 is {found[:12]}..., not {sha256[:12]}...")
 
 
 def fetch_file(path: Path, url: str, sha256: str, what: str, hint: str, *, offline: bool) -> Path:
-    """Return `path`, downloaded from `url` if it is not there; sha256 may be a prefix of the digest.
+    """Return `path`, downloaded from `url` if it is not there; sha256 may be the start of the digest.
 
-    Raises GsdError: exit 4 when it cannot be had, exit 3 when what lies there is something else.
+    Raises GsdError: exit 4 when the file is not available, exit 3 when `path` holds something else.
     """
     if not path.exists():
         if offline:
             raise GsdError(f"{what} is not in the cache", hint=hint, code=ExitCode.NETWORK)
         try:
-            with storage_errors(path), patience():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=False)
-        except (OSError, RuntimeError) as error:
+            download(url, path, sha256)
+        except OSError as error:
             raise GsdError(f"cannot download {what}: {error}", hint=hint, code=ExitCode.NETWORK) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(sha256):
+    elif not (found := file_sha256(path)).startswith(sha256):
         raise GsdError(f"{path} is damaged: sha256 {found[:12]}..., {sha256[:12]}... expected", hint="delete it")
     return path

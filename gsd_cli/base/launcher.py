@@ -1,4 +1,4 @@
-"""What a launcher (torchrun, accelerate) told this process, from the environment. No heavy imports."""
+"""What a launcher (torchrun, accelerate) told this process through the environment. No heavy imports."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import os
 import time
 
 
-def launched() -> int:
-    """How many processes a launcher started this one among; 1 when there was none."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if _together() else 1
+def process_count() -> int:
+    """The number of processes that a launcher started together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if _is_launched() else 1
 
 
 def rank() -> int:
-    """This process's number among them."""
-    return int(os.environ["RANK"]) if _together() else 0
+    """This process's number among all of them, from 0."""
+    return int(os.environ["RANK"]) if _is_launched() else 0
 
 
 def local_rank() -> int:
-    """Its number among those of this machine: which device is its own."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _together() else 0
+    """This process's number among those on this machine, from 0: the index of its device."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _is_launched() else 0
 
 
-def _together() -> bool:
+def _is_launched() -> bool:
     # some schedulers set RANK by themselves
     return "MASTER_ADDR" in os.environ and "RANK" in os.environ
 
 
 def process_age() -> float:
-    """Seconds since this process was started, the loading of Python included; 0 where the system does not tell it."""
+    """Seconds since this process started, including the loading of Python; 0 where the system does not say."""
     try:
         with open("/proc/self/stat", "rb") as file:
             # the name, in brackets, may hold anything; the 22nd field is the start in clock ticks since boot

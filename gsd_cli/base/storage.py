@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.text import format_bytes
 
 ASSETS = Path(__file__).parents[1] / "assets"
 RUNS = Path("runs")
-FILES = {
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".ppm",
-    ".pdf", ".svg", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst",
-    ".7z", ".rar", ".npz", ".npy", ".json", ".jsonl", ".csv", ".txt", ".html", ".pt", ".pth", ".pkl", ".ckpt",
-    ".safetensors", ".lmdb", ".mdb", ".h5", ".hdf5", ".parquet", ".tfrecord",
-}  # fmt: skip
-"""Extensions of files: nobody who gives such a name means a folder, or a file of another kind."""
 
 
 def cache_dir(override: Path | None = None) -> Path:
@@ -36,18 +30,18 @@ def cache_dir(override: Path | None = None) -> Path:
     return user_cache_path("gsd")
 
 
-_places = "-o"
+_output_options = "-o"
 
 
-def name_places(options: str) -> None:
+def set_output_options(options: str) -> None:
     """The options by which the running command writes elsewhere: hints name these."""
-    global _places
-    _places = options
+    global _output_options
+    _output_options = options
 
 
-def elsewhere() -> str:
+def output_hint() -> str:
     """Advice for what cannot be written."""
-    return f"choose another place with {_places}"
+    return f"choose another place with {_output_options}"
 
 
 @contextmanager
@@ -59,15 +53,15 @@ def storage_errors(target: Path) -> Iterator[None]:
         number = _errno(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise GsdError(
-                f"no room to write {target} ({_size(_free(target))} free)",
-                hint=f"free some space, or {elsewhere()} or --cache-dir",
+                f"no room to write {target} ({format_bytes(_free(target))} free)",
+                hint=f"free some space, or {output_hint()} or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
         blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
         if number in blocked:
             raise GsdError(
                 f"cannot write {target}: {os.strerror(number)}",
-                hint=elsewhere(),
+                hint=output_hint(),
                 code=ExitCode.STORAGE,
             ) from error
         raise
@@ -89,22 +83,18 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def _size(count: float) -> str:
-    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
-
-
 def require_room(target: Path, needed: int) -> None:
     """Fail early when fewer than `needed` bytes are free for `target`. Raises GsdError (exit 8)."""
     if (free := _free(target)) < needed:
         raise GsdError(
-            f"{target} needs about {_size(needed)}, {_size(free)} are free",
-            hint=f"free some space, or {elsewhere()}",
+            f"{target} needs about {format_bytes(needed)}, {format_bytes(free)} are free",
+            hint=f"free some space, or {output_hint()}",
             code=ExitCode.STORAGE,
         )
 
 
 @contextmanager
-def kept_if_possible(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def tolerate_storage_errors(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
     """A cache that is full or read-only costs a word, not the work that was to be kept in it."""
     try:
         yield

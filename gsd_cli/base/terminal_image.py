@@ -1,33 +1,25 @@
-"""--show: a picture on the terminal, drawn by textual-image."""
+"""Drawing an image on the terminal with textual-image, for --show."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-PICTURES = (".png", ".gif", ".jpg", ".webp")
 COLUMNS = 64
-SMALLEST = 256
-"""Pictures of fewer pixels a side are enlarged to this, pixel by pixel, so that they can be seen."""
+"""The most columns that an image takes."""
+SMALLEST_SIDE = 256
+"""Smaller images are enlarged to this many pixels, without smoothing, so that they can be seen."""
 
 
-def picture_of(outputs: list[str]) -> Path | None:
-    """The picture to show of what a command wrote: the first one, or the last grid of a run."""
-    for output in map(Path, outputs):
-        if output.suffix.lower() in PICTURES and output.is_file():
-            return output
-        grids = sorted((output.parent / "samples").glob("*.png")) if output.name == "generator" else []
-        if grids:
-            return grids[-1]
-    return None
+def draw_image(path: Path, terminal: Any) -> Any:
+    """An image as rich prints it: in pixels where the terminal can show them, else in half blocks.
 
-
-def drawn(path: Path, size: Any) -> Any:
-    """Something rich prints. The terminal is asked once what it can show."""
+    terminal: its size, in columns (`width`).
+    """
     from PIL import Image
-    from textual_image.renderable import Image as Drawn
+    from textual_image.renderable import Image as Drawing  # asks the terminal what it can show
 
-    picture = Image.open(path).convert("RGB")
-    times = max(1, -(-SMALLEST // max(picture.size)))
-    large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    return Drawn(large, width=min(COLUMNS, size.width - 2))
+    image = Image.open(path).convert("RGB")
+    scale = max(1, -(-SMALLEST_SIDE // max(image.size)))
+    large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    return Drawing(large, width=min(COLUMNS, terminal.width - 2))

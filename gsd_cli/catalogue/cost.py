@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.registry import TEACHERS
 
@@ -33,7 +34,7 @@ def distillation(teacher: str, passes: float, own_passes: float = 0, growth: flo
         work = f"about {passes - own_passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
         work += f" and {own_passes:,.0f} of the student's {student / 1e6:.1f} M"
     memory = 4 * (VALUES_TRAINED * parameters + STUDENT_TRAINED * student)
-    return [f"{work}; {size(memory)} of memory before activations, {size(disk)} of disk"]
+    return [f"{work}; {format_bytes(memory)} of memory before activations, {format_bytes(disk)} of disk"]
 
 
 def disk_needed(teacher: str, growth: float = 1) -> int | None:
@@ -69,21 +70,12 @@ def teacher_parameters(spec: str) -> int | None:
     return weights.size // (2 if halves else 4) or None if weights else None
 
 
-def pictures(model: str | None, count: int) -> str:
+def describe_images(model: str | None, count: int) -> str:
     """`64 images, 64 network calls, 65 kB of pixels`."""
-    counted = f"{count:,} image{'s' * (count != 1)}"
+    counted = plural(count, "image")
     try:
         config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))
         pixels = count * int(config["sample_size"]) ** 2 * int(config["out_channels"])
     except (GsdError, OSError, ValueError, KeyError, TypeError):
         return counted
-    return f"{counted} (one network call each, {size(pixels)} of pixels)"
-
-
-def size(count: float) -> str:
-    """Bytes for people: 12 MB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
+    return f"{counted} (one network call each, {format_bytes(pixels)} of pixels)"

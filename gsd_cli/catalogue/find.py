@@ -11,8 +11,8 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.base.text import closest
 from gsd_cli.catalogue.registry import BUNDLED_MODELS, TEACHERS
+from gsd_cli.catalogue.run_layout import CARD, GENERATOR
 
-CARD = "gsd.json"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -22,11 +22,10 @@ def find_model(spec: str | None) -> Path:
     Raises GsdError (exit 3).
     """
     if spec is None:
-        runs = [p.parent.parent for p in RUNS.glob(f"*/generator/{CARD}")]
-        newest = max(runs, key=lambda run: (run / "generator" / CARD).stat().st_mtime, default=None)
-        return newest / "generator" if newest else ASSETS / BUNDLED_MODELS[0]
+        runs = finished_runs(RUNS)
+        return runs[0] / GENERATOR if runs else ASSETS / BUNDLED_MODELS[0]
     path = Path(spec)
-    for folder in (path, path / "generator"):
+    for folder in (path, path / GENERATOR):
         if (folder / CARD).is_file():
             return folder
     if spec in BUNDLED_MODELS:
@@ -35,10 +34,14 @@ def find_model(spec: str | None) -> Path:
         raise GsdError(
             f"{spec} holds no generator", hint="give a run of gsd distill or its generator/; an unfinished run has none"
         )
-    runs_here = [str(p.parent.parent) for p in RUNS.glob(f"*/generator/{CARD}")]
-    known = [*BUNDLED_MODELS, *runs_here]
-    near = _nearest(spec, known)
+    near = _did_you_mean(spec, [*BUNDLED_MODELS, *map(str, finished_runs(RUNS))])
     raise GsdError(f"no such model: {spec}", hint=near or f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
+
+
+def finished_runs(*folders: Path) -> list[Path]:
+    """The runs in these folders that have written a generator, the newest first."""
+    cards = [path for folder in folders for path in folder.glob(f"*/{GENERATOR}/{CARD}")]
+    return [card.parent.parent for card in sorted(cards, key=lambda card: -card.stat().st_mtime)]
 
 
 def read_card(folder: Path) -> dict[str, Any]:
@@ -68,9 +71,9 @@ def require_teacher(spec: str) -> None:
     if spec in TEACHERS or path.is_dir() or (HUB_ID.fullmatch(spec) and not path.exists()):
         return
     known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
-    raise GsdError(f"no such teacher: {spec}", hint=_nearest(spec, TEACHERS) or known)
+    raise GsdError(f"no such teacher: {spec}", hint=_did_you_mean(spec, TEACHERS) or known)
 
 
-def _nearest(spec: str, known: Iterable[str]) -> str | None:
+def _did_you_mean(spec: str, known: Iterable[str]) -> str | None:
     close = closest(spec, known)
     return f"did you mean {close}?" if close else None

@@ -39,10 +39,23 @@ TEACHERS: dict[str, TeacherEntry] = {
 
 BUNDLED_MODELS = ("fashion",)
 
+DATA_SETS = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
+"""Data sets that `gsd prepare` knows by name."""
+PUBLISHED_STATISTICS = (
+    "cifar10-train", "cifar10-test", "ffhq-256", "ffhq-1024", "lsun-church", "lsun-horse", "lsun-cat", "afhq-cat",
+    "afhq-dog", "afhq-wild",
+)  # fmt: skip
+"""Statistics of real images that clean-fid publishes: names for `gsd bench --stats`."""
+MEASURED_ATTRIBUTES = ("brightness", "contrast", "width", "height", "symmetry")
+"""Attributes that are measured in the pixels, so that every model has them."""
+
 SAMPLERS: dict[str, int | None] = {
     "msa": None, "ddim": 50, "euler": 50, "heun": 18, "dpm++": 20, "pc": 500, "hybrid": 18,
 }  # fmt: skip
-"""Each kind's number of steps when its name gives none; msa takes all that the teacher has."""
+"""The default number of steps of each kind of sampler; None for every step of the teacher. The samplers themselves:
+`core/sampling/samplers.py`."""
+SMALLEST_STEPS = {"hybrid": 4}
+"""The smallest number of steps of the kinds that need more than one."""
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
 """Samplers that are offered; any number of steps is taken."""
@@ -78,6 +91,5 @@ def sampler_words(name: str) -> tuple[str, int | None] | None:
     kind, dash, steps = name.partition("-")
     if kind not in SAMPLERS or not dash:
         return (kind, None) if name in SAMPLERS else None
-    least = 4 if kind == "hybrid" else 1
-    counted = steps.isascii() and steps.isdigit() and least <= int(steps) <= 1000
+    counted = steps.isascii() and steps.isdigit() and SMALLEST_STEPS.get(kind, 1) <= int(steps) <= 1000
     return (kind, int(steps)) if counted else None

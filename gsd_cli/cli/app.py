@@ -21,8 +21,8 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError, out_of_memory
 from gsd_cli.base.launcher import process_age, rank
 from gsd_cli.base.session import Session
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.base.storage import name_places
-from gsd_cli.base.text import nearest
+from gsd_cli.base.storage import set_output_options
+from gsd_cli.base.text import did_you_mean
 from gsd_cli.cli.examples import EXAMPLES, START
 from gsd_cli.cli.flags import MODELS, Command, commands
 from gsd_cli.cli.help import show_help, show_overview
@@ -158,7 +158,7 @@ def _command(command: Command) -> Callable[..., None]:
     def run(*, ctx: typer.Context, config: str | None = None, dry_run: bool | None = None, **given: Any) -> None:
         global _current
         # bench writes nothing but a report and what it keeps in the cache
-        name_places(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
+        set_output_options(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
         used = {k.removesuffix("_"): v for k, v in given.items() if v not in (None, [])}
         _current = Console(quiet=bool(used.get("quiet")))
         resolved = _resolve(command, used, ctx.args, config)
@@ -196,7 +196,7 @@ def _unknown(command: Command, used: dict[str, Any], extra: Sequence[str]) -> li
     wrong = [word.partition("=")[0] for word in [*words, *extra] if word.startswith("-") and word != "-"]
     if wrong and "--" not in sys.argv:
         known = {name.lstrip("-"): name for name in ["--config", "--dry-run", *(one.name for one in command.flags)]}
-        return [f"no such option: {word}{nearest(word.lstrip('-'), known, known)}" for word in wrong]
+        return [f"no such option: {word}{did_you_mean(word.lstrip('-'), known, known)}" for word in wrong]
     return [f"unexpected argument: {word}" for word in extra]
 
 
@@ -218,9 +218,9 @@ def _work(name: str, options: Any, console: Console) -> Result:
 
 
 def _show(console: Console, result: Result) -> None:
-    from gsd_cli.base.terminal_image import picture_of
+    from gsd_cli.catalogue.run_layout import image_to_show
 
-    path = picture_of(result.outputs)
+    path = image_to_show(result.outputs)
     if path is None:
         console.warn("--show: no picture was written to a file")
     else:

@@ -10,20 +10,23 @@ from typing import Any
 import typer
 
 from gsd_cli.base.storage import ASSETS, RUNS
-from gsd_cli.catalogue.registry import BASELINES, BUNDLED_MODELS, METRICS, TEACHERS
+from gsd_cli.catalogue.find import finished_runs
+from gsd_cli.catalogue.registry import (
+    BASELINES,
+    BUNDLED_MODELS,
+    DATA_SETS,
+    MEASURED_ATTRIBUTES,
+    METRICS,
+    PUBLISHED_STATISTICS,
+    TEACHERS,
+)
+from gsd_cli.catalogue.run_layout import GENERATOR, TEACHER_SUFFIX
 from gsd_cli.cli.flags import Flag
 
 Completion = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Completion]
 
-SOURCES = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
-PUBLISHED = (
-    "cifar10-train", "cifar10-test", "ffhq-256", "ffhq-1024", "lsun-church", "lsun-horse", "lsun-cat", "afhq-cat",
-    "afhq-dog", "afhq-wild",
-)  # fmt: skip
 DIRECTIONS = 16
-MEASURED = ("brightness", "contrast", "width", "height", "symmetry")
-"""Attributes that are measured in the pixels: every model has them."""
 
 
 def completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
@@ -44,17 +47,13 @@ def completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
 def teachers(ctx: typer.Context, incomplete: str) -> Completion:
     """Names of the registry; then teachers that gsd prepare fitted here."""
     known = [(name, f"{t.size} x {t.size}, {t.hub or 'bundled'}") for name, t in TEACHERS.items()]
-    here = [(path.name, "fitted here") for path in sorted(Path().glob("*-teacher")) if path.is_dir()]
+    here = [(path.name, "fitted here") for path in sorted(Path().glob(f"*{TEACHER_SUFFIX}")) if path.is_dir()]
     return _starting(known + here, incomplete)
 
 
 def models(ctx: typer.Context, incomplete: str) -> Completion:
     """Runs with a generator, the newest first, and the bundled generators."""
-    folders = sorted(
-        (path.parent.parent for base in (RUNS, Path()) for path in base.glob("*/generator/gsd.json")),
-        key=lambda run: -(run / "generator" / "gsd.json").stat().st_mtime,
-    )
-    runs = [(str(run), "a run") for run in folders]
+    runs = [(str(run), "a run") for run in finished_runs(RUNS, Path())]
     return _starting([*runs, *((name, "bundled") for name in BUNDLED_MODELS)], incomplete)
 
 
@@ -79,7 +78,7 @@ def classes(ctx: typer.Context, incomplete: str) -> Completion:
 
 
 def _attributes(ctx: typer.Context) -> dict[str, str]:
-    found = dict.fromkeys(MEASURED, "measured")
+    found = dict.fromkeys(MEASURED_ATTRIBUTES, "measured")
     return found | {name: f"of {key}" for key in ("attributes", "classes") for name in _named(ctx, key)}
 
 
@@ -93,7 +92,7 @@ def _cards(spec: object) -> Iterable[dict[str, Any]]:
     """The JSON files of the model that is meant: the one named, else the newest run, else the bundled one."""
     named = [Path(str(spec))] if spec else sorted(RUNS.glob("*"), key=lambda p: -p.stat().st_mtime)[:1]
     for base in [*named, ASSETS / str(spec or BUNDLED_MODELS[0])]:
-        folder = base / "generator" if (base / "generator").is_dir() else base
+        folder = base / GENERATOR if (base / GENERATOR).is_dir() else base
         cards = sorted(folder.glob("*.json"))
         for path in cards:
             try:
@@ -114,7 +113,7 @@ def baselines(ctx: typer.Context, incomplete: str) -> Completion:
 def statistics(ctx: typer.Context, incomplete: str) -> Completion:
     """Statistics here, and the names of published ones."""
     here = [(str(path), "a file") for path in sorted(Path().glob("*.npz"))]
-    return _starting([*here, *((name, "published by clean-fid") for name in PUBLISHED)], incomplete)
+    return _starting([*here, *((name, "published by clean-fid") for name in PUBLISHED_STATISTICS)], incomplete)
 
 
 def metrics(ctx: typer.Context, incomplete: str) -> Completion:
@@ -131,7 +130,7 @@ def _next_of(names: Iterable[str], incomplete: str) -> Completion:
 
 def sources(ctx: typer.Context, incomplete: str) -> Completion:
     """Data sets known by name."""
-    return _starting([(name, "a data set") for name in SOURCES], incomplete)
+    return _starting([(name, "a data set") for name in DATA_SETS], incomplete)
 
 
 def _starting(names: Iterable[tuple[str, str]], incomplete: str) -> Completion:

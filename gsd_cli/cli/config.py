@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from gsd_cli.base.errors import UsageError
-from gsd_cli.base.text import nearest
+from gsd_cli.base.text import did_you_mean
 from gsd_cli.cli.flags import flag
 from gsd_cli.options.presets import apply_preset
 
@@ -112,9 +112,9 @@ def _read_config(
         if key in known and isinstance(value, dict):
             for inner in value:
                 if inner.replace("-", "_") not in known[key]:
-                    problems.append(f"{path}: unknown key {inner!r} in [{key}]{nearest(inner, known[key])}")
+                    problems.append(f"{path}: unknown key {inner!r} in [{key}]{did_you_mean(inner, known[key])}")
         elif public not in everything:
-            problems.append(f"{path}: unknown key {key!r}{nearest(key, everything | set(known))}")
+            problems.append(f"{path}: unknown key {key!r}{did_you_mean(key, everything | set(known))}")
         elif public in known[command]:
             chosen[public] = value
     table = content.get(command, {})
@@ -158,7 +158,7 @@ def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) ->
         return f"{name}: {kind} is needed, not {given!r}"
     hint = ""
     if expected := error.get("ctx", {}).get("expected"):
-        hint = nearest(str(given), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
+        hint = did_you_mean(str(given), [c.strip(" '") for c in str(expected).replace(" or ", ",").split(",")])
     return f"{name}: {_lower_first(message.replace('Input should be', 'must be'))}, not {given!r}{hint}"
 
 

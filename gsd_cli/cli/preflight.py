@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import require_room
-from gsd_cli.base.text import counted
+from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.find import find_model, require_teacher
 
@@ -34,7 +34,7 @@ def check_prepare(options: PrepareOptions) -> None:
     from gsd_cli.options.prepare import require_fit, target_file
 
     require_fit(options)
-    ready(target_file(options), folder=False)
+    require_writable(target_file(options), folder=False)
 
 
 def plan_prepare(options: PrepareOptions) -> Iterator[str]:
@@ -64,7 +64,7 @@ def check_distill(options: DistillOptions) -> None:
     if options.list_teachers:
         return
     folder = run_folder(options)
-    ready(folder, folder=True)
+    require_writable(folder, folder=True)
     needed = cost.disk_needed(options.teacher, cost.growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
@@ -109,11 +109,11 @@ def list_teachers() -> Result:
 
     from gsd_cli.base.table import Table
     from gsd_cli.catalogue.registry import TEACHERS
-    from gsd_cli.core.models.hub import cached
+    from gsd_cli.core.models.hub import is_cached
 
     rows, facts = [], {}
     for name, entry in TEACHERS.items():
-        here = "bundled" if entry.hub is None else "cached" if cached(entry.hub) else "no"
+        here = "bundled" if entry.hub is None else "cached" if is_cached(entry.hub) else "no"
         source = entry.hub or "this package"
         millions = f"{entry.parameters / 1e6:.1f} M"
         rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, here])
@@ -161,7 +161,7 @@ def _measured(found: Estimate | GsdError, options: DistillOptions, steps: int | 
 
     if isinstance(found, GsdError):
         return f"activations and time: not known until the teacher is downloaded ({found})"
-    kept, device = cost.size(found.activation_bytes), resolve_device(options.device)
+    kept, device = format_bytes(found.activation_bytes), resolve_device(options.device)
     if steps is None:
         count = 60 * (options.minutes or 0) / found.seconds_per_step
         return f"{kept} of activations in float32; at most {count:,.0f} steps on {device} (one call was tried)"
@@ -180,7 +180,7 @@ def check_sample(options: SampleOptions) -> None:
     find_model(options.model)
     format_ = written_format(options)
     if options.output != "-":
-        ready(Path(options.output), folder=format_ == "folder")
+        require_writable(Path(options.output), folder=format_ == "folder")
 
 
 def plan_sample(options: SampleOptions) -> Iterator[str]:
@@ -189,7 +189,7 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
 
     where = "stdout" if options.output == "-" else options.output
     what = "a grid" if options.grid else written_format(options)
-    yield f"{cost.pictures(options.model, len(seeds_of(options)))} as {what} to {where}"
+    yield f"{cost.describe_images(options.model, len(seeds_of(options)))} as {what} to {where}"
 
 
 def check_interpolate(options: InterpolateOptions) -> None:
@@ -222,14 +222,14 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     if options.list:
         yield "lists what can be edited"
         return
-    yield f"{counted(len(strengths(options)), 'image')} along {direction_name(options)} to {options.output}"
+    yield f"{plural(len(strengths(options)), 'image')} along {direction_name(options)} to {options.output}"
 
 
 def check_bench(options: BenchOptions) -> None:
     """Refuse an unknown model and a report folder that cannot be written."""
     find_model(options.model)
     if options.report is not None:
-        ready(options.report, folder=True)
+        require_writable(options.report, folder=True)
 
 
 def plan_bench(options: BenchOptions) -> Iterator[str]:
@@ -243,4 +243,4 @@ def plan_bench(options: BenchOptions) -> Iterator[str]:
 def _require_film(output: str) -> None:
     target = Path(output)
     if output != "-":
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
@@ -25,7 +25,7 @@ def run(options: BenchOptions, session: Session) -> Result:
     """Measure the model and each baseline, print the tables, judge the thresholds."""
     wanted = options.wanted
     if options.report is not None:
-        ready(options.report, folder=True)
+        require_writable(options.report, folder=True)
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import Stopped
 from gsd_cli.base.session import Session
@@ -36,7 +36,7 @@ from gsd_cli.core.distillation.run_folder import (
 from gsd_cli.core.distillation.run_record import Record, shorter_than_asked
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import per_image
-from gsd_cli.core.models.feature_maps import PhiSources, build_phi
+from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
@@ -59,7 +59,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     """Start or continue a run; its generator/ is the result."""
     folder, data = run_folder(options), OpenData(choose_data(options))
     total = total_steps(options, data.epoch if options.epochs is not None else None)
-    ready(folder, folder=True)
+    require_writable(folder, folder=True)
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
@@ -90,7 +90,7 @@ def _distil(options: DistillOptions, data: OpenData, folder: Path, total: int | 
     real = open_images(data, teacher, device, session) if uses_images(options) else None
     _say_images(options, data, real, measure, folder, session)
     evaluation = build_evaluation(options, teacher, data, measure, folder, device, world)
-    phi = build_phi(options.irl_phi, _phi_sources(data, teacher, device, session))
+    phi = build_feature_map(options.irl_phi, _phi_sources(data, teacher, device, session))
     chosen = {
         "precision": _precision(options, folder, teacher, device, world, session),
         "noise_device": _noise_device(options, folder, device),
@@ -239,14 +239,14 @@ def _noise_device(options: DistillOptions, folder: Path, device: Any) -> str:
     return resolve_kind(before if options.noise_device == "auto" and before else options.noise_device, device)
 
 
-def _phi_sources(data: OpenData, teacher: Teacher, device: Any, session: Session) -> PhiSources:
+def _phi_sources(data: OpenData, teacher: Teacher, device: Any, session: Session) -> FeatureMapSources:
     """What the isometric term's features may need; without real data a standard deviation of 1/2 a channel."""
     std = [0.5] * teacher.image_shape[0]
     if (images := data.measured) is not None:
         variance = images.record.get("variance", [0.25] * len(std))
         std = [max(v, 1e-6) ** 0.5 for v in variance]
     denoiser, autoencoder = teacher.denoiser.to(device), teacher.autoencoder.to(device)
-    return PhiSources(denoiser, autoencoder, std, session.cache, session.offline, device)
+    return FeatureMapSources(denoiser, autoencoder, std, session.cache, session.offline, device)
 
 
 def _result(folder: Path) -> Result:

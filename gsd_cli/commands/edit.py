@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, moved, moved_latents, preserving
+from gsd_cli.core.editing.direction import Direction, move_latents, orthogonalise, render_edits
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.response import Measure, respond
 from gsd_cli.core.editing.store import Directory
@@ -26,7 +26,7 @@ from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.open import keep_to_class, open_model
-from gsd_cli.data.animation import film_bytes, require_format, write_film
+from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
 from gsd_cli.options.edit import direction_name, strengths
@@ -41,10 +41,10 @@ def run(options: EditOptions, session: Session) -> Result:
     streaming = options.output == "-"
     wanted = strengths(options)
     if not (streaming or options.list):
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")
 
     if not options.list and (streaming or target.suffix):
-        require_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), session)
     keep_to_class(model, options.class_, session)
     directory = Directory(model, options, session)
@@ -71,9 +71,9 @@ def run(options: EditOptions, session: Session) -> Result:
         "measured": _measured(directory, anchors[0], direction, wanted, options, session),
     }
     if streaming:
-        session.console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
 def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
@@ -81,7 +81,7 @@ def preserved(directory: Directory, direction: Direction, options: EditOptions) 
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
         raise UsageError([f"--preserve: {direction.name} is what is edited"])
-    return preserving(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
+    return orthogonalise(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
 
 
 def _own(name: str, anchor: Anchor, model: Model) -> Direction:
@@ -98,13 +98,13 @@ def _edited(
 ) -> tuple[Tensor, Tensor | None]:
     """The frames, and their latents where the edit is one of latents."""
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
-    frames = moved(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
+    frames = render_edits(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
     if anchor.residual is not None:
         frames = frames + anchor.residual
     if direction.space == "bottleneck":
         return frames, None
     shifts = direction.scale * torch.tensor(wanted).reshape(-1, 1, 1, 1) * direction.vector
-    return frames, moved_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
+    return frames, move_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
 
 
 def _measured(
@@ -168,5 +168,5 @@ def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) 
 
     generator = directory.model.generator
     z = latents([LISTED_SEED], generator.latent_shape)
-    strips = [moved(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
+    strips = [render_edits(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
     return save_grid(torch.cat(strips), Path(options.output), columns=len(LISTED))

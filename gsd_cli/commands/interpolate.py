@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
@@ -17,11 +17,11 @@ from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
-from gsd_cli.core.latents.render import between
+from gsd_cli.core.latents.render import render_between
 from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
 from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.open import keep_to_class, open_model
-from gsd_cli.data.animation import film_bytes, require_format, write_film
+from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.options import InterpolateOptions
 
 
@@ -30,10 +30,10 @@ def run(options: InterpolateOptions, session: Session) -> Result:
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
-        ready(target, folder=target.suffix == "")
+        require_writable(target, folder=target.suffix == "")
 
     if streaming or target.suffix:
-        require_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
     keep_to_class(model, options.class_, session)
@@ -54,9 +54,9 @@ def run(options: InterpolateOptions, session: Session) -> Result:
         "frames": len(frames),
     }
     if streaming:
-        session.console.write_bytes(film_bytes(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_film(frames, target, options.fps, z)], metrics)
+    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
 def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, session: Session) -> Walk:
@@ -66,8 +66,8 @@ def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed:
         session.check()
         # a geodesic is found by gradients, and without what is the pictures' own
         if torch.is_grad_enabled():
-            return model.generator(z.to(next(model.generator.parameters()).device))
-        return between(model.generator, a, b, z, s, options.batch_size)
+            return model.generator(z.to(model.generator.device))
+        return render_between(model.generator, a, b, z, s, options.batch_size)
 
     if options.path != "geodesic":
         return walk(a.z, b.z, options.frames, options.path, images, embed)

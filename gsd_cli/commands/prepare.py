@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.base.atomic import atomic_folder, ready
+from gsd_cli.base.atomic import atomic_folder, require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.lock import exclusive
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import bundled_features
+from gsd_cli.catalogue.run_layout import features_name
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
@@ -24,10 +25,10 @@ from gsd_cli.core.training.report import Cadence
 from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.labels import describe, read_labels
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
-from gsd_cli.metrics.features import Extractor, classifier_features, features_name
+from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
 from gsd_cli.options.prepare import FEATURES_FOLDERS, fit_settings, next_to, require_fit, target_file
 
@@ -43,7 +44,7 @@ def run(options: PrepareOptions, session: Session) -> Result:
     """
     require_fit(options)
     target = target_file(options)
-    ready(target, folder=False)
+    require_writable(target, folder=False)
     if options.fit_teacher is None:
         return _first_part(options, target, session)
 
@@ -96,15 +97,15 @@ def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[st
     if options.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     source = open_source(options.source, options.split, session.cache, offline=session.offline)
-    for note in source.notes:
-        session.warn(note)
-    for line in source.said:
+    for warning in source.warnings:
+        session.warn(warning)
+    for line in source.messages:
         session.say(line)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
     if options.labels and labels is not None:
         session.say(describe(labels, options.labels.name))
     else:
-        session.say(source.decided or (describe(labels, "the data set itself") if labels else "no labels"))
+        session.say(source.labels_message or (describe(labels, "the data set itself") if labels else "no labels"))
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import ready
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.session import Session
 from gsd_cli.compute.device import autocast, resolve_device
@@ -27,7 +27,7 @@ def run(options: SampleOptions, session: Session) -> Result:
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
-        ready(target, folder=format_ == "folder")
+        require_writable(target, folder=format_ == "folder")
 
     device = resolve_device(options.device)
     world = join_world(device, session)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import autocast, full_precision, placed
+from gsd_cli.compute.device import autocast, full_precision, to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import Teacher
@@ -100,7 +100,7 @@ def baseline_subject(
 
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
-        model = denoiser.given(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
+        model = denoiser.with_labels(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
         with full_precision(device):
             # never clipped: a clamp would flatten the path
             made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
@@ -112,7 +112,7 @@ def baseline_subject(
 
 def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:
     """Another generator, ready to be measured."""
-    generator = placed(model.generator, device, training=False).eval().requires_grad_(False)
+    generator = to_device(model.generator, device, training=False).eval().requires_grad_(False)
     return Contender(generator_subject(name, generator, device, precision), generator)
 
 
@@ -125,7 +125,7 @@ def contenders(
         if is_folder(name):
             found.append(rival(name, load_model(name), device, precision))
         else:
-            sampler = parse_sampler(name).fitted(teacher.denoiser, device)
+            sampler = parse_sampler(name).fit(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
 

@@ -12,6 +12,7 @@ import torch
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
+from gsd_cli.catalogue.run_layout import CURVES, METRICS_LOG
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
@@ -89,7 +90,7 @@ def _pictures(folder: Path, findings: Findings) -> list[Picture]:
         pictures.append(_samples(findings.ablation, folder / "ablation.png", "The ablation"))
         pictures += _walks(findings.ablation, folder / "ablation-walks.png", "Latent walks of the ablation")
     if findings.run is not None:
-        curves = draw_curves(findings.run / "metrics.jsonl", folder / "curves.png", findings.figure)
+        curves = draw_curves(findings.run / METRICS_LOG, folder / CURVES, findings.figure)
         if curves is not None:
             pictures.append(Picture(curves, "Training", "Figures of the moving average during the run."))
     return pictures

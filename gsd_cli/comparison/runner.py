@@ -17,13 +17,14 @@ from gsd_cli.comparison.fidelity import Fidelity
 from gsd_cli.comparison.gallery import Gallery
 from gsd_cli.comparison.latent_space import LatentSpace, ProgressOf
 from gsd_cli.comparison.protocol import protocol
-from gsd_cli.compute.device import autocast, compile_network, placed, resolve_precision
+from gsd_cli.compute.device import autocast, compile_network, resolve_precision, to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.walks import walk
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.sampling.samplers import ONE_STEP_SIGMA, Sampler
+from gsd_cli.core.sampling.one_step import ONE_STEP_SIGMA
+from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.baselines import shipped_statistics
 from gsd_cli.metrics.clip import clip_features
 from gsd_cli.metrics.features import (
@@ -66,8 +67,8 @@ class Bench:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
         self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
-        placed(self.teacher.denoiser, device, training=False)
-        placed(model.generator, device, training=False)
+        to_device(self.teacher.denoiser, device, training=False)
+        to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
         if options.compile:
             compile_network(self.teacher.denoiser.net)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.launcher import launched, local_rank
+from gsd_cli.base.launcher import local_rank, process_count
+from gsd_cli.base.text import plural
 
 Module = TypeVar("Module", bound=nn.Module)
 Given = ParamSpec("Given")
@@ -33,21 +34,21 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             # a launcher gives each of its processes a device of its own
-            return torch.device("cuda", local_rank()) if launched() > 1 else torch.device("cuda")
+            return torch.device("cuda", local_rank()) if process_count() > 1 else torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     cuda_missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if cuda_missing or (device.type == "mps" and not torch.backends.mps.is_available()):
         count = torch.cuda.device_count()
         raise GsdError(
-            f"no device {name!r} on this machine ({count} CUDA device{'s' * (count != 1)} found)",
+            f"no device {name!r} on this machine ({plural(count, 'CUDA device')} found)",
             hint="use --device auto or --device cpu",
             code=ExitCode.DEVICE,
         )
     return device
 
 
-def placed(module: Module, device: torch.device, *, training: bool = True) -> Module:
+def to_device(module: Module, device: torch.device, *, training: bool = True) -> Module:
     """The module on its device, laid out as that computes fastest.
 
     Convolutions read channels last on a GPU; on a CPU that gains a seventh in inference and loses a

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.launcher import launched, rank
+from gsd_cli.base.launcher import process_count, rank
 from gsd_cli.base.session import Session
+from gsd_cli.base.text import plural
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
@@ -122,7 +123,7 @@ def join_world(device: torch.device, session: Session | None = None) -> World:
     What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
     A signal ends the wait.
     """
-    if launched() == 1:
+    if process_count() == 1:
         return World()
     require_whole_weights()
     from accelerate import Accelerator
@@ -145,10 +146,10 @@ def join_world(device: torch.device, session: Session | None = None) -> World:
 
 def waited_for() -> str:
     """Which processes a start waits for, and what says that there are any."""
-    size, others = launched(), launched() - 1
+    size, others = process_count(), process_count() - 1
     where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
     at = f" at {where}" if where else ""
     return (
-        f"waiting for {others} other process{'es' * (others > 1)}{at}: this one is number {rank()} of {size}, "
+        f"waiting for {plural(others, 'other process')}{at}: this one is number {rank()} of {size}, "
         f"by RANK={rank()}, WORLD_SIZE={size} and MASTER_ADDR in the environment; if it is alone: env -u RANK gsd ..."
     )

@@ -1,9 +1,11 @@
-"""A sequence of frames as a strip, an animation, a film or a folder."""
+"""Writing a sequence of frames: as a strip, an animation, a video or a folder. ENCODERS has one function per format."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +17,26 @@ from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.data.pixels import tile, to_pil, to_uint8
 
-FORMATS = (".png", ".gif", ".webp", ".mp4")
 SMALLEST_SIDE = 128
-"""Animations of tiny frames are enlarged to this, without smoothing."""
+"""Animations of smaller frames are enlarged to this many pixels, without smoothing."""
 LATENTS = "latents.npz"
 
 
-def require_format(suffix: str) -> None:
-    """Fail early: exit 2 for an extension that is not written, exit 3 for .mp4 without PyAV."""
-    if suffix not in FORMATS:
-        raise GsdError(f"cannot write {suffix} files", hint=f"{', '.join(FORMATS)}, or a folder", code=ExitCode.USAGE)
+def require_animation_format(suffix: str) -> None:
+    """Raise GsdError where a format cannot be written: exit 2 for an unknown suffix, exit 3 for .mp4 without PyAV."""
+    if suffix not in ENCODERS:
+        raise GsdError(f"cannot write {suffix} files", hint=f"{', '.join(ENCODERS)}, or a folder", code=ExitCode.USAGE)
     if suffix == ".mp4":
-        _pyav()
+        _import_pyav()
 
 
-def write_film(frames: Tensor, target: Path, fps: float, latents: Tensor | None = None) -> list[Path]:
-    """Write frames [N, C, H, W] in [-1, 1]: one file by its extension, else a folder of numbered pictures.
+def write_animation(frames: Tensor, target: Path, fps: float, latents: Tensor | None = None) -> list[Path]:
+    """Write frames [N, C, H, W] in [-1, 1]: one file by its suffix, else a folder of numbered images.
 
-    latents [N, ...] go into the folder as latents.npz, under the name z.
+    latents [N, ...] go into the folder as latents.npz, under the name z. Returns the paths written.
     """
     if target.suffix:
-        payload = film_bytes(frames, target.suffix.lower(), fps)
+        payload = encode_animation(frames, target.suffix.lower(), fps)
         with atomic_file(target) as temporary:
             temporary.write_bytes(payload)
         return [target]
@@ -52,35 +53,34 @@ def write_film(frames: Tensor, target: Path, fps: float, latents: Tensor | None 
     return written
 
 
-def film_bytes(frames: Tensor, suffix: str, fps: float) -> bytes:
-    """Frames as a strip (.png: all side by side), an animation (.gif, .webp) or a film (.mp4).
+def encode_animation(frames: Tensor, suffix: str, fps: float) -> bytes:
+    """Encode frames [N, C, H, W] in [-1, 1] as a file with this suffix. Raises what `require_animation_format` does."""
+    require_animation_format(suffix)
+    return ENCODERS[suffix](frames, fps)
 
-    Raises GsdError: exit 2 for other extensions, exit 3 for .mp4 where PyAV is not installed.
-    """
-    require_format(suffix)
-    if suffix == ".mp4":
-        return _mp4(frames, fps)
+
+# -- one function per format --------------------------------------------------------------------
+
+
+def _encode_strip(frames: Tensor, fps: float) -> bytes:
+    """All frames side by side, in one PNG."""
     buffer = io.BytesIO()
-    if suffix == ".png":
-        to_pil(tile(frames, len(frames))).save(buffer, "png")
-        return buffer.getvalue()
-    pictures = [to_pil(frame) for frame in _enlarged(frames)]
-    milliseconds = max(1, round(1000 / fps))
-    pictures[0].save(
-        buffer, suffix[1:], save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, lossless=True
-    )
+    to_pil(tile(frames, len(frames))).save(buffer, "png")
     return buffer.getvalue()
 
 
-def _enlarged(frames: Tensor) -> Tensor:
-    scale = max(1, -(-SMALLEST_SIDE // min(frames.shape[2:])))
-    return frames.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+def _encode_with_pillow(frames: Tensor, fps: float, format_: str) -> bytes:
+    buffer = io.BytesIO()
+    first, *others = [to_pil(frame) for frame in _enlarge(frames)]
+    milliseconds = max(1, round(1000 / fps))
+    first.save(buffer, format_, save_all=True, append_images=others, duration=milliseconds, loop=0, lossless=True)
+    return buffer.getvalue()
 
 
-def _mp4(frames: Tensor, fps: float) -> bytes:
+def _encode_mp4(frames: Tensor, fps: float) -> bytes:
     """H.264 where the library has an encoder for it, else MPEG-4."""
-    av = _pyav()
-    pixels = to_uint8(_enlarged(frames))
+    av = _import_pyav()
+    pixels = to_uint8(_enlarge(frames))
     # 4:2:0 wants even sides
     pixels = torch.nn.functional.pad(pixels, (0, pixels.shape[3] % 2, 0, pixels.shape[2] % 2))
     arrays = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
@@ -95,7 +95,12 @@ def _mp4(frames: Tensor, fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def _pyav() -> Any:
+def _enlarge(frames: Tensor) -> Tensor:
+    scale = max(1, -(-SMALLEST_SIDE // min(frames.shape[2:])))
+    return frames.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def _import_pyav() -> Any:
     try:
         import av
     except ImportError as error:
@@ -103,3 +108,12 @@ def _pyav() -> Any:
             "writing .mp4 needs PyAV", hint="pip install 'gsd-cli[film]', or write a .gif or .webp"
         ) from error
     return av
+
+
+ENCODERS: dict[str, Callable[[Tensor, float], bytes]] = {
+    ".png": _encode_strip,
+    ".gif": partial(_encode_with_pillow, format_="gif"),
+    ".webp": partial(_encode_with_pillow, format_="webp"),
+    ".mp4": _encode_mp4,
+}
+"""How frames (and frames per second) become the bytes of a file, by its suffix."""

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.formats import SUFFIXES
+from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
+from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value, plain
 from gsd_cli.data.sources.admission import refusal
 
@@ -59,8 +60,8 @@ def _zip(path: Path) -> Store:
     def member(name: str) -> Any:
         return json.loads(whole(name)) if name in present else {}
 
-    index = member("dataset.json")
-    return Store(len(names), read, lambda: _edm(index, names), member("gsd.json"))
+    index = member(DATASET_INDEX)
+    return Store(len(names), read, lambda: _edm(index, names), member(CARD))
 
 
 def _folder(path: Path) -> Store:
@@ -74,8 +75,8 @@ def _folder(path: Path) -> Store:
     def member(name: str) -> Any:
         return json.loads((path / name).read_bytes()) if (path / name).is_file() else {}
 
-    index = member("dataset.json")
-    return Store(len(names), lambda i: (path / names[i]).read_bytes(), lambda: _edm(index, names), member("gsd.json"))
+    index = member(DATASET_INDEX)
+    return Store(len(names), lambda i: (path / names[i]).read_bytes(), lambda: _edm(index, names), member(CARD))
 
 
 def _edm(index: Any, names: list[str]) -> list[Value] | None:
@@ -90,7 +91,7 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not PurePosixPath(name).name.startswith(".")
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not PurePosixPath(name).name.startswith(".")
 
 
 # -- shards -------------------------------------------------------------------------------------
@@ -141,7 +142,7 @@ def _scan(path: Path, count: int) -> _Shard:
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             suffix = PurePosixPath(member.name).suffix.lower()
-            if suffix in SUFFIXES:
+            if suffix in IMAGE_SUFFIXES:
                 offsets.append(member.offset_data)
                 sizes.append(member.size)
             elif suffix in (".cls", ".json") and (stream := archive.extractfile(member)) is not None:

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from gsd_cli.base.atomic import atomic_file, publish
 from gsd_cli.base.storage import storage_errors
+from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value
 
 Picture = tuple[int, bytes, Value | None]
@@ -44,8 +45,8 @@ class ArchiveWriter:
     def close(self, record: dict[str, Any]) -> None:
         """Finish the file with the labels (when every picture has one) and the record."""
         labels = self._labels if len(self._labels) == self.count else None
-        self._put("dataset.json", json.dumps({"labels": labels}).encode(), self._index)
-        self._put("gsd.json", json.dumps(record, indent=1).encode())
+        self._put(DATASET_INDEX, json.dumps({"labels": labels}).encode(), self._index)
+        self._put(CARD, json.dumps(record, indent=1).encode())
         self._zip.close()
 
     def abandon(self) -> None:

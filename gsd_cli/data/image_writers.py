@@ -1,14 +1,19 @@
-"""Writing a stream of (seed, image): pictures, a grid, or an archive; to a path or a byte stream."""
+"""Writing a stream of (seed, image): to single files, one tiled image or an archive; to a path or a byte stream.
+
+WRITERS has one function per format. While the next image is computed, threads encode and write the ones before it.
+"""
 
 from __future__ import annotations
 
 import io
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,108 +23,135 @@ from torch import Tensor
 from gsd_cli.base.atomic import atomic_file, atomic_files
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.data.pixels import tile, to_uint8
-from gsd_cli.data.write_behind import map_beside
 
+T = TypeVar("T")
+R = TypeVar("R")
 Images = Iterator[tuple[int, Tensor]]
-Writer = Callable[[Images], list[str]]
 
-
-IMAGE_FORMATS: dict[str, dict[str, Any]] = {
+PILLOW_OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"format": "png"},
     "jpg": {"format": "jpeg", "quality": 95, "subsampling": 0},
     "webp": {"format": "webp", "lossless": True},
 }
-"""How one image is written, by its extension: the arguments of Pillow's save."""
-LONGEST = {"jpg": 65_500, "webp": 16_383}
-"""Pixels a side that a format can hold."""
+"""The arguments of Pillow's save for each format of one image."""
+LARGEST_SIDE = {"jpg": 65_500, "webp": 16_383}
+"""The most pixels per side that a format can hold."""
+THREADS = 4
+"""Encoders and discs spend more time waiting than computing."""
+MOST_WAITING = 256
+"""The most items in flight: one or two batches, so that a whole batch can be handed over."""
 
 
-def open_writer(format_: str, target: Path | IO[bytes], kind: str = "png") -> Writer:
-    """A function that consumes the images and returns the paths written.
+def open_writer(format_: str, target: Path | IO[bytes], kind: str = "png") -> Callable[[Images], list[str]]:
+    """A function that writes a stream of images [C, H, W] in [-1, 1] to `target` and returns the paths it wrote.
 
-    format_: `folder` (one file an image, of this `kind`), `png`, `jpg` or `webp` (one image, tiled when there are
-    several), `npz`, `zip`, `tar`. Files appear under their name when whole; a byte stream gets bytes as they come.
+    format_: `folder` (one file per image, in the format `kind`) or a key of WRITERS. A file appears under its name
+    once it is whole; a byte stream receives bytes as they are ready.
     """
     if format_ == "folder":
         if not isinstance(target, Path):
             raise TypeError("a folder needs a path")
         return lambda images: _write_folder(images, target, kind)
-    archives = {"npz": _write_npz, "zip": _write_zip, "tar": _write_tar}
-    into = archives[format_] if format_ in archives else partial(_write_picture, kind=format_)
+    write = WRITERS[format_]
 
-    def write(images: Images) -> list[str]:
+    def write_all(images: Images) -> list[str]:
         if not isinstance(target, Path):
-            into(images, target)
+            write(images, target)
             return []
         with atomic_file(target) as temporary, temporary.open("wb") as file:
-            into(images, file)
+            write(images, file)
         return [str(target)]
 
-    return write
+    return write_all
 
 
-def encode(pixels: np.ndarray, kind: str = "png") -> bytes:
-    """uint8 [H, W, C] as the bytes of a file of this kind. Raises GsdError (exit 2) where it is too large for it."""
+def encode_image(pixels: np.ndarray, kind: str = "png") -> bytes:
+    """Encode uint8 pixels [H, W, C], C = 1 or 3, as a file of this kind.
+
+    Raises GsdError (exit 2) where the image is too large for the format.
+    """
     longest = max(pixels.shape[:2])
-    if longest > LONGEST.get(kind, longest):
+    if longest > LARGEST_SIDE.get(kind, longest):
         raise GsdError(
-            f"a .{kind} image has {LONGEST[kind]:,} pixels a side at most, not {longest:,}",
+            f"a .{kind} image has {LARGEST_SIDE[kind]:,} pixels a side at most, not {longest:,}",
             hint="write a .png, or fewer images",
             code=ExitCode.USAGE,
         )
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **IMAGE_FORMATS[kind])
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **PILLOW_OPTIONS[kind])
     return buffer.getvalue()
 
 
-def file_name(seed: int, kind: str = "png") -> str:
-    """The file of one seed."""
+def seed_file_name(seed: int, kind: str = "png") -> str:
+    """The name of the file of one seed's image."""
     return f"seed-{seed:08d}.{kind}"
 
 
-def _encoded(images: Images) -> Iterator[tuple[int, bytes]]:
-    return map_beside(lambda pair: (pair[0], encode(pair[1])), _pixels(images))
+def map_in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield work(item) in the order of the items; threads do the work while more items are taken.
+
+    An error of `work` is raised where its result would come; work that has not begun by then is dropped.
+    """
+    with ThreadPoolExecutor(THREADS, "gsd-write") as pool:
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                while waiting and (waiting[0].done() or len(waiting) > MOST_WAITING):
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+# -- one function per format --------------------------------------------------------------------
 
 
 def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
     return ((seed, to_uint8(image).permute(1, 2, 0).numpy()) for seed, image in images)
 
 
+def _encoded(images: Images) -> Iterator[tuple[int, bytes]]:
+    return map_in_threads(lambda pair: (pair[0], encode_image(pair[1])), _pixels(images))
+
+
 def _write_folder(images: Images, folder: Path, kind: str) -> list[str]:
     with atomic_files(folder) as write:
 
-        def keep(pair: tuple[int, np.ndarray]) -> str:
-            return str(write(file_name(pair[0], kind), encode(pair[1], kind)))
+        def write_one(pair: tuple[int, np.ndarray]) -> str:
+            return str(write(seed_file_name(pair[0], kind), encode_image(pair[1], kind)))
 
-        return list(map_beside(keep, _pixels(images)))
+        return list(map_in_threads(write_one, _pixels(images)))
 
 
-def _write_picture(images: Images, file: IO[bytes], kind: str) -> None:
-    file.write(encode(to_uint8(tile(torch.stack([image for _, image in images]))).permute(1, 2, 0).numpy(), kind))
+def _write_image(images: Images, file: IO[bytes], kind: str) -> None:
+    tiled = tile(torch.stack([image for _, image in images]))
+    file.write(encode_image(to_uint8(tiled).permute(1, 2, 0).numpy(), kind))
 
 
 def _write_npz(images: Images, file: IO[bytes]) -> None:
     pairs = list(images)
     stack = to_uint8(torch.stack([image for _, image in pairs])).permute(0, 2, 3, 1).numpy()
-    np.savez(_seekable(file), images=stack, seeds=np.array([seed for seed, _ in pairs]))
+    np.savez(_forward_only(file), images=stack, seeds=np.array([seed for seed, _ in pairs]))
 
 
 def _write_zip(images: Images, file: IO[bytes]) -> None:
-    with zipfile.ZipFile(_seekable(file), "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(_forward_only(file), "w", zipfile.ZIP_STORED) as archive:
         for seed, payload in _encoded(images):
-            archive.writestr(zipfile.ZipInfo(file_name(seed), (1980, 1, 1, 0, 0, 0)), payload)
+            archive.writestr(zipfile.ZipInfo(seed_file_name(seed), (1980, 1, 1, 0, 0, 0)), payload)
 
 
 def _write_tar(images: Images, file: IO[bytes]) -> None:
     with tarfile.open(fileobj=file, mode="w|") as archive:
         for seed, payload in _encoded(images):
-            info = tarfile.TarInfo(file_name(seed))
+            info = tarfile.TarInfo(seed_file_name(seed))
             info.size, info.mode = len(payload), 0o644
             archive.addfile(info, io.BytesIO(payload))
 
 
-class _Forward(io.RawIOBase):
-    """A stream zipfile takes for unseekable, whatever lies beneath: it then writes strictly forward."""
+class _ForwardStream(io.RawIOBase):
+    """A stream that zipfile takes for unseekable, whatever is below it, and so writes strictly forward."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -131,5 +163,14 @@ class _Forward(io.RawIOBase):
         return self._file.write(data)  # type: ignore[call-overload, no-any-return]
 
 
-def _seekable(file: IO[bytes]) -> IO[bytes]:
-    return file if file.seekable() else _Forward(file)  # type: ignore[return-value]
+def _forward_only(file: IO[bytes]) -> IO[bytes]:
+    return file if file.seekable() else _ForwardStream(file)  # type: ignore[return-value]
+
+
+WRITERS: dict[str, Callable[[Images, IO[bytes]], None]] = {
+    **{kind: partial(_write_image, kind=kind) for kind in PILLOW_OPTIONS},
+    "npz": _write_npz,
+    "zip": _write_zip,
+    "tar": _write_tar,
+}
+"""How each format is written into a byte stream: one image (tiled when there are several), or an archive."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file, sweep
-from gsd_cli.base.storage import ASSETS, kept_if_possible
+from gsd_cli.base.storage import ASSETS, tolerate_storage_errors
 from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.fingerprint import network_fingerprint
@@ -92,7 +92,7 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
     folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor}"
     whole = folder / f"statistics-{len(features)}.npz"  # what is shipped with a bundled teacher
     if not whole.exists():
-        with kept_if_possible():
+        with tolerate_storage_errors():
             found.save(whole)
     return found
 
@@ -101,7 +101,7 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
 def _measured(images: Tensor, measure: Measure, path: Path) -> Tensor:
     """The images' vectors, kept in the cache."""
     vectors = measure.features(images).float().cpu()
-    with kept_if_possible(), atomic_file(path) as temporary, temporary.open("wb") as file:
+    with tolerate_storage_errors(), atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, features=vectors.numpy())
     return vectors
 

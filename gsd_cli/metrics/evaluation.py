@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.catalogue.run_layout import grid_name
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.random import latents
@@ -50,7 +51,7 @@ class Evaluation:
         The processes of `world` share the images; the main one gets the figures, the others nothing.
         """
         generator = Generator(generator.denoiser, generator.sigma_init, self.autoencoder)
-        device = next(generator.parameters()).device
+        device = generator.device
         measured = self.extractor is not None and self.reference is not None
         features = self._features(generator) if measured else None
         if not self.world.main:
@@ -58,7 +59,7 @@ class Evaluation:
         with torch.no_grad():
             shown = range(min(GRID, self.samples))
             grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
-        save_grid(grid, self.pictures / f"step-{step:07d}.png")
+        save_grid(grid, self.pictures / grid_name(step))
         if self.extractor is None:
             return {}
         figures: dict[str, float] = {}

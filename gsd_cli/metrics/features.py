@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +11,14 @@ from torch import Tensor
 
 from gsd_cli.base.download import fetch_file
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import ASSETS, read_object
+from gsd_cli.base.storage import read_object
 from gsd_cli.catalogue.registry import FEATURES
+from gsd_cli.catalogue.run_layout import CARD, bundled_features_folder, features_name
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.feature_maps import PHI_SIGMA, normalise_channels, teacher_features
+from gsd_cli.core.models.feature_maps import FEATURE_SIGMA, normalise_channels, teacher_features
 from gsd_cli.core.models.feature_nets import FeatureNet
 from gsd_cli.data.pixels import from_uint8, to_uint8
 
@@ -90,7 +90,7 @@ class TeacherFeatures:
     def features(self, images: Tensor) -> Tensor:
         """The mid block at sigma 0.2, averaged over positions."""
         code = self.autoencoder.encode(_as_saved(images))
-        return self.teacher.encode(code, per_image(PHI_SIGMA, code))[-1].mean((2, 3))
+        return self.teacher.encode(code, per_image(FEATURE_SIGMA, code))[-1].mean((2, 3))
 
     @in_full_precision
     def embed(self, images: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def _as_saved(images: Tensor) -> Tensor:
 
 def features_folder(spec: str) -> Path:
     """A bundled feature set by name (`fashion`, `fashion-2`), or a folder made by `--fit-features`."""
-    for folder in (Path(spec), ASSETS / f"features-{spec}"):
-        if (folder / "gsd.json").is_file():
+    for folder in (Path(spec), bundled_features_folder(spec)):
+        if (folder / CARD).is_file():
             return folder
     known = ", ".join(name for names in FEATURES.values() for name in names)
     raise GsdError(f"no such features: {spec}", hint=f"a folder made by gsd prepare --fit-features, or: {known}")
@@ -156,13 +156,8 @@ def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] 
     return ClassifierFeatures(load_features(folder).to(device), features_name(folder))
 
 
-def features_name(folder: Path) -> str:
-    """What a feature set is called, by its folder: toy of toy-features, toy-2 of toy-features-2 and features-toy-2."""
-    return re.sub(r"-features(?=(-\d+)?$)", "", folder.resolve().name.removeprefix("features-"))
-
-
 def _require_fitted_on(folder: Path, shape: tuple[int, ...]) -> None:
-    card = read_object(folder / "gsd.json")
+    card = read_object(folder / CARD)
     data = card.get("data")
     size = data.get("size") if isinstance(data, dict) else None
     if card.get("channels") != shape[0] or size not in (None, *shape[1:]):

@@ -22,7 +22,7 @@ def made_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
     fly."""
-    device = next(generator.parameters()).device
+    device = generator.device
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
         with torch.no_grad():

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from gsd_cli.base.atomic import publish
+from gsd_cli.base.download import download
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.patience import patience
-from gsd_cli.base.storage import storage_errors
 from gsd_cli.metrics.statistics import Statistics
 
 URL = "https://www.cs.cmu.edu/~clean-fid/stats"
@@ -65,12 +62,10 @@ def _download(entry: Published, path: Path, *, offline: bool) -> None:
         raise GsdError(f"the statistics {entry.file} are not in the cache", hint=hint, code=ExitCode.NETWORK)
     fresh = path.with_name(f".tmp-{path.name}")
     try:
-        with storage_errors(path), patience():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(f"{URL}/{entry.file}", str(fresh), progress=False)
+        download(f"{URL}/{entry.file}", fresh)
         _read(fresh)
         publish(fresh, path)
-    except (OSError, RuntimeError, GsdError) as error:
+    except (OSError, GsdError) as error:
         if isinstance(error, GsdError) and error.code == ExitCode.STORAGE:
             raise
         raise GsdError(f"cannot download {entry.file}: {error}", hint=hint, code=ExitCode.NETWORK) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +12,18 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import ASSETS, kept_if_possible
+from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.catalogue.registry import bundled_features
+from gsd_cli.catalogue.run_layout import (
+    CARD,
+    FEATURE_STATISTICS,
+    FEATURES_SUFFIXES,
+    bundled_features_folder,
+    features_name,
+    next_to_data,
+    statistics_of_features,
+    statistics_path,
+)
 from gsd_cli.core.distillation.real_images import require_same_shape
 from gsd_cli.core.models.fingerprint import network_fingerprint
 from gsd_cli.data.dataset import ImageArchive
@@ -23,7 +32,6 @@ from gsd_cli.metrics.features import (
     ClassifierFeatures,
     Extractor,
     classifier_features,
-    features_name,
     inception_features,
 )
 from gsd_cli.metrics.grain import Grain, GrainCounts, grain_facts, grain_of
@@ -45,11 +53,11 @@ class Judge:
 
 def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extractor | None:
     """Features fitted on this data, the bundled ones of its domain, cached Inception, or None."""
-    fitted = _next_to(data, "-features")
-    if (fitted / "gsd.json").exists():
+    fitted = next_to_data(data, FEATURES_SUFFIXES["residual"])
+    if (fitted / CARD).exists():
         return classifier_features(str(fitted), device)
     bundled = bundled_features(ImageArchive(data).record)
-    if bundled is not None and (ASSETS / f"features-{bundled}" / "gsd.json").exists():
+    if bundled is not None and (bundled_features_folder(bundled) / CARD).exists():
         return classifier_features(bundled, device)
     if (cache / "inception" / INCEPTION_FILE).exists():
         return inception_features(cache, device, offline=True)
@@ -119,13 +127,6 @@ def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
     )
 
 
-def statistics_of_features(folder: Path, extractor: str) -> Path | None:
-    """Where a feature set keeps the statistics of real images: in its folder, or next to it as DATA.<extractor>.npz."""
-    data = re.sub(r"-features(-\d+)?$", "", folder.resolve().name)
-    places = (folder / "train.npz", folder.resolve().with_name(f"{data}.{extractor}.npz"))
-    return next((place for place in places if place.exists()), None)
-
-
 def real_grain(
     spec: str | None, folder: Path | None, batch_size: int, on_image: Callable[[int], None] = lambda done: None
 ) -> tuple[dict[str, float], str]:
@@ -150,7 +151,7 @@ def real_grain(
 
 def _read(path: Path) -> Real:
     found = Statistics.load(path)
-    name = f"{path.parent.name}/{path.name}" if path.name == "train.npz" else path.name
+    name = f"{path.parent.name}/{path.name}" if path.name == FEATURE_STATISTICS else path.name
     return Real(found, name, found.features, name)
 
 
@@ -168,7 +169,7 @@ def _of_data(
     if found is None:
         found = measure(data, extractor, device, batch_size, on_image)
         for path in (cached,) if data.is_dir() else (place, cached):
-            with kept_if_possible():
+            with tolerate_storage_errors():
                 found.save(path)
                 break
     return Real(found, place.name, found.features, place.name)
@@ -184,16 +185,6 @@ def _data_set(path: Path) -> ImageArchive:
 def is_data_set(path: Path) -> bool:
     """Whether --stats means real images by this path, which any features can be measured of."""
     return path.is_dir() or path.suffix in (".zip", ".json")
-
-
-def statistics_path(data: Path, extractor: str) -> Path:
-    """Where the statistics of a data set lie in these features: next to it."""
-    return _next_to(data, f".{extractor}.npz")
-
-
-def _next_to(data: Path, suffix: str) -> Path:
-    whole = Path(os.path.abspath(data)) if data.name in ("", "..") else data
-    return whole.with_name((whole.name if whole.is_dir() else whole.stem) + suffix)
 
 
 def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:

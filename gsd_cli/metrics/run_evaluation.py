@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, GRIDS, next_to_teacher, statistics_of_features
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.inputs import next_to_teacher
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.real_images import require_same_shape
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.metrics.evaluation import Evaluation
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-from gsd_cli.metrics.reference import data_statistics, reference_of_features, statistics_of_features
+from gsd_cli.metrics.reference import data_statistics, reference_of_features
 from gsd_cli.metrics.statistics import Statistics
 from gsd_cli.options import DistillOptions
 
@@ -44,7 +44,7 @@ def choose_measure(options: DistillOptions, data: OpenData, teacher: Teacher, de
 
     Raises GsdError (exit 3) where they were fitted on images of another size, or the data holds such images.
     """
-    fitted = next_to_teacher(options.teacher, "-features")
+    fitted = next_to_teacher(options.teacher, FEATURES_SUFFIXES["residual"])
     features = options.features or (str(fitted) if fitted else None) or teacher.features
     if features is None:
         extractor: Extractor = TeacherFeatures(teacher.denoiser.to(device), teacher.autoencoder.to(device))
@@ -82,7 +82,7 @@ def build_evaluation(
     teacher.denoiser.to(device)
     reference = _statistics(options, data, measure, device)
     return Evaluation(
-        folder / "samples", measure.extractor, reference, options.eval_samples, options.batch_size,
+        folder / GRIDS, measure.extractor, reference, options.eval_samples, options.batch_size,
         teacher.autoencoder.to(device), world or World(),
     )  # fmt: skip
 

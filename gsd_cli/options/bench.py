@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from gsd_cli.base.text import nearest
+from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.registry import BASELINES, METRICS, sampler_words
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import MODEL, Positive, opt
@@ -23,7 +23,7 @@ def split(names: str) -> list[str]:
 
 
 def _known(names: str, what: str, known: Sequence[str], fits: Callable[[str], object]) -> str:
-    wrong = [f"{name!r}{nearest(name, known)}" for name in split(names) if not fits(name)]
+    wrong = [f"{name!r}{did_you_mean(name, known)}" for name in split(names) if not fits(name)]
     if wrong:
         raise ValueError(f"unknown {what}: {', '.join(wrong)}; known: {', '.join(known)}")
     return names

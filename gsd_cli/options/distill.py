@@ -15,6 +15,9 @@ ADVERSARIAL_RATIO = 2.0
 MATCHING_RATIO = 2.0
 """Value of `--feature-matching auto` when there is a discriminator."""
 
+FITTED_FORMS = ("borders", "cells")
+"""The forms of `--irl` that are fitted to images, real ones if there are any."""
+
 
 class DistillSettings(BaseModel):
     """Settings of the method. A resumed run must have the same ones."""

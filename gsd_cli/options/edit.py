@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.base.errors import UsageError
+from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Finite, Positive, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, Finite, Positive, argument, opt
 from gsd_cli.options.invert import InvertSettings
 
 DEFAULT_DIRECTION = "pc0"
@@ -54,7 +55,7 @@ class EditOptions(Common, InvertSettings):
         short="-o",
         metavar="PATH",
     )
-    format: FilmFormat = FORMAT
+    format: AnimationFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames per second of an animation.")
     fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
         None, "Learn an attribute from two folders of images.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"

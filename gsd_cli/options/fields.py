@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveFloat
 from pydantic.config import JsonDict
@@ -59,5 +59,4 @@ NO_FP16 = (
 )
 """Training offers no fp16: its gradients would have to be scaled, and it is no faster than bf16."""
 EXACT = "Number format of the networks; always fp32, because nearly equal images are compared."
-FilmFormat = Literal["png", "gif", "webp", "mp4"]
 FORMAT = opt("png", "File format for -o -.")

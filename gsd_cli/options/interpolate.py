@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, FilmFormat, Positive, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, Positive, argument, opt
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -34,7 +35,7 @@ class InterpolateOptions(Common, InvertSettings):
         short="-o",
         metavar="PATH",
     )
-    format: FilmFormat = FORMAT
+    format: AnimationFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(12.0, "Frames per second of an animation.")
     class_: str | None = CLASS
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.base.errors import GsdError, UsageError
-from gsd_cli.base.storage import FILES
+from gsd_cli.catalogue.file_formats import FILE_SUFFIXES
+from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
@@ -38,8 +39,7 @@ class PrepareOptions(Common):
 
     source: str = argument(
         ...,
-        "Images: cifar10, fashion-mnist, celeba-hq, lsun-bedroom, lsun-church, hf:OWNER/NAME, "
-        "or a folder, zip, tar or LMDB.",
+        f"Images: {', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB.",
         "SOURCE",
     )
     output: Path | None = opt(
@@ -111,7 +111,7 @@ def target_file(options: PrepareOptions) -> Path:
     elif not options.shards and target.suffix in (".json", ".tar"):
         what = "the index of shards" if target.suffix == ".json" else "a shard"
         raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
-    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILES:
+    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILE_SUFFIXES:
         raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")

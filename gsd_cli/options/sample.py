@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import PositiveInt, model_validator
 
 from gsd_cli.base.errors import UsageError
-from gsd_cli.base.storage import FILES
+from gsd_cli.catalogue.file_formats import (
+    ARCHIVE_FORMATS,
+    FILE_SUFFIXES,
+    IMAGE_FORMATS,
+    SAMPLE_FORMATS,
+    SampleFormat,
+)
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, MODEL, Share, opt
 from gsd_cli.options.seeds import SeedList
 
 DEFAULT_COUNT = 64
-IMAGE_FORMATS = ("png", "jpg", "webp")
-FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".npz": "npz", ".zip": "zip", ".tar": "tar"}
-WRITTEN = ", ".join(f".{kind}" for kind in (*IMAGE_FORMATS, "npz", "zip", "tar"))
+WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 
 
 class SampleOptions(Common):
@@ -29,14 +32,12 @@ class SampleOptions(Common):
     )
     output: str = opt(
         "samples",
-        "Output: a folder, or a .png, .jpg, .webp, .npz, .zip or .tar file; - writes to stdout.",
+        f"Output: a folder, or a file ({WRITTEN}); - writes to stdout.",
         short="-o",
         metavar="PATH",
     )
     grid: bool = opt(False, "Write one tiled image instead of one file per image.")
-    format: Literal["png", "jpg", "webp", "npz", "zip", "tar"] | None = opt(
-        None, "File format for -o -, or for the images in a folder; default: png."
-    )
+    format: SampleFormat | None = opt(None, "File format for -o -, or for the images in a folder; default: png.")
     truncation: Share = opt(
         1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
     )
@@ -72,9 +73,9 @@ def _format_of_output(options: SampleOptions) -> str:
     if options.output == "-":
         return options.format or "png"
     suffix = "" if options.output.endswith("/") else Path(options.output).suffix.lower()
-    named = FORMATS.get(suffix)
+    named = SAMPLE_FORMATS.get(suffix)
     if named is None:
-        if suffix in FILES:
+        if suffix in FILE_SUFFIXES:
             raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
         return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
     if options.format not in (None, named):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gsd_cli.base.atomic import PREFIX, atomic_file, atomic_files, atomic_folder, ready, sweep, write_json
+from gsd_cli.base.atomic import PREFIX, atomic_file, atomic_files, atomic_folder, require_writable, sweep, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
 
@@ -163,7 +163,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_ready_accepts(tmp_path: Path, target: str, folder: bool) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
-    ready(tmp_path / target, folder=folder)
+    require_writable(tmp_path / target, folder=folder)
     assert names(tmp_path) == ["file", "folder"]  # asked, nothing made
 
 
@@ -174,7 +174,7 @@ def test_ready_refuses(tmp_path: Path, target: str, folder: bool) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
     with pytest.raises(GsdError) as caught:
-        ready(tmp_path / target, folder=folder)
+        require_writable(tmp_path / target, folder=folder)
     assert caught.value.code == 8
 
 
@@ -188,7 +188,7 @@ def test_ready_asks_the_nearest_parent(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "access", refuse)
     with pytest.raises(GsdError, match="not writable") as caught:
-        ready(tmp_path / target, folder=True)
+        require_writable(tmp_path / target, folder=True)
     assert caught.value.code == 8
     assert asked == [(tmp_path, os.W_OK)]
 
@@ -197,7 +197,7 @@ def test_ready_asks_the_nearest_parent(tmp_path: Path, monkeypatch: pytest.Monke
 def test_ready_sees_a_read_only_folder(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(GsdError):
-        ready(tmp_path / "locked" / "new", folder=True)
+        require_writable(tmp_path / "locked" / "new", folder=True)
 
 
 def left(folder: Path, killed: bool) -> None:
@@ -212,7 +212,9 @@ def left(folder: Path, killed: bool) -> None:
             time.sleep(0.01)
 
 
-@pytest.mark.parametrize("clear", [sweep, lambda folder: ready(folder, folder=True)], ids=["sweep", "ready"])
+@pytest.mark.parametrize(
+    "clear", [sweep, lambda folder: require_writable(folder, folder=True)], ids=["sweep", "require"]
+)
 @pytest.mark.fault(1, "a process killed while it writes, beside one that is writing")
 def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(
     tmp_path: Path, clear: Callable[[Path], None]
@@ -245,7 +247,7 @@ def test_a_folder_is_swept_with_what_is_below_it(tmp_path: Path) -> None:
     (tmp_path / "run" / "samples").mkdir(parents=True)
     for place in ("", "run", "run/samples"):
         (tmp_path / place / f"{PREFIX}x").write_text("half")
-    ready(tmp_path / "run", folder=True)
+    require_writable(tmp_path / "run", folder=True)
     assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["samples"]
     assert names(tmp_path / "run" / "samples") == []
 

@@ -12,9 +12,8 @@ from rich.console import Console as RichConsole
 from gsd_cli.base import progress
 from gsd_cli.base.console import Console
 from gsd_cli.base.progress import PlainProgress, RichProgress
-from gsd_cli.base.table import Table
-from gsd_cli.base.tabling import fitted
-from gsd_cli.base.terminal_image import drawn, picture_of
+from gsd_cli.base.table import Table, fit_to_width
+from gsd_cli.base.terminal_image import draw_image
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -50,22 +49,10 @@ def test_in_a_pipe_a_line_says_the_rate_and_the_time_left(monkeypatch: pytest.Mo
 def test_a_picture_is_drawn_in_half_blocks_where_there_are_no_pixels(tmp_path: Path) -> None:
     Image.effect_noise((32, 32), 60).save(tmp_path / "a.png")
     console = RichConsole(file=io.StringIO(), force_terminal=True, width=40, color_system="truecolor", record=True)
-    console.print(drawn(tmp_path / "a.png", console.size))
+    console.print(draw_image(tmp_path / "a.png", console.size))
     lines = console.export_text().splitlines()
     assert 10 <= len(lines) <= 40
     assert all(len(line) <= 40 for line in lines)
-
-
-def test_the_picture_shown_is_the_first_written_or_a_runs_last_grid(tmp_path: Path) -> None:
-    samples = tmp_path / "run" / "samples"
-    samples.mkdir(parents=True)
-    (tmp_path / "run" / "generator").mkdir()
-    for name in ("step-0000000.png", "step-0000012.png"):
-        (samples / name).touch()
-    assert picture_of([str(tmp_path / "run" / "generator")]) == samples / "step-0000012.png"
-    (tmp_path / "x.png").touch()
-    assert picture_of(["x.npz", str(tmp_path / "x.png")]) == tmp_path / "x.png"
-    assert picture_of(["x.npz"]) is None
 
 
 def test_show_without_a_terminal_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +70,7 @@ WIDE = Table(
 @pytest.mark.parametrize(("width", "blocks"), [(300, 1), (120, 2), (80, 3), (30, 10), (10, 10)])
 def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks_and_whole(width: int, blocks: int) -> None:
     console = RichConsole(file=io.StringIO(), width=width, record=True)
-    parts = list(fitted(WIDE, console))
+    parts = list(fit_to_width(WIDE, console))
     for part in parts:
         console.print(part)
     shown = console.export_text()

@@ -34,7 +34,7 @@ def task_of(lever: str, teacher: Denoiser) -> Distillation:
 def test_apart_leaves_the_batch_alone(toy_teacher: Denoiser) -> None:
     task = task_of("apart", toy_teacher)
     z = torch.randn(8, *toy_teacher.shape)
-    latents = task.isometric.place(z, task.draws, 1)
+    latents = task.isometric.make_pairs(z, task.draws, 1)
     assert torch.equal(latents.z, z)
     assert (latents.pairs, len(latents.extra)) == (8, 8)
     torch.testing.assert_close(latents.theta, angle(z, latents.extra))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.image_writers import encode
+from gsd_cli.data.image_writers import encode_image
 from tests.support.shell import DISTILL, IMAGES, Shell
 
 
@@ -273,7 +273,7 @@ def test_pictures_are_written_as_their_name_says(workshop: Shell) -> None:
 
 def test_a_picture_too_large_for_its_format_is_a_usage_error() -> None:
     wide = np.zeros((1, 16_384, 1), np.uint8)
-    assert encode(wide)
+    assert encode_image(wide)
     with pytest.raises(GsdError, match="16,383") as caught:
-        encode(wide, "webp")
+        encode_image(wide, "webp")
     assert caught.value.code == 2

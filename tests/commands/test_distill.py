@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gsd_cli.core.distillation.inputs import FITTED
 from gsd_cli.core.distillation.isometric_forms import FORMS
+from gsd_cli.options.distill import FITTED_FORMS
 from tests.support.shell import DISTILL, Shell
 
 ALL = ("--adversarial", "1", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
@@ -83,10 +83,10 @@ def test_what_is_missing_is_said(workshop: Shell) -> None:
     assert "gsd-cli[trackio]" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("form", FITTED)
+@pytest.mark.parametrize("form", FITTED_FORMS)
 def test_a_form_that_is_fitted_end_to_end(workshop: Shell, form: str) -> None:
     """Its layout is kept in checkpoints, and a longer run goes on with it."""
-    assert FORMS[form].layout is not None
+    assert FORMS[form].fitted_to is not None
     for steps in ("6", "8"):
         done = workshop.gsd(*DISTILL, "--steps", steps, "--irl", form, "-o", form)
         assert done.returncode == 0, done.stderr.decode()
@@ -100,7 +100,7 @@ def test_a_form_that_is_fitted_end_to_end(workshop: Shell, form: str) -> None:
 
 
 def test_the_forms_that_are_given_real_images_are_those_that_are_fitted() -> None:
-    assert {name for name, form in FORMS.items() if form.layout} == set(FITTED)
+    assert {name for name, form in FORMS.items() if form.fitted_to} == set(FITTED_FORMS)
 
 
 def test_a_teacher_is_the_same_however_its_folder_is_spelt(workshop: Shell, tmp_path: Path) -> None:

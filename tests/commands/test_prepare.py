@@ -42,7 +42,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SCRIPT = """
 import sys
 from pathlib import Path
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.build import Recipe, prepare
 from gsd_cli.base.signals import StopRequest
 

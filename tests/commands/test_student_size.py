@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from diffusers import UNet2DModel
 
-from gsd_cli.catalogue.cost import size
+from gsd_cli.base.text import format_bytes
 from tests.support import teachers
 from tests.support.shell import DISTILL, Shell
 
@@ -74,7 +74,7 @@ def test_a_dry_run_counts_the_student(workshop: Shell, run: Shell) -> None:
     # 12 passes per image, four of them the generator's
     own = f"{card['parameters'] / 1e6:.1f} M"
     assert line.startswith(f"about 720 forward passes of 0.0 M parameters and 320 of the student's {own}; ")
-    assert f"; {size(4 * 5 * (card['parameters'] + card['teacher_parameters']))} of memory" in line
+    assert f"; {format_bytes(4 * 5 * (card['parameters'] + card['teacher_parameters']))} of memory" in line
     # a teacher that is not here is known by its size alone
     absent = plan(workshop, "distill", "--teacher", "ddpm-cifar10", "--student-width", "2")
     assert any("of the student's 143.0 M" in line for line in absent)

@@ -21,7 +21,7 @@ from torch import Tensor
 from gsd_cli.comparison import edits
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
 from gsd_cli.comparison.runner import Bench
-from gsd_cli.compute.device import placed
+from gsd_cli.compute.device import to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial
 from gsd_cli.core.distillation.isometric_forms import FORMS
@@ -34,10 +34,10 @@ from gsd_cli.core.latents import inversion
 from gsd_cli.core.latents import pivotal_tuning as tuning
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
-from gsd_cli.core.latents.render import between
+from gsd_cli.core.latents.render import render_between
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.feature_maps import PhiSources, build_phi
+from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.feature_nets import ARCHITECTURES
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.schedule import NoiseSchedule
@@ -68,7 +68,7 @@ def teacher(**changes: Any) -> Denoiser:
 
 def generator(model: Denoiser | None = None, autoencoder: Autoencoder | None = None) -> Generator:
     made = Generator(model or teacher(), 2.5, autoencoder)
-    return placed(made, PRETEND, training=False).eval().requires_grad_(False)
+    return to_device(made, PRETEND, training=False).eval().requires_grad_(False)
 
 
 class Images:
@@ -86,7 +86,7 @@ class Images:
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsd_cli.core.distillation.target_layout.IMAGES", 32)
+    monkeypatch.setattr("gsd_cli.core.distillation.fit_sources.IMAGES", 32)
     monkeypatch.setattr(adversarial, "HEAD_START", 0)
     monkeypatch.setattr(supervised, "CALIBRATION", 4)
     monkeypatch.setattr(edits, "FIT_SAMPLES", 24)
@@ -194,11 +194,11 @@ def first_stage() -> Autoencoder:
 def test_a_latent_teacher_is_distilled(phi: str) -> None:
     with pretend():
         model, stage = teacher(in_channels=3, out_channels=3).to(PRETEND), first_stage().to(PRETEND)
-        sources = PhiSources(model, stage, [0.5] * 3, Path(), True, PRETEND)
+        sources = FeatureMapSources(model, stage, [0.5] * 3, Path(), True, PRETEND)
         data = EncodedImages(Images(3, 16, 16), first_stage(), (3, 8, 8), PRETEND)
         settings = DistillSettings(**EXACT, adversarial=0.1)
         task = Distillation(
-            model, settings, 10, PRETEND, lambda *_: {}, build_phi(phi, sources), data=data, pixels=False
+            model, settings, 10, PRETEND, lambda *_: {}, build_feature_map(phi, sources), data=data, pixels=False
         )
         assert math.isfinite(task.step(4)["sidl_loss"])
 
@@ -215,7 +215,7 @@ def test_samplers(name: str, float64: bool) -> None:
 
     def made(device: torch.device) -> Tensor:
         model = Denoiser(unet(TINY), schedule).to(device)
-        sampler = parse_sampler(name).fitted(model, device)
+        sampler = parse_sampler(name).fit(model, device)
         images = Teacher("a", model, "a", None, Autoencoder())
         return sampling.sample_teacher(images, sampler, latents(range(2), SHAPE).to(device), range(2)).cpu()
 
@@ -270,7 +270,7 @@ def test_inversion_gaussianity_and_pivotal_tuning() -> None:
         found = inversion.invert(made, images, encoder_features(made), 2, 1, teacher=teacher().to(PRETEND))
         deltas = tuning.tune(made, found.z, images, 2)
         a, b = (Anchor(found.z[k], {}, deltas[k]) for k in range(2))
-        assert between(made, a, b, found.z, torch.tensor([0.0, 1.0])).device == CPU
+        assert render_between(made, a, b, found.z, torch.tensor([0.0, 1.0])).device == CPU
     assert len(found.gaussianity) == 2 and found.z.device == CPU
 
 

@@ -283,7 +283,7 @@ def test_a_noisy_path_length_is_said_to_be() -> None:
 
 def test_accelerate_leaves_precision_alone_and_waits_for_long_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
-    monkeypatch.setattr("gsd_cli.compute.distributed.launched", lambda: 2)
+    monkeypatch.setattr("gsd_cli.compute.distributed.process_count", lambda: 2)
     monkeypatch.setattr("accelerate.Accelerator", lambda **kwargs: given.update(kwargs))
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     join_world(CPU)

@@ -20,7 +20,7 @@ from gsd_cli.data.chunks import Chunk, grouped, make_chunk, read_chunk
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from tests.support.images import NOISE, claiming, encoded, grey, make_tar, make_zip
 

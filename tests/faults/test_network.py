@@ -29,7 +29,7 @@ def silent_server() -> Iterator[str]:
 
 @pytest.mark.fault(20, "a server that takes the connection and says nothing, to a download by URL")
 def test_a_silent_server_is_not_waited_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsd_cli.base.patience.SECONDS", 0.5)
+    monkeypatch.setattr("gsd_cli.base.download.TIMEOUT", 0.5)
     before = time.monotonic()
     with silent_server() as url, pytest.raises(GsdError, match="timed out") as caught:
         fetch_file(tmp_path / "cache" / "x.pt", f"{url}/x.pt", "0" * 64, "x", "hint", offline=False)

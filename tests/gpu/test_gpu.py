@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.comparison.contenders import generator_subject
-from gsd_cli.compute.device import adam, autocast, exact_if_fp32, placed
+from gsd_cli.compute.device import adam, autocast, exact_if_fp32, to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial
 from gsd_cli.core.distillation.step import Distillation
@@ -37,7 +37,7 @@ STEPS = range(2, 6)
 
 
 def bundled(device: torch.device) -> Generator:
-    return placed(load_model("fashion").generator, device, training=False).eval().requires_grad_(False)
+    return to_device(load_model("fashion").generator, device, training=False).eval().requires_grad_(False)
 
 
 def samples(device: torch.device, precision: str) -> Tensor:
@@ -113,7 +113,7 @@ def test_path_lengths_are_the_cpu_s() -> None:
 
 
 def test_a_step_that_is_skipped_is_skipped_without_a_wait() -> None:
-    net = placed(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 1, 3)), GPU)
+    net = to_device(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 1, 3)), GPU)
     optimizer = adam(net, 0.1, (0.9, 0.999), GPU)
     x = torch.randn(2, 1, 8, 8, device=GPU)
 
@@ -148,7 +148,7 @@ def test_walks_inversions_and_edits() -> None:
 
 
 def test_a_compiled_generator_makes_the_same_images(toy_teacher: Denoiser) -> None:
-    generator = placed(Generator(toy_teacher), GPU, training=False).eval().requires_grad_(False)
+    generator = to_device(Generator(toy_teacher), GPU, training=False).eval().requires_grad_(False)
     z = latents(range(4), generator.latent_shape)
     plain, moved = render(generator, z), render(generator, z, shifts=torch.ones(4, *_bottleneck(generator)))
     generator.denoiser.net.compile()
@@ -158,9 +158,9 @@ def test_a_compiled_generator_makes_the_same_images(toy_teacher: Denoiser) -> No
 
 
 def _bottleneck(generator: Generator) -> tuple[int, ...]:
-    from gsd_cli.core.latents.render import watched_bottleneck
+    from gsd_cli.core.latents.render import record_bottleneck
 
     seen: list[Tensor] = []
-    with watched_bottleneck(generator, seen):
+    with record_bottleneck(generator, seen):
         render(generator, latents([0], generator.latent_shape))
     return tuple(seen[0].shape[1:])

@@ -14,7 +14,6 @@ import pytest
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.registry import TEACHERS
-from gsd_cli.cli import completion as complete
 from gsd_cli.metrics import published
 from gsd_cli.metrics.published import PUBLISHED, published_statistics
 
@@ -84,10 +83,6 @@ def test_what_lies_in_the_cache_is_checked(tmp_path: Path) -> None:
     with pytest.raises(GsdError, match="64 means") as caught:
         published_statistics("cifar10-test", tmp_path, offline=False)
     assert caught.value.code == 3
-
-
-def test_completion_knows_every_name() -> None:
-    assert set(complete.PUBLISHED) == set(PUBLISHED)
 
 
 def test_teachers_name_statistics_of_their_size() -> None:

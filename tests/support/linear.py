@@ -21,7 +21,11 @@ class Linear(nn.Module):
         matrix = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(3))).Q
         self.weight = nn.Parameter(matrix, requires_grad=False)
         self.middle = nn.Identity()
-        self.denoiser = SimpleNamespace(net=SimpleNamespace(mid_block=self.middle))
+        self.denoiser = SimpleNamespace(bottleneck=lambda: self.middle)
+
+    @property
+    def device(self) -> torch.device:
+        return self.weight.device
 
     def forward(self, z: Tensor) -> Tensor:
         return self.middle((z.flatten(1) @ self.weight.T).reshape(-1, 1, 8, 8))

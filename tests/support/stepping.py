@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.distillation.draws import Draws
-from gsd_cli.core.distillation.isometric_term import IsometricTerm, Latents, arranged
+from gsd_cli.core.distillation.isometric_term import IsometricTerm
+from gsd_cli.core.distillation.latent_pairs import Latents, row_order
 from gsd_cli.core.training.loop import Task
 from gsd_cli.core.training.report import read_all
 
@@ -21,11 +22,11 @@ def run_step(task: Task, step: int) -> dict[str, float]:
 
 def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:
     """The weight of the isometric term, for these norms."""
-    return float(term.weigh(torch.tensor(rest), torch.tensor(own), step))
+    return float(term.weight(torch.tensor(own), torch.tensor(rest), step))
 
 
 def place(term: IsometricTerm, z: Tensor, step: int) -> Latents:
     """The latents of one step of the isometric term, for a batch z whose rows are all here."""
     settings, batch = term.settings, len(z)
-    rows = arranged(batch, settings.pair_every, term.world, term.group)
-    return term.place(z, Draws(settings.seed, batch, rows, z.shape[1:], None, z.device), step)
+    rows = row_order(batch, settings.pair_every, term.world, term.group)
+    return term.make_pairs(z, Draws(settings.seed, batch, rows, z.shape[1:], None, z.device), step)

@@ -1,10 +1,8 @@
-"""The adversarial term of a distillation: a discriminator that learns, and its gradient at the generator's images."""
+"""The adversarial term of the generator's loss: a discriminator of real images (SiDA: Zhou et al., ICLR 2025)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,8 +13,9 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.discriminator import build_heads, encoder_maps
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
+from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
 from gsd_cli.core.distillation.noise_levels import Recipe
-from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio
+from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
 from gsd_cli.core.distillation.real_images import RealImages, ResidentImages, keep_on, require_comparable
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -25,25 +24,17 @@ from gsd_cli.options import DistillSettings
 
 BETAS = (0.0, 0.99)
 NEAR = 0.01
-"""How far an image is moved to see how steep the discriminator is there: RMS per pixel."""
+"""How far an image is moved to measure how steep the discriminator is: RMS per pixel."""
 HEAD_START = 500
-"""Images that the discriminator sees before the generator listens to it."""
-
-
-@dataclass(frozen=True)
-class Felt:
-    """The term on one step's images: its mean loss and its gradient there [B, C, H, W]."""
-
-    loss: Tensor
-    gradient: Tensor
+"""Images that the discriminator sees before the term begins."""
 
 
 class AdversarialTerm:
-    """Heads on the frozen teacher's encoder, their optimizer, and the weight of what they say.
+    """Heads on the frozen teacher's encoder, their optimizer, and the weight of the term.
 
-    ratio: the norm of the term's gradient at the images over the distillation's; 0 turns it off. Real and
-    generated images share noise and noise level, so only what lies under the noise tells them apart. A row's
-    draws depend on its number alone, and gradients are averaged, so micro-batches and processes change nothing.
+    ratio: the norm of the term's gradient at the images over the distillation's; 0 turns it off. Real and generated
+    images share noise and noise level, so only the images differ. A row's draws depend on its number alone, and
+    gradients are averaged, so micro-batches and processes change nothing.
     """
 
     def __init__(
@@ -67,14 +58,40 @@ class AdversarialTerm:
         """Whether there is a discriminator."""
         return self.ratio > 0
 
-    def learn(
-        self, images: Tensor, labels: Tensor | None, bad: Tensor, *stream: int | str
-    ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
-        """One update of the discriminator on generated images [B, C, H, W] and as many real ones, unless `bad` is 1.
+    @property
+    def updates_per_step(self) -> int:
+        """Updates of the discriminator in a training step."""
+        return self.settings.discriminator_steps if self.on else 0
 
-        Returns its loss and the share of logits with the right sign, on real and on generated images; and 1 where the
-        update was not finite, or `bad`.
+    def update(
+        self, images: Tensor, labels: Tensor | None, skip: Tensor, *stream: int | str
+    ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
+        """One update of the discriminator, on generated images [B, C, H, W] of classes int64 [B] and as many real ones.
+
+        skip: 1 keeps the weights. Returns the loss and the share of logits with the right sign, on real and on
+        generated images; and 1 if the update was not finite or skipped, else 0.
         """
+        real, classes = self._real_images(images, labels, *stream)
+        sigma = self.draws.sigma(self.recipe.discriminator_sigma, *stream, "discriminator")
+        noise = column(sigma) * self.draws.normal(*stream, "discriminator")
+        nearby = self.draws.normal(*stream, "nearby") if self.settings.discriminator_penalty else noise
+        totals = torch.zeros(3, device=images.device)
+        self.adam.zero_grad(set_to_none=True)
+        for part, last in micro_batches(self.settings.micro_batch, len(images)):
+            both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
+            both_classes = None if labels is None or classes is None else torch.cat([classes[part], labels[part]])
+            with nullcontext() if last else self.world.without_sync(self._shared):
+                losses, right = self._losses(both, sigma[part], both_classes, nearby[part])
+                (losses.sum() / len(images)).backward()
+            totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]) / len(images)
+        loss, on_real, on_fake = self.world.sum(totals) / self.world.size
+        skipped = descend(self.heads, self.adam, loss, skip=skip).skipped
+        return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}, skipped
+
+    def _real_images(
+        self, images: Tensor, labels: Tensor | None, *stream: int | str
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Random real images [B, C, H, W] and, for a class-conditional teacher, their classes [B]."""
         assert self.data is not None
         resident = isinstance(self.data, ResidentImages)
         indices = self.draws.integers(len(self.data), *stream, "real", host=not resident)
@@ -83,79 +100,64 @@ class AdversarialTerm:
         classes = None
         if labels is not None and self.data.labels is not None:
             classes = self.data.labels[indices].to(images.device)
-        sigma = self.draws.sigma(self.recipe.discriminator_sigma, *stream, "discriminator")
-        noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal(*stream, "discriminator")
-        penalty = self.settings.discriminator_penalty
-        nearby = self.draws.normal(*stream, "nearby") if penalty else noise
-        totals = torch.zeros(3, device=images.device)
-        self.adam.zero_grad(set_to_none=True)
-        for part, last in self._parts(len(images)):
-            both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
-            given = None if labels is None or classes is None else torch.cat([classes[part], labels[part]])
-            if penalty:
-                near = both + NEAR * torch.cat([nearby[part], -nearby[part]])
-                both, given = torch.cat([both, near]), None if given is None else given.repeat(2)
-            logits = self._judge(both, sigma[part].repeat(len(both) // len(real[part])), given, self._shared)
-            count = len(real[part])
-            of_real, of_fake = [m[:count] for m in logits], [m[count : 2 * count] for m in logits]
-            losses = discriminator_loss(of_real, of_fake)
-            if penalty:
-                losses = losses + penalty * smoothness_loss(logits, NEAR).unflatten(0, (2, -1)).mean(0)
-            with nullcontext() if last else self.world.without_sync(self._shared):
-                (losses.sum() / len(images)).backward()
-            right = accuracy(of_real, real=True), accuracy(of_fake, real=False)
-            totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]) / len(images)
-        loss, on_real, on_fake = self.world.sum(totals) / self.world.size
-        bad = descend(self.heads, self.adam, loss, skip=bad).skipped
-        return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}, bad
+        return real, classes
 
-    def measure(self, images: Tensor, labels: Tensor | None, step: int) -> Felt:
+    def _losses(
+        self, both: Tensor, sigma: Tensor, labels: Tensor | None, nearby: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+        """Losses [B] on noisy real and then generated images [2 B, C, H, W], and the accuracies [B] on each."""
+        count, penalty = len(sigma), self.settings.discriminator_penalty
+        if penalty:
+            near = both + NEAR * torch.cat([nearby, -nearby])
+            both, labels = torch.cat([both, near]), None if labels is None else labels.repeat(2)
+        logits = self._logits(both, sigma.repeat(len(both) // count), labels, self._shared)
+        real, fake = [m[:count] for m in logits], [m[count : 2 * count] for m in logits]
+        losses = discriminator_loss(real, fake)
+        if penalty:
+            losses = losses + penalty * smoothness_loss(logits, NEAR).unflatten(0, (2, -1)).mean(0)
+        return losses, (accuracy(real, real=True), accuracy(fake, real=False))
+
+    def measure(self, images: Tensor, labels: Tensor | None, step: int) -> TermGradient:
         """The generator's loss and its gradient at images [B, C, H, W]; zero during the head start."""
         if not self.on or (step + 1) * self.settings.batch_size <= HEAD_START:
-            return Felt(images.new_zeros(()), torch.zeros_like(images))
+            return TermGradient(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.discriminator_sigma, "adversarial", step)
-        noise = sigma.reshape(-1, 1, 1, 1) * self.draws.normal("adversarial", step)
+        noise = column(sigma) * self.draws.normal("adversarial", step)
         total, gradients = images.new_zeros(()), []
         self.heads.requires_grad_(False)
-        for part, _ in self._parts(len(images)):
+        for part, _ in micro_batches(self.settings.micro_batch, len(images)):
             y = images[part].clone().requires_grad_(True)
-            given = None if labels is None else labels[part]
-            losses = adversarial_loss(self._judge(y + noise[part], sigma[part], given, self.heads))
+            losses = adversarial_loss(self._logits(y + noise[part], sigma[part], select(labels, part), self.heads))
             gradients.append(torch.autograd.grad(losses.sum() / len(images), y)[0])
             total = total + losses.detach().sum() / len(images)
         self.heads.requires_grad_(True)
-        return Felt(self.world.sum(total) / self.world.size, torch.cat(gradients))
+        return TermGradient(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
-    def weigh(self, sidl_norm: Tensor, felt: Felt, own_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The term's weight at this step, and its figures.
+    def weigh(self, term: TermGradient, own_norm: Tensor, sidl_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term's weight [] at this step, from the norms of its gradient and the distillation's, and its figures.
 
-        Of the norms of both gradients at the images, smoothed over some 20 steps. Without a distillation loss there is
-        nothing to be in proportion to: the norm itself is held.
+        The norms are averaged over about 20 steps. Without a distillation loss the norm itself is held at `ratio`.
         """
         if not self.on:
             return torch.zeros_like(own_norm), {}
         distils = self.settings.sidl_weight > 0
         self.balance.update(sidl_norm if distils else torch.ones_like(own_norm), own_norm)
         weight = self.balance.weight(self.ratio)
-        figures = {"adversarial_loss": felt.loss, "adversarial_norm": own_norm, "adversarial_weight": weight}
+        figures = {"adversarial_loss": term.loss, "adversarial_norm": own_norm, "adversarial_weight": weight}
         if distils:
             figures["adversarial_ratio"] = weight * own_norm / sidl_norm.clamp(min=TINY)
         return weight, figures
 
-    def _judge(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
+    def _logits(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
+        """Maps of logits [B, h, w] of noisy images x [B, C, H, W]."""
         with autocast(x.device, self.settings.precision):
             with torch.set_grad_enabled(x.requires_grad):
                 maps = encoder_maps(self.teacher, x, sigma)
             logits: list[Tensor] = heads(maps, sigma, labels)
         return logits
 
-    def _parts(self, batch: int) -> Iterator[tuple[slice, bool]]:
-        size = self.settings.micro_batch or batch
-        for start in range(0, batch, size):
-            yield slice(start, min(start + size, batch)), start + size >= batch
-
     def tensors(self) -> dict[str, Tensor]:
-        """Heads, their optimizer and the running norms; nothing when the term is off."""
+        """The heads, Adam's state and the running norms; nothing when the term is off."""
         if not self.on:
             return {}
         return {

@@ -1,61 +1,91 @@
-"""Cells of latents: a partition of the latent sphere with short borders and given shares.
+"""Cells of latents, fitted for the isometric form `cells`: a target layout of the latent sphere.
 
-A latent's cell is read from its coarse values, the means over 8 x 8 places. Cells of equal weight have the
-shortest borders where each takes the latents nearest to its corner of a regular simplex (Milman and Neeman,
-The Gaussian double-bubble and multi-bubble conjectures, 2022); biases give them other shares.
+Each cell is to contain the latents of one cluster of images. The cells have short borders and given shares. A
+latent's cell is read from its coarse values, the means over 8 x 8 regions. Cells of equal weight have the shortest
+borders where each takes the latents nearest to its corner of a regular simplex (Milman and Neeman, The Gaussian
+double-bubble and multi-bubble conjectures, 2022); biases give them other shares.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import generator_for
+from gsd_cli.core.distillation.clusters import Clusters, find_clusters
+from gsd_cli.core.distillation.fit_sources import FitSources, coarse, coarse_factor
 
-SIDE = 8
 SOFTNESS = 0.3
 """Temperature of the targets; scores have a standard deviation of 1."""
 DRAWS, ROUNDS, SETTLED = 2**13, 400, 20
-"""Latents of a round of the biases' fit, rounds, and rounds before steps get shorter."""
+"""Of the fit of the biases: latents per round, rounds, and rounds before the steps get shorter."""
 RAREST = 1e-4
+"""Smallest share of a cell."""
 
 
-def coarse(z: Tensor) -> Tensor:
-    """Means of z [B, C, H, W] over 8 x 8 places, flattened: [B, D], D = 64 C, or fewer where a side is shorter."""
-    return F.adaptive_avg_pool2d(z, _sides(z.shape[2:])).flatten(1)
+@dataclass(frozen=True)
+class Cells(Clusters):
+    """What `cells` is fitted to: clusters of images, and a cell of latents for each.
 
-
-def coarse_factor(shape: tuple[int, int, int]) -> Tensor:
-    """L of Cov = L L^T, the covariance of coarse values of z ~ N(0, I) of shape (C, H, W): lower, [D, D].
-
-    Places overlap where 8 does not divide a side; rows, columns and channels are independent of each other.
+    anchors: a [K, D], of coarse values; biases: b [classes or 1, K].
     """
-    factor = torch.eye(shape[0], dtype=torch.float64)
-    for size, side in zip(shape[1:], _sides(shape[1:]), strict=True):
-        weights = F.adaptive_avg_pool1d(torch.eye(size, dtype=torch.float64)[None], side)[0]
-        own = torch.linalg.cholesky(weights.mT @ weights).contiguous()
-        factor = torch.kron(factor, own)
-    return factor.float()
+
+    anchors: Tensor
+    biases: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, sources: FitSources, seed: int, chunk: int) -> Cells:
+        """Clusters as `Clusters.fit` finds them; cells near the generator's present ones, with the clusters' shares."""
+        with full_precision(sources.device):
+            generated = sources.generated_images(seed, chunk)
+            images = generated if sources.real is None else sources.real_images(sources.real, seed, chunk)
+            clusters = find_clusters(images.features, sources.shape, seed)
+            q = clusters.log_memberships(generated.features).exp()
+            assert generated.coarse is not None
+            anchors = fit_anchors(q, generated.coarse, coarse_factor(sources.shape).to(q))
+            wanted = shares(clusters.log_memberships(images.features).exp(), images.labels, sources.classes)
+            return cls(clusters.centres, clusters.temperature, anchors, fit_biases(wanted, seed).to(q))
+
+    def of_latents(self, z: Tensor, labels: Tensor | None, theta: Tensor) -> Tensor:
+        """What the form compares with images of latents z [P, C, H, W] of classes int64 [P] or None: their target
+        memberships [P, K], sums of 1."""
+        biases = self.biases if labels is None or len(self.biases) == 1 else self.biases[labels]
+        return soft_cells(coarse(z.float()) @ self.anchors.mT, biases)
 
 
-def _sides(size: tuple[int, ...] | torch.Size) -> tuple[int, int]:
-    return min(SIDE, size[0]), min(SIDE, size[1])
+def shares(q: Tensor, labels: Tensor | None = None, classes: int | None = None) -> Tensor:
+    """Mean memberships of the images of each class, [classes, K], sums of 1; [1, K] without classes.
+
+    q: [N, K]; labels: int64 [N]. The mean of all images counts as one more image of each class: a class without images
+    has the shares of all.
+    """
+    everyone = q.mean(0, keepdim=True)
+    if not classes or labels is None:
+        return everyone
+    sums = torch.zeros(classes, q.shape[1], device=q.device).index_add_(0, labels, q)
+    counts = torch.bincount(labels, minlength=classes)[:, None]
+    return (sums + everyone) / (counts + 1)
 
 
 def regular_simplex(count: int) -> Tensor:
-    """The corners of a regular simplex round the origin, of length 1: [K, K - 1]."""
+    """The corners of a regular simplex around the origin, of length 1: [K, K - 1]."""
     centred = torch.eye(count, dtype=torch.float64) - 1 / count
-    corners = torch.linalg.eigh(centred).eigenvectors[:, 1:]  # the first, of eigenvalue 0, is constant
+    corners = torch.linalg.eigh(centred).eigenvectors[:, 1:]  # the first has eigenvalue 0 and is constant
     return F.normalize(corners, dim=1).float()
 
 
 def fit_anchors(q: Tensor, values: Tensor, factor: Tensor) -> Tensor:
-    """Anchors a [K, D], a regular simplex as near as one can be to the mean gradients of q_k in coarse values.
+    """Anchors a [K, D]: the regular simplex nearest to the mean gradients of q_k in the coarse values z8.
 
-    q: memberships [N, K] of images of latents whose coarse values are [N, D]; factor: L [D, D]. In u = L^-1 z8 ~
-    N(0, I) the mean gradient is E[u q_k] (Stein 1981): forward passes alone. The nearest simplex is the orthogonal
-    Procrustes solution (Schonemann 1966), for gradients of length 1. Scores a . z8 have a standard deviation of 1.
+    q: memberships [N, K] of images; values: coarse values [N, D] of their latents; factor: L [D, D]. In u = L^-1 z8 ~
+    N(0, I) the mean gradient is E[u q_k] (Stein 1981), which takes forward passes only. The nearest simplex is the
+    orthogonal Procrustes solution (Schonemann 1966) for gradients of length 1. Scores a . z8 have a standard deviation
+    of 1.
     """
     white = torch.linalg.solve_triangular(factor, values.mT, upper=False).mT
     gradients = F.normalize((q - q.mean(0)).mT @ white, dim=1)
@@ -65,14 +95,14 @@ def fit_anchors(q: Tensor, values: Tensor, factor: Tensor) -> Tensor:
 
 
 def fit_biases(wanted: Tensor, seed: int) -> Tensor:
-    """Biases [R, K] with which the mean target over z ~ N(0, I) is `wanted` [R, K], sums of 1; on the CPU.
+    """Biases [R, K] at which the mean target over z ~ N(0, I) is `wanted` [R, K], sums of 1; on the CPU.
 
     Stochastic approximation (Robbins and Monro 1951) with averaged iterates (Polyak and Juditsky 1992):
 
         b_k <- b_k + rate (wanted_k - mean t_k) / wanted_k
 
-    The ascent of semi-discrete entropic optimal transport's dual (Genevay et al., NeurIPS 2016), each coordinate
-    scaled by its curvature. Scores of a regular simplex have one distribution, whatever its anchors.
+    This is gradient ascent on the dual of semi-discrete entropic optimal transport (Genevay et al., NeurIPS 2016), with
+    each coordinate scaled by its curvature. The scores of a regular simplex have one distribution for all anchors.
     """
     wanted = wanted.float().cpu().clamp(min=RAREST)
     wanted = wanted / wanted.sum(1, keepdim=True)
@@ -90,5 +120,5 @@ def fit_biases(wanted: Tensor, seed: int) -> Tensor:
 
 
 def soft_cells(scores: Tensor, biases: Tensor) -> Tensor:
-    """The targets t = softmax((score + b) / 0.3) of scores a . z8 and biases b, both [..., K]: sums of 1."""
+    """Target memberships t = softmax((score + b) / 0.3) from scores a . z8 and biases b, both [..., K]: sums of 1."""
     return ((scores + biases) / SOFTNESS).softmax(-1)

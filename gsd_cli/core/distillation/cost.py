@@ -1,4 +1,4 @@
-"""What a distillation will need, before it starts: memory by counting, time by trying one call."""
+"""Estimates of what a distillation will need: memory by counting, time by measuring one call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsd_cli.compute.device import autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
-from gsd_cli.core.distillation.isometric_forms import looked_at
+from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
 
@@ -21,21 +21,21 @@ COPIES, STUDENT_COPIES = 5, 5
 """float32 numbers kept per parameter of the teacher (teacher, fake score, a gradient, an Adam of two) and of the
 student (generator, its average, a gradient, an Adam of two)."""
 FEWEST, TRIED = 2, 8
-"""Images in the two calls that are timed on a CPU, at most."""
+"""Images in the two calls that are timed on a CPU; the second is an upper limit."""
 FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
-"""Forward calls that updates of the fake score (a forward of G; forward and backward of g) and of the generator
-(forward and backward of G; the isometric term) cost, what the distillation adds to the latter (forward and the
-images' half of the backward of f and g), and what `--irl-gradient manifold` adds for an image that the isometric term
-looks at (two forwards and the latents' half of the backward of G)."""
+"""Costs in forward calls. An update of the fake score: a forward of G; forward and backward of g. An update of the
+generator: forward and backward of G; the isometric term. The distillation loss in it: forward, and the images' half of
+the backward, of f and g. `--irl-gradient manifold`, per image that the isometric term looks at: two forwards and the
+latents' half of the backward of G."""
 TEACHER_CALLS = 1
-"""What a bounded fake score adds to its update: a forward of the teacher."""
+"""Of a bounded fake score, in its update: a forward of the teacher."""
 DISCRIMINATOR_CALLS, ADVERSARIAL_CALLS = 1.6, 1.2
-"""What an update of the discriminator costs (the encoder on real and on generated images, the heads there and back)
-and its gradient at the generator's images; timed on a small UNet, where the heads count."""
+"""Of an update of the discriminator (the encoder on real and on generated images, the heads forward and backward), and
+of its gradient at the generator's images; timed on a small UNet, where the heads take a large share."""
 MATCHING_CALLS = 0.6
-"""What feature matching costs: the encoder there and back; timed on the same small UNet."""
+"""Of feature matching: the encoder forward and backward; timed on the same small UNet."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
-"""Those of `FAKE_CALLS` and of `GENERATOR_CALLS` that are calls of G; all of `MANIFOLD_CALLS` are."""
+"""Calls of G among `FAKE_CALLS` and `GENERATOR_CALLS`; all `MANIFOLD_CALLS` are."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Estimate:
 
     @property
     def memory_bytes(self) -> int:
-        """Peak, roughly: libraries and fragments come on top."""
+        """Approximate peak, without libraries and fragmentation."""
         return self.state_bytes + self.activation_bytes
 
 
 def estimate(
     teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
 ) -> Estimate:
-    """Memory and time of a distillation of `teacher` with these settings. Raises GsdError (exit 2) when they ask for a
-    student that the teacher cannot be grown into."""
+    """Memory and time of a distillation of `teacher` with these settings. Raises GsdError (exit 2) if the teacher
+    cannot be grown to the student's size."""
     share = max(1, settings.batch_size // (world or World()).size)
     together = min(share, settings.micro_batch or share)
     parameters = own = sum(p.numel() for p in teacher.parameters())
@@ -85,8 +85,8 @@ def estimate(
 
 
 def passes(settings: DistillSettings) -> float:
-    """Forward passes of all networks that a trained image costs, a backward pass counted as one or two; the
-    discriminator counts where `adversarial` is a number, and so does feature matching."""
+    """The cost of a training image in forward passes of all networks; a backward pass counts as one or two. The
+    discriminator counts if `adversarial` is a number, and so does feature matching."""
     fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
     if settings.adversarial_ratio(real=False):
@@ -97,15 +97,16 @@ def passes(settings: DistillSettings) -> float:
 
 
 def generator_passes(settings: DistillSettings) -> float:
-    """Those of `passes` that are the generator's; the others are of networks of the teacher's size."""
+    """The part of `passes` of the generator; the others are of networks of the teacher's size."""
     calls = GENERATOR_OWN_CALLS + (FAKE_GENERATOR_CALLS * settings.fake_steps if settings.sidl_weight else 0)
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
 
 
 def _manifold_calls(settings: DistillSettings) -> float:
-    if settings.irl_gradient != "manifold" or settings.irl_weight == 0:
+    form = FORMS.get(settings.irl)
+    if form is None or settings.irl_gradient != "manifold" or settings.irl_weight == 0:
         return 0.0
-    return MANIFOLD_CALLS * looked_at(settings.irl) / settings.pair_every / settings.irl_every
+    return MANIFOLD_CALLS * form.point_count / settings.pair_every / settings.irl_every
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
@@ -115,7 +116,7 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
         net.enable_gradient_checkpointing()
     weights = {p.untyped_storage()._cdata for p in net.parameters()}
     seen: dict[int, int] = {}
-    kept: list[Tensor] = []  # while they live, no address is used twice
+    kept: list[Tensor] = []  # while these exist, no address is used twice
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -124,14 +125,14 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
             kept.append(tensor)
         return tensor
 
-    # two images, since some layers save what does not depend on how many there are
+    # two batch sizes, since some layers save tensors that do not depend on it
     totals = []
     for batch in (1, 2):
         seen.clear()
         x = torch.empty(batch, *model.shape, device="meta", requires_grad=True)
-        labels = (torch.zeros(batch, dtype=torch.long, device="meta"),) if model.classes else ()
+        labels = torch.zeros(batch, dtype=torch.long, device="meta") if model.classes else None
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = net(x, torch.ones(batch, device="meta"), *labels).sample
+            output = model.kind.call(net, x, torch.ones(batch, device="meta"), labels)
         totals.append(sum(seen.values()))
         del output
     return totals[1] - totals[0]
@@ -140,8 +141,8 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
 def seconds_per_call(model: Denoiser, device: torch.device, batch: int, precision: str) -> float:
     """Seconds of a forward call of `batch` images in a precision.
 
-    A GPU is asked for that very call, since small ones take it as long as large ones. On a CPU that may last: two
-    sizes are timed there, and what a call takes without images and for each image is read off them.
+    On a GPU the call itself is timed, since small batches take as long as large ones. On a CPU that may take long: two
+    smaller sizes are timed there and extrapolated.
     """
     if device.type != "cpu" or batch <= FEWEST:
         return seconds_of(model, device, batch, precision)
@@ -156,20 +157,20 @@ def seconds_of(model: Denoiser, device: torch.device, batch: int, precision: str
     """Seconds of one forward call of `batch`, the better of two after a warm-up."""
     net: nn.Module = copy.deepcopy(model.net).to(device).eval()
     x = torch.zeros(batch, *model.shape, device=device)
-    labels = (torch.zeros(batch, dtype=torch.long, device=device),) if model.classes else ()
+    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
     taken = []
     for _ in range(3):
         synchronize(device)
         start = time.perf_counter()
         with autocast(device, precision):
-            net(x, torch.ones(batch, device=device), *labels)
+            model.kind.call(net, x, torch.ones(batch, device=device), labels)
         synchronize(device)
         taken.append(time.perf_counter() - start)
     return min(taken[1:])
 
 
 def _choose(model: Denoiser, settings: DistillSettings, device: torch.device, batch: int) -> str:
-    """The precision that a run would choose, tried on fewer images."""
+    """The precision that a run would choose, measured on fewer images."""
     net = copy.deepcopy(model).to(device).requires_grad_(True)
     x = torch.zeros(batch, *model.shape, device=device)
     labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None

@@ -1,8 +1,8 @@
 """The discriminator: small heads on the frozen teacher's encoder tell real images from generated ones.
 
-SiDA (Zhou et al., ICLR 2025) adds real images to score identity distillation through the fake score's
-encoder. Here the encoder is the teacher's and stays frozen, and the heads are networks of their own: the
-features cannot drift with what they judge.
+SiDA (Zhou et al., ICLR 2025) adds real images to score identity distillation through the fake score's encoder. Here
+the encoder is the teacher's and stays frozen, and only the heads are trained: the features cannot drift with the images
+that they judge.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 
 WIDTH, WIDTH_AT_FULL_RESOLUTION = 64, 16
-"""Channels of a head; the full-resolution one sets the price."""
+"""Channels of a head; the one at full resolution takes most of the time."""
 GROUPS = 8
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
-"""Of the embedding of log sigma, radians per unit."""
+"""Frequencies of the embedding of log sigma, radians per unit."""
 
 
 class Head(nn.Module):
@@ -52,7 +52,7 @@ class Head(nn.Module):
 
 
 class Heads(nn.Module):
-    """A head per encoder map: what the discriminator learns."""
+    """One head per encoder map: the trained part of the discriminator."""
 
     def __init__(self, channels: Sequence[int], classes: int | None):
         super().__init__()
@@ -66,8 +66,8 @@ class Heads(nn.Module):
 
 
 def build_heads(teacher: Denoiser, seed: int) -> Heads:
-    """Heads for this teacher's encoder; their first weights are a function of the seed."""
-    device = next(teacher.parameters()).device
+    """Heads for this teacher's encoder; their initial weights are a function of the seed."""
+    device = teacher.device
     with torch.no_grad():
         x = torch.zeros(1, *teacher.shape, device=device)
         channels = [m.shape[1] for m in teacher.encode(x, per_image(1.0, x), full=True)]

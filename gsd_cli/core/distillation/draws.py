@@ -1,4 +1,4 @@
-"""What a distillation step draws at random: a function of (seed, step, row) and of nothing else."""
+"""The random numbers of a distillation step: a function of (seed, step, row) only."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Draw = Callable[[int, torch.Generator], Tensor]
 
 
 class Draws:
-    """Draws for one process's rows of the batch. A stream names what is drawn and in which step.
+    """Random numbers for one process's rows of the batch. A stream names what is drawn and in which step.
 
-    rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W). Drawn on the CPU,
-    so that every device sees the same numbers, and copied to `device`. `DeviceDraws` draws there.
+    rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W) of an image. The
+    numbers are drawn on the CPU, so that they are the same for every device, and copied to `device`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Draws:
         self.shape, self.classes, self.device = shape, classes, device
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
-        """N(0, I), float32 [B, *shape]; the first `count` rows alone where it is given."""
+        """N(0, I), float32 [B, *shape]; only the first `count` rows if it is given."""
         return normal_rows(self.rows[:count], self.shape, self.seed, *stream).to(self.device)
 
     def sigma(self, draw: Draw, *stream: int | str) -> Tensor:
@@ -45,7 +45,7 @@ class Draws:
         return self.integers(self.classes, *stream, "class", host=False).to(self.device)
 
     def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
-        """Uniform in {0..below-1}, int64 [B]: on the CPU; on the device by `DeviceDraws` unless `host`."""
+        """Uniform in {0..below-1}, int64 [B], on the CPU; `DeviceDraws` puts them on the device unless `host`."""
         return torch.randint(below, (self.batch,), generator=generator_for(self.seed, *stream))[self.rows]
 
     def _random(self, *stream: int | str) -> torch.Generator:
@@ -53,7 +53,7 @@ class Draws:
 
 
 class DeviceDraws(Draws):
-    """The same draws by the device's own generator: nothing is copied, and other numbers than the CPU's come out.
+    """Random numbers from the device's own generator: nothing is copied, and they differ from the CPU's.
 
     The numbers of a batch are drawn together, so here they depend on its size too. All 64 bits of a seed count.
     """
@@ -66,7 +66,7 @@ class DeviceDraws(Draws):
         self._places = torch.tensor(rows, device=device)
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
-        """N(0, I), float32 [B, *shape]; the first `count` rows alone where it is given."""
+        """N(0, I), float32 [B, *shape]; only the first `count` rows if it is given."""
         random = self._random(*stream)
         return torch.randn(self.batch, *self.shape, generator=random, device=self.device)[self._places[:count]]
 
@@ -93,11 +93,11 @@ def make_draws(
     kind: str, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
     device: torch.device,
 ) -> Draws:  # fmt: skip
-    """The draws of `--noise-device` KIND."""
+    """The random numbers of `--noise-device` KIND."""
     kinds = {"cpu": Draws, "device": DeviceDraws}
     return kinds[resolve_kind(kind, device)](seed, batch, rows, shape, classes, device)
 
 
 def resolve_kind(kind: str, device: torch.device) -> str:
-    """What `--noise-device` comes to: `auto` is the CPU for a run on the CPU, else the device."""
+    """Resolve `--noise-device`: `auto` is the CPU for a run on the CPU, else the device."""
     return kind if kind != "auto" else "cpu" if device.type == "cpu" else "device"

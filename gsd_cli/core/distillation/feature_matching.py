@@ -1,8 +1,9 @@
 """Feature matching: the mean features of generated images follow those of real ones.
 
-Salimans et al. (NeurIPS 2016) match the means of a batch. A batch of 32 errs by more than the gap that matters: how
-often each kind of image appears, how bright and how full images are. Here the gap is a moving average over thousands
-of images, and the generator follows its gradient: a linear discriminator in closed form, which cannot win.
+Salimans et al. (NeurIPS 2016) match the means of a batch. The mean of a batch of 32 has a larger error than the gap
+that matters: how often each kind of image appears, how bright and how full images are. Here the gap is a moving average
+over thousands of images, and the generator follows its gradient. It acts as a linear discriminator in closed form,
+which cannot win.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
 
 SIGMA = 1.0
-"""Noise level at which images are compared: what differs is what they show, not their texture."""
+"""Noise level at which images are compared: high enough to hide texture."""
 DEEPEST = 3
-"""How many of the encoder's maps count, from the deepest up."""
+"""Number of the encoder's maps that are used, the deepest ones."""
 COMPONENTS = 16
 """Principal components of the real features that are matched."""
 FEWEST, MOST = 256, 4096
-"""Real images whose features are taken: within this, an eighth as many as the run makes. Few are taken repeatedly, each
-time under other noise."""
+"""Limits of the number of real images whose features are taken: an eighth of the images of the run. A small data set is
+taken repeatedly, each time with other noise."""
 EACH = 16
 """Real images per component, at least."""
 MEMORY = 1600
-"""Images over which the gap is averaged. A longer memory lags behind the generator, which then swings."""
+"""Images over which the gap is averaged. A longer memory lags behind the generator, which then oscillates."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class FeatureMatching:
     """The gap between generated and real images along the principal axes of the real ones, and its gradient.
 
     ratio: the norm of the term's gradient at the images over the distillation's, at a gap of one standard deviation; it
-    falls with the gap. 0 turns the term off, and so does a class-conditional teacher: there the labels decide what
-    appears how often. Nothing here waits for the device.
+    falls with the gap. 0 turns the term off, and so does a class-conditional teacher, where the labels decide how often
+    each kind appears. Nothing here waits for the device.
     """
 
     def __init__(
@@ -76,10 +77,10 @@ class FeatureMatching:
         if not self.on:
             return
         self.data = require_comparable(data, teacher, "feature matching", "--feature-matching off")
-        self._looked_at = min(MOST, max(FEWEST, total_images // 8))
-        # found at the first step, unless a checkpoint brings them
+        self._real_count = min(MOST, max(FEWEST, total_images // 8))
+        # computed at the first step, unless a checkpoint has them
         self._axes: Axes | None = None
-        # the mean of generated images along the axes [K], for that of real ones is 0; and of how many images it is
+        # the mean of generated images along the axes [K], where that of real ones is 0; and the number of images seen
         self._gap = torch.zeros((), device=draws.device)
         self._seen = torch.zeros((), device=draws.device)
 
@@ -102,10 +103,10 @@ class FeatureMatching:
         return self._gap.norm()
 
     def measure(self, images: Tensor, step: int) -> Tensor:
-        """The gradient of the gap at images [B, C, H, W]: of their mean features along it.
+        """The gradient at images [B, C, H, W] of their mean features along the gap.
 
-        The gap is the one before this step, so that an image's gradient depends on no other of its batch; then the
-        images are taken into account.
+        The gap is the one before this step, so that an image's gradient depends on no other image of its batch. Then
+        the gap takes the images into account.
         """
         if not self.on:
             return torch.zeros_like(images)
@@ -118,12 +119,14 @@ class FeatureMatching:
             along = axes.project(self._features(y, own)) / len(images)
             gradients.append(torch.autograd.grad((along @ direction).sum(), y)[0])
             now = now + along.detach().sum(0)
-        self._learn(self.world.sum(now) / self.world.size)
+        self._update_gap(self.world.sum(now) / self.world.size)
         return torch.cat(gradients)
 
-    def weigh(self, sidl_norm: Tensor, own_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The term's weight at this step, from the norms of both gradients at the images, and its figures; 0 until the
-        gap is known."""
+    def weigh(self, own_norm: Tensor, sidl_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term's weight [] at this step, from the norms of its gradient and the distillation's, and its figures.
+
+        The weight is 0 until the gap is known.
+        """
         if not self.on:
             return torch.zeros_like(own_norm), {}
         self.balance.update(sidl_norm, own_norm)
@@ -131,12 +134,12 @@ class FeatureMatching:
         ratio = weight * own_norm / sidl_norm.clamp(min=TINY)
         return weight, {"feature_gap": self.gap, "matching_weight": weight, "matching_ratio": ratio}
 
-    def _learn(self, now: Tensor) -> None:
+    def _update_gap(self, now: Tensor) -> None:
         batch = self.settings.batch_size
         share = (batch / (self._seen + batch)).clamp(min=min(1.0, batch / MEMORY))
-        sound = now.isfinite().all()  # a batch that is not leaves no trace
-        self._gap = torch.where(sound, self._gap + share * (now - self._gap), self._gap)
-        self._seen = self._seen + batch * sound
+        finite = now.isfinite().all()  # a batch that is not finite is left out
+        self._gap = torch.where(finite, self._gap + share * (now - self._gap), self._gap)
+        self._seen = self._seen + batch * finite
 
     def _features(self, x: Tensor, noise: Tensor) -> Tensor:
         """[B, F]: the mean of each channel of the encoder's deepest maps."""
@@ -146,17 +149,17 @@ class FeatureMatching:
 
     @torch.no_grad()
     def _axes_of_real(self) -> Axes:
-        places = torch.linspace(0, len(self.data) - 1, self._looked_at, dtype=torch.float64).long()
-        found = []
+        places = torch.linspace(0, len(self.data) - 1, self._real_count, dtype=torch.float64).long()
+        features = []
         for rows in torch.arange(len(places)).split(self.settings.micro_batch or self.settings.batch_size):
             noise = normal_rows(rows.tolist(), self.teacher.shape, self.settings.seed, "matching")
             images = self.data.batch(places[rows]).to(self.draws.device)
-            found.append(self._features(images, noise.to(images.device)).cpu())
-        axes = principal_axes(torch.cat(found), min(COMPONENTS, max(1, len(self.data) // EACH)))
+            features.append(self._features(images, noise.to(images.device)).cpu())
+        axes = principal_axes(torch.cat(features), min(COMPONENTS, max(1, len(self.data) // EACH)))
         return Axes(axes.mean.to(self.draws.device), axes.directions.to(self.draws.device))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The axes, the gap and the running norms; nothing when the term is off or has not begun."""
+        """The axes, the gap and the running norms; nothing if the term is off or has not begun."""
         if not self.on or self._axes is None:
             return {}
         return {
@@ -165,7 +168,7 @@ class FeatureMatching:
         }  # fmt: skip
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` gave; from a checkpoint without it the term starts from nothing."""
+        """Restore what `tensors` gave; with a checkpoint without it the term starts from nothing."""
         if not self.on or "matching_gap" not in tensors:
             return
         device = self.draws.device

@@ -1,8 +1,9 @@
 """A student larger than its teacher that starts as the same function: Net2Net (Chen et al., ICLR 2016).
 
-Wider: every channel is repeated side by side, which leaves the statistics of a group normalisation as they are,
-and a layer that reads K equal copies divides its weights among them in unequal shares. Deeper: the layers added
-to a block return what they are given. The result is an ordinary UNet2DModel with other numbers in its config.
+Wider: every channel is repeated side by side, which keeps the statistics of group normalisation, and a layer
+that reads K equal copies divides its weights among them in unequal shares. Deeper: the layers added to a block
+return their input. The result is an ordinary UNet2DModel with other numbers in its config; the names of its
+blocks and config keys are in `models/unet2d.py`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from torch import Tensor, nn
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import generator_for
-from gsd_cli.core.models.config_check import DEEPEST, LARGEST
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.unet2d import (
+    RESIDUAL_LAYERS,
+    find_growth_obstacle,
+    find_origin,
+    grow_config,
+    is_query,
+    last_layer,
+    shortcut,
+    sinusoid_readers,
+)
 
 JITTER = 1.0
 """Standard deviation of the noise in the shares of equal copies, in that of the shares. With equal shares copies would
 get equal gradients, and stay one channel. On ddpm-fashion at twice the width the gradients of two copies have a mean
 cosine of 0.996 at a noise of 0.1, of 0.71 at 1 (with a norm 2 % larger in all) and of -0.95 at 3."""
-BLOCKS = frozenset(
-    ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D", "UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
-)
-"""Blocks whose layers add to what they are given, unscaled, and whose groups do not depend on the width."""
 _LAYERS = (nn.Conv2d, nn.Linear, nn.GroupNorm, nn.Embedding)
 
 
@@ -43,43 +49,16 @@ def grow(denoiser: Denoiser, width: int = 1, depth: int = 1, seed: int = 0) -> D
     require_growable(old, width, depth)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for(seed, "growth").initial_seed())
-        new = type(old).from_config(grown_config(old.config, width, depth))
+        new = type(old).from_config(grow_config(old.config, width, depth))
         _copy_weights(old, new, width, depth)
     grown = Denoiser(new.to(old.device), denoiser.schedule, denoiser.prediction, clip_sample=denoiser.clip_sample)
     return grown.train(denoiser.training)
 
 
-def grown_config(config: Any, width: int, depth: int) -> dict[str, Any]:
-    """The config of a UNet2DModel with `width` times the channels and `depth` times the layers per block."""
-    # diffusers' own notes go: they name the values left at their defaults, which it would then ignore
-    grown = {name: value for name, value in config.items() if not name.startswith("_")}
-    channels = config["block_out_channels"]
-    grown["block_out_channels"] = [width * c for c in channels]
-    grown["layers_per_block"] = depth * config["layers_per_block"]
-    for name in ("attention_head_dim", "time_embedding_dim"):
-        if config.get(name) is not None:
-            grown[name] = width * config[name]
-    # frequency k of n is 10000^(-k / (n - shift)): with this shift the new number (width k) is the old number k
-    before, after = channels[0] // 2, width * channels[0] // 2
-    grown["freq_shift"] = after - width * (before - config["freq_shift"])
-    return grown
-
-
 def require_growable(net: Any, width: int, depth: int) -> None:
-    """Raise GsdError (exit 2), naming why, for a network that cannot be copied into one of this size."""
-    if type(net).__name__ != "UNet2DModel":
-        raise _refusal(f"a {type(net).__name__} cannot be grown, only a UNet2DModel")
-    config = net.config
-    kinds = {kind.removeprefix("UNetRes") for kind in (*config["down_block_types"], *config["up_block_types"])}
-    if unknown := sorted(kinds - BLOCKS):
-        raise _refusal(f"a network with a {unknown[0]} cannot be grown")
-    if width > 1 and config["class_embed_type"] == "identity":
-        raise _refusal("a network that takes embeddings for classes cannot be grown in width: theirs is fixed")
-    if width > 1 and config["time_embedding_type"] != "positional":
-        raise _refusal(f"a network with a {config['time_embedding_type']} time embedding cannot be grown in width")
-    layers, channels = depth * config["layers_per_block"], width * max(config["block_out_channels"])
-    if layers > DEEPEST or channels > LARGEST:
-        raise _refusal(f"a student of {layers:,} layers per block and {channels:,} channels could not be read again")
+    """Raise GsdError (exit 2) with the reason for a network that cannot be copied into one of this size."""
+    if obstacle := find_growth_obstacle(net, width, depth):
+        raise _refusal(obstacle)
     for name, module in _with_weights(net):
         if not isinstance(module, _LAYERS):
             raise _refusal(f"a network with a {type(module).__name__} ({name}) cannot be grown")
@@ -98,40 +77,22 @@ def _with_weights(net: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _copy_weights(old: Any, new: Any, width: int, depth: int) -> None:
-    """Fill `new`, the network of `grown_config`, so that it is the function that `old` is."""
-    layers, sources = old.config["layers_per_block"], dict(old.named_modules())
-    sinusoids = {"time_embedding.linear_1"}
-    if old.config["class_embed_type"] == "timestep":  # class numbers are embedded as timesteps are
-        sinusoids.add("class_embedding.linear_1")
+    """Fill `new`, the network of `grow_config`, so that it is the same function as `old`."""
+    config, sources = old.config, dict(old.named_modules())
+    sinusoids = sinusoid_readers(config)
     for name, module in _with_weights(new):
-        if (origin := _origin(name, layers, depth)) is None:
+        if (origin := find_origin(name, config, depth)) is None:
             continue
         if name in sinusoids:
             _spread(sources[origin], module, width)
         else:
             _widen(sources[origin], module)
-        if name.endswith(".to_q"):  # products of K-fold queries and keys are K-fold, divided by sqrt(K) more
+        if is_query(name):  # products of K-fold queries and keys are K-fold, divided by sqrt(K) more
             module.weight.mul_(width**-0.5)
             module.bias.mul_(width**-0.5)
     for name, module in new.named_modules():
-        if type(module).__name__ in ("ResnetBlock2D", "Attention") and _origin(name, layers, depth) is None:
+        if type(module).__name__ in RESIDUAL_LAYERS and find_origin(name, config, depth) is None:
             _pass_through(module)
-
-
-def _origin(name: str, layers: int, depth: int) -> str | None:
-    """What a module of the grown network is called in the old one; None inside an added layer.
-
-    A down block's added layers are its last, so the skips they leave equal the last one before. An up block reads
-    skips in reverse and has one layer more: its added layers come after its first one, where those skips arrive.
-    """
-    parts = name.split(".")
-    if parts[0] not in ("down_blocks", "up_blocks") or len(parts) < 4 or parts[2] not in ("resnets", "attentions"):
-        return name
-    index, added = int(parts[3]), layers * (depth - 1)
-    first = layers if parts[0] == "down_blocks" else 1
-    if first <= index < first + added:
-        return None
-    return name if index < first else ".".join([*parts[:3], str(index - added), *parts[4:]])
 
 
 def _widen(old: nn.Module, new: nn.Module) -> None:
@@ -164,11 +125,12 @@ def _spread(old: Any, new: Any, width: int) -> None:
     new.bias.copy_(old.bias.cpu().repeat_interleave(rows, 0))
 
 
-def _pass_through(layer: Any) -> None:
+def _pass_through(layer: nn.Module) -> None:
     """Make an added residual block or attention return its input; of [hidden, skip] channels the hidden ones."""
-    last = layer.to_out[0] if hasattr(layer, "to_out") else layer.conv2
+    last: Any = last_layer(layer)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    if getattr(layer, "conv_shortcut", None) is not None:
-        nn.init.dirac_(layer.conv_shortcut.weight)
-        nn.init.zeros_(layer.conv_shortcut.bias)
+    other: Any = shortcut(layer)
+    if other is not None:
+        nn.init.dirac_(other.weight)
+        nn.init.zeros_(other.bias)

@@ -9,11 +9,10 @@ from typing import Literal
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import SAMPLES_BY, TEACHER, TEACHERS
 from gsd_cli.options import DistillOptions
+from gsd_cli.options.distill import FITTED_FORMS
 
 Origin = Literal["given", "prepared", "bundled", "teacher", "none"]
 SAMPLER = SAMPLES_BY.replace("dpm++", "DPM-Solver++")
-FITTED = ("borders", "cells")
-"""Isometric forms that are fitted to images."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def next_to_teacher(teacher: str, suffix: str) -> Path | None:
 def uses_images(options: DistillOptions) -> bool:
     """Whether real images are looked at: by a discriminator, for their mean features, or by an isometric form that
     takes their clusters."""
-    fitted = options.irl in FITTED and options.irl_weight != 0
+    fitted = options.irl in FITTED_FORMS and options.irl_weight != 0
     return fitted or any(ratios(options, choose_data(options)).values())
 
 

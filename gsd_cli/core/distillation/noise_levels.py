@@ -1,4 +1,4 @@
-"""Noise recipes: the levels at which the fake score learns, the generator is judged, and real images are told apart."""
+"""Noise recipes (`--noise`): at which noise levels the fake score, the generator and the discriminator are trained."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from gsd_cli.options import DistillSettings
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 SIGMA_DATA = 0.5
 DEEPEST = 0.8
-"""How far up the Karras grid the generator's levels go: sigma <= 24.4."""
+"""The share of the Karras grid that the generator's levels cover: sigma <= 24.4."""
 
 
 GRAIN_MIN, GRAIN_MAX = 0.01, 0.3
-"""Low noise levels: what is finer than the noise is seen at no other level."""
+"""Low noise levels: the grain of an image is visible at no other level."""
 LOW_SHARE = 0.35
-"""Share of the `pixels` recipe's levels that are low; SiD's grid for pixels has a quarter below 0.085."""
+"""Share of low levels in the `pixels` recipe. SiD's grid for pixels has a quarter of its levels below 0.085."""
 PIXELS_MIN, PIXELS_MAX = 0.028, 24.0
 """The range of the other levels, as sigma."""
 DDPM_T = (20, 793)
 """Of 1000 timesteps: sigma 0.079 to 24.3 for Ho et al.'s schedule."""
 FINE, COARSE = (0.01, 1.0), (1.5, 8.0)
 COARSE_SHARE = 1 / 7
-"""Ranges of the discriminator's levels, as sigma, and how often the second is drawn."""
+"""The two ranges of the discriminator's levels, as sigma, and the share of the second."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """fake_sigma, generator_sigma, discriminator_sigma: n levels drawn from a random generator, float32 [n] on the
-    generator's device. weight(sigma): the fake score's loss weight per squared pixel of the clean estimate, [n]."""
+    """How noise levels are drawn for the three updates, and the weight of the fake score's loss.
+
+    fake_sigma, generator_sigma, discriminator_sigma: (n, random generator) -> sigma, float32 [n], on the random
+    generator's device. weight(sigma): per squared pixel of the clean estimate, [n].
+    """
 
     fake_sigma: Draw
     generator_sigma: Draw
@@ -46,8 +49,8 @@ class Recipe:
 
 
 def recipe_name(settings: DistillSettings, *, pixels: bool) -> str:
-    """The recipe that `--noise` names; `auto` is `pixels` for a teacher of pixels, `ddpm` for one of latents, whose
-    finest noise an autoencoder made."""
+    """Resolve `--noise`: `auto` is `pixels` for a teacher of pixels, and `ddpm` for one of latents, whose finest
+    noise comes from an autoencoder."""
     return settings.noise if settings.noise != "auto" else "pixels" if pixels else "ddpm"
 
 
@@ -74,14 +77,14 @@ def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: 
 
 
 def ddpm_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
-    """Both draw t uniformly in {t_min..t_max}; the fake score's loss is the plain eps error of Ho et al. (2020)."""
+    """Both draw t uniformly in {t_min..t_max}; the fake score's loss is the eps error of Ho et al. (2020)."""
     draw = _uniform_timestep(schedule, t_min, t_max)
     return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
 
 
 def pixel_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
     """As `ddpm_recipe`, but LOW_SHARE of the levels are log-uniform in [GRAIN_MIN, GRAIN_MAX]: uniform timesteps
-    hardly reach the noise that hides an image's grain and nothing else."""
+    rarely give a noise that hides only an image's grain."""
     uniform, low = _uniform_timestep(schedule, t_min, t_max), _log_uniform(schedule, GRAIN_MIN, GRAIN_MAX)
     draw = _either(low, uniform, LOW_SHARE)
     return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
@@ -89,7 +92,7 @@ def pixel_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
 
 def edm_recipe(schedule: NoiseSchedule) -> Recipe:
     """Karras et al. (2022) for the fake score, log-normal levels and their weight; the Karras grid up to
-    DEEPEST for the generator (Zhou et al., ICML 2024). Levels outside a discrete schedule are moved to its ends."""
+    DEEPEST for the generator (Zhou et al., ICML 2024). Levels are clamped to the range of a discrete schedule."""
     low, high = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
 
     def fake(n: int, random: torch.Generator) -> Tensor:
@@ -116,7 +119,7 @@ def _uniform_timestep(schedule: NoiseSchedule, t_min: int, t_max: int) -> Draw:
 
 
 def _log_uniform(schedule: NoiseSchedule, low: float, high: float) -> Draw:
-    """Levels log-uniform in [low, high]; what lies outside the schedule is moved to its ends."""
+    """Levels log-uniform in [low, high], clamped to the schedule's range."""
     first, last = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
     span = math.log(high / low)
     return lambda n, random: (
@@ -135,5 +138,5 @@ def _either(one: Draw, other: Draw, share: float) -> Draw:
 
 
 def _discriminator_level(schedule: NoiseSchedule) -> Draw:
-    """Mostly fine levels, where texture is told apart; some coarse ones, where shape is."""
+    """Mostly fine levels, which show texture, and some coarse ones, which show only shape."""
     return _either(_log_uniform(schedule, *COARSE), _log_uniform(schedule, *FINE), COARSE_SHARE)

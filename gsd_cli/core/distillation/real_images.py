@@ -1,4 +1,4 @@
-"""Real images as a discriminator asks for them: batches in the teacher's space, each with its class."""
+"""Real images for the discriminator: batches in the teacher's space (pixels or latents), with their classes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gsd_cli.data.dataset import KEEP_IN_MEMORY, ImageArchive
 from gsd_cli.data.pixels import from_uint8
 
 FEW = 500
-"""Below so many images a discriminator may learn each of them by heart."""
+"""With fewer images the discriminator may memorise each of them."""
 CALL = 16
-"""Images in a call of the autoencoder: always as many, since on a CPU the last bits depend on it."""
+"""Images per call of the autoencoder: always the same number, since on a CPU the last bits depend on it."""
 RESIDENT_SHARE = 1 / 8
 """Share of a device's free memory that real images may take."""
-LOOKED_AT = 2000
-"""Images that are decoded before a run where the data set is too large to keep decoded."""
+CHECKED = 2000
+"""Images of a data set too large to keep decoded that are decoded before a run, to check them."""
 
 
 class RealImages(Protocol):
@@ -47,10 +47,10 @@ class RealImages(Protocol):
 
 
 class EncodedImages:
-    """Real images in a latent teacher's space: each is encoded once, when it is first asked for.
+    """Real images in a latent teacher's space: each is encoded once, when it is first used.
 
-    Latents are kept in float32 or, where these need more than KEEP_IN_MEMORY, in float16 (whose rounding, 5e-4, is
-    far below any noise level); where neither fits, every batch is encoded when it is asked for.
+    Latents are kept in float32 or, if that needs more than KEEP_IN_MEMORY, in float16 (whose rounding, 5e-4, is far
+    below any noise level). If neither fits, every batch is encoded when it is used.
     """
 
     def __init__(self, images: RealImages, autoencoder: Autoencoder, shape: tuple[int, ...], device: torch.device):
@@ -83,12 +83,12 @@ class EncodedImages:
     @torch.no_grad()
     def _encode(self, indices: Tensor) -> Tensor:
         full = torch.cat([indices, indices[-1:].expand(CALL - len(indices))])
-        with full_precision(self.device):  # what is kept must not depend on who asks first
+        with full_precision(self.device):  # a kept latent must not depend on the precision of its first use
             return self.autoencoder.encode(self.images.batch(full).to(self.device))[: len(indices)].cpu()
 
 
 class ResidentImages:
-    """Pixels kept on a device: a batch is no copy. Indices are asked for there too."""
+    """Pixels kept on a device: a batch needs no copy. Indices must be on the device too."""
 
     def __init__(self, images: ImageArchive, device: torch.device):
         self.shape = images.shape
@@ -106,7 +106,7 @@ class ResidentImages:
 
 
 def keep_on(device: torch.device, images: RealImages) -> RealImages:
-    """The images on an accelerator with RESIDENT_SHARE of its free memory for them, else as they are."""
+    """The images on an accelerator, if RESIDENT_SHARE of its free memory is enough for them; else as they are."""
     if device.type == "cpu" or not isinstance(images, ImageArchive) or not images.in_memory:
         return images
     if device.type == "cuda":
@@ -123,7 +123,7 @@ def in_teacher_space(images: RealImages, teacher: Teacher, device: torch.device)
     return EncodedImages(images, teacher.autoencoder, teacher.denoiser.shape, device)
 
 
-# -- what does not fit is refused ---------------------------------------------------------------
+# -- checks -----------------------------------------------------------------------------------
 
 
 def require_same_shape(archive: ImageArchive, shape: tuple[int, int, int]) -> None:
@@ -136,8 +136,8 @@ def require_same_shape(archive: ImageArchive, shape: tuple[int, int, int]) -> No
 
 
 def require_comparable(data: RealImages | None, teacher: Denoiser, what: str, otherwise: str) -> RealImages:
-    """The images, if `what` can compare them with the teacher's. Raises GsdError (exit 2), whose hint names the flags
-    `otherwise` that do without them."""
+    """The images, if `what` can compare them with the teacher's. Otherwise raises GsdError (exit 2), whose hint names
+    `otherwise`: flags of a run without real images."""
 
     def refuse(message: str, hint: str) -> NoReturn:
         raise GsdError(message, hint=hint, code=ExitCode.USAGE)
@@ -162,8 +162,8 @@ def require_comparable(data: RealImages | None, teacher: Denoiser, what: str, ot
 def require_fit(archive: ImageArchive, teacher: Teacher) -> None:
     """Raise GsdError (exit 3) unless a discriminator can compare these images with the teacher's.
 
-    They need the size and the channels of its images (not of its latents) and, for a class-conditional teacher,
-    one class each, of as many as it has.
+    They need the size and the channels of its images (not of its latents). For a class-conditional teacher each needs
+    one class, and the number of classes must be the teacher's.
     """
     require_same_shape(archive, teacher.image_shape)
     classes = teacher.denoiser.classes
@@ -186,15 +186,15 @@ def require_fit(archive: ImageArchive, teacher: Teacher) -> None:
 
 
 def require_readable(archive: ImageArchive, on_image: Callable[[int], None] = lambda done: None) -> None:
-    """Decode all images of a set that is kept decoded, else LOOKED_AT of them, evenly spread.
+    """Decode all images of a data set that is kept decoded, else CHECKED of them, evenly spread.
 
-    Raises GsdError (exit 3) at the first that cannot be read. on_image(done) counts.
+    Raises GsdError (exit 3) at the first that cannot be read. on_image(done) is called with the number of images done.
     """
     total = len(archive)
-    if archive.in_memory or total <= LOOKED_AT:
+    if archive.in_memory or total <= CHECKED:
         places = torch.arange(total)
     else:
-        places = torch.linspace(0, total - 1, LOOKED_AT, dtype=torch.float64).long()
+        places = torch.linspace(0, total - 1, CHECKED, dtype=torch.float64).long()
     done = 0
     for part in places.split(256):
         archive.uint8(part)
@@ -203,10 +203,10 @@ def require_readable(archive: ImageArchive, on_image: Callable[[int], None] = la
 
 
 def cautions(archive: ImageArchive, teacher: Teacher) -> list[str]:
-    """What the user should know of images that fit."""
+    """Warnings about images that fit the teacher."""
     found = []
     if len(archive) < FEW:
-        found.append(f"{len(archive)} images are few: the discriminator may learn them by heart")
+        found.append(f"{len(archive)} images are few: the discriminator may memorise them")
     names = tuple(archive.record.get("classes") or ())
     if teacher.denoiser.classes and names and teacher.class_names and names != teacher.class_names:
         k = next(k for k, (ours, theirs) in enumerate(zip(names, teacher.class_names, strict=False)) if ours != theirs)

@@ -10,8 +10,9 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
-from gsd_cli.catalogue.find import CARD, read_card
+from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.distillation.inputs import choose_data, ratios
 from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings

@@ -1,1 +1,1 @@
-"""Directions of an edit: found, measured, stored."""
+"""Directions of an edit: finding, measuring and storing them."""

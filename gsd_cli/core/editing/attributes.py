@@ -1,7 +1,7 @@
-"""Attributes measured in the pixels: what a picture is, as one number, with gradients.
+"""Attributes measured in the pixels: one number per image, with gradients.
 
-The background is the mean of the picture's border; what differs from it is the object. All functions take
-images [B, C, H, W] in about [-1, 1] and give [B].
+The background is the mean of the image's border; pixels that differ from it are the object. All functions
+take images [B, C, H, W] in about [-1, 1] and return [B].
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Attribute = Callable[[Tensor], Tensor]
 EPS = 1e-8
 
 
@@ -21,29 +20,29 @@ def brightness(images: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor) -> Tensor:
-    """The standard deviation over pixels and channels, in [0, 1] for pictures in [-1, 1]."""
+    """The standard deviation over pixels and channels, in [0, 1] for images in [-1, 1]."""
     return (images.flatten(1).var(1, correction=0) + EPS).sqrt()
 
 
 def width(images: Tensor) -> Tensor:
-    """The object's width over the picture's: sqrt(12 Var + 1) pixels of the column under the object's
-    weight, which is exactly W for a bar W pixels wide."""
+    """The object's width as a share of the image's: sqrt(12 Var + 1) pixels, with the variance of the column
+    index weighted by the object. That is exactly W for a bar W pixels wide."""
     return _extent(_object(images).sum(1))
 
 
 def height(images: Tensor) -> Tensor:
-    """The object's height over the picture's, as `width`."""
+    """The object's height as a share of the image's, measured like `width`."""
     return _extent(_object(images).sum(2))
 
 
 def symmetry(images: Tensor) -> Tensor:
-    """The cosine between the object and its mirror image left to right: 1 for a symmetric picture."""
+    """The cosine between the object and its mirror image left to right: 1 for a symmetric image."""
     centred = images - _background(images)
     mirrored = centred.flip(3)
     return (centred * mirrored).flatten(1).sum(1) / (centred.square().flatten(1).sum(1) + EPS)
 
 
-ATTRIBUTES: dict[str, Attribute] = {
+ATTRIBUTES: dict[str, Callable[[Tensor], Tensor]] = {
     "brightness": brightness,
     "contrast": contrast,
     "width": width,
@@ -54,7 +53,7 @@ ATTRIBUTES: dict[str, Attribute] = {
 
 def _background(images: Tensor) -> Tensor:
     """The border's mean per channel: [B, C, 1, 1]."""
-    # the first and the last by a stride: a list of places would be copied to a GPU at every call
+    # a stride picks the first and the last: a list of indices would be copied to a GPU in every call
     height, width = images.shape[2:]
     rows = images[:, :, :: max(1, height - 1)].flatten(2)
     columns = images[:, :, 1:-1, :: max(1, width - 1)].flatten(2)
@@ -62,14 +61,14 @@ def _background(images: Tensor) -> Tensor:
 
 
 def _object(images: Tensor) -> Tensor:
-    """How far each place is from the background: [B, H, W]."""
+    """The distance of each pixel from the background: [B, H, W]."""
     return (images - _background(images)).abs().mean(1)
 
 
 def _extent(profile: Tensor) -> Tensor:
     """The width of a profile [B, L], as a share of L."""
     length = profile.shape[1]
-    place = torch.arange(length, device=profile.device, dtype=profile.dtype)
+    position = torch.arange(length, device=profile.device, dtype=profile.dtype)
     share = profile / (profile.sum(1, keepdim=True) + EPS)
-    mean = (share * place).sum(1, keepdim=True)
-    return (12 * (share * (place - mean).square()).sum(1) + 1).sqrt() / length
+    mean = (share * position).sum(1, keepdim=True)
+    return (12 * (share * (position - mean).square()).sum(1) + 1).sqrt() / length

@@ -1,4 +1,4 @@
-"""Directions of an edit: in the latent z, or in the bottleneck (the mid block's activations).
+"""Directions of an edit: in the latent z, or in the bottleneck of the network.
 
 The bottleneck of a U-Net as a semantic space: Kwon et al. (ICLR 2023). A latent is moved and put back on its
 sphere; the bottleneck is shifted while the generator runs.
@@ -26,15 +26,15 @@ from gsd_cli.core.models.generator import Generator
 Space = Literal["latent", "bottleneck"]
 FORMAT = "gsd-directions/2"
 SMALLEST_PART = 0.02
-"""Of a unit vector: with less left by `preserving`, an edit would be noise."""
+"""The smallest part of a unit vector that `orthogonalise` may leave: with less, an edit would be noise."""
 
 
 @dataclass(frozen=True)
 class Direction:
     """A unit vector of z's or the bottleneck's shape [c, h, w]; strength 1 is `scale` of it.
 
-    how: what found it. figures: what was measured of it. normal: along which the attribute changes fastest,
-    shaped like the vector, where that is known to be another way: what `preserving` takes away.
+    how: the method that found it. figures: its measurements. normal: the direction in which the attribute
+    changes fastest, shaped like the vector, if it is known to differ from it; `orthogonalise` removes it.
     """
 
     name: str
@@ -46,31 +46,32 @@ class Direction:
     normal: Tensor | None = None
 
 
-def moved(
+def render_edits(
     generator: Generator, z: Tensor, direction: Direction, strengths: Sequence[float], deltas: Sequence[Delta] = (),
     batch_size: int = 64,
 ) -> Tensor:  # fmt: skip
-    """Images of latents z [N, C, H, W] (or [1, ...] for all), each moved by its strength [N], on the CPU."""
+    """Images of latents z [N, C, H, W] (or [1, ...] for all), each moved by its strength [N]; on the CPU."""
     z = z.expand(len(strengths), *z.shape[1:])
     shifts = direction.scale * torch.tensor(strengths).reshape(-1, 1, 1, 1) * direction.vector
     if direction.space == "latent":
-        return render(generator, moved_latents(z, shifts), deltas, batch_size=batch_size)
+        return render(generator, move_latents(z, shifts), deltas, batch_size=batch_size)
     return render(generator, z, deltas, shifts, batch_size)
 
 
-def moved_latents(z: Tensor, shifts: Tensor) -> Tensor:
-    """z + shifts [N, C, H, W], put back on the sphere that each z was on."""
+def move_latents(z: Tensor, shifts: Tensor) -> Tensor:
+    """z + shifts [N, C, H, W], each put back on the sphere of its z."""
     far = z + shifts
     norms = z.flatten(1).norm(dim=1) / far.flatten(1).norm(dim=1)
     return far * norms.reshape(-1, 1, 1, 1)
 
 
-def preserving(direction: Direction, others: Sequence[Direction]) -> Direction:
+def orthogonalise(direction: Direction, others: Sequence[Direction]) -> Direction:
     """The direction without its parts along the others' normals, of the same space: orthogonal to each.
 
-    To first order an attribute stays along whatever is orthogonal to its gradient; a direction that edits it
-    and leaves third attributes alone is another one. The part that is left must go further for the same
-    effect: the scale grows by what it lost. Raises GsdError (exit 2) when nothing is left.
+    To first order an attribute does not change along a direction orthogonal to its gradient. (The direction
+    that edits the attribute best may differ from the gradient, to leave third attributes alone.) The remaining
+    part must go further for the same effect, so its scale grows by the lost length. Raises GsdError (exit 2)
+    when almost nothing is left.
     """
     if not others:
         return direction
@@ -89,7 +90,7 @@ def preserving(direction: Direction, others: Sequence[Direction]) -> Direction:
 
 
 def save_directions(path: Path, directions: Sequence[Direction], about: dict[str, Any]) -> None:
-    """Write directions as safetensors; `about` says what they belong to (model, options)."""
+    """Write directions as safetensors; `about` names the model and options they belong to."""
     tensors = {f"{i}": d.vector.contiguous() for i, d in enumerate(directions)}
     tensors |= {f"{i}.normal": d.normal.contiguous() for i, d in enumerate(directions) if d.normal is not None}
     listed = [{k: v for k, v in vars(d).items() if k not in ("vector", "normal")} for d in directions]
@@ -99,9 +100,9 @@ def save_directions(path: Path, directions: Sequence[Direction], about: dict[str
 
 
 def load_directions(path: Path, about: dict[str, Any]) -> list[Direction] | None:
-    """Read what `save_directions` wrote; None when it is missing, damaged or belongs to something else.
+    """Read what `save_directions` wrote; None for a file that is missing, damaged or of another model or options.
 
-    `about`: the keys that must agree; a stored file may say more.
+    about: the keys that must agree; a stored file may have more.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""What a model can be asked to edit: attributes measured in pixels, classes, and attributes learnt from pictures."""
+"""The attributes a model can edit: measured in pixels, classes, and learnt from example images."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.base.storage import ASSETS, read_json
+from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.run_layout import CARD, bundled_features_folder
 from gsd_cli.core.editing.attributes import ATTRIBUTES
 from gsd_cli.core.editing.probe import fit_probe
 from gsd_cli.core.editing.supervised import Attribute
 from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.denoiser import per_image
-from gsd_cli.core.models.feature_maps import PHI_SIGMA
+from gsd_cli.core.models.feature_maps import FEATURE_SIGMA
 from gsd_cli.core.models.feature_nets import FeatureNet
 from gsd_cli.core.models.generator import Model
 
 TRAITS = [Attribute(name, score, signed=False) for name, score in ATTRIBUTES.items()]
-"""The measurable attributes."""
+"""The attributes measured in pixels."""
 
 
 class Knowledge:
-    """The attributes of one model, and the features that further ones are learnt in.
+    """The attributes of one model, and the features for learning more of them.
 
-    classifier: that of the model's domain, where one is bundled; it gives the classes and the
-    features. Else features are the generator's own encoder, averaged over positions.
+    classifier: the bundled classifier of the model's domain, if there is one; it gives the classes and the
+    features. Without one, the features are the generator's encoder maps, averaged over positions.
     """
 
     def __init__(self, model: Model):
         self.generator = model.generator
-        self.device = next(model.generator.parameters()).device
+        self.device = model.generator.device
         self.classifier: FeatureNet | None = None
         self.classes: tuple[str, ...] = ()
-        folder = ASSETS / f"features-{model.features}"
-        if model.features is not None and (folder / "gsd.json").is_file():
+        folder = bundled_features_folder(str(model.features))
+        if model.features is not None and (folder / CARD).is_file():
             self.classifier = load_features(folder).to(self.device)
-            self.classes = class_names(read_json(folder / "gsd.json"), self.classifier.head.out_features)
+            self.classes = class_names(read_json(folder / CARD), self.classifier.head.out_features)
 
     def built_in(self) -> list[Attribute]:
-        """The measurable attributes, then the classes."""
+        """The attributes measured in pixels, then the classes."""
         return [*TRAITS, *(self._class(k, name) for k, name in enumerate(self.classes))]
 
     def _class(self, k: int, name: str) -> Attribute:
@@ -55,12 +56,12 @@ class Knowledge:
         if self.classifier is not None:
             return self.classifier.features(images)
         code = self.generator.autoencoder.encode(images)
-        maps = self.generator.denoiser.encode(code, per_image(PHI_SIGMA, code))
+        maps = self.generator.denoiser.encode(code, per_image(FEATURE_SIGMA, code))
         return torch.cat([m.mean((2, 3)) for m in maps], 1)
 
     @torch.no_grad()
     def vectors(self, batches: Iterable[Tensor], on_image: Callable[[int], None] = lambda done: None) -> Tensor:
-        """Feature vectors [N, F] of pictures that come in batches, on the CPU."""
+        """Feature vectors [N, F] of batches of images, on the CPU."""
         found, done = [], 0
         for batch in batches:
             found.append(self.features(batch.to(self.device)).float().cpu())
@@ -69,7 +70,7 @@ class Knowledge:
         return torch.cat(found) if found else torch.empty(0, 1)
 
     def learnt(self, name: str, positive: Tensor, negative: Tensor) -> tuple[Attribute, float]:
-        """An attribute from feature vectors of pictures with it and without it, and the probe's AUROC."""
+        """An attribute learnt from feature vectors [N, F] of images with it and without it, and the probe's AUROC."""
         probe = fit_probe(self.features, positive, negative, name)
         return Attribute(name, probe, signed=True), probe.auroc
 
@@ -81,7 +82,7 @@ def margin(logits: Tensor, k: int) -> Tensor:
 
 
 def class_names(card: dict[str, Any], count: int) -> tuple[str, ...]:
-    """The names of a classifier's classes, class0 and so on where they are not known."""
+    """The names of a classifier's classes; class0, class1, ... if they are unknown."""
     names = (card.get("data") or {}).get("classes") or card.get("classes")
     if isinstance(names, list) and len(names) == count:
         return tuple(str(name) for name in names)
@@ -89,7 +90,7 @@ def class_names(card: dict[str, Any], count: int) -> tuple[str, ...]:
 
 
 def labelled(labels: Tensor, record: dict[str, Any], name: str, where: Path) -> Tensor:
-    """Which pictures of a prepared data set have an attribute, bool [N]: a class or one of its attributes by name.
+    """Whether each image of a prepared data set has a class or an attribute, by name: bool [N].
 
     labels: int64 [N] or bool [N, A]. Raises GsdError (exit 2) naming what there is.
     """

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.core.editing.known_attributes import Knowledge, labelled
 from gsd_cli.core.editing.probe import MOST
 from gsd_cli.core.latents.locate import read_picture
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.formats import SUFFIXES
 
 BATCH = 64
 
@@ -24,7 +24,7 @@ def from_folders(positive: Path, negative: Path, knowledge: Knowledge, session: 
 
     vectors = []
     for folder in (positive, negative):
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise GsdError(f"{folder} holds no pictures", hint="pictures with the attribute, and without it")
         with session.progress(f"reading {folder}", len(files)) as bar:

@@ -1,9 +1,8 @@
-"""An attribute learnt from labelled pictures: a linear SVM on frozen features, as a differentiable score."""
+"""An attribute learnt from labelled images: a linear SVM on frozen features, as a differentiable score."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +10,20 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.feature_maps import FeatureMap
 
-Features = Callable[[Tensor], Tensor]
 MOST = 4000
-"""Pictures of each side that a probe learns from at most."""
+"""The largest number of images per side that a probe learns from."""
 MARGIN_WEIGHT = 0.01
+"""The SVM's C."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """score = features(images) . weight + bias: positive for pictures with the attribute. auroc: on the
-    held-out quarter of what it learnt from."""
+    """score = features(images) . weight + bias: positive for images with the attribute. auroc: on the
+    held-out quarter of the examples."""
 
-    features: Features
+    features: FeatureMap
     weight: Tensor
     bias: float
     auroc: float
@@ -33,13 +33,13 @@ class Probe:
         return self.features(images) @ self.weight.to(images.device) + self.bias
 
 
-def fit_probe(features: Features, positive: Tensor, negative: Tensor, name: str) -> Probe:
-    """Learn an attribute from pictures with it and without it.
+def fit_probe(features: FeatureMap, positive: Tensor, negative: Tensor, name: str) -> Probe:
+    """Learn an attribute from images with it and without it.
 
     positive, negative: feature vectors [N, F] by `features`. Raises GsdError (exit 3) for fewer than 4 of either.
     """
     if min(len(positive), len(negative)) < 4:
-        counts = f"{len(positive)} pictures with it, {len(negative)} without"
+        counts = f"{len(positive)} images with it, {len(negative)} without"
         raise GsdError(f"{name}: {counts}: too few to learn from", hint="give at least 4 of each, better 50")
     vectors = torch.cat([positive, negative]).double()
     mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
@@ -65,7 +65,7 @@ def linear_svm(x: np.ndarray, labels: np.ndarray, c: float = MARGIN_WEIGHT) -> t
 
 
 def auroc(scores: Tensor, labels: Tensor) -> float:
-    """The chance that a positive [N] scores above a negative; ties count half. 0.5 where a side is empty."""
+    """The chance that a positive [N] scores above a negative; ties count half. 0.5 when a side is empty."""
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives:
         return 0.5

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from gsd_cli.base.atomic import sweep
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import kept_if_possible
+from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.core.editing.direction import Direction, load_directions, save_directions
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
 from gsd_cli.core.editing.labelled import from_data, from_folders
@@ -59,7 +59,7 @@ class Directory:
 
     def _keep(self, name: str, found: Sequence[Direction], **about: Any) -> None:
 
-        with kept_if_possible(self.session.warn):
+        with tolerate_storage_errors(self.session.warn):
             save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
 
     def fitted_names(self) -> list[str]:

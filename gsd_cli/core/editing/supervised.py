@@ -1,11 +1,13 @@
-"""Directions for an attribute that a picture can be scored for: several ways to find one, the best kept.
+"""Directions for an attribute with a score per image: several methods find candidates, the best is kept.
 
 The generator's own samples are scored, so that no inversion is needed (InterFaceGAN, Shen et al. 2020).
-In either space: the difference of the means of samples with and without the attribute (`mean`), and the
-normal of a linear SVM between them (`svm`). In z also the mean gradient of the score (`gradient`): by
-Stein's lemma E[z s(G(z))] = E[grad s(G(z))] for z ~ N(0, I), so that it estimates what the difference of
-means does, with far less noise; the part of it that leaves other traits' gradients alone (`partial`); and
-for measurable attributes the mix of gradients that changes the target alone (`balanced`).
+In both spaces: the difference of the means of samples with and without the attribute (`mean`), and the
+normal of a linear SVM between them (`svm`). In z also:
+
+* `gradient`: the mean gradient of the score. By Stein's lemma E[z s(G(z))] = E[grad s(G(z))] for z ~ N(0, I),
+  so it estimates the same as the difference of means, with far less noise.
+* `partial`: the part of it that is orthogonal to the gradients of other traits.
+* `balanced`, for attributes measured in pixels: the mix of the traits' gradients that changes the target alone.
 """
 
 from __future__ import annotations
@@ -18,11 +20,10 @@ from torch import Tensor
 
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.balance import balanced
-from gsd_cli.core.editing.direction import Direction, Space, preserving
+from gsd_cli.core.editing.direction import Direction, Space, orthogonalise
 from gsd_cli.core.editing.probe import auroc, linear_svm
-from gsd_cli.core.editing.response import Measure, measured, respond
-from gsd_cli.core.latents.render import watched_bottleneck
+from gsd_cli.core.editing.response import Measure, measure_edits, respond
+from gsd_cli.core.latents.render import record_bottleneck
 from gsd_cli.core.models.generator import Generator
 
 SAMPLES = 1024
@@ -31,16 +32,22 @@ CALIBRATION = 96
 """Held-out latents that candidates are calibrated and compared on."""
 MARGIN_WEIGHT = 1e-4
 PROBE_STEP: dict[Space, float] = {"latent": 3.0, "bottleneck": 2.0}
-"""How far candidates are moved to see what they do: a length in z, standard deviations in the bottleneck."""
+"""The step at which candidates are measured: a length in z, standard deviations in the bottleneck."""
 LONGEST = 20.0
-"""The longest strength 1 may be, in the same units: a direction that would need more does not work."""
+"""The longest step for strength 1, in the same units: a direction that needs more does not work."""
 GRADES, SIGNED_GRADES = (-2.0, -1.0, 1.0, 2.0), (1.0, 2.0, 4.0)
 RARE = 0.02
+"""The share of samples below which a class is too rare for its own border: the median score is used."""
+BALANCE_STEP = 3.0
+"""Length in z at which `balance_gradients` measures the effects of each gradient."""
+BALANCE_TARGET = 1.5
+"""Standard deviations by which it moves the target, each way."""
+BALANCE_ROUNDS, BALANCE_DAMPING = 4, 0.7
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A score of images [B, C, H, W] with gradients, [B]; `signed` when 0 is the border of having it."""
+    """A score [B] of images [B, C, H, W] with gradients; `signed` when images above 0 have the attribute."""
 
     name: str
     score: Measure
@@ -67,13 +74,13 @@ def gather(
     on_sample: Callable[[int], None] = lambda done: None,
 ) -> Pool:  # fmt: skip
     """Sample the generator and score every image."""
-    device = next(generator.parameters()).device
+    device = generator.device
     z = latents(range(samples), generator.latent_shape, "attributes")
     seen: list[Tensor] = []
     scores: dict[str, list[Tensor]] = {a.name: [] for a in attributes}
     for part in z.split(batch_size):
-        # only here: scores may run the network's encoder too
-        with watched_bottleneck(generator, seen):
+        # not around the scores: they may run the network's encoder too
+        with record_bottleneck(generator, seen):
             images = generator(part.to(device))
         for a in attributes:
             scores[a.name].append(a.score(images).float().cpu())
@@ -86,8 +93,8 @@ def mean_gradients(
     generator: Generator, attributes: Sequence[Attribute], batch_size: int, samples: int = GRADIENTS,
     on_sample: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The mean over latents of each score's gradient with respect to z: [C, H, W] by attribute."""
-    device = next(generator.parameters()).device
+    """The gradient of each score with respect to z, averaged over latents: [C, H, W] by attribute."""
+    device = generator.device
     total = {a.name: torch.zeros(generator.latent_shape) for a in attributes}
     done = 0
     with torch.enable_grad():
@@ -107,13 +114,13 @@ def fit(
     generator: Generator, target: Attribute, traits: Sequence[Attribute], pool: Pool,
     gradients: Mapping[str, Tensor], batch_size: int,
 ) -> list[Direction]:  # fmt: skip
-    """The best direction of each space for an attribute, the better space first, strength 1 being one standard
-    deviation of the attribute over the generator's samples.
+    """The best direction of each space for an attribute, the better space first.
 
-    traits: what should stay, for `partial` and for the leakage. A candidate's worth is what it achieves
-    (`signed`: the share of pictures it gives the attribute) less what it leaks. `figures` hold both, the
-    AUROC on held-out samples, and the standard deviations of all scores as `std.NAME`. In z the mean
-    gradient, where there is one, is the normal.
+    Strength 1 is one standard deviation of the attribute over the generator's samples. traits: the
+    attributes that should not change, for `partial` and for the leakage. Candidates are ranked by success
+    (for `signed` the share of images that gain the attribute) minus leakage. `figures` hold both, the AUROC
+    on held-out samples, and the standard deviations of all scores as `std.NAME`. In z the mean gradient, if
+    given, is the normal.
     """
     deviations = pool.deviations()
     kept = [t for t in traits if t.name != target.name]
@@ -121,13 +128,13 @@ def fit(
     z = latents(range(CALIBRATION), generator.latent_shape, "calibration")
     judged = []
     idle = _candidate(target.name, "latent", z, torch.zeros(z[0].numel()), "")
-    known = measured(generator, z, idle, [0.0] * len(z), measures, batch_size)
-    tried = candidates(target, kept, pool, gradients)
+    known = measure_edits(generator, z, idle, [0.0] * len(z), measures, batch_size)
+    tried = find_candidates(target, kept, pool, gradients)
     if kept and not target.signed and target.name in gradients:
-        mixed = balanced(generator, target.name, measures, gradients, z, known, deviations, batch_size)
-        tried += read([_candidate(target.name, "latent", z, mixed.flatten(), "balanced")], target, pool)
+        mixed = balance_gradients(generator, target.name, measures, gradients, z, known, deviations, batch_size)
+        tried += rate([_candidate(target.name, "latent", z, mixed.flatten(), "balanced")], target, pool)
     for candidate in tried:
-        scaled = calibrated(generator, candidate, target, z, known[target.name], deviations, batch_size)
+        scaled = calibrate(generator, candidate, target, z, known[target.name], deviations, batch_size)
         if scaled is None:
             continue
         grades = SIGNED_GRADES if target.signed else GRADES
@@ -145,10 +152,10 @@ def fit(
     return [replace(d, normal=normal) if d.space == "latent" else d for d in ordered]
 
 
-def candidates(
+def find_candidates(
     target: Attribute, kept: Sequence[Attribute], pool: Pool, gradients: Mapping[str, Tensor]
 ) -> list[Direction]:
-    """Unit vectors found each way, with their AUROC; their scale is 1 in z, a standard deviation in the bottleneck."""
+    """Unit vectors by every method, with their AUROC; the scale is 1 in z, a standard deviation in the bottleneck."""
     labels, test = _split(target, pool)
     found = []
     for space, vectors in (("latent", pool.z), ("bottleneck", pool.h)):
@@ -162,12 +169,12 @@ def candidates(
         found.append(steepest)
         others = [_candidate(k.name, "latent", pool.z, gradients[k.name].flatten(), "") for k in kept]
         if others:
-            found.append(replace(preserving(steepest, others), how="partial"))
-    return read(found, target, pool)
+            found.append(replace(orthogonalise(steepest, others), how="partial"))
+    return rate(found, target, pool)
 
 
-def read(directions: Sequence[Direction], target: Attribute, pool: Pool) -> list[Direction]:
-    """With the AUROC of the held-out samples' places along each direction, and the space's unit of length."""
+def rate(directions: Sequence[Direction], target: Attribute, pool: Pool) -> list[Direction]:
+    """Add to each direction the AUROC of held-out samples' positions along it, and the space's unit of length."""
     labels, test = _split(target, pool)
     found = []
     for direction in directions:
@@ -178,7 +185,7 @@ def read(directions: Sequence[Direction], target: Attribute, pool: Pool) -> list
 
 
 def _split(target: Attribute, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Which samples have the attribute, and which are held out of fits: bool [N] each."""
+    """Whether each sample has the attribute, and whether it is held out of fits: bool [N] each."""
     scores = pool.scores[target.name]
     share = (scores > 0).double().mean().item()
     labels = scores > 0 if target.signed and RARE < share < 1 - RARE else scores > scores.median()
@@ -196,18 +203,18 @@ def _unit(vector: Tensor) -> Tensor:
     return vector / vector.norm().clamp(min=1e-12)
 
 
-def calibrated(
+def calibrate(
     generator: Generator, direction: Direction, target: Attribute, z: Tensor, base: Tensor,
     deviations: Mapping[str, float], batch_size: int,
 ) -> Direction | None:  # fmt: skip
-    """Scaled so that strength 1 changes the target by one standard deviation, as far as a small step tells.
+    """Scale a direction so that strength 1 changes the target by one standard deviation, judged by a small step.
 
-    Points towards more of the target. None when the target hardly moves.
+    The result points towards more of the target. None when the target hardly moves.
     """
     step = PROBE_STEP[direction.space]
     measures = {target.name: target.score}
     seen = respond(generator, direction, z, (-step, step), measures, deviations, batch_size, {target.name: base})
-    # attributes that saturate move one way only: the better side counts
+    # an attribute that saturates moves one way only: the better side counts
     falls, rises = (-seen.change(target.name)[0]).mean().item(), seen.change(target.name)[1].mean().item()
     slope = (falls + rises) / (2 * step)
     best = max(abs(falls), abs(rises)) / step
@@ -215,3 +222,40 @@ def calibrated(
         return None
     slope = slope if abs(slope) > 0.5 * best else best * (1 if slope >= 0 else -1)
     return replace(direction, vector=direction.vector * (1 if slope > 0 else -1), scale=direction.scale / abs(slope))
+
+
+def balance_gradients(
+    generator: Generator, name: str, measures: Mapping[str, Measure], gradients: Mapping[str, Tensor], z: Tensor,
+    base: Mapping[str, Tensor], deviations: Mapping[str, float], batch_size: int,
+) -> Tensor:  # fmt: skip
+    """An unscaled vector [C, H, W] that moves the target `name` by BALANCE_TARGET deviations, other measures by 0.
+
+    A move is half the difference between a step ahead and a step back, averaged over latents z. The weights
+    of the gradients come from a damped Newton iteration whose matrix holds the effects of each gradient
+    alone. The best weights are kept. Effects are those of whole steps, not only of first order.
+    """
+    names = list(measures)
+    basis = torch.stack([gradients[trait].flatten() for trait in names])
+    basis = basis / basis.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+    def response(flat: Tensor) -> Tensor:
+        direction = Direction(name, "latent", flat.reshape(z.shape[1:]), 1.0, "balanced")
+        seen = respond(generator, direction, z, (-1.0, 1.0), measures, deviations, batch_size, base)
+        back, ahead = torch.stack([seen.change(trait).mean(1) for trait in names], 1)  # [names] each
+        return (ahead - back) / 2
+
+    matrix = torch.stack([response(BALANCE_STEP * vector) for vector in basis], 1) / BALANCE_STEP  # [trait, gradient]
+    wanted = torch.tensor([BALANCE_TARGET if trait == name else 0.0 for trait in names])
+    weights = _solve(matrix, wanted)
+    best, least = weights, float("inf")
+    for _ in range(BALANCE_ROUNDS):
+        left = wanted - response(weights @ basis)
+        if left.norm().item() < least:
+            best, least = weights, left.norm().item()
+        weights = weights + BALANCE_DAMPING * _solve(matrix, left)
+    return (best @ basis).reshape(z.shape[1:])
+
+
+def _solve(matrix: Tensor, wanted: Tensor) -> Tensor:
+    """The least-squares solution by the pseudo-inverse, without directions of almost no effect."""
+    return torch.linalg.pinv(matrix, rtol=1e-2) @ wanted

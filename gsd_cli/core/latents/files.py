@@ -1,4 +1,4 @@
-"""Latents on disk: safetensors with what is known of each in the header. The cache of inversions is made of them."""
+"""Latents on disk: safetensors with figures per latent in the header; also the cache of inversions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FORMAT = "gsd-latents/1"
 
 @dataclass(frozen=True)
 class Anchor:
-    """A picture in latent space: z [C, H, W] on the CPU, and what is known of it.
+    """An image in latent space: z [C, H, W] on the CPU, with the figures of its inversion.
 
-    delta: changes of the generator's weights that are this picture's own (pivotal tuning), by parameter
-    name. residual: the picture minus the generator's, [C, H, W] of the image's shape.
+    delta: changes of the generator's weights for this image alone (pivotal tuning), by parameter name.
+    residual: the image minus the generator's image, [C, H, W] of the image's shape.
     """
 
     z: Tensor
@@ -64,7 +64,7 @@ def load_anchors(path: Path, shape: tuple[int, int, int]) -> tuple[list[Anchor],
         if anchor.z.shape != shape or not torch.isfinite(anchor.z).all():
             raise GsdError(
                 f"{path} holds latents of shape {tuple(anchor.z.shape)}, the model takes {shape}",
-                hint="give the model they were made with: --model",
+                hint="give their model with --model",
             )
     return anchors, header.get("model", "")
 
@@ -76,7 +76,7 @@ def _anchor(i: int, figures: Any, tensors: dict[str, Tensor]) -> Anchor:
 
 
 def cache_key(image: Tensor, model: str, settings: dict[str, Any]) -> str:
-    """The name of one picture's inversion: a hash of its pixels, the model and the settings."""
+    """The cache name of an image's inversion: a hash of its pixels, the model and the settings."""
     digest = hashlib.sha256(json.dumps([FORMAT, model, settings], sort_keys=True, default=str).encode())
     digest.update(image.contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

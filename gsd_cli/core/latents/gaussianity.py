@@ -1,4 +1,4 @@
-"""How like Gaussian noise a latent is: its norm, the correlation of neighbours, its kurtosis."""
+"""How close a latent is to Gaussian noise: its norm, the correlation of neighbours, its kurtosis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BOUND = 4.0
-"""Gaussian bounds: so many standard deviations of what N(0, I) of the same size shows."""
+"""Gaussian bounds, in standard deviations of the figure under N(0, I) of the same size."""
 
 
 def correlations(z: Tensor) -> Tensor:
@@ -21,13 +21,13 @@ def correlations(z: Tensor) -> Tensor:
 
 
 def kurtosis(z: Tensor) -> Tensor:
-    """Mean fourth power over the squared mean square, [B]: 3 for noise, more with outliers."""
+    """Mean fourth power over the squared mean square of z [B, ...], [B]: 3 for noise, more with outliers."""
     square = z.flatten(1).square()
     return square.square().mean(1) / square.mean(1).square()
 
 
 def prior(z: Tensor) -> Tensor:
-    """How far z [B, C, H, W] is from white Gaussian noise, [B]: 0 where nothing tells them apart.
+    """The distance of z [B, C, H, W] from white Gaussian noise, [B]; 0 when these statistics are those of noise.
 
     Squared lag-1 correlations, at full and at half size (StyleGAN2's noise regularisation, Karras et
     al. 2020, at its two finest sizes), and the squared logarithm of kurtosis / 3.
@@ -49,7 +49,7 @@ class Gaussianity:
 
     @property
     def strange(self) -> list[str]:
-        """The figures outside the Gaussian bounds of a latent of this size."""
+        """The names of the figures outside the Gaussian bounds for a latent of this size."""
         # standard deviations under N(0, I): of |z|, of two lag-1 correlations' mean, of the fourth moment
         bounds = {"norm": math.sqrt(0.5 / self.size), "correlation": math.sqrt(0.5 / self.size)}
         bounds["kurtosis"] = math.sqrt(24 / self.size)

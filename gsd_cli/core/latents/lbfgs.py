@@ -12,13 +12,15 @@ from torch import Tensor
 from gsd_cli.core.models.sphere import tangent_part
 
 Loss = Callable[[Tensor], Tensor]
-
+"""Latents [B, ...] to losses [B]."""
 MEMORY = 20
+"""Remembered steps."""
 LONGEST = 0.25
-"""Radians that one step may turn a latent."""
+"""The largest angle, in radians, by which a step turns a latent."""
 SHRINK = 0.35
+"""Factor on the step length after a step that raised the loss."""
 FIRST_STEP = 0.03
-"""Radians of the first step, before anything is known of the curvature."""
+"""The angle of the first step, in radians, before the curvature is known."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Minimum:
 
 @dataclass(frozen=True)
 class _Pair:
-    """One remembered step s and change of gradient y [B, d], 1 / (s . y) [B]; 0 where it is of no use."""
+    """One remembered step s and change of gradient y [B, d], 1 / (s . y) [B]; all 0 for an unusable row."""
 
     s: Tensor
     y: Tensor
@@ -42,11 +44,11 @@ def minimise(
     loss: Loss, start: Tensor, steps: int, on_step: Callable[[int, int], None] = lambda done, total: None,
     parts: int = 1,
 ) -> Minimum:  # fmt: skip
-    """Minimise loss over latents of fixed norms, each row of the batch as if alone, in `steps` evaluations.
+    """Minimise a loss over latents of fixed norms, each row of the batch independently, in `steps` evaluations.
 
-    start: [B, ...]; a row is one latent, or [parts, ...], several with a norm each. loss: such latents to
-    values [B], row k a function of row k alone. A step that raises a row's loss is taken back and tried
-    shorter: losses never rise. Nocedal and Wright (2006, algorithm 7.4), with gradients in the tangent
+    start: [B, ...]; a row is one latent or, as [parts, ...], several with a norm each. loss: such latents to
+    values [B], where value k depends on row k alone. A step that raises a row's loss is undone and retried
+    shorter, so losses never rise. Nocedal and Wright (2006, algorithm 7.4), with gradients in the tangent
     space and a retraction by scaling.
     """
     z = start
@@ -95,7 +97,7 @@ def _pair(s: Tensor, y: Tensor, taken: Tensor) -> _Pair:
 
 
 def _direction(gradient: Tensor, memory: deque[_Pair], first: Tensor) -> Tensor:
-    """The two-loop recursion, row by row; steepest descent of length `first` [B] where nothing is known."""
+    """The two-loop recursion, row by row; steepest descent of length `first` [B] where no pair is usable."""
     q = gradient.clone()
     weights = []
     for pair in reversed(memory):

@@ -14,8 +14,8 @@ from torch import Tensor
 from gsd_cli.base.atomic import sweep
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import ASSETS, kept_if_possible
-from gsd_cli.base.text import counted
+from gsd_cli.base.storage import ASSETS, tolerate_storage_errors
+from gsd_cli.base.text import plural
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
@@ -88,7 +88,7 @@ def _place(
     if missing:
         placed |= _invert(missing, pictures, model, options, session)
     for name in missing:
-        with kept_if_possible(session.warn):
+        with tolerate_storage_errors(session.warn):
             save_anchors(paths[name], [placed[name]], mark)
     return {name: _finish(name, placed[name], pictures[name], options, model, session) for name in pictures}
 
@@ -101,7 +101,7 @@ def _invert(
     features = encoder_features(generator)
     groups = [names[i : i + options.batch_size] for i in range(0, len(names), options.batch_size)]
     placed: dict[str, Anchor] = {}
-    with session.progress(f"inverting {counted(len(names), 'picture')}") as bar:
+    with session.progress(f"inverting {plural(len(names), 'picture')}") as bar:
         for turn, group in enumerate(groups):
 
             def on_step(done: int, total: int, turn: int = turn) -> None:
@@ -167,9 +167,9 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
     generator = model.generator
     if teacher.denoiser.shape != generator.latent_shape or teacher.denoiser.classes != generator.denoiser.classes:
         return None
-    device = next(generator.parameters()).device
+    device = generator.device
     denoiser = teacher.denoiser.to(device)
-    return denoiser.given(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
+    return denoiser.with_labels(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 
 
 def _saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:

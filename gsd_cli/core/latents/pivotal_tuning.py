@@ -1,4 +1,4 @@
-"""Pivotal tuning: a few of the generator's weights fitted to one picture, as a change kept beside the model."""
+"""Pivotal tuning: fit a few of the generator's weights to one image, as a change stored apart from the model."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from torch import Tensor
 
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.compute.random import normal_rows
-from gsd_cli.core.latents.render import call
+from gsd_cli.core.latents.render import call_changed
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.sphere import to_sphere
 
-TUNED = ("denoiser.net.up_blocks.", "denoiser.net.conv_norm_out.", "denoiser.net.conv_out.")
-"""The last up block and the output: nearest to the pixels, furthest from what latents mean."""
 LR = 2e-3
 LOCALITY, NEIGHBOURHOOD = 1.0, 0.3
-"""Weight of keeping the pictures of latents nearby, and how far these are, in radians."""
+"""Weight of preserving the images of nearby latents, and the step to these latents in units of noise."""
 
 
 @in_full_precision
@@ -27,10 +25,10 @@ def tune(
 ) -> list[dict[str, Tensor]]:  # fmt: skip
     """For each latent z [B, C, H, W] of images [B, C, H, W]: changes of weights by name, on the CPU.
 
-    Pivotal tuning (Roich et al. 2022) with its locality term: pixel error at z, plus what the
-    change does to the picture of a latent nearby. The generator is never modified.
+    Pivotal tuning (Roich et al. 2022) with its locality term: pixel error at z, plus the
+    change of the image of a nearby latent. The generator is not modified.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     found = []
     for k in range(len(z)):
         pivot, image = z[k : k + 1].to(device), images[k : k + 1].to(device)
@@ -55,8 +53,8 @@ def _tune_one(
         near = to_sphere(z + NEIGHBOURHOOD * noise)
         with torch.no_grad():
             wanted = generator(near)
-        loss = (call(generator, z, delta) - image).square().mean()
-        loss = loss + LOCALITY * (call(generator, near, delta) - wanted).square().mean()
+        loss = (call_changed(generator, z, delta) - image).square().mean()
+        loss = loss + LOCALITY * (call_changed(generator, near, delta) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -65,6 +63,7 @@ def _tune_one(
 
 
 def tuned_parameters(generator: Generator) -> list[str]:
-    """The names of the parameters that tuning changes."""
-    last = f"{TUNED[0]}{len(generator.denoiser.net.up_blocks) - 1}."
-    return [name for name, _ in generator.named_parameters() if name.startswith((last, *TUNED[1:]))]
+    """The names of the parameters that tuning changes: the layers nearest to the pixels, furthest from the
+    meaning of latents."""
+    prefixes = tuple(f"denoiser.{layer}." for layer in generator.denoiser.output_layers())
+    return [name for name, _ in generator.named_parameters() if name.startswith(prefixes)]

@@ -1,4 +1,4 @@
-"""Pictures of latents, with what a picture or an edit changes in the generator on the way."""
+"""Images of latents, with the changes to the generator that pivotal tuning or an edit asks for."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.models.generator import Generator
 
 Delta = Mapping[str, Tensor]
+"""Changes of weights by parameter name."""
 
 
 @torch.no_grad()
@@ -28,22 +29,22 @@ def render(
 ) -> Tensor:
     """Images [N, C, H, W] of latents z [N, *latent_shape], on the CPU, unclamped.
 
-    deltas: changes of the weights for each latent, or none at all. shifts: what is added to the
-    bottleneck, [N, c, h, w].
+    deltas: changes of the weights, one per latent or none. shifts [N, c, h, w] are added to the
+    bottleneck.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     own = any(deltas)
     made = []
     for part in torch.arange(len(z)).split(1 if own else batch_size):
-        with moved_bottleneck(generator, None if shifts is None else shifts[part]):
+        with shift_bottleneck(generator, None if shifts is None else shifts[part]):
             latent = z[part].to(device)
-            image = call(generator, latent, deltas[int(part)]) if own else generator(latent)
+            image = call_changed(generator, latent, deltas[int(part)]) if own else generator(latent)
         made.append(image.float().cpu())
     return torch.cat(made)
 
 
-def call(generator: Generator, z: Tensor, delta: Delta) -> Tensor:
-    """The generator with its weights changed by `delta` (by parameter name) for this call alone."""
+def call_changed(generator: Generator, z: Tensor, delta: Delta) -> Tensor:
+    """Call the generator with its weights changed by `delta` for this call alone: images of z [B, C, H, W]."""
     if not delta:
         return generator(z)
     parameters = dict(generator.named_parameters())
@@ -53,7 +54,7 @@ def call(generator: Generator, z: Tensor, delta: Delta) -> Tensor:
 
 
 def blend(a: Delta, b: Delta, s: float) -> Delta:
-    """(1 - s) a + s b; what is missing in one is 0."""
+    """(1 - s) a + s b; a parameter missing in one counts as unchanged there."""
     if not a and not b:
         return {}
     zero = torch.zeros(())
@@ -62,30 +63,30 @@ def blend(a: Delta, b: Delta, s: float) -> Delta:
 
 @contextmanager
 def _hook(generator: Generator, function: Any) -> Iterator[None]:
-    handle = generator.denoiser.net.mid_block.register_forward_hook(function)
+    handle = generator.denoiser.bottleneck().register_forward_hook(function)
     try:
-        # what was compiled before the hook was there would never call it
+        # a network compiled before the hook was added would not call it
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
         handle.remove()
 
 
-def moved_bottleneck(generator: Generator, shifts: Tensor | None) -> Any:
-    """A context in which shifts [B, c, h, w] are added to the mid block's output."""
+def shift_bottleneck(generator: Generator, shifts: Tensor | None) -> Any:
+    """A context in which shifts [B, c, h, w] are added to the bottleneck's output."""
     if shifts is None:
         return nullcontext()
     return _hook(generator, lambda _module, _inputs, output: output + shifts.to(output))
 
 
-def watched_bottleneck(generator: Generator, seen: list[Tensor]) -> Any:
-    """A context in which the mid block's outputs [B, c, h, w] are appended to `seen`, on the CPU."""
+def record_bottleneck(generator: Generator, seen: list[Tensor]) -> Any:
+    """A context in which the bottleneck's outputs [B, c, h, w] are appended to `seen`, on the CPU."""
     return _hook(generator, lambda _module, _inputs, output: seen.append(output.float().cpu()))
 
 
-def between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Tensor, batch_size: int = 64) -> Tensor:
-    """Images of latents z [N, ...] at shares s [N] of the way from a to b: the weights' changes and the
-    residuals of the two pictures are mixed in these shares."""
+def render_between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Tensor, batch_size: int = 64) -> Tensor:
+    """Images of latents z [N, ...] at fractions s [N] of the way from a to b: the weight changes and
+    residuals of the two images are mixed in these fractions."""
     deltas = [blend(a.delta, b.delta, share) for share in s.tolist()] if a.delta or b.delta else []
     images = render(generator, z, deltas, batch_size=batch_size)
     share = s.reshape(-1, 1, 1, 1).to(images)

@@ -12,20 +12,20 @@ from gsd_cli.compute.device import in_full_precision
 from gsd_cli.core.latents.lbfgs import minimise
 from gsd_cli.core.models.sphere import slerp
 
-Images = Callable[[Tensor, Tensor], Tensor]
-"""Latents [N, C, H, W] at shares s [N] of the way to their images [N, ...]."""
+Render = Callable[[Tensor, Tensor], Tensor]
+"""Latents [N, C, H, W] at fractions s [N] of the way to their images [N, ...]."""
 Embed = Callable[[Tensor], Tensor]
 """Images to vectors [N, E] whose Euclidean distance is the perceptual one."""
 
 DENSE = 8
 """Points per frame when the perceptual length of a path is measured."""
 CORRECTIONS = 3
-"""Times the steps between frames, once seen, are evened out again."""
+"""How often the steps between frames are measured and evened out again."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """Latents [frames, C, H, W] at shares s [frames] of the way, their images, and the perceptual
+    """Latents [frames, C, H, W] at fractions s [frames] of the way, their images, and the perceptual
     length of each step [frames - 1]."""
 
     z: Tensor
@@ -45,35 +45,35 @@ class Walk:
 
 
 def unevenness(steps: Tensor) -> float:
-    """Largest over mean of steps [N]; 1 where nothing moves."""
+    """Largest over mean of steps [N]; 1 when nothing moves."""
     mean = steps.mean().item()
     return steps.max().item() / mean if mean > 1e-9 else 1.0
 
 
 @in_full_precision
 def walk(
-    a: Tensor, b: Tensor, frames: int, path: str, images: Images, embed: Embed, geodesic_steps: int = 30,
+    a: Tensor, b: Tensor, frames: int, path: str, images: Render, embed: Embed, geodesic_steps: int = 30,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Walk:  # fmt: skip
     """Go from latent a to latent b [C, H, W] in `frames` points, ends included.
 
     path: `lerp`; `slerp`; `uniform`: slerp reparameterised so that the steps' perceptual lengths are
-    equal; `geodesic`: from there the points between the ends are moved, each on its sphere, so that the
-    energy falls. `images` must carry gradients for `geodesic`.
+    equal; `geodesic`: then the inner points are moved, each on its sphere, to lower the energy.
+    `images` must carry gradients for `geodesic`.
     """
     s = torch.linspace(0, 1, frames)
     if path in ("uniform", "geodesic") and frames > 2:
         s = _equal_steps(a, b, frames, images, embed)
-    z = along(a, b, s, path)
+    z = interpolate(a, b, s, path)
     if path == "geodesic" and frames > 2:
-        z = _relaxed(z, s, images, embed, geodesic_steps, on_step)
+        z = _minimise_energy(z, s, images, embed, geodesic_steps, on_step)
     with torch.no_grad():
         made = images(z, s)
         return Walk(z, s, made, step_lengths(made, embed))
 
 
-def along(a: Tensor, b: Tensor, s: Tensor, path: str) -> Tensor:
-    """Latents at shares s [N] of the way from a to b [C, H, W]; a straight line for `lerp`, else a great circle."""
+def interpolate(a: Tensor, b: Tensor, s: Tensor, path: str) -> Tensor:
+    """Latents at fractions s [N] of the way from a to b [C, H, W]; a straight line for `lerp`, else a great circle."""
     starts, ends = a.expand(len(s), *a.shape), b.expand(len(s), *b.shape)
     if path == "lerp":
         return starts.lerp(ends, s.reshape(-1, 1, 1, 1))
@@ -87,30 +87,30 @@ def step_lengths(images: Tensor, embed: Embed) -> Tensor:
 
 
 def cross_fade(first: Tensor, last: Tensor, frames: int) -> Tensor:
-    """Pixels mixed in equal parts, [frames, C, H, W]: the naive reference."""
+    """Pixels of two images mixed linearly, [frames, C, H, W]: the naive reference."""
     share = torch.linspace(0, 1, frames).reshape(-1, 1, 1, 1)
     return (1 - share) * first + share * last
 
 
 @torch.no_grad()
-def _equal_steps(a: Tensor, b: Tensor, frames: int, images: Images, embed: Embed) -> Tensor:
-    """Shares of the way at which frames are evenly spaced: first along the curve, then by the steps seen."""
+def _equal_steps(a: Tensor, b: Tensor, frames: int, images: Render, embed: Embed) -> Tensor:
+    """Fractions of the way at which frames are evenly spaced: first along the curve, then by measured steps."""
     dense = torch.linspace(0, 1, frames * DENSE)
-    s = _spread(dense, step_lengths(images(along(a, b, dense, "slerp"), dense), embed), frames)
+    s = _space_evenly(dense, step_lengths(images(interpolate(a, b, dense, "slerp"), dense), embed), frames)
     best, least = s, float("inf")
     for _ in range(CORRECTIONS):
-        # chords cut the curve's corners: what was even along the curve is less so between frames
-        steps = step_lengths(images(along(a, b, s, "slerp"), s), embed)
+        # chords cut corners: frames that are even along the curve are less even between each other
+        steps = step_lengths(images(interpolate(a, b, s, "slerp"), s), embed)
         if unevenness(steps) < least:
             best, least = s, unevenness(steps)
-        s = _spread(s, steps, frames)
+        s = _space_evenly(s, steps, frames)
     return best
 
 
-def _spread(s: Tensor, steps: Tensor, frames: int) -> Tensor:
-    """Where the length of a path, known at the points s by its steps, is a multiple of 1 / (frames - 1) of all."""
+def _space_evenly(s: Tensor, steps: Tensor, frames: int) -> Tensor:
+    """Fractions [frames] that cut a path, known by its steps between the points s, into parts of equal length."""
     length = torch.cat([torch.zeros(1), steps.cumsum(0)]).double()
-    if length[-1] <= 1e-9:  # the same picture all along
+    if length[-1] <= 1e-9:  # every image is the same
         return torch.linspace(0, 1, frames)
     wanted = torch.linspace(0, 1, frames, dtype=torch.float64) * length[-1]
     high = torch.searchsorted(length, wanted).clamp(1, len(s) - 1)
@@ -121,16 +121,16 @@ def _spread(s: Tensor, steps: Tensor, frames: int) -> Tensor:
 
 
 def energy(images: Tensor, embed: Embed) -> Tensor:
-    """The discrete energy of a path of N pictures, (N - 1) times the sum of squared steps: at least the
+    """The discrete energy of a path of N images, (N - 1) times the sum of squared steps: at least the
     squared length, with equality for even steps (Shao et al. 2018)."""
     vectors = embed(images)
     return (len(images) - 1) * (vectors[1:] - vectors[:-1]).square().sum()
 
 
-def _relaxed(
-    z: Tensor, s: Tensor, images: Images, embed: Embed, steps: int, on_step: Callable[[int, int], None]
+def _minimise_energy(
+    z: Tensor, s: Tensor, images: Render, embed: Embed, steps: int, on_step: Callable[[int, int], None]
 ) -> Tensor:
-    """A path of less energy from z [N, C, H, W]: ends fixed, each other point kept at its norm."""
+    """A path of lower energy found from z [N, C, H, W]: the ends are fixed, the other points keep their norms."""
 
     def loss(inner: Tensor) -> Tensor:
         path = torch.cat([z[:1], inner[0], z[-1:]])

@@ -1,4 +1,4 @@
-"""Between pictures and the space a teacher works in: itself for a pixel model."""
+"""The map between images and the space a teacher works in; the identity for a pixel model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """The first stage of a latent-diffusion model (Rombach et al. 2022); without a network, the identity.
 
-    Wraps diffusers' VQModel or AutoencoderKL. Frozen: a distillation works in the latent and only
-    pictures and measures pass through here. `scale` is what latents were multiplied by to give
-    them unit variance when the teacher was trained.
+    Wraps diffusers' VQModel or AutoencoderKL. Frozen: a distillation works on latents, and only images that
+    are shown or measured pass through here. `scale` is the factor that gave latents unit variance
+    when the teacher was trained.
     """
 
     def __init__(self, net: nn.Module | None = None, scale: float = 1.0):
@@ -21,22 +21,22 @@ class Autoencoder(nn.Module):
         self.scale = scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [B, c, h, w] of about unit variance to pictures [B, C, H, W], about [-1, 1]."""
+        """Latents [B, c, h, w] of about unit variance to images [B, C, H, W], about [-1, 1]."""
         if self.net is None:
             return latents
-        pictures: Tensor = self.net.decode(latents / self.scale).sample
-        return pictures
+        images: Tensor = self.net.decode(latents / self.scale).sample
+        return images
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures [B, C, H, W] in [-1, 1] to latents [B, c, h, w]; the mode of a Gaussian posterior."""
+    def encode(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [-1, 1] to latents [B, c, h, w]; the mode of a Gaussian posterior."""
         if self.net is None:
-            return pictures
-        code = self.net.encode(pictures)
+            return images
+        code = self.net.encode(images)
         latents: Tensor = code.latent_dist.mode() if hasattr(code, "latent_dist") else code.latents
         return latents * self.scale
 
-    def picture_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the pictures that latents of this shape decode to."""
+    def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the images that latents of this shape decode to."""
         if self.net is None:
             return latent
         config = self.net.config

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def generator_card(card: dict[str, Any]) -> str:
-    """Markdown from the facts in gsd.json."""
+    """The card's Markdown from the content of gsd.json."""
     settings = card["settings"]
     length = f"--steps {settings['total_steps']}"
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
@@ -34,7 +34,7 @@ Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretr
 
 
 def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
-    """The line on a student larger than its teacher, with its line break; else nothing."""
+    """The line, with its line break, about a student larger than its teacher; empty for others."""
     width, depth = settings["student_width"], settings["student_depth"]
     if width == depth == 1:
         return ""
@@ -46,7 +46,7 @@ def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _real(settings: dict[str, Any]) -> str:
-    """What real images were for: settings as gsd.json has them, where `auto` is resolved to a ratio."""
+    """What real images were used for, from the settings in gsd.json, where `auto` is resolved to a ratio."""
     uses = {"adversarial": "a discriminator", "feature_matching": "feature matching"}
     ratios = {what: settings.get(name) for name, what in uses.items()}
     used = [f"{what} (ratio {ratio:g})" for what, ratio in ratios.items() if isinstance(ratio, float) and ratio]
@@ -57,7 +57,7 @@ def _term(settings: dict[str, Any]) -> str:
     if settings["irl"] == "off":
         return "no isometric term"
     weight = settings["irl_weight"]
-    if weight == "auto":  # there is no ratio without another term
+    if weight == "auto":  # a ratio needs another term
         strength = f"gradient ratio {settings['irl_ratio']:g}" if settings["sidl_weight"] else "alone"
     else:
         strength = f"weight {weight:g}"

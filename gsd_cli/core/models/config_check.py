@@ -1,4 +1,4 @@
-"""Whether a network's config and its weights may belong together, found out before memory is taken for them."""
+"""Check that a network's config and weights can belong together before memory is allocated for them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.diffusers_layout import Weights
 
 LARGEST = 2**20
-"""Of any number in a config: channels, embeddings, groups."""
+"""The largest number allowed in a config: channels, embeddings, groups."""
 DEEPEST = 64
-"""Blocks, layers in one."""
+"""The largest number of blocks, and of layers per block."""
 MAX_SIDE = 2048
-_OF_AVERAGE = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
-"""What diffusers' EMAModel writes into the config of the network it averages."""
+"""The largest side of an image, in pixels."""
+_EMA_KEYS = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
+"""Keys that diffusers' EMAModel adds to the config of the network it averages."""
 
 
 def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: Weights) -> None:
     """Raise GsdError (exit 3) for a config whose network has more parameters than its weights have bytes.
 
-    The network is built without storage, so that a config that asks for terabytes costs nothing.
+    kind: a class of diffusers. The network is built without storage, so that a config that asks for
+    terabytes costs no memory.
     """
-    config = {key: value for key, value in config.items() if key not in _OF_AVERAGE}
+    config = {key: value for key, value in config.items() if key not in _EMA_KEYS}
     wrong = [f"{key} is {value}" for key, value in _numbers(config) if abs(value) > LARGEST]
     wrong += [f"{key} has {len(value)} entries" for key, value in config.items() if _long(value)]
     wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]

@@ -1,10 +1,10 @@
-"""A diffusers model folder, read safely and written whole.
+"""A diffusers model folder: read safely, and written as a whole.
 
-Two layouts are read: flat (config.json and weights beside scheduler_config.json, as in
+Two layouts are read: flat (config.json and weights next to scheduler_config.json, as in
 google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
-A training checkpoint (unet_ema/ as well as unet/) is read as its average. No schedule is guessed.
-Only UNet2DModel, VQModel and AutoencoderKL are built, nothing in the folder is executed, and no
-pickle is loaded.
+A training checkpoint (unet_ema/ as well as unet/) is read with its averaged weights. No schedule is
+guessed. Only the networks of `NETWORK_KINDS`, VQModel and AutoencoderKL are built, nothing in the folder is
+executed, and no pickle is loaded.
 """
 
 from __future__ import annotations
@@ -32,46 +32,59 @@ from gsd_cli.catalogue.diffusers_layout import (
     schedule_file,
 )
 from gsd_cli.core.models.autoencoder import Autoencoder
-from gsd_cli.core.models.config_check import MAX_SIDE, require_plausible
+from gsd_cli.core.models.config_check import require_plausible
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.unet2d import UNET2D
 
-_UNETS = ("UNet2DModel", "UNetUnconditionalModel")  # the second is the name of old diffusers
-_PREDICTION_DEFAULT = "epsilon"
-_WANTED = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
+NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
+"""The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 
 def load_denoiser(folder: Path) -> Denoiser:
     """Read a diffusers folder as a Denoiser in float32 on the CPU, frozen, in eval mode.
 
-    Raises GsdError (exit 3) when something is missing, damaged, or not a UNet2DModel that takes
-    timesteps (and class labels at most).
+    Raises GsdError (exit 3) when something is missing or damaged, or the network is of no kind in `NETWORK_KINDS`.
     """
-    unet = network_folder(folder)
-    config = read_json(unet / "config.json")
-    _check_config(unet, config, latent=_autoencoder_folder(folder) is not None)
+    part = network_folder(folder)
+    config = read_json(part / "config.json")
+    kind = _kind_of(part, config)
+    kind.require_usable(part, config, _autoencoder_folder(folder) is not None)
     schedule_path = schedule_file(folder)
     schedule = read_json(schedule_path)
-    _check_schedule(schedule_path, schedule)
-    # configs of before there was a prediction_type; some of them say predict_epsilon
-    older = _PREDICTION_DEFAULT if schedule.get("predict_epsilon", True) else "sample"
+    _require_discrete_schedule(schedule_path, schedule)
+    # configs older than prediction_type may say predict_epsilon
+    older = "epsilon" if schedule.get("predict_epsilon", True) else "sample"
     prediction = schedule.get("prediction_type", older)
     clip = bool(schedule.get("clip_sample", True))
-    net = _load_network(unet, "UNet2DModel", config)
-    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip)
+    net = _load_network(part, kind.diffusers_class, config)
+    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip, kind=kind)
     return denoiser.eval().requires_grad_(False)
 
 
-def readings(folder: Path) -> list[str]:
-    """What was chosen in reading a folder, to be said: averaged weights, a variant's, a schedule from elsewhere."""
+def _kind_of(folder: Path, config: Any) -> NetworkKind:
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    kind = NETWORK_KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        known = " or ".join(dict.fromkeys(k.diffusers_class for k in NETWORK_KINDS.values()))
+        raise GsdError(
+            f"{folder} holds a {name or 'model of unknown class'}, a {known} is needed",
+            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
+        )
+    return kind
+
+
+def describe_choices(folder: Path) -> list[str]:
+    """One line per choice made in reading a folder: averaged weights, a variant, another folder's schedule."""
     unet, said = network_folder(folder), []
     if unet.name == UNETS[0] and (folder / UNETS[1]).is_dir():
-        said.append(f"{folder}: the averaged weights in {UNETS[0]}/ are taken, not those in {UNETS[1]}/")
+        said.append(f"{folder}: the averaged weights in {UNETS[0]}/ are used, not those in {UNETS[1]}/")
     weights = find_weights(unet)
     if weights is not None and weights.variant is not None:
-        said.append(f"{folder}: its weights are there as the variant {weights.variant} alone; read in float32")
+        said.append(f"{folder}: its weights exist only as the variant {weights.variant}; they are read as float32")
     if (path := schedule_file(folder)).parent == folder.resolve().parent / "scheduler":
-        said.append(f"{folder}: its noise schedule is that of {path}, which the same training wrote")
+        said.append(f"{folder}: its noise schedule is that of {path}, written by the same training")
     return said
 
 
@@ -91,8 +104,8 @@ def load_autoencoder(folder: Path) -> Autoencoder:
 
 
 def _latent_scale(config: dict[str, Any]) -> float:
-    """The factor a config names, else its kind's own: 1 for VQ latents, whose variance is near 1 as they
-    are (Rombach et al. 2022, appendix G). diffusers' default of 0.18215 would spoil CompVis's models."""
+    """The factor a config names, else the default of its class: 1 for VQ latents, whose variance is near 1
+    unscaled (Rombach et al. 2022, appendix G). diffusers' default of 0.18215 would spoil CompVis's models."""
     default = 1.0 if config["_class_name"] == "VQModel" else 0.18215
     scale = config.get("scaling_factor", default)
     if not isinstance(scale, int | float) or not 0 < scale < 1e6:
@@ -104,30 +117,7 @@ def _autoencoder_folder(folder: Path) -> Path | None:
     return next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
 
 
-def _check_config(folder: Path, config: Any, *, latent: bool) -> None:
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in _UNETS:
-        raise GsdError(f"{folder} holds a {name or 'model of unknown class'}, a UNet2DModel is needed", hint=_WANTED)
-    channels = config.get("in_channels")
-    if not (latent or channels in (1, 3)) or config.get("out_channels") != channels:
-        raise GsdError(
-            f"{folder}: {channels} channels in, {config.get('out_channels')} out",
-            hint="a teacher maps grey or RGB images (or an autoencoder's latents, with vqvae/ beside it) to themselves",
-        )
-    if config.get("class_embed_type") is not None:
-        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_WANTED)
-    if config.get("time_embedding_type", "positional") != "positional":
-        kind = config["time_embedding_type"]
-        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_WANTED)
-    size = config.get("sample_size")
-    sides = [size] * 2 if isinstance(size, int) else size
-    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
-    if max(sides) > MAX_SIDE:
-        raise GsdError(f"{folder} names a sample_size of {size}", hint=f"images have {MAX_SIDE} pixels a side at most")
-
-
-def _check_schedule(path: Path, schedule: Any) -> None:
+def _require_discrete_schedule(path: Path, schedule: Any) -> None:
     if not isinstance(schedule, dict):
         raise GsdError(f"{path} holds no scheduler config", hint="the file is damaged; fetch it again")
     # schedulers of other families (EDM, flow matching, score SDE) have no betas
@@ -142,7 +132,7 @@ def _check_schedule(path: Path, schedule: Any) -> None:
 def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
     weights = find_weights(folder)
     if weights is None:
-        hint = f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}, whole, in pieces with their index, or as a variant (fp16)"
+        hint = f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}, whole, in shards with their index, or as a variant (fp16)"
         raise GsdError(f"no weights in {folder}", hint=hint)
     if not weights.safe:
         for path in weights.files:
@@ -180,7 +170,7 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
 
 
 def _require_whole(weights: Weights) -> None:
-    """Raise GsdError (exit 3) where a piece lacks a tensor that the index places in it: diffusers takes its word."""
+    """Raise GsdError (exit 3) when a shard lacks a tensor that the index places in it: diffusers does not check."""
     if weights.index is None or not weights.safe:
         return
     placed = read_json(weights.index)["weight_map"]
@@ -199,7 +189,7 @@ def _refuse_hostile_pickle(path: Path) -> None:
         torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:
         raise GsdError(
-            f"{path} is not a plain file of tensors",  # PyTorch's own words advise to load it all the same
+            f"{path} is not a plain file of tensors",  # PyTorch's own message advises loading it anyway
             hint="gsd loads no pickles; convert the model to safetensors",
         ) from error
 
@@ -209,19 +199,19 @@ def _first_line(error: Exception) -> str:
 
 
 def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None) -> None:
-    """Write network, schedule and a pipeline index into `folder`, safetensors, openable by diffusers.
+    """Write network, schedule and a pipeline index into `folder` as safetensors that diffusers can open.
 
     Flat for a pixel model; unet/, scheduler/ and vqvae/ with an autoencoder. `half` stores
     the network's weights in float16; they are read back as float32.
     """
-    from diffusers import DDPMPipeline, UNet2DModel
+    import diffusers
 
-    net: Any = UNet2DModel.from_config(model.net.config)
+    net: Any = getattr(diffusers, model.kind.diffusers_class).from_config(model.net.config)
     net.load_state_dict(model.net.state_dict())
     if half:
         net = net.half()
     scheduler = _ddpm_scheduler(model)
-    pipeline: Any = DDPMPipeline(unet=net, scheduler=scheduler)
+    pipeline: Any = diffusers.DDPMPipeline(unet=net, scheduler=scheduler)
     if autoencoder is None or autoencoder.net is None:
         net.save_pretrained(folder, safe_serialization=True)
         scheduler.save_pretrained(folder)
@@ -236,7 +226,7 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Aut
         index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(first_stage).__name__]}
         write_json(folder / "model_index.json", index)
     for path in folder.rglob("config.json"):
-        # diffusers notes where the network was read from: a path of this machine
+        # diffusers records the path the network was read from, which is of this machine
         config = read_json(path)
         config.pop("_name_or_path", None)
         write_json(path, config)

@@ -1,4 +1,4 @@
-"""The networks that features are taken from: small classifiers of independent designs, known by name."""
+"""Small image classifiers of independent designs, by name: their penultimate layers are features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONVNEXT_WIDTHS, CONVNEXT_DEPTHS = (24, 48, 64), (2, 2, 1)
 
 
 class FeatureNet(nn.Module):
-    """A classifier in stages: the pooled last map is the feature vector, a linear head gives the classes.
+    """A classifier in stages: the last map, pooled, is the feature vector; a linear head gives the classes.
 
     A subclass sets `stem` (its first layer is a convolution), `stages`, `head` and `dim`, the size of a vector.
     """
@@ -28,7 +28,7 @@ class FeatureNet(nn.Module):
         super().__init__()
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """images [B, C, H, W] in [-1, 1] to the stages' maps [B, c, h, w], from large to small."""
+        """images [B, C, H, W] in [-1, 1] to the maps of the stages [B, c, h, w], from fine to coarse."""
         hidden, maps = self.stem(images), []
         for stage in self.stages:
             hidden = stage(hidden)
@@ -46,7 +46,7 @@ class FeatureNet(nn.Module):
 
 
 class ResidualNet(FeatureNet):
-    """3 x 3 convolutions with batch norm and ReLU, max pooling, one residual block a stage; maps of 1/2, 1/4, 1/8."""
+    """3 x 3 convolutions with batch norm and ReLU, max pooling, one residual block per stage; maps of 1/2, 1/4, 1/8."""
 
     architecture = "residual"
 
@@ -78,7 +78,7 @@ def _conv(before: int, after: int) -> nn.Sequential:
 class ConvNeXtNet(FeatureNet):
     """A small ConvNeXt (Liu et al., CVPR 2022): 2 x 2 patches, depthwise 5 x 5 convolutions, layer norm, GELU.
 
-    Shares no kind of layer with `ResidualNet` but the head; maps of 1/2, 1/4, 1/8, normalised over channels.
+    Shares no kind of layer with `ResidualNet` except the head; maps of 1/2, 1/4, 1/8, normalised over channels.
     """
 
     architecture = "convnext"
@@ -125,6 +125,6 @@ class _ChannelNorm(nn.LayerNorm):
 ARCHITECTURES: Mapping[str, type[FeatureNet]] = {net.architecture: net for net in (ResidualNet, ConvNeXtNet)}
 
 
-def sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Channels of the images and number of classes, as weights of any architecture say. Raises KeyError, IndexError."""
+def read_sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Image channels and number of classes, read from the weights of any architecture. Raises KeyError, IndexError."""
     return tensors["stem.0.weight"].shape[1], tensors["head.weight"].shape[0]

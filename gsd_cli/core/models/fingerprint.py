@@ -1,4 +1,4 @@
-"""A name for a model's weights, and for all that a teacher's samples depend on."""
+"""Hashes that identify a model's weights, or everything a teacher's samples depend on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
 from gsd_cli.catalogue.diffusers_layout import PARTS, find_weights, schedule_file
 
@@ -21,15 +22,14 @@ def weights_fingerprint(folder: Path) -> str:
     for part in PARTS:
         weights = find_weights(folder / part)
         for path in weights.files if weights else ():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()[:16]
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """16 hex digits of a teacher's folder, wherever it lies and whatever it is called: its weights and its schedule.
+    """16 hex digits of a teacher's weights and schedule, independent of its folder's name and place.
 
-    Raises GsdError (exit 3) where its schedule is missing or damaged.
+    Raises GsdError (exit 3) when the schedule is missing or damaged.
     """
     schedule = read_object(schedule_file(folder))
     facts = sorted((key, str(value)) for key, value in schedule.items() if not key.startswith("_"))
@@ -39,7 +39,7 @@ def folder_fingerprint(folder: Path) -> str:
 def network_fingerprint(net: nn.Module) -> str:
     """The first 16 hex digits of the sha256 of a network's weights in float16, in name order.
 
-    float16 so that weights stored at half precision keep their name when they are read back as float32.
+    float16 so that weights stored at half precision have the same hash after they are read back as float32.
     """
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
@@ -49,7 +49,7 @@ def network_fingerprint(net: nn.Module) -> str:
 
 
 def teacher_fingerprint(teacher: Teacher) -> str:
-    """16 hex digits of what a teacher's samples depend on: both networks, what is predicted, the noise levels."""
+    """16 hex digits of everything a teacher's samples depend on: networks, prediction type, noise levels."""
     model, stage = teacher.denoiser, teacher.autoencoder
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
     digest = hashlib.sha256(repr(facts).encode())

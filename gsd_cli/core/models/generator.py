@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import CARD, find_model, read_card
+from gsd_cli.catalogue.find import find_model, read_card
+from gsd_cli.catalogue.run_layout import CARD, README
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
@@ -27,8 +28,8 @@ FORMAT = 1
 class Generator(nn.Module):
     """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
 
-    `label` is the class of latents that come without one, for a class-conditional model. In
-    training there is no autoencoder: the losses live in the teacher's space.
+    `label` is the default class of a class-conditional model. In training there is no autoencoder: the
+    losses are computed in the teacher's space.
     """
 
     def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
@@ -40,21 +41,27 @@ class Generator(nn.Module):
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
-        """A trainable copy of the teacher (or of the teacher grown). Dropout is set explicitly: converted configs
+        """A trainable copy of the teacher (or of the grown teacher). Dropout is set since converted configs
         omit it."""
         student = copy.deepcopy(teacher).requires_grad_(True)
         set_dropout(student, dropout)
         return cls(student, sigma_init)
 
     @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        parameter: Tensor = next(self.parameters())
+        return parameter.device
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of z: what the teacher denoises."""
+        """(C, H, W) of z: the space the teacher denoises."""
         return self.denoiser.shape
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images: a latent's shape, unless there is an autoencoder."""
-        return self.autoencoder.picture_shape(self.latent_shape)
+        """(C, H, W) of the images: the shape of z, unless there is an autoencoder."""
+        return self.autoencoder.image_shape(self.latent_shape)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""
@@ -65,7 +72,7 @@ class Generator(nn.Module):
 
 
 def set_dropout(module: nn.Module, p: float) -> None:
-    """Set every dropout layer's rate."""
+    """Set the rate of every dropout layer to p in [0, 1]."""
     for layer in module.modules():
         if isinstance(layer, nn.Dropout):
             layer.p = p
@@ -73,7 +80,7 @@ def set_dropout(module: nn.Module, p: float) -> None:
 
 @contextmanager
 def without_dropout(module: nn.Module, p: float) -> Iterator[None]:
-    """Evaluation mode in here, for a module in training whose dropout rate is `p`; nothing to do where that is 0."""
+    """A context in which a module in training, of dropout rate `p`, is in evaluation mode; a no-op for p = 0."""
     if p:
         module.eval()
     try:
@@ -85,7 +92,7 @@ def without_dropout(module: nn.Module, p: float) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Model:
-    """A generator as found on disk: its name for messages, its folder, its card."""
+    """A generator read from disk, with its name for messages, its folder and its card."""
 
     name: str
     folder: Path
@@ -94,7 +101,7 @@ class Model:
 
     @property
     def teacher(self) -> str | None:
-        """The teacher it was distilled from, as `--teacher` would take it."""
+        """The teacher it was distilled from, as `--teacher` takes it."""
         return self.card.get("teacher")
 
     @property
@@ -104,21 +111,21 @@ class Model:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of its classes, where they are known."""
+        """The names of its classes, if known."""
         return tuple(self.card.get("classes") or ())
 
 
 def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
-    """Write a generator folder, whole or not at all: network, schedule, card, README.md."""
+    """Write a generator folder atomically: network, schedule, card, README.md."""
     with atomic_folder(folder) as temporary:
         save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
-        (temporary / "README.md").write_text(readme, encoding="utf-8")
+        (temporary / README).write_text(readme, encoding="utf-8")
 
 
 def load_model(spec: str | None) -> Model:
-    """Find and read a generator: a run, a generator folder, a bundled name; None for the newest run
+    """Find and read a generator: a run, a generator folder or a bundled name; None for the newest run
     under ./runs, else the bundled one. Raises GsdError (exit 3)."""
     folder = find_model(spec)
     card = read_card(folder)
@@ -137,6 +144,6 @@ def load_model(spec: str | None) -> Model:
 
 @torch.no_grad()
 def generate(generator: Generator, z: Tensor, batch_size: int) -> Tensor:
-    """Images for all z [N, C, H, W], computed in batches, on the CPU."""
-    device = next(generator.parameters()).device
+    """Images of latents z [N, C, H, W], computed in batches and returned on the CPU."""
+    device = generator.device
     return torch.cat([generator(part.to(device)).float().cpu() for part in z.split(batch_size)])

@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al., CVPR 2018) in its VGG16 version, as a feature map.
 
-The squared distance of two vectors is LPIPS 0.1: VGG16 maps after five ReLUs, unit length at each
-place, squared differences weighted per channel by the learnt non-negative weights, averaged over
-places, summed over maps. Images are not resized.
+The squared distance of two vectors is LPIPS 0.1: VGG16 maps after five ReLUs, scaled to unit length at
+each position; squared differences weighted per channel by the learnt non-negative weights, averaged over
+positions and summed over maps. Images are not resized.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from gsd_cli.base.download import fetch_file
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.feature_maps import Phi
 
 VGG_FILE = "vgg16-397923af.pth"
 VGG_URL = f"https://download.pytorch.org/models/{VGG_FILE}"
@@ -27,11 +26,11 @@ LINEAR_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b843286
 TAPS = (3, 8, 15, 22, 29)
 """The ReLUs before each pooling, in torchvision's numbering."""
 MEAN, STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""ImageNet's, for images in [-1, 1], as LPIPS rounds them."""
+"""ImageNet's per channel, for images in [-1, 1], rounded as in LPIPS."""
 
 
 class LpipsFeatures(nn.Module):
-    """Images [B, 1 or 3, H, W] in [-1, 1] to vectors [B, F]; sides of at least 16."""
+    """Images [B, 1 or 3, H, W] in [-1, 1] with sides of at least 16 to vectors [B, F]."""
 
     mean: Tensor
     std: Tensor
@@ -52,15 +51,15 @@ class LpipsFeatures(nn.Module):
             if i in TAPS:
                 # eps inside the root: the slope is infinite at 0
                 unit = hidden * torch.rsqrt(hidden.square().sum(1, keepdim=True) + 1e-10)
-                places = hidden.shape[2] * hidden.shape[3]
-                vectors.append((unit * self.roots[len(vectors)]).flatten(1) / places**0.5)
+                positions = hidden.shape[2] * hidden.shape[3]
+                vectors.append((unit * self.roots[len(vectors)]).flatten(1) / positions**0.5)
         return torch.cat(vectors, 1)
 
 
-def load_lpips(cache: Path, device: torch.device, *, offline: bool) -> Phi:
-    """Read VGG16 and the weights from the cache (torch.hub's too), or download them.
+def load_lpips(cache: Path, device: torch.device, *, offline: bool) -> LpipsFeatures:
+    """Read VGG16 and the LPIPS weights from the cache (or torch.hub's), or download them.
 
-    Raises GsdError: exit 4 when they cannot be had, exit 3 when they are damaged.
+    Raises GsdError: exit 4 when they cannot be downloaded, exit 3 when they are damaged.
     """
     from torchvision.models.vgg import cfgs, make_layers
 

@@ -33,7 +33,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
-        """Read a diffusers scheduler config. Raises GsdError for a schedule we do not know."""
+        """Read a diffusers scheduler config. Raises GsdError (exit 3) for an unknown schedule."""
         if config.get("rescale_betas_zero_snr"):
             raise GsdError(
                 "the teacher's schedule ends at zero signal (rescale_betas_zero_snr)",
@@ -42,7 +42,7 @@ class NoiseSchedule:
         try:
             betas = cls._betas(config)
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise GsdError(f"the schedule holds what is no number: {error}", hint="the file is damaged") from error
+            raise GsdError(f"the schedule is not made of numbers: {error}", hint="the file is damaged") from error
         if betas.ndim != 1 or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
             raise GsdError("the schedule's betas are not between 0 and 1", hint="the file is damaged")
         return cls(torch.cumprod(1 - betas, 0))

@@ -1,4 +1,4 @@
-"""A teacher: a name, a folder or a hub id becomes a Denoiser."""
+"""Find and read a teacher by a name of the catalogue, a diffusers folder or a hub id."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import CARD, read_card, require_teacher
+from gsd_cli.catalogue.find import read_card, require_teacher
 from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, readings
+from gsd_cli.core.models.diffusers_folder import describe_choices, load_autoencoder, load_denoiser
 from gsd_cli.core.models.hub import OnBytes, fetch
 
 
@@ -18,9 +19,9 @@ from gsd_cli.core.models.hub import OnBytes, fetch
 class Teacher:
     """A frozen denoiser and where it came from.
 
-    `autoencoder` is the identity but for latent-diffusion models. `features` names the bundled
-    feature extractor trained on the same images, if there is one; `class_names` the classes of a
-    conditional model, where they are known. `notes` are warnings, `readings` say how the folder was read.
+    `autoencoder` is the identity except for latent-diffusion models. `features` names the bundled
+    feature extractor trained on the same images, if there is one. `class_names` are the classes of a
+    conditional model, if known. `notes` are warnings; `readings` say how the folder was read.
     """
 
     name: str
@@ -35,8 +36,8 @@ class Teacher:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of its pictures."""
-        return self.autoencoder.picture_shape(self.denoiser.shape)
+        """(C, H, W) of its images."""
+        return self.autoencoder.image_shape(self.denoiser.shape)
 
 
 def load_teacher(
@@ -57,7 +58,13 @@ def load_teacher(
     folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
     notes = [entry.caution] if entry is not None and entry.caution else []
     return Teacher(
-        spec, load_denoiser(folder), hub_id, commit, load_autoencoder(folder), notes=notes, readings=readings(folder)
+        spec,
+        load_denoiser(folder),
+        hub_id,
+        commit,
+        load_autoencoder(folder),
+        notes=notes,
+        readings=describe_choices(folder),
     )
 
 
@@ -70,5 +77,5 @@ def _from_folder(folder: Path, name: str) -> Teacher:
         autoencoder=load_autoencoder(folder),
         features=card.get("features"),
         class_names=tuple(card.get("classes") or ()),
-        readings=readings(folder),
+        readings=describe_choices(folder),
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-
-Step = Callable[[int, int], None]
-"""Called after each step with (step, steps)."""
+from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
 
 
 def _leading_timesteps(total: int, steps: int) -> list[int]:
@@ -26,14 +24,14 @@ def ancestral(
     seeds: Sequence[int],
     steps: int | None = None,
     clip: bool = True,
-    on_step: Step | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """DDPM's ancestral sampler (Ho et al. 2020, algorithm 2), the paper's MSA baseline.
 
-    Variance "fixed large" (beta_t), clean estimate clipped to [-1, 1] as DDPM pipelines do.
-    Image k's noise comes from seeds[k] alone.
+    The variance is "fixed large" (beta_t); `clip` clips the clean estimate to [-1, 1], as DDPM pipelines
+    do. The noise of image k comes from seeds[k] alone.
     """
-    alphas_bar = model.schedule.alphas_bar  # on the CPU: numbers of the chain, which no device waits for
+    alphas_bar = model.schedule.alphas_bar  # on the CPU, where reading a number holds up no device
     times = _leading_timesteps(model.schedule.steps, steps or model.schedule.steps)
     stride = model.schedule.steps // len(times)
     streams = [generator_for(seed, "ancestral") for seed in seeds]
@@ -59,9 +57,9 @@ def ancestral(
 
 
 @torch.no_grad()
-def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_step: Step | None = None) -> Tensor:
+def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_step: OnStep | None = None) -> Tensor:
     """DDIM with eta 0 (Song et al. 2021, eq. 12): deterministic."""
-    alphas_bar = model.schedule.alphas_bar  # on the CPU: numbers of the chain, which no device waits for
+    alphas_bar = model.schedule.alphas_bar  # on the CPU, where reading a number holds up no device
     times = _leading_timesteps(model.schedule.steps, steps)
     x = noise
     for i, t in enumerate(times):
@@ -70,9 +68,18 @@ def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_
         sigma = ((1 - bar) / bar).sqrt()
         clean = model(x / bar.sqrt(), per_image(sigma.item(), x))
         eps = (x - bar.sqrt() * clean) / (1 - bar).sqrt()
-        if clip:  # the noise estimate keeps the network's own clean image, as diffusers has it by default
+        if clip:  # the noise estimate uses the unclipped clean image, as diffusers does by default
             clean = clean.clamp(-1, 1)
         x = previous.sqrt() * clean + (1 - previous).sqrt() * eps
         if on_step is not None:
             on_step(i + 1, len(times))
     return x
+
+
+MSA = SamplerKind(
+    "msa",
+    steps=None,
+    sample=lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
+    deterministic=False,
+)
+DDIM = SamplerKind("ddim", steps=50, sample=lambda model, noise, r: ddim(model, noise, r.steps, r.clip, r.on_step))

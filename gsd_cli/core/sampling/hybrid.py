@@ -1,12 +1,13 @@
 """Hybrid time stepping: large first-order steps at high noise, second-order ones at low noise.
 
 Where the trajectories of the probability-flow ODE are nearly straight a first-order step is as good
-as a second-order one at half the price; near the image they bend. The sizes of the steps are fitted
-to the teacher by a pilot run: every step is to make the same local error.
+as a second-order one at half the price; near the image they bend. A pilot run fits the step sizes to the
+teacher so that every step makes the same local error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from gsd_cli.compute.random import latents, seed_labels
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.sampling.discrete import Step
 from gsd_cli.core.sampling.ode import heun_step, karras_sigmas, slope, starting_point
+from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
 
 SWITCH = 1.0
 """The noise level below which steps are of second order."""
@@ -25,12 +26,12 @@ PILOT_STEPS = 64
 
 
 def first_order_steps(steps: int) -> int:
-    """How many of the steps are of first order: the larger half."""
+    """The number of first-order steps: the larger half."""
     return (steps + 1) // 2
 
 
 @torch.no_grad()
-def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") -> list[float]:
+def fit_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") -> list[float]:
     """steps + 1 noise levels, the last 0, sized by a pilot run of the teacher; steps >= 4.
 
     The local error of a step h is h^2 |x''| / 2 at first order and h^3 |x'''| / 12 at second: step
@@ -40,7 +41,7 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
     fine = karras_sigmas(model.schedule, PILOT_STEPS)[:-1]
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
     labels = seed_labels(PILOT_SEEDS, model.classes)
-    model = model.given(labels if labels is None else labels.to(device))
+    model = model.with_labels(labels if labels is None else labels.to(device))
     slopes = []
     for i, sigma in enumerate(fine):
         slopes.append(slope(model, x, sigma))
@@ -57,8 +58,8 @@ def adapted_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cp
 
 
 @torch.no_grad()
-def hybrid(model: Denoiser, noise: Tensor, sigmas: list[float], on_step: Step | None = None) -> Tensor:
-    """Euler steps above SWITCH, Heun's at and below, over `sigmas` (see `adapted_sigmas`)."""
+def hybrid(model: Denoiser, noise: Tensor, sigmas: Sequence[float], on_step: OnStep | None = None) -> Tensor:
+    """Euler steps above SWITCH, Heun's at and below, over `sigmas` (see `fit_sigmas`)."""
     x = starting_point(noise, sigmas[0])
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
         if sigma > SWITCH:
@@ -77,9 +78,19 @@ def _size(values: np.ndarray) -> np.ndarray:
 
 def _equal_shares(grid: np.ndarray, density: np.ndarray, high: float, low: float, steps: int) -> list[float]:
     """steps + 1 levels from high to low between which the density, known on a falling grid, has equal integrals."""
-    from scipy.integrate import cumulative_trapezoid  # here: a second of imports that sampling need not wait for
+    from scipy.integrate import cumulative_trapezoid  # takes a second to import; only the pilot run needs it
 
     levels = np.array([high, *grid[(grid < high) & (grid > low)], low])
     area = cumulative_trapezoid(np.interp(levels, grid[::-1], density[::-1]), -levels, initial=0)
     shares: list[float] = np.interp(np.linspace(0, area[-1], steps + 1), area, levels).tolist()
     return [high, *shares[1:-1], low]
+
+
+HYBRID = SamplerKind(
+    "hybrid",
+    steps=18,
+    sample=lambda model, noise, r: hybrid(model, noise, r.sigmas, r.on_step),
+    calls=lambda steps: 2 * steps - first_order_steps(steps) - 1,
+    smallest=4,
+    fit=lambda model, steps, device: tuple(fit_sigmas(model, steps, device)),
+)

@@ -1,4 +1,4 @@
-"""Images from seeds: of the one-step generator, in a stream; of a teacher, by a sampler."""
+"""Images from seeds: by the one-step generator as a stream, or by a sampler of a teacher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.compute.random import latents, seed_labels
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import Teacher
-from gsd_cli.core.sampling.discrete import Step
+from gsd_cli.core.sampling.sampler_kind import OnStep
 from gsd_cli.core.sampling.samplers import Sampler
 
 
@@ -26,20 +26,20 @@ def sample(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (seed, image [C, H, W] in about [-1, 1], on the CPU), in the order of `seeds`.
 
-    truncation scales the latents towards 0. A class-conditional model makes class `label`, or the
-    class that each seed draws. The processes of `world` share each batch, and every one yields all
-    images. When the device runs out of memory the batch is halved and the work goes on; at batch 1
-    the error is raised. On a CPU every network call has the same size, whatever the batch, so that an
-    image is the same to the last bit.
+    truncation scales the latents towards 0. A class-conditional model makes class `label`, by default
+    the class that each seed draws. The processes of `world` share each batch, and each process yields
+    all images. When the device runs out of memory the batch is halved; at batch 1 the error is raised.
+    On a CPU every network call has the same size, whatever the batch, so that an image is the same to
+    the last bit.
     """
-    device = next(generator.parameters()).device
+    device = generator.device
     world = world or World()
     steady = _steady_size(generator) if device.type == "cpu" else None
     size = steady or batch_size
     for start in range(0, len(seeds), batch_size * world.size):
         batch = seeds[start : start + batch_size * world.size]
         share = -(-len(batch) // world.size)
-        # the last processes repeat the last image where shares are uneven: gathered tensors are of one shape
+        # gathered tensors need one shape: with uneven shares the last processes repeat the last image
         own = [batch[min(i, len(batch) - 1)] for i in range(share * world.rank, share * (world.rank + 1))]
         made: list[Tensor] = []
         while (done := sum(map(len, made))) < len(own):
@@ -58,7 +58,7 @@ def sample(
 
 
 def _steady_size(generator: Generator) -> int:
-    """Images in a call on a CPU: libraries sum in an order that depends on it. Small ones gain by company."""
+    """Images per call on a CPU, fixed since libraries sum in an order that depends on it; small images gain by more."""
     _, height, width = generator.latent_shape
     return 16 if height * width <= 32 * 32 else 4 if height * width <= 64 * 64 else 1
 
@@ -67,14 +67,14 @@ def labels_for(generator: Generator, seeds: Sequence[int], label: int | None = N
     """The classes of the seeds' images, int64 [len(seeds)] on the generator's device; None without classes."""
     classes = generator.denoiser.classes
     drawn = seed_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
-    return drawn.to(next(generator.parameters()).device) if classes and drawn is not None else None
+    return drawn.to(generator.device) if classes and drawn is not None else None
 
 
 @torch.no_grad()
 def sample_teacher(
-    teacher: Teacher, sampler: Sampler, noise: Tensor, seeds: Sequence[int], on_step: Step | None = None
+    teacher: Teacher, sampler: Sampler, noise: Tensor, seeds: Sequence[int], on_step: OnStep | None = None
 ) -> Tensor:
-    """Pictures of a teacher by its sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
+    """Images of a teacher by a sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
     labels = seed_labels(seeds, teacher.denoiser.classes)
-    model = teacher.denoiser.given(labels if labels is None else labels.to(noise.device))
+    model = teacher.denoiser.with_labels(labels if labels is None else labels.to(noise.device))
     return teacher.autoencoder.decode(sampler(model, noise, seeds, on_step))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.core.sampling.discrete import Step
+from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
 
 
 def karras_sigmas(schedule: NoiseSchedule, steps: int, rho: float = 7.0) -> list[float]:
@@ -34,7 +34,7 @@ def slope(model: Denoiser, x: Tensor, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
-def euler(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+def euler(model: Denoiser, noise: Tensor, steps: int, on_step: OnStep | None = None) -> Tensor:
     """First order: `steps` network calls."""
     sigmas = karras_sigmas(model.schedule, steps)
     x = starting_point(noise, sigmas[0])
@@ -46,7 +46,7 @@ def euler(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = Non
 
 
 @torch.no_grad()
-def heun(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+def heun(model: Denoiser, noise: Tensor, steps: int, on_step: OnStep | None = None) -> Tensor:
     """Second order (Karras et al. 2022, algorithm 1 without churn): 2 steps - 1 network calls."""
     sigmas = karras_sigmas(model.schedule, steps)
     x = starting_point(noise, sigmas[0])
@@ -67,7 +67,7 @@ def heun_step(model: Denoiser, x: Tensor, sigma: float, following: float) -> Ten
 
 
 @torch.no_grad()
-def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None = None) -> Tensor:
+def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: OnStep | None = None) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `steps` network calls, second order but at the ends."""
     sigmas = karras_sigmas(model.schedule, steps)
     x = starting_point(noise, sigmas[0])
@@ -84,3 +84,13 @@ def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: Step | None 
         if on_step is not None:
             on_step(i + 1, steps)
     return x
+
+
+EULER = SamplerKind("euler", steps=50, sample=lambda model, noise, r: euler(model, noise, r.steps, r.on_step))
+HEUN = SamplerKind(
+    "heun",
+    steps=18,
+    sample=lambda model, noise, r: heun(model, noise, r.steps, r.on_step),
+    calls=lambda steps: 2 * steps - 1,
+)
+DPM_SOLVER = SamplerKind("dpm++", steps=20, sample=lambda model, noise, r: dpm_solver(model, noise, r.steps, r.on_step))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.sampling.discrete import Step
 from gsd_cli.core.sampling.ode import karras_sigmas, starting_point
+from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
 
 SNR = 0.16
 """The corrector's signal-to-noise ratio r, as published for CIFAR-10."""
@@ -19,13 +19,13 @@ SNR = 0.16
 
 @torch.no_grad()
 def predictor_corrector(
-    model: Denoiser, noise: Tensor, seeds: Sequence[int], steps: int, on_step: Step | None = None
+    model: Denoiser, noise: Tensor, seeds: Sequence[int], steps: int, on_step: OnStep | None = None
 ) -> Tensor:
-    """One Langevin corrector and one reverse-diffusion predictor a level: 2 steps - 1 network calls.
+    """One Langevin corrector and one reverse-diffusion predictor per level: 2 steps - 1 network calls.
 
     In variance-exploding scale, score(x, sigma) = (D - x) / sigma^2. The corrector's step size is
-    each image's own, not the batch's: an image depends on its seed alone. The last prediction adds
-    no noise.
+    computed per image, not per batch, so that an image depends on its seed alone. The last
+    prediction adds no noise.
     """
     sigmas = karras_sigmas(model.schedule, steps)
     x = starting_point(noise, sigmas[0])
@@ -54,3 +54,12 @@ def _correct(x: Tensor, score: Tensor, noise: Tensor) -> Tensor:
     ratio = SNR * noise.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1).clamp(min=1e-12)
     size = 2 * ratio.square().reshape(-1, 1, 1, 1)
     return x + size * score + (2 * size).sqrt() * noise
+
+
+PREDICTOR_CORRECTOR = SamplerKind(
+    "pc",
+    steps=500,
+    sample=lambda model, noise, r: predictor_corrector(model, noise, r.seeds, r.steps, r.on_step),
+    calls=lambda steps: 2 * steps - 1,
+    deterministic=False,
+)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.catalogue.registry import BASELINES, SAMPLERS, sampler_words
-from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.sampling.discrete import Step, ancestral, ddim
-from gsd_cli.core.sampling.hybrid import adapted_sigmas, first_order_steps, hybrid
-from gsd_cli.core.sampling.ode import dpm_solver, euler, heun
-from gsd_cli.core.sampling.predictor_corrector import predictor_corrector
+from gsd_cli.catalogue.registry import BASELINES, sampler_words
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.sampling.discrete import DDIM, MSA
+from gsd_cli.core.sampling.hybrid import HYBRID
+from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
+from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
+from gsd_cli.core.sampling.predictor_corrector import PREDICTOR_CORRECTOR
+from gsd_cli.core.sampling.sampler_kind import OnStep, Request, SamplerKind
 
-ONE_STEP_SIGMA = 2.5
-"""Where `one-step-teacher` calls the network: where distillation starts."""
-ODE: dict[str, Callable[..., Tensor]] = {"euler": euler, "heun": heun, "dpm++": dpm_solver}
+SAMPLER_KINDS: dict[str, SamplerKind] = {
+    kind.name: kind for kind in (MSA, DDIM, EULER, HEUN, DPM_SOLVER, PREDICTOR_CORRECTOR, HYBRID, ONE_STEP_TEACHER)
+}
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler and its number of steps; `sigmas` are the fitted levels of a hybrid."""
+    """A kind of sampler (a key of `SAMPLER_KINDS`) with its number of steps; None for the kind's own number.
+
+    `sigmas` are noise levels fitted to one teacher.
+    """
 
     name: str
     kind: str
@@ -33,52 +38,37 @@ class Sampler:
     @property
     def deterministic(self) -> bool:
         """Whether the image is a function of the noise alone."""
-        return self.kind not in ("msa", "pc")
+        return SAMPLER_KINDS[self.kind].deterministic
 
-    def fitted(self, model: Denoiser, device: torch.device) -> Sampler:
-        """Ready for this teacher: a hybrid takes its pilot run, the others are ready as they are."""
-        if self.kind != "hybrid":
-            return self
-        return replace(self, sigmas=tuple(adapted_sigmas(model, self.count(model), device)))
+    def fit(self, model: Denoiser, device: torch.device) -> Sampler:
+        """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself."""
+        fit = SAMPLER_KINDS[self.kind].fit
+        return self if fit is None else replace(self, sigmas=fit(model, self.steps_for(model), device))
 
-    def count(self, model: Denoiser) -> int:
-        """Its number of steps."""
-        return self.steps or SAMPLERS.get(self.kind, 1) or model.schedule.steps
+    def steps_for(self, model: Denoiser) -> int:
+        """The number of steps on this model."""
+        return self.steps or SAMPLER_KINDS[self.kind].steps or model.schedule.steps
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
-        steps = self.count(model)
-        if self.kind in ("heun", "pc"):
-            return 2 * steps - 1
-        if self.kind == "hybrid":
-            return 2 * steps - first_order_steps(steps) - 1
-        return steps
+        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model))
 
     def __call__(
         self,
         model: Denoiser,
         noise: Tensor,
         seeds: Sequence[int],
-        on_step: Step | None = None,
+        on_step: OnStep | None = None,
         clip: bool | None = None,
     ) -> Tensor:
-        """Images from noise [B, C, H, W]; seeds name the fresh noise of each image.
+        """Images from noise [B, C, H, W] ~ N(0, I), about [-1, 1]; `seeds` decide the further noise of each image.
 
         clip: whether the discrete chains clip the clean estimate; None as the model's own sampler does.
         """
-        steps, clip = self.count(model), model.clip_sample if clip is None else clip
-        if self.kind == "msa":
-            return ancestral(model, noise, seeds, steps, clip, on_step)
-        if self.kind == "ddim":
-            return ddim(model, noise, steps, clip, on_step)
-        if self.kind == "pc":
-            return predictor_corrector(model, noise, seeds, steps, on_step)
-        if self.kind == "hybrid":
-            return hybrid(model, noise, list(self.sigmas or adapted_sigmas(model, steps, noise.device)), on_step)
-        if self.kind in ODE:
-            return ODE[self.kind](model, noise, steps, on_step)
-        with torch.no_grad():
-            return model(ONE_STEP_SIGMA * noise, per_image(ONE_STEP_SIGMA, noise))
+        clip = model.clip_sample if clip is None else clip
+        fitted = self if self.sigmas else self.fit(model, noise.device)
+        request = Request(self.steps_for(model), seeds, clip, fitted.sigmas, on_step)
+        return SAMPLER_KINDS[self.kind].sample(model, noise, request)
 
 
 def parse_sampler(name: str) -> Sampler:

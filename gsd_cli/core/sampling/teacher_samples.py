@@ -1,4 +1,4 @@
-"""The teacher's own samples in the place of real images: made once, kept in the cache as a prepared data set."""
+"""The teacher's own samples in place of real images: generated once and cached as a prepared data set."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.atomic import atomic_file, ready, sweep
+from gsd_cli.base.atomic import atomic_file, require_writable, sweep
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.registry import SAMPLES_BY
-from gsd_cli.compute.device import full_precision, placed
+from gsd_cli.compute.device import full_precision, to_device
 from gsd_cli.compute.random import normal_rows
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
@@ -27,7 +27,7 @@ from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.dataset_writers import ArchiveWriter
-from gsd_cli.data.image_writers import encode
+from gsd_cli.data.image_writers import encode_image
 from gsd_cli.data.pixels import to_uint8
 
 _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, GsdError)
@@ -37,8 +37,8 @@ _DAMAGE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZ
 class TeacherSamples:
     """`count` images of a teacher by the sampler SAMPLES_BY: image k is a function of (teacher, seed, k).
 
-    Its noise has a stream of its own, so no sample shares noise with what a generator is measured at. A
-    class-conditional teacher makes image k of class k modulo the number of classes.
+    Its noise comes from a separate stream, so no sample shares noise with the images a generator is
+    measured on. Image k of a class-conditional teacher has class k modulo the number of classes.
     """
 
     teacher: Teacher
@@ -48,27 +48,27 @@ class TeacherSamples:
 
     @cached_property
     def path(self) -> Path:
-        """The data set; its name says all that the images depend on."""
+        """The data set; its name holds everything the images depend on."""
         name = f"{teacher_fingerprint(self.teacher)}-{SAMPLES_BY}-{self.count}-seed{self.seed}.zip"
         return self.cache / "teacher-samples" / name
 
     def damage(self) -> str | None:
-        """Why the file in the cache cannot be used; None where it is whole."""
+        """Why the cached file cannot be used; None for a complete one."""
         return _damage(self.path, self.count, self.teacher.image_shape)
 
     def make(
         self, device: torch.device, batch_size: int, on_image: Callable[[int], None], check: Callable[[], object]
     ) -> None:
-        """Write the data set, batch by batch: what a run before this one made is not made again.
+        """Write the data set batch by batch; batches of an earlier, interrupted run are reused.
 
         on_image(done) counts images; `check` is called at every network call and may raise. Raises GsdError
-        (exit 8), before anything is sampled, where the cache cannot hold it.
+        (exit 8) before sampling when the cache has no room for it.
         """
-        ready(self.path, folder=False)
+        require_writable(self.path, folder=False)
         require_room(self.path, self.count * torch.Size(self.teacher.image_shape).numel())
         work = self.path.with_suffix("")
         sweep(work)
-        model = placed(copy.deepcopy(self.teacher.denoiser), device, training=False)
+        model = to_device(copy.deepcopy(self.teacher.denoiser), device, training=False)
         self.teacher.autoencoder.to(device)
         parts = []
         for start in range(0, self.count, batch_size):
@@ -91,11 +91,11 @@ class TeacherSamples:
     def _sample(
         self, model: Denoiser, rows: range, device: torch.device, on_step: Callable[[int, int], None]
     ) -> Tensor:
-        """Images uint8 [len(rows), C, H, W], rounded as saved images are."""
+        """Images uint8 [len(rows), C, H, W], rounded like saved images."""
         noise = normal_rows(rows, model.shape, self.seed, "teacher-samples").to(device)
         labels = torch.tensor(self._labels(rows), device=device) if model.classes else None
-        with full_precision(device):  # they are kept, whatever asked for them first
-            codes = parse_sampler(SAMPLES_BY)(model.given(labels), noise, rows, on_step)
+        with full_precision(device):  # the cache serves every precision
+            codes = parse_sampler(SAMPLES_BY)(model.with_labels(labels), noise, rows, on_step)
             return to_uint8(self.teacher.autoencoder.decode(codes))
 
     def _labels(self, rows: range) -> list[int | None]:
@@ -117,12 +117,12 @@ class TeacherSamples:
 
 
 def _write(target: Path, images: Iterator[tuple[Tensor, int | None]], record: dict[str, Any]) -> None:
-    """A prepared data set of (uint8 [C, H, W], class), under its name once it is whole."""
+    """Write a prepared data set of (uint8 [C, H, W], class); it gets its name when it is complete."""
     with atomic_file(target) as temporary:
         writer = ArchiveWriter(temporary)
         try:
             for image, label in images:
-                writer.add(encode(image.permute(1, 2, 0).numpy()), label)
+                writer.add(encode_image(image.permute(1, 2, 0).numpy()), label)
             writer.close(record)
         except BaseException:
             writer.abandon()
@@ -136,7 +136,7 @@ def _read(path: Path) -> Iterator[tuple[Tensor, int | None]]:
 
 
 def _damage(path: Path, count: int, shape: tuple[int, int, int]) -> str | None:
-    """Why a file is not a data set of `count` whole images of a shape; None where it is."""
+    """Why a file is not a data set of `count` readable images of a shape; None when it is."""
     try:
         with zipfile.ZipFile(path) as archive:
             if (name := archive.testzip()) is not None:

@@ -1,12 +1,17 @@
-"""Checkpoints: tensors and JSON, written whole, verified before use, never pickled."""
+"""Checkpoints: tensors and JSON, written whole, verified before use, never pickled.
+
+A checkpoint is there completely or not at all, whenever the process dies.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -15,14 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gsd_cli.base.atomic import atomic_folder, sweep
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.run_layout import checkpoint_name, checkpoints
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint: everything a run needs to go on, on the CPU."""
+    """One verified checkpoint: all that a run needs to resume, on the CPU."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -37,32 +44,32 @@ class CheckpointStore:
         self.keep = keep
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> Path:
-        """Write one checkpoint; older ones are pruned only after it is in place."""
+        """Write one checkpoint. Older ones are removed only after it is in place."""
         return self.write(step, host_copies(tensors), state)
 
     def write(self, step: int, copies: dict[str, Tensor], state: dict[str, Any]) -> Path:
-        """As `save`, of what `host_copies` made: tensors that nobody changes any more."""
-        target = self.folder / f"step-{step:08d}"
+        """As `save`, from the result of `host_copies`: tensors that no longer change."""
+        target = self.folder / checkpoint_name(step)
         with atomic_folder(target) as temporary:
             save_file(copies, temporary / TENSORS)
             (temporary / STATE).write_text(json.dumps({"step": step, **state}), encoding="utf-8")
-            hashes = {name: _sha256(temporary / name) for name in (TENSORS, STATE)}
+            hashes = {name: file_sha256(temporary / name) for name in (TENSORS, STATE)}
             (temporary / MANIFEST).write_text(json.dumps(hashes), encoding="utf-8")
-        steps = self._steps()
+        steps = checkpoints(self.folder)
         past = [path for path in steps if path <= target]
-        # what is newer than a state just saved was damaged when the run resumed
+        # checkpoints newer than the one just saved were found damaged when the run resumed
         for stale in past[: -self.keep] + steps[len(past) :]:
             shutil.rmtree(stale, ignore_errors=True)
         return target
 
     def latest(self) -> tuple[Checkpoint | None, list[Path]]:
-        """The newest checkpoint that verifies, and the damaged ones skipped on the way.
+        """The newest intact checkpoint, or None, and the damaged ones that are newer.
 
-        Raises GsdError (exit 3) when there are checkpoints and none verifies.
+        Raises GsdError (exit 3) if there are checkpoints and none is intact.
         """
         sweep(self.folder)
         damaged: list[Path] = []
-        for path in reversed(self._steps()):
+        for path in reversed(checkpoints(self.folder)):
             if (checkpoint := _read(path)) is not None:
                 return checkpoint, damaged
             damaged.append(path)
@@ -75,12 +82,63 @@ class CheckpointStore:
         return None, []
 
     def clear(self) -> None:
-        """Forget every checkpoint."""
-        for path in self._steps():
+        """Remove every checkpoint."""
+        for path in checkpoints(self.folder):
             shutil.rmtree(path)
 
-    def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*"))
+
+class CheckpointWriter:
+    """Writes a store's checkpoints in a thread, one after the other, while steps run.
+
+    As a context it waits at its end for the last one. An error in the thread is raised by the next `check`, `save` or
+    `wait`. seconds: the time that the last checkpoint took in all; None before the first.
+    """
+
+    def __init__(self, store: CheckpointStore):
+        self.store = store
+        self.seconds: float | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.wait()
+        elif self._thread is not None:  # another error is being raised already
+            self._thread.join()
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Copy `tensors` to the host now, and begin to write them once the previous checkpoint is written."""
+        self.wait()
+        begun = time.monotonic()
+        copies = host_copies(tensors)
+
+        def write() -> None:
+            try:
+                self.store.write(step, copies, state)
+            except BaseException as error:  # raised in the main thread
+                self._error = error
+            self.seconds = time.monotonic() - begun
+
+        self._thread = threading.Thread(target=write, name="checkpoint")
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise the thread's error, if there was one."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def wait(self) -> None:
+        """Wait until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
 
 
 def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -91,17 +149,12 @@ def host_copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read(path: Path) -> Checkpoint | None:
     try:
         hashes = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if any(_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
+        if any(file_sha256(path / name) != hashes[name] for name in (TENSORS, STATE)):
             return None
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         return Checkpoint(int(state.pop("step")), load_file(path / TENSORS), state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
@@ -110,7 +163,7 @@ def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Fill a module from what `module_tensors` saved. Raises GsdError (exit 2) when it is of another size or kind."""
+    """Restore a module from the result of `module_tensors`. Raises GsdError (exit 2) for another size or kind."""
     prefix = f"{name}/"
     try:
         module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -129,7 +182,7 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Fill an optimizer from what `optimizer_tensors` saved; its options stay as constructed.
+    """Restore an optimizer from the result of `optimizer_tensors`; its options stay as constructed.
 
     Moments get their parameters' strides: a checkpoint holds contiguous tensors, and the fused Adam of a GPU refuses
     moments whose strides differ from their parameter's.

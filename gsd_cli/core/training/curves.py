@@ -1,4 +1,4 @@
-"""curves.png: how a distillation went."""
+"""curves.png: the course of a distillation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PANELS = {
 
 
 def draw_curves(metrics: Path, target: Path, figure: str) -> Path | None:
-    """Plot the rows of metrics.jsonl; `figure` names the Frechet distance. None when there are none."""
+    """Plot the rows of metrics.jsonl; `figure` names the Frechet distance. None if there are none."""
     rows = read_metrics(metrics)
     panels = [key for key in PANELS if sum(key in row for row in rows) > 1]
     if not panels:

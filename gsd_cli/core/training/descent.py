@@ -1,4 +1,4 @@
-"""One step of an optimizer that a gradient which is not finite cannot spoil, decided on the device."""
+"""A step of gradient descent: its learning rate, and an update that is skipped if the gradient is not finite."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ import torch
 from torch import Tensor, nn
 
 
-class Descent(NamedTuple):
-    """What a step did: float32 [] each, on the device of the parameters; nothing is read from it.
+def trapezoid(step: int, total: int, warmup: int, decay: float) -> float:
+    """Learning-rate factor: linear warm-up, flat, linear to zero over the last `decay` share.
 
-    skipped: 1.0 where the weights and the optimizer's state were kept, else 0.0. norm: the gradient's, before clipping.
+    Flat in the middle so that a run can be lengthened from a checkpoint before the decay
+    (Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed durations").
+    """
+    up = (step + 1) / warmup if step < warmup else 1.0
+    tail = decay * total
+    down = (total - step) / tail if tail and step > total - tail else 1.0
+    return min(up, down)
+
+
+class Descent(NamedTuple):
+    """The outcome of a step: float32 [] each, on the device of the parameters; the host reads neither.
+
+    skipped: 1.0 if the weights and the optimizer's state were kept, else 0.0. norm: of the gradient, before clipping.
     """
 
     skipped: Tensor
@@ -22,12 +34,11 @@ def descend(
     module: nn.Module, optimizer: torch.optim.Optimizer, *finite: Tensor, clip: float | None = None,
     skip: Tensor | None = None,
 ) -> Descent:  # fmt: skip
-    """Step once, unless the gradient of `module` or a tensor of `finite`, such as the loss, is not finite, or `skip`,
-    what a step before it gave as `skipped`, is 1.
+    """Step once, unless `skip` is 1, or the gradient of `module` or a tensor of `finite` (the loss) is not finite.
 
-    clip: the largest norm a gradient keeps. A fused optimizer reads on the device whether to step (`found_inf`, as a
-    GradScaler sets it), so the host does not wait; for another one the host reads it. Processes that average gradients
-    take the same decision from them; what else is in `finite` must be the same in all of them.
+    clip: largest norm of the gradient. skip: the `skipped` of an earlier update. A fused optimizer reads on the device
+    whether to step (`found_inf`, as a GradScaler sets it), so the host does not wait; for others the host reads it.
+    Processes that average gradients decide alike; the tensors of `finite` must be equal in all of them.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

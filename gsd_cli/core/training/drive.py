@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsd_cli.base.session import Session
-from gsd_cli.compute.allocator import keep_freed_memory
 from gsd_cli.compute.distributed import World
+from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.training.loop import Task, train
 from gsd_cli.core.training.pace import Pace
 from gsd_cli.core.training.report import Cadence, Report

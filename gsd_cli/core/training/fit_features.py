@@ -1,4 +1,4 @@
-"""Training a small image classifier: the features of a domain that Inception does not know."""
+"""Training of a small image classifier, whose features measure images of a domain that Inception does not know."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from gsd_cli.compute.device import autocast
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.feature_nets import ARCHITECTURES, FeatureNet
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
-from gsd_cli.core.training.descent import descend
-from gsd_cli.core.training.loop import trapezoid
+from gsd_cli.core.training.descent import descend, trapezoid
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.data.dataset import ImageArchive
 
 
-def shifted(images: Tensor, random: torch.Generator) -> Tensor:
-    """Images [B, C, H, W], all moved by the same up to two pixels, what leaves coming in at the other side."""
+def shift(images: Tensor, random: torch.Generator) -> Tensor:
+    """Images [B, C, H, W], all shifted by the same distance, up to two pixels, with wrap-around."""
     down, right = torch.randint(-2, 3, (2,), generator=random).tolist()
     return images.roll((down, right), (2, 3))
 
 
-def erased(images: Tensor, random: torch.Generator) -> Tensor:
-    """Images [B, C, H, W], a grey square of a third of the side in each, somewhere (DeVries and Taylor 2017)."""
+def erase(images: Tensor, random: torch.Generator) -> Tensor:
+    """Images [B, C, H, W], each with a random grey square, a third of its side (Cutout: DeVries and Taylor 2017)."""
     side = max(1, images.shape[-1] // 3)
     inside = []
     for size in images.shape[2:]:
@@ -39,15 +38,15 @@ def erased(images: Tensor, random: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network of one architecture is trained: what is done to a batch, the highest rate, weight decay."""
+    """How a network of one architecture is trained: augmentation, highest learning rate, weight decay."""
 
     augment: Callable[[Tensor, torch.Generator], Tensor]
     lr: float
     weight_decay: float
 
 
-RECIPES = {"residual": Recipe(shifted, 4e-3, 0.02), "convnext": Recipe(erased, 4e-3, 0.05)}
-"""By architecture. They differ in all they can, so that two feature sets of one domain judge independently."""
+RECIPES = {"residual": Recipe(shift, 4e-3, 0.02), "convnext": Recipe(erase, 4e-3, 0.05)}
+"""By architecture. They differ as much as possible, so that two feature sets of one domain judge independently."""
 
 
 class FeatureFit:
@@ -61,7 +60,7 @@ class FeatureFit:
     ):  # fmt: skip
         if data.labels is None or data.labels.ndim != 1:
             raise GsdError(
-                f"{data.path} has no classes", hint="features are learnt from classes: prepare with --labels"
+                f"{data.path} has no classes", hint="features are learned from classes: prepare the data with --labels"
             )
         self.data, self.labels, self.held_out = data, data.labels, held_out
         self.steps, self.seed, self.device, self.precision = steps, seed, device, precision
@@ -105,7 +104,7 @@ class FeatureFit:
 
 @torch.no_grad()
 def accuracy(net: FeatureNet, data: ImageArchive, device: torch.device) -> float:
-    """Share of images whose class the network names, in eval mode."""
+    """Share of images that the network classifies correctly, in eval mode."""
     if data.labels is None:
         raise GsdError(f"{data.path} has no labels")
     net.eval()

@@ -1,4 +1,4 @@
-"""Training a small DDPM on images, for people who have images and no teacher (Ho et al. 2020)."""
+"""Training of a small DDPM (Ho et al. 2020), for users who have images and no teacher."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.run_layout import CARD, GRIDS, grid_name
 from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for, latents, seed_labels
@@ -18,10 +19,9 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import save_denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.sampling.discrete import ddim
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
-from gsd_cli.core.training.descent import descend
-from gsd_cli.core.training.loop import ema_decay, trapezoid, update_average
+from gsd_cli.core.training.descent import descend, trapezoid
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.pixels import save_grid
@@ -29,13 +29,41 @@ from gsd_cli.options import FitSettings
 
 GRID_SEEDS = range(64)
 BETAS = (0.9, 0.999)
-"""Adam's, as Ho et al. left them."""
+"""Of Adam: its defaults, as in Ho et al."""
+
+
+UNETS: dict[str, dict[str, tuple[int, ...]]] = {
+    "tiny": {"channels": (8, 16), "attention": ()},
+    "small": {"channels": (24, 32, 64, 96), "attention": ()},
+    "base": {"channels": (64, 128, 256, 256), "attention": (1,)},
+}
+"""The networks of `gsd prepare --fit-teacher`: channels per level, and the levels with self-attention."""
+
+
+def build_unet(architecture: str, size: int, channels: int, classes: int | None = None) -> Any:
+    """A UNet2DModel with random weights for images [channels, size, size], conditioned on `classes` if given."""
+    from diffusers import UNet2DModel
+
+    widths, attention = UNETS[architecture].values()
+    levels = range(len(widths))
+    return UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=2 if architecture == "base" else 1,
+        block_out_channels=widths,
+        norm_num_groups=8,
+        attention_head_dim=32 if attention else None,
+        num_class_embeds=classes,
+        down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in levels),
+        up_block_types=tuple("AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(levels)),
+    )
 
 
 class TeacherFit:
-    """The eps-prediction task: predict n from sqrt(bar) x + sqrt(1 - bar) n, uniform t.
+    """The eps-prediction task (Ho et al. 2020, algorithm 1): predict n from sqrt(bar_t) x + sqrt(1 - bar_t) n.
 
-    Several processes each work on their rows of the batch and average their gradients.
+    t is uniform. Several processes each work on their rows of the batch and average their gradients.
     """
 
     def __init__(
@@ -89,8 +117,8 @@ class TeacherFit:
             return {}
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
         labels = seed_labels(GRID_SEEDS, self.classes)
-        model = self.denoiser().given(labels if labels is None else labels.to(self.device))
-        save_grid(ddim(model, noise, 25), self.run / "samples" / f"step-{step:07d}.png")
+        model = self.denoiser().with_labels(labels if labels is None else labels.to(self.device))
+        save_grid(ddim(model, noise, 25), self.run / GRIDS / grid_name(step))
         return {"evaluated": 1.0}
 
     def denoiser(self) -> Denoiser:
@@ -115,12 +143,12 @@ class TeacherFit:
         if self.data.labels is None or self.data.labels.ndim != 1:
             raise GsdError(
                 f"{self.data.path} has no class labels",
-                hint="a folder a class, or --labels FILE, when it is prepared; or no --conditional",
+                hint="prepare it from one folder per class or with --labels FILE, or leave out --conditional",
             )
         return max(int(self.data.labels.max()) + 1, len(self.data.record.get("classes") or ()))
 
     def _indices(self, step: int) -> Tensor:
-        """The images of this step: every epoch is a fresh permutation, addressed by position."""
+        """The numbers of this step's images, int64 [B]: each epoch is a new permutation."""
         n, first = len(self.data), step * self.batch_size
         positions = range(first, first + self.batch_size)
         return torch.stack([self._permutation(p // n)[p % n] for p in positions])
@@ -133,7 +161,7 @@ class TeacherFit:
 
 
 def _stratified_timesteps(batch: int, steps: int, generator: torch.Generator) -> Tensor:
-    """t uniform in {0..steps-1}, one per equal slice: uniform each, less variance together [B]."""
+    """Timesteps [B], one from each of B equal slices of {0..steps-1}: each uniform, their mean with less variance."""
     u = torch.rand(batch, generator=generator, dtype=torch.float64)
     return ((torch.arange(batch) + u) / batch * steps).long().clamp(max=steps - 1)
 
@@ -156,7 +184,7 @@ def save_teacher(task: TeacherFit, folder: Path, *, half: bool, features: str | 
     }
     with atomic_folder(folder) as temporary:
         save_denoiser(task.denoiser(), temporary, half=half)
-        write_json(temporary / "gsd.json", card)
+        write_json(temporary / CARD, card)
         (temporary / "README.md").write_text(teacher_card(card), encoding="utf-8")
     return folder
 

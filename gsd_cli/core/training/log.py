@@ -12,7 +12,7 @@ from gsd_cli.base.storage import storage_errors
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON object a line; rows past the resumed step are dropped."""
+    """Writes metrics.jsonl; rows after the resumed step are dropped."""
 
     def __init__(self, path: Path, resumed_step: int):
         self.path = path
@@ -35,7 +35,7 @@ def _number(value: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a torn last line is left out, a missing file is empty."""
+    """The rows of a metrics.jsonl, without an incomplete last line; none if the file is missing."""
     if not path.exists():
         return []
     rows = []

@@ -1,9 +1,9 @@
-"""What every training has in common: a loop that can be stopped, resumed and trusted.
+"""The training loop: it can be stopped and resumed at any step.
 
-A task supplies one step and its state; `train` drives it, keeps checkpoints and metrics, skips
-non-finite steps, and yields a report after each step. Randomness is a function of (seed, step),
-so a resumed run repeats an uninterrupted one bit for bit on a CPU. Only which of its evaluations are
-made depends on the clock, where they may take but a share of it.
+A `Task` supplies one step and its state. `train` runs it, writes checkpoints and metrics, counts skipped steps, and
+yields a `Report` after each step. Randomness is a function of (seed, step), so on a CPU a resumed run repeats an
+uninterrupted one bit for bit. Only which evaluations are made depends on the clock, if they may take only a share of
+the time.
 """
 
 from __future__ import annotations
@@ -15,37 +15,41 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsd_cli.base.lock import exclusive
+from gsd_cli.catalogue.run_layout import CHECKPOINTS, METRICS_LOG
 from gsd_cli.compute.device import synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.memory import peak_memory
-from gsd_cli.core.training.checkpoint import CheckpointStore
+from gsd_cli.core.training.checkpoint import CheckpointStore, CheckpointWriter
 from gsd_cli.core.training.log import MetricsLog
 from gsd_cli.core.training.pace import UNSETTLED, Allowance, Pace
-from gsd_cli.core.training.report import Cadence, Metrics, Report, Standing
-from gsd_cli.core.training.saving import Saver
+from gsd_cli.core.training.report import Cadence, Metrics, Progress, Report
 from gsd_cli.core.training.watchdog import review
 
 
 class Task(Protocol):
-    """One kind of training. Where it computes is its `device`, if it has one; else the CPU."""
+    """What a training must provide: five members. It may have a `device` too, if it does not compute on the CPU."""
 
     batch_size: int
+    """Images per step, of all processes together."""
 
     def step(self, step: int) -> Metrics:
-        """Do step number `step` (from 0). Returns its metrics; a network whose update is not finite keeps its weights.
-        A step counts as skipped where `skipped` among them is 1 or a `*loss*` is not finite."""
+        """Do step number `step`, counted from 0, and return its metrics.
+
+        A network whose update is not finite must keep its weights. The step counts as skipped if the metric `skipped`
+        is 1 or one whose name contains `loss` is not finite.
+        """
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Measure the network after `step` steps, and write sample images; may return nothing."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save."""
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` gave."""
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Measure the run after `step` steps, and leave pictures; may return nothing."""
 
 
 def train(
@@ -57,12 +61,12 @@ def train(
     world: World | None = None,
     pace: Pace | None = None,
 ) -> Iterator[Report]:
-    """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if any.
+    """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if there is one.
 
-    total: None leaves the length to `pace`, which also ends a session whose time is up. Yields a Report per
-    step. Stops early, saved, once `should_stop()` is true in any process of `world`; they measure together, the main
-    one logs and saves, and all read the checkpoint. Checkpoints are written in a thread; all are there when this ends.
-    Raises GsdError: exit 6 when the loss stays non-finite, exit 2 when another process trains in `run`.
+    Yields a Report per step. total: None leaves the length to `pace`, which also ends a session whose time is up.
+    `should_stop() == True` in any process of `world` ends the session, with its state saved. All processes read the
+    checkpoint and evaluate together; the main one writes. Checkpoints are written in a thread; all are complete when
+    this ends. Raises GsdError: exit 6 if the loss stays non-finite, exit 2 if another process trains in `run`.
     """
     world = world or World()
     with ExitStack() as held:
@@ -70,28 +74,28 @@ def train(
             held.enter_context(exclusive(run))
         loop = _Loop(task, total, run, cadence, world, pace, held)
         while loop.at.step < loop.at.total:
-            report = loop.turn(should_stop)
+            report = loop.advance(should_stop)
             begun = time.monotonic()
             yield report
-            loop.returned(report, time.monotonic() - begun)
+            loop.count_caller(report, time.monotonic() - begun)
             if loop.stopping:
                 return
 
 
 class _Loop:
-    """One session of a training: what happens around each step, and what that costs."""
+    """One session of a training: what happens around each step, and the time it takes."""
 
     def __init__(
         self, task: Task, total: int | None, run: Path, cadence: Cadence, world: World, pace: Pace | None,
         held: ExitStack,
     ):  # fmt: skip
         self.task, self.cadence, self.world, self.pace = task, cadence, world, pace
-        store = CheckpointStore(run / "checkpoints")
+        store = CheckpointStore(run / CHECKPOINTS)
         self.folder = store.folder
         self.at, self.notes = _restore(task, store, UNSETTLED if total is None else total, pace)
         world.wait()  # all have read the checkpoint before anything is written
-        self.saver = held.enter_context(Saver(store)) if world.main else None
-        self.log = MetricsLog(run / "metrics.jsonl", self.at.step) if world.main else None
+        self.writer = held.enter_context(CheckpointWriter(store)) if world.main else None
+        self.log = MetricsLog(run / METRICS_LOG, self.at.step) if world.main else None
         self.evaluations, self.saves = Allowance(cadence.evaluate_share), Allowance(cadence.checkpoint_share)
         self.measured = self.at.step // cadence.evaluate_steps
         self.stopping = self.rehearsed = self.warned = self.measuring = False
@@ -101,11 +105,11 @@ class _Loop:
             first = self._evaluate()
             if self.log is not None:
                 self.log.append({"step": 0, "images": 0, **first})
-        self._time_again()
+        self._restart_timer()
         self._agree(stop=False)
 
-    def turn(self, should_stop: Callable[[], bool]) -> Report:
-        """One step, and whatever is due after it."""
+    def advance(self, should_stop: Callable[[], bool]) -> Report:
+        """One step, and what is due after it: metrics, an evaluation, a checkpoint."""
         at, pace = self.at, self.pace
         step = at.step + 1
         unsettled = pace is not None and pace.settles and at.total == UNSETTLED
@@ -130,23 +134,23 @@ class _Loop:
         notes, self.notes = self.notes, []
         return at.report(self.task.batch_size, evaluation, notes, rehearse=rehearse, over=over)
 
-    def returned(self, report: Report, seconds: float) -> None:
-        """The caller did what it does with a report."""
-        if self.saver is not None:
-            self.saver.check()
-        if report.rehearse or report.evaluation:  # else it counts as a part of the step
+    def count_caller(self, report: Report, seconds: float) -> None:
+        """Take into account the seconds that the caller spent on a report."""
+        if self.writer is not None:
+            self.writer.check()
+        if report.rehearse or report.evaluation:  # otherwise it is a part of the step
             self.outside += seconds
         if report.rehearse and self.pace is not None:
             self.pace.took("export", seconds)
             begun = time.monotonic()
-            if self.saver is not None:
-                self.saver.wait()  # while steps run it would take longer than at the end
-                self.pace.took("checkpoint", self.saver.seconds or 0.0)
+            if self.writer is not None:
+                self.writer.wait()  # at the end no steps run next to it
+                self.pace.took("checkpoint", self.writer.seconds or 0.0)
             self.outside += time.monotonic() - begun
 
     def _agree(self, *, stop: bool) -> bool:
-        """What all processes do next: any may stop the run, the main one tells its length, the end of its time, and
-        whether they measure now: it alone looks at the clock."""
+        """Agree on what all processes do next. Any of them may stop the run. The main one decides the length, the end
+        of the time, and whether to evaluate now: only its clock counts. Returns whether the time is up."""
         at, pace, length, over = self.at, self.pace, 0, False
         if pace is not None and self.world.main:
             over = at.step > at.first and pace.over
@@ -166,7 +170,7 @@ class _Loop:
         return over
 
     def _overhead(self) -> float:
-        """Seconds that evaluations and checkpoints will take for a second of steps."""
+        """Seconds that evaluations and checkpoints will take per second of steps."""
         assert self.pace is not None
         step, costs, cadence = self.pace.step_seconds, self.pace.costs, self.cadence
         if not step:
@@ -176,7 +180,7 @@ class _Loop:
         return min(measuring, cadence.evaluate_share) + min(saving, cadence.checkpoint_share)
 
     def _rehearse(self) -> bool:
-        """Once, early in a paced run: what the end costs is measured before a length is settled."""
+        """Whether to do now what is done at the end, to time it: once, early in a paced run, before it has a length."""
         if self.rehearsed or self.pace is None or not self.pace.warm:
             return False
         self.rehearsed = True
@@ -188,13 +192,13 @@ class _Loop:
         seconds = time.monotonic() - self._timed_from - self.outside
         if steps:
             self.pace.stepped(seconds, steps)
-        self._time_again()
+        self._restart_timer()
 
-    def _time_again(self) -> None:
+    def _restart_timer(self) -> None:
         self.outside, self._timed_from, self._timed_steps = 0.0, time.monotonic(), self.at.step
 
     def _due(self, step: int) -> bool:
-        """Whether an evaluation is wished for after `step` steps, and affordable."""
+        """Whether an evaluation is asked for after `step` steps, and affordable."""
         wished = step // self.cadence.evaluate_steps > self.measured
         affordable = self.evaluations.affords(self.at.step_seconds)
         if wished and not affordable and not self.warned:
@@ -204,7 +208,7 @@ class _Loop:
         return wished and affordable
 
     def _log(self, *, measure: bool) -> dict[str, float]:
-        """Measure, all processes together, and write what is due at this step; returns what was measured."""
+        """Evaluate if `measure`, all processes together, and log metrics if they are due. Returns the evaluation."""
         at, evaluation = self.at, {}
         if measure:
             self._read()
@@ -237,12 +241,12 @@ class _Loop:
 
     def _save(self) -> None:
         self._read()
-        # a checkpoint of a state in doubt would be resumed: save only after a good step
-        if self.at.bad or self.saver is None:
+        # a run would resume from it: save only after a step that was finite
+        if self.at.bad or self.writer is None:
             return
         begun, known = time.monotonic(), {} if self.pace is None else self.pace.known()
         state = {"skipped": self.at.skipped, "seconds": self.at.elapsed, **known}
-        self.saver.save(self.at.step, self.task.tensors(), state)
+        self.writer.save(self.at.step, self.task.tensors(), state)
         self.at.saved = self.at.now
         self.saves.took(time.monotonic() - begun)
         self.outside += self.saves.last
@@ -260,49 +264,15 @@ def _device(task: Task) -> torch.device:
     return device
 
 
-def _restore(task: Task, store: CheckpointStore, total: int, pace: Pace | None) -> tuple[Standing, list[str]]:
-    """Load the newest intact checkpoint into the task; where the run stands, and what to tell of it."""
+def _restore(task: Task, store: CheckpointStore, total: int, pace: Pace | None) -> tuple[Progress, list[str]]:
+    """Load the newest intact checkpoint into the task. Returns the progress of the run, and notes for the user."""
     checkpoint, damaged = store.latest()
     notes = [f"damaged checkpoint skipped: {path}" for path in damaged]
     if checkpoint is None:
-        return Standing(total), notes
+        return Progress(total), notes
     task.load(checkpoint.tensors)
     state = checkpoint.state
     if pace is not None:
         pace.know(state)
-    at = Standing(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
+    at = Progress(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
     return at, [*notes, f"resumed at step {checkpoint.step}"]
-
-
-def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05) -> float:
-    """beta = 0.5^(batch / h), h = min(half_life, ramp * images_seen), all in images (EDM)."""
-    h = min(half_life, ramp * images_seen)
-    return 0.5 ** (batch / h) if h > 0 else 0.0
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: Tensor | None = None) -> None:
-    """average <- beta average + (1 - beta) model, parameters and buffers alike; unchanged where `skipped` is 1.
-
-    `skipped` may be on a device: the host does not wait for it.
-    """
-    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
-    mine, theirs = map(list, zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True))
-    if skipped is None:
-        torch._foreach_lerp_(mine, theirs, 1 - beta)
-        return
-    moves = torch._foreach_sub(theirs, mine)
-    torch._foreach_mul_(moves, (1 - beta) * (1 - skipped))
-    torch._foreach_add_(mine, moves)
-
-
-def trapezoid(step: int, total: int, warmup: int, decay: float) -> float:
-    """Learning-rate factor: linear warm-up, flat, linear to zero over the last `decay` share.
-
-    Flat in the middle so that a run can be lengthened from a checkpoint before the decay
-    (Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed durations").
-    """
-    up = (step + 1) / warmup if step < warmup else 1.0
-    tail = decay * total
-    down = (total - step) / tail if tail and step > total - tail else 1.0
-    return min(up, down)

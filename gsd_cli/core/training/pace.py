@@ -1,4 +1,4 @@
-"""The clock of a run: how many steps fit into its minutes, when it must end, what may take time besides the steps."""
+"""The clock of a run with `--minutes`: how many steps fit, when it must end, how much time evaluations may take."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 UNSETTLED = 2**40
-"""The length of a run whose length is not known yet: no step of it is near its end."""
+"""The length of a run whose length is not known yet: larger than any step number."""
 WARM_UP, MEASURED = 2, 6
-"""Steps of a session that are not timed, and those that must be before a length is settled."""
+"""Steps of a session that are not timed, and timed steps that are needed before a length is settled."""
 SETTLE = 0.03
 """Share of the session's time after which its length is settled."""
 TOLERANCE = 0.05
@@ -36,11 +36,11 @@ class Allowance:
     last: float = 0.0
 
     def affords(self, step_seconds: float) -> bool:
-        """Whether it may be done once more, if that takes as long as the last time."""
+        """Whether it may be done once more, if it takes as long as the last time."""
         return math.isinf(self.share) or self.spent + self.last <= self.share * step_seconds
 
     def took(self, seconds: float, *, counted: bool = True) -> None:
-        """It was done; `counted`: as a part of the share."""
+        """Record that it was done; `counted`: as a part of the share."""
         self.last = seconds
         self.spent += seconds if counted else 0.0
 
@@ -74,20 +74,20 @@ class Pace:
         self.length = UNSETTLED
 
     def know(self, state: dict[str, float]) -> None:
-        """What an earlier session measured: `step_seconds` and costs, as `known` gave them."""
+        """Take over what an earlier session measured, as `known` gave it: `step_seconds` and costs."""
         self.step_seconds = state.get("step_seconds", 0.0)
         self.costs |= {name: state[name] for name in UNKNOWN if name in state}
 
     def known(self) -> dict[str, float]:
-        """What the next session may start from."""
+        """The measurements for the next session."""
         return self.costs | ({"step_seconds": self.step_seconds} if self.step_seconds else {})
 
     def took(self, what: str, seconds: float) -> None:
-        """An evaluation, a checkpoint or an export took so long; the longest counts."""
+        """Record the seconds of an evaluation, a checkpoint or an export; the longest counts."""
         self.costs[what] = max(seconds, self.costs.get(what, 0.0))
 
     def stepped(self, seconds: float, steps: int = 1) -> None:
-        """Steps, with what the caller did after each, took so long in all; a session's first ones warm up."""
+        """Record the seconds of steps, with the caller's work after each; a session's first steps do not count."""
         self._steps += steps
         if self._steps <= WARM_UP:
             return
@@ -98,14 +98,14 @@ class Pace:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for the last evaluation, checkpoint and exports (the newest generator and perhaps the best)."""
+        """Seconds reserved for the last evaluation, checkpoint and two exports (the newest and the best generator)."""
         cost = {name: self.costs.get(name, share * self.seconds) for name, share in UNKNOWN.items()}
         needed = cost["evaluation"] + cost["checkpoint"] + 2 * cost["export"]
         return SPARE * needed + MARGIN * self.seconds + self._leaving + LEAST
 
     @property
     def warm(self) -> bool:
-        """Whether the steps that warm up are done."""
+        """Whether the warm-up steps are done."""
         return self._steps >= WARM_UP
 
     @property
@@ -114,7 +114,7 @@ class Pace:
         return self._clock() + self.step_seconds + self.reserve >= self.end
 
     def settle(self, step: int, overhead: float) -> int | None:
-        """The run's length after `step` steps, where it has to be settled now; else None.
+        """The run's length, if it must be settled now, after `step` steps; else None.
 
         overhead: seconds that evaluations and checkpoints will take per second of steps.
         """
@@ -127,7 +127,7 @@ class Pace:
         return length
 
     def follow(self, step: int, length: int) -> None:
-        """Take a length that was settled, here or in the main process."""
+        """Adopt a length that was settled, here or in the main process."""
         self.length, self._settled_at = length, self._clock()
         self.on_length(step, length)
 

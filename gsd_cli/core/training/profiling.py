@@ -1,4 +1,4 @@
-"""What a training step does, by torch's profiler: which operators take its time, what is launched and awaited."""
+"""A profile of training steps: which operators take the time, kernel launches, waits for the device."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LAUNCHES = (
 """Calls of the CUDA runtime or driver that put work on the device."""
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 READ = "aten::_local_scalar_dense"
-"""What `.item()` and its like end in: on a device each one waits."""
+"""The operator behind `.item()`: on a device each call waits."""
 
 
 @dataclass(frozen=True)
 class Profile:
     """Means per step. launches: calls that put work on a CUDA device, elsewhere dispatched aten operators; host_waits:
     calls that wait for the device (0 on a CPU); reads: numbers read from tensors; seconds: under the profiler, which
-    slows; table: the top operators, as text."""
+    slows down; table: the top operators, as text."""
 
     steps: int
     launches: float
@@ -53,7 +53,7 @@ class Profile:
 
 
 class Profiler:
-    """Profiles calls one by one, so that nothing between them is counted."""
+    """Profiles single calls, so that nothing between them is counted."""
 
     def __init__(self, device: torch.device, trace: Path | None = None):
         self.device, self.trace = device, trace
@@ -61,7 +61,7 @@ class Profiler:
         self.steps, self.seconds, self.table = 0, 0.0, ""
 
     def run(self, call: Callable[[], Any]) -> Any:
-        """The call's result; the trace is of the last one."""
+        """Profile one call and return its result; the trace is of the last call."""
         from torch.profiler import ProfilerActivity, profile
 
         cuda = self.device.type == "cuda"
@@ -89,7 +89,7 @@ class Profiler:
         return result
 
     def profile(self) -> Profile:
-        """What was found so far."""
+        """The means so far."""
         steps = max(1, self.steps)
         launches, waits, reads = (max(0, count) / steps for count in self.counts.values())
         return Profile(self.steps, launches, waits, reads, self.seconds / steps, self.table)

@@ -1,4 +1,4 @@
-"""Where a run stands: steps done and skipped, their figures, and the time they took."""
+"""The progress of a run: steps done and skipped, their metrics, and the time they took."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ Metrics = Mapping[str, float | Tensor]
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run stands after one step.
+    """The progress of a run after one step: what `train` yields.
 
-    metrics: of the newest step that was read. seconds: of all sessions; session_seconds: of this one,
-    step_seconds of it in steps, the rest in evaluations, checkpoints and with the caller. settled: whether
-    `total` is known; rehearse: the caller may now do once what it does at the end, and is timed; over: the
-    session's time is up, and this report is the last.
+    metrics: of the newest step that was read. seconds: of all sessions; session_seconds: of this one, of which
+    step_seconds were spent in steps, the rest in evaluations, in checkpoints and by the caller. rehearse: the caller
+    may now do once what it does at the end, to be timed. over: the session's time is up, and this is the last report.
     """
 
     step: int
@@ -52,7 +51,7 @@ class Report:
 
     @property
     def seconds_left(self) -> float:
-        """Estimated from the rate so far; nan before there is one."""
+        """Estimated from the rate so far; nan before it is known."""
         if not self.images_per_second or not self.settled:
             return math.nan
         return (self.total - self.step) * self.images / self.step / self.images_per_second
@@ -60,8 +59,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often a run measures (in steps) and saves (in seconds), and the share of the steps' time that either may
-    take. What would take more is put off; the first and the last evaluation and the last checkpoint never are."""
+    """How often a run evaluates and logs (in steps) and saves (in seconds), and the share of the steps' time that
+    evaluations and checkpoints may each take. What would take more is postponed, except the first and the last
+    evaluation and the last checkpoint."""
 
     evaluate_steps: int
     log_steps: int = 10
@@ -70,11 +70,11 @@ class Cadence:
     checkpoint_share: float = math.inf
 
 
-class Standing:
-    """Steps done, steps skipped in all and in a row, and the clock.
+class Progress:
+    """Counts the steps done and skipped, and their time; makes the reports.
 
-    seconds_before: those of earlier sessions; step_seconds: this session's in steps; first: the step this session
-    began at; metrics: of the newest step that was read; up_to_date: whether there is none newer.
+    skipped: in all; bad: skipped steps in a row; seconds_before: of earlier sessions; step_seconds: spent in steps in
+    this session; first: the step at which this session began; metrics: of the newest step that was read.
     """
 
     def __init__(self, total: int, step: int = 0, skipped: int = 0, seconds_before: float = 0.0):
@@ -97,12 +97,12 @@ class Standing:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether every step was read."""
+        """Whether the metrics of every step were read."""
         return not self._unread
 
     def add(self, metrics: Metrics, seconds: float, *, read: bool) -> None:
-        """Count one step that took `seconds`. Numbers are read at once, and scalars on a CPU; those on another device
-        when `read` is set: reading waits for it."""
+        """Count one step that took `seconds`. Numbers and scalars on the CPU are read at once, those on another device
+        if `read`: reading waits for the device."""
         self.step += 1
         self.now = time.monotonic()
         self.step_seconds += seconds
@@ -111,7 +111,7 @@ class Standing:
             self.read()
 
     def read(self) -> None:
-        """Read what is unread, and count what was not finite."""
+        """Read the unread metrics, and count the steps that were skipped."""
         for metrics in read_all(self._unread):
             skipped = metrics.pop("skipped", 0.0) > 0
             skipped |= not all(math.isfinite(v) for k, v in metrics.items() if "loss" in k)
@@ -121,8 +121,7 @@ class Standing:
         self._unread = []
 
     def check(self, folder: Path) -> None:
-        """Raise GsdError (exit 6) after too many steps in a row that were not finite; `folder` has the last good
-        state."""
+        """Raise GsdError (exit 6) after too many skipped steps in a row; `folder` has the last good state."""
         if self.bad >= MAX_BAD_STEPS:
             raise GsdError(
                 f"training diverged: {self.bad} steps in a row were not finite",
@@ -131,7 +130,7 @@ class Standing:
             )
 
     def rate(self, batch: int) -> float:
-        """Images a second since the last call, of the steps alone; 0 when there was no step."""
+        """Images per second of step time since the last call; 0 without a step."""
         steps, seconds = self.step - self._window[0], self.step_seconds - self._window[1]
         self._window = (self.step, self.step_seconds)
         return batch * steps / seconds if steps and seconds else 0.0
@@ -139,7 +138,7 @@ class Standing:
     def report(
         self, batch: int, evaluation: dict[str, float], notes: list[str], *, rehearse: bool, over: bool
     ) -> Report:  # fmt: skip
-        """The newest step in a report; batch: images a step."""
+        """The report of the newest step; batch: images per step."""
         seconds = self.now - self.started
         return Report(
             step=self.step,
@@ -159,12 +158,12 @@ class Standing:
 
 
 def _waits(value: float | Tensor) -> bool:
-    """Whether reading the value would wait for a device."""
+    """Whether reading the value waits for a device."""
     return isinstance(value, Tensor) and value.device.type != "cpu"
 
 
 def read_all(steps: Sequence[Metrics]) -> list[dict[str, float]]:
-    """The numbers of several steps; the device is waited for once."""
+    """The metrics of several steps as numbers, with one wait for the device."""
     scalars = [
         value.detach().float().reshape(()) for one in steps for value in one.values() if isinstance(value, Tensor)
     ]

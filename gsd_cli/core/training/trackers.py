@@ -1,4 +1,4 @@
-"""Experiment trackers: a run's figures sent elsewhere too, through accelerate's."""
+"""Experiment trackers (tensorboard, wandb, trackio), through accelerate."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from gsd_cli.base.errors import ExitCode, GsdError
 
 
 class Tracker(Protocol):
-    """Somewhere a run's figures go besides metrics.jsonl."""
+    """Receives a run's metrics, in addition to metrics.jsonl."""
 
     def log(self, figures: Mapping[str, float], images: int) -> None:
-        """Figures after `images` images."""
+        """Record metrics after `images` images."""
 
     def close(self) -> None:
-        """Everything is written when this returns."""
+        """Finish; everything is written when this returns."""
 
 
 class NoTracker:
-    """Nowhere."""
+    """No tracker."""
 
     def log(self, figures: Mapping[str, float], images: int) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class AccelerateTracker:
@@ -37,7 +37,7 @@ class AccelerateTracker:
         self._tracker = tracker
 
     def log(self, figures: Mapping[str, float], images: int) -> None:
-        """Finite figures, at the number of images."""
+        """Record the finite metrics after `images` images."""
         self._tracker.log({key: value for key, value in figures.items() if math.isfinite(value)}, step=images)
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class AccelerateTracker:
 
 
 def open_tracker(name: str | None, run: Path, config: Mapping[str, Any], *, offline: bool = False) -> Tracker:
-    """The tracker called `name` (None: nowhere) for the run in folder `run`.
+    """Open the tracker called `name` (None: no tracker) for the run in folder `run`.
 
     tensorboard writes RUN/tensorboard; wandb and trackio use their own settings. Raises GsdError
     (exit 2) when its package is not installed, or when it would need a network that --offline forbids.

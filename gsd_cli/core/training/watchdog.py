@@ -1,4 +1,4 @@
-"""Noticing from a run's own figures that it goes wrong."""
+"""Warnings from a run's own metrics: signs that a distillation goes wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from statistics import median
 from typing import Any
 
 RISE = 1.5
-"""A Frechet distance this far above the best before, twice in a row, is no accident: early in a good
-run a single evaluation can lie a third above the one before it."""
+"""Ratio of the Frechet distance to the best one before, twice in a row, from which it is rising. Early in a good run a
+single evaluation can be a third above the previous one."""
 HEAVY = 10.0
-"""Above this ratio of the two gradients' norms the isometric term leads; 1 to 3 is usual."""
+"""Above this ratio of the two gradients' norms the isometric term dominates; 1 to 3 is usual."""
 FALLEN = 0.85
 """Recall below this share of the best so far, twice in a row, has fallen."""
 WINS, ONE_SIDED = 0.8, 0.7
@@ -20,11 +20,10 @@ Rows = Sequence[dict[str, Any]]
 
 
 def review(rows: Rows) -> list[str]:
-    """What to tell after the last of these rows of metrics.jsonl, an evaluation; [] while all is well.
+    """The warnings after the last of these rows of metrics.jsonl, which is an evaluation; [] while all is well.
 
-    Each is said once, when it begins: the isometric term's gradient outweighs the others' by more than
-    HEAVY; the Frechet distance `fd` has turned and rises; recall falls; the discriminator wins, or says
-    the same of every image.
+    Each is given once, when it begins: the isometric term's gradient is more than HEAVY times the others'; the Frechet
+    distance `fd` rises; recall falls; the discriminator wins, or gives the same answer for every image.
     """
     evaluations = [i for i, row in enumerate(rows) if row.get("fd") is not None]
     before = rows[: evaluations[-2] + 1] if len(evaluations) > 1 else []
@@ -32,7 +31,7 @@ def review(rows: Rows) -> list[str]:
     heavy = f"the isometric term's gradient is {ratio:.3g} times the others'"
     advice = "use --irl-weight auto or a smaller weight"
     if ratio > HEAVY and _ratio(before) <= HEAVY:
-        notes.append(f"{heavy}: the pictures will suffer; {advice}")
+        notes.append(f"{heavy}: the images will suffer; {advice}")
     if _rising(rows) and not _rising(before):
         best = min((rows[i] for i in evaluations), key=lambda row: row["fd"])
         cause = f"{heavy}: {advice}" if ratio > HEAVY else "if it goes on, lower --lr or --alpha"
@@ -42,7 +41,7 @@ def review(rows: Rows) -> list[str]:
 
 
 def _warnings(rows: Rows) -> list[str]:
-    """What holds after these rows, in words without figures, so that it can be compared."""
+    """The warnings that hold after these rows, without figures, so that they can be compared."""
     found = []
     recalls = [row["recall"] for row in rows if row.get("recall") is not None]
     if len(recalls) > 2 and max(recalls[-2:]) < FALLEN * max(recalls):

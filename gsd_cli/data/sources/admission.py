@@ -1,4 +1,4 @@
-"""What of a folder or an archive is admitted as a picture, what is refused and why, and what was passed over."""
+"""Which files of a folder or an archive are read as images, which are refused and why, and which are passed over."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.formats import SUFFIXES, looks_like_image
+from gsd_cli.catalogue.file_formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, looks_like_image
 from gsd_cli.data.sources.layout import COMPANIONS
 
 MAX_MEMBER_BYTES = 512 * 2**20
 MAX_RATIO, RATIO_MATTERS = 200, 64 * 2**20
-"""A member that unpacks to more than this many times its size, and to more than this many bytes, is a bomb."""
-ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+"""A member that unpacks to more than this many times its size and more than this many bytes is a bomb."""
 
 
 class Listing:
-    """What was met while listing a source, besides the pictures that are admitted."""
+    """The files of a source that are not read as images, collected while the source is listed."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -27,19 +26,19 @@ class Listing:
         self.databases: list[str] = []
         self.others: Counter[str] = Counter()
 
-    def wanted(self, name: str, head: Callable[[], bytes] = bytes) -> bool:
-        """Whether a file is an image: by its name, or where that has no suffix, by how it begins.
+    def is_image(self, name: str, head: Callable[[], bytes] = bytes) -> bool:
+        """Whether a file is an image, by its suffix, or without one by its first bytes. Records other files.
 
-        head: the file's first 16 bytes. Takes note of what the file is otherwise.
+        head: returns the file's first 16 bytes.
         """
         # tar writes ./a.png: the dot is no folder
         path = PurePosixPath(name.replace("\\", "/"))
         suffix = path.suffix.lower()
         if hidden(path.parts):
             return False
-        if suffix in SUFFIXES or (not suffix and looks_like_image(head())):
+        if suffix in IMAGE_SUFFIXES or (not suffix and looks_like_image(head())):
             return True
-        if name.lower().endswith(ARCHIVES):
+        if name.lower().endswith(ARCHIVE_SUFFIXES):
             self.archives.append(name)
         elif suffix == ".mdb":
             self.databases.append(name)
@@ -48,7 +47,10 @@ class Listing:
         return False
 
     def admit(self, members: Iterable[tuple[str, int, int, str | None]]) -> Iterator[str]:
-        """The names of an archive's members (name, bytes, bytes stored, why not) that may be read."""
+        """The names of an archive's members that may be read.
+
+        members: (name, bytes unpacked, bytes stored, a cause to refuse it or None).
+        """
         seen: set[str] = set()
         for name, size, stored, cause in members:
             cause = cause or refusal(name, size, stored) or ("a second member of that name" if name in seen else None)
@@ -59,24 +61,24 @@ class Listing:
                 yield name
 
     def require(self, names: Sequence[str]) -> None:
-        """Raise GsdError when there is no picture at all, good or refused."""
+        """Raise GsdError (exit 3) when there is no image at all, good or refused."""
         if names or self.refused:
             return
-        hint = f"looked for {', '.join(sorted(SUFFIXES))}"
+        hint = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
         if self.archives or self.databases:
             hint = f"it holds {(self.archives + self.databases)[0]}: unpack that first"
         raise GsdError(f"no images in {self.root}", hint=hint)
 
-    def notes(self) -> tuple[str, ...]:
-        """What was passed over and may have been meant."""
+    def warnings(self) -> tuple[str, ...]:
+        """Links and archives that were passed over, though the user may have meant them to be read."""
         found = (
             (self.links, "links to folders are not followed"),
             (self.archives, "archives inside are not opened"),
         )
         return tuple(f"{self.root}: {what}: {_some(sorted(names))}" for names, what in found if names)
 
-    def passed_over(self) -> tuple[str, ...]:
-        """One line that counts the files that are no images by their suffixes; none where there are none."""
+    def messages(self) -> tuple[str, ...]:
+        """One line that counts the files that are not images, by suffix; none where there are no such files."""
         kinds = [f"{count} {suffix}" for suffix, count in sorted(self.others.items(), key=lambda o: (-o[1], o[0]))]
         return (f"files that are not read as images: {_some(kinds, 12)}",) if kinds else ()
 
@@ -92,7 +94,7 @@ def refusal(name: str, size: int, stored: int) -> str | None:
 
 
 def hidden(parts: tuple[str, ...]) -> bool:
-    """Whether a path is one that systems keep to themselves: .DS_Store, .git/x, __MACOSX/x."""
+    """Whether a path is hidden by convention: .DS_Store, .git/x, __MACOSX/x."""
     return any(part == "__MACOSX" or (part.startswith(".") and part not in ("..", ".")) for part in parts)
 
 

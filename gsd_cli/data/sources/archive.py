@@ -1,4 +1,4 @@
-"""Pictures in a zip or a tar. Nothing is extracted to disk."""
+"""Images in a zip or a tar. Nothing is extracted to disk."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from gsd_cli.data.sources.source import Source, identity
 
 # RuntimeError: encrypted; NotImplementedError, which is one: unknown compression
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError, zlib.error, RuntimeError)
-"""What zipfile and tarfile raise at archives that are damaged or beyond them."""
+"""What zipfile and tarfile raise for archives that are damaged or not supported."""
 
 
 def open_zip(path: Path, split: str = "train") -> Source:
-    """Images of a zip, sorted by name, or those of a split. Raises GsdError (exit 3): damaged, or none in it."""
+    """The images of a zip, or of one of its splits, sorted by name. Raises GsdError (exit 3): damaged, or no images."""
     listing = Listing(path)
     with _readable(path), zipfile.ZipFile(path) as archive:
         # is_dir() does not take a member without a name
         files = [info for info in archive.infolist() if not info.filename.endswith("/")]
-        members = [info for info in files if listing.wanted(info.filename, partial(_head, archive, info))]
+        members = [info for info in files if listing.is_image(info.filename, partial(_head, archive, info))]
         kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
         found = sorted(
             listing.admit(
@@ -37,8 +37,8 @@ def open_zip(path: Path, split: str = "train") -> Source:
             )
         )
         crcs = {i.filename: i.CRC for i in members}
-        notes: list[str] = []
-        layout = read_layout(found, split, path, partial(_companion, archive, set(archive.namelist()), notes))
+        unused: list[str] = []
+        layout = read_layout(found, split, path, partial(_companion, archive, set(archive.namelist()), unused))
     listing.require(found)
     kept = layout.names
 
@@ -54,9 +54,9 @@ def open_zip(path: Path, split: str = "train") -> Source:
         identity((name, crcs[name]) for name in kept),
         layout.labels,
         refused=tuple(listing.refused),
-        notes=(*listing.notes(), *layout.notes, *notes),
-        decided=layout.decided,
-        said=(*listing.passed_over(), *layout.said),
+        warnings=(*listing.warnings(), *layout.warnings, *unused),
+        labels_message=layout.labels_message,
+        messages=(*listing.messages(), *layout.messages),
     )
 
 
@@ -68,20 +68,21 @@ def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return b""
 
 
-def _companion(archive: zipfile.ZipFile, present: set[str], notes: list[str], name: str) -> bytes | None:
+def _companion(archive: zipfile.ZipFile, present: set[str], unused: list[str], name: str) -> bytes | None:
+    """The content of a file next to the images; None where it is missing, or unsafe (then `unused` says so)."""
     if name not in present:
         return None
     info = archive.getinfo(name)
     if (cause := refusal(info.filename, info.file_size, info.compress_size)) is not None:
-        notes.append(f"{archive.filename}: its {name} is not used: it {cause}")
+        unused.append(f"{archive.filename}: its {name} is not used: it {cause}")
         return None
     return archive.read(info)
 
 
 def open_tar(path: Path, split: str = "train") -> Source:
-    """Images in the order of the archive: a compressed tar can only be read forwards; or those of a split.
+    """The images of a tar, or of one of its splits, in the order of the archive: it can only be read forwards.
 
-    Raises GsdError (exit 3): damaged, or without pictures.
+    Raises GsdError (exit 3): damaged, or no images.
     """
     listing = Listing(path)
     members: list[tuple[str, int, int, str | None]] = []
@@ -90,7 +91,7 @@ def open_tar(path: Path, split: str = "train") -> Source:
         for m in _members(archive):
             if m.isdir():
                 continue
-            if listing.wanted(m.name, partial(_beginning, archive, m)):
+            if listing.is_image(m.name, partial(_beginning, archive, m)):
                 cause = None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file"
                 members.append((m.name, m.size, m.size, cause))
             elif m.isfile() and plain(m.name).rpartition("/")[2] in COMPANIONS and not refusal(m.name, m.size, m.size):
@@ -107,7 +108,7 @@ def open_tar(path: Path, split: str = "train") -> Source:
             for member in _members(archive):
                 if wanted is None:
                     return
-                # a duplicate, a link or a folder may share the name; the first file of it is the one that was admitted
+                # a duplicate, a link or a folder may share the name; the first file with it was admitted
                 if member.name == wanted and member.isfile():
                     if position >= start:
                         yield _member(partial(_extract, archive, member))
@@ -122,9 +123,9 @@ def open_tar(path: Path, split: str = "train") -> Source:
         identity(whole if len(kept) == len(found) else (*whole, split)),
         layout.labels,
         refused=tuple(listing.refused),
-        notes=(*listing.notes(), *layout.notes),
-        decided=layout.decided,
-        said=(*listing.passed_over(), *layout.said),
+        warnings=(*listing.warnings(), *layout.warnings),
+        labels_message=layout.labels_message,
+        messages=(*listing.messages(), *layout.messages),
     )
 
 
@@ -144,7 +145,7 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = archive.extractfile(member)
     payload = stream.read() if stream else b""
     if len(payload) != member.size:
-        raise ValueError("the archive ends before the picture does")
+        raise ValueError("the archive ends before the image does")
     return payload
 
 

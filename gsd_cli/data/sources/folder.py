@@ -1,4 +1,4 @@
-"""Pictures in a folder and its folders."""
+"""Images in a folder and its subfolders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsd_cli.data.sources.source import Source, identity
 
 
 def open_folder(root: Path, split: str = "train") -> Source:
-    """All images under `root`, sorted by path, or those of a split. Raises GsdError (exit 3) where there are none."""
+    """All images under `root`, or of one of its splits, sorted by path. Raises GsdError (exit 3): no images."""
     listing = Listing(root)
     names: list[str] = []
 
@@ -42,14 +42,14 @@ def open_folder(root: Path, split: str = "train") -> Source:
         state if len(kept) == len(names) else identity((state, split)),
         layout.labels,
         refused=tuple(listing.refused),
-        notes=(*listing.notes(), *layout.notes),
-        decided=layout.decided,
-        said=(*listing.passed_over(), *layout.said),
+        warnings=(*listing.warnings(), *layout.warnings),
+        labels_message=layout.labels_message,
+        messages=(*listing.messages(), *layout.messages),
     )
 
 
 def _head(path: str) -> bytes:
-    if not os.path.isfile(path):  # a pipe would be waited for
+    if not os.path.isfile(path):  # reading a pipe would block
         return b""
     try:
         with open(path, "rb") as file:
@@ -59,7 +59,7 @@ def _head(path: str) -> bytes:
 
 
 def _walk(root: Path, inside: str, listing: Listing) -> Iterator[tuple[str, int, int]]:
-    """(name, bytes, mtime) of the pictures under root/inside, in order. Links to folders may loop: not followed."""
+    """(name, bytes, mtime) of the images under root/inside, in order. Links to folders may loop: not followed."""
     try:
         entries = sorted(os.scandir(root / inside), key=lambda entry: entry.name)
     except OSError as error:
@@ -74,7 +74,7 @@ def _walk(root: Path, inside: str, listing: Listing) -> Iterator[tuple[str, int,
                 listing.links.append(name)
             else:
                 yield from _walk(root, name, listing)
-        elif listing.wanted(name, partial(_head, entry.path)):
+        elif listing.is_image(name, partial(_head, entry.path)):
             if os.path.isfile(entry.path):
                 facts = entry.stat()
                 yield name, facts.st_size, facts.st_mtime_ns

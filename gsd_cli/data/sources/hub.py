@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face hub, through its own library (an extra). No code of theirs is run."""
+"""Image data sets of the Hugging Face hub, read with its library `datasets` (an extra). No code of theirs is run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROWS = 64
 def open_hub(name: str, split: str, *, offline: bool) -> Source:
     """OWNER/NAME or OWNER/NAME@REVISION: the first image column, with the first class column as labels.
 
-    The set is fetched once, to the hub's own cache, and read from disk. Raises GsdError: exit 2 (split), 3 (no
+    The set is downloaded once into the hub's own cache and read from there. Raises GsdError: exit 2 (split), 3 (no
     images, or the extra is missing), 4 (not found, gated, no network, or offline and not in the cache).
     """
     if offline:

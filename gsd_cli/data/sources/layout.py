@@ -1,4 +1,4 @@
-"""What the names of a source say: which part of it is read, and which folders are classes. One place decides."""
+"""Splits and classes of a source, from the names of its images: the only place where this is decided."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Labels, describe, edm_labels, in_order, plain, read_edm
 
 _SPLIT = re.compile(
@@ -20,67 +21,67 @@ _PARTS = {
     "training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test",
 }  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]{8,}")
-COMPANIONS = ("dataset.json", "gsd.json")
-"""Files that describe the images: EDM's labels, and what `gsd prepare` noted."""
+COMPANIONS = (DATASET_INDEX, CARD)
+"""Files that describe the images: EDM's labels, and the record of `gsd prepare`."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The names that are read and one label each, or None; `decided` says in one line how labels were read.
+    """The names of the images to read, and their labels or None.
 
-    `said`: what else was decided; `notes`: warnings.
+    labels_message: one line on how labels were read; messages: other decisions to tell the user.
     """
 
     names: list[str]
     labels: Labels | None
-    decided: str
-    said: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    labels_message: str
+    messages: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def read_layout(
     names: Sequence[str], split: str, where: Path, companion: Callable[[str], bytes | None] = lambda name: None
 ) -> Layout:
-    """Decide from the names of all images of a source, and from what lies next to them.
+    """Decide which images to read and how to label them, from their names and the files next to them.
 
-    companion: the bytes of a file of the source, by its path there, or None. A dataset.json with labels decides,
-    `labels: null` included; it may lie in the folder that wraps the source. Else folders do. Raises GsdError
-    (exit 2) where folders are splits and none is the `split` asked for.
+    companion: returns the content of a file of the source by its path in there, or None. A dataset.json decides the
+    labels, also with `labels: null`; it may lie in a folder that contains the whole source. Without one, folders
+    decide. Raises GsdError (exit 2) where folders are splits and none of them is `split`.
     """
-    notes = []
+    warnings = []
     paths = [tuple(plain(name).split("/")) for name in names]
     wrapping = _common(paths)
     for depth in range(len(wrapping) + 1):
         prefix = "".join(f"{part}/" for part in wrapping[:depth])
-        if (index := companion(f"{prefix}dataset.json")) is None:
+        if (index := companion(f"{prefix}{DATASET_INDEX}")) is None:
             continue
         try:
             listed = read_edm(index, where)
-        except GsdError as error:  # someone else's file of that name
-            notes.append(f"{where}: its dataset.json is not used: {error.message}")
+        except GsdError as error:  # another program's file of that name
+            warnings.append(f"{where}: its dataset.json is not used: {error.message}")
             break
         inside = [plain(name).removeprefix(prefix) for name in names]
-        return _indexed(list(names), inside, listed, companion(f"{prefix}gsd.json"), where)
-    kept, paths, said = _of_split(list(names), paths, split, where)
-    labels, decided = _folders(paths)
-    return Layout(kept, labels, decided, said, tuple(notes))
+        return _indexed(list(names), inside, listed, companion(f"{prefix}{CARD}"), where)
+    kept, paths, messages = _select_split(list(names), paths, split, where)
+    labels, labels_message = _folder_classes(paths)
+    return Layout(kept, labels, labels_message, messages, tuple(warnings))
 
 
 def _indexed(
     names: list[str], inside: list[str], listed: Mapping[str, Any] | None, record: bytes | None, where: Path
 ) -> Layout:
-    """Labels as dataset.json gives them, with the names that an earlier `gsd prepare` noted."""
+    """Labels from dataset.json, with the names that an earlier `gsd prepare` recorded."""
     if not listed:
         return Layout(names, None, "no labels: dataset.json says that there are none")
     try:
-        labels = edm_labels(listed, inside, where, *_noted(record))
+        labels = edm_labels(listed, inside, where, *_recorded_names(record))
     except GsdError as error:
         cause = f"no labels: those of dataset.json are no classes or attributes ({error.message})"
-        return Layout(names, None, cause, notes=(f"{where}: its dataset.json is not used: {error.message}",))
-    return Layout(names, labels, describe(labels, "dataset.json"))
+        return Layout(names, None, cause, warnings=(f"{where}: its dataset.json is not used: {error.message}",))
+    return Layout(names, labels, describe(labels, DATASET_INDEX))
 
 
-def _noted(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _recorded_names(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of classes and of attributes in gsd.json; empty where it has none."""
     try:
         found = json.loads(record or b"{}")
@@ -93,7 +94,7 @@ def _noted(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The folders that all paths begin with: they wrap the source."""
+    """The folders that all paths begin with: they contain the whole source."""
     if not paths:
         return ()
     low, high = min(paths)[:-1], max(paths)[:-1]
@@ -109,10 +110,10 @@ def _unwrapped(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 # -- splits -------------------------------------------------------------------------------------
 
 
-def _of_split(
+def _select_split(
     names: list[str], paths: list[tuple[str, ...]], split: str, where: Path
 ) -> tuple[list[str], list[tuple[str, ...]], tuple[str, ...]]:
-    """The names and paths below the folder of the split, and what to say; all of them where no folder is one."""
+    """The names and paths in the folder of the split, and a message; all of them where folders are not splits."""
     inner = _unwrapped(paths)
     tops = {path[0]: _split_of(path[0]) for path in inner if len(path) > 1}
     parts = {part for part in tops.values() if part is not None}
@@ -123,8 +124,8 @@ def _of_split(
         raise GsdError(f"{where} has no split {split!r}", hint=" or ".join(sorted(parts)), code=ExitCode.USAGE)
     chosen = [i for i, path in enumerate(inner) if tops[path[0]] == wanted]
     others = ", ".join(sorted(parts - {wanted}))
-    said = f"split {wanted}: {len(chosen)} of {len(names)} images (--split takes {others} instead)"
-    return [names[i] for i in chosen], _unwrapped([inner[i] for i in chosen]), (said,)
+    message = f"split {wanted}: {len(chosen)} of {len(names)} images (--split takes {others} instead)"
+    return [names[i] for i in chosen], _unwrapped([inner[i] for i in chosen]), (message,)
 
 
 def _split_of(folder: str) -> str | None:
@@ -135,8 +136,8 @@ def _split_of(folder: str) -> str | None:
 # -- classes ------------------------------------------------------------------------------------
 
 
-def _folders(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, str]:
-    """Classes from the outermost folders that differ, and the line that says what was decided."""
+def _folder_classes(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, str]:
+    """Classes from the outermost folders that differ, and one line that explains the decision."""
     paths = _unwrapped(paths)
     loose = ["/".join(path) for path in paths if len(path) < 2]
     tops = in_order({path[0] for path in paths if len(path) > 1})
@@ -144,18 +145,18 @@ def _folders(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, str]:
         return None, "no labels: no folders that differ"
     if loose:
         return None, f"no labels: {len(loose)} of {len(paths)} images lie in no class folder ({loose[0]})"
-    if _positions(tops, paths):
+    if _are_positions(tops, paths):
         return None, "no labels: numbered folders are positions"
     number = {top: i for i, top in enumerate(tops)}
     labels = Labels([number[path[0]] for path in paths], classes=tuple(tops))
     return labels, describe(labels, "folder names")
 
 
-def _positions(tops: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
-    """Whether folders only say where a file lies: 00001/img00001000.png (EDM, gsd), 01000/01234.png (FFHQ).
+def _are_positions(tops: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
+    """Whether folders only number their files: 00001/img00001000.png (EDM, gsd), 01000/01234.png (FFHQ).
 
-    Their names are numbers (or hexadecimal) of one length. Each begins the number of every file in it, or is that
-    number rounded down to a power of ten or its last digits; or all are round thousands from 0 on.
+    Their names are numbers (or hexadecimal) of one length. Either each name is the beginning or the last digits of
+    the number of every file in it, or that number rounded down to a power of ten; or all are round thousands from 0.
     """
     width = len(tops[0])
     if width < 2 or any(len(top) != width or not re.fullmatch(r"[0-9a-f]+", top) for top in tops):
@@ -173,6 +174,6 @@ def _positions(tops: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:
 
 
 def _number(file: str) -> str:
-    """The number or the hash that a file's name is or ends with: img00001000.png gives 00001000."""
+    """The number or the hash at the end of a file's name: 00001000 for img00001000.png."""
     stem = file.rpartition(".")[0] or file
     return stem if _HEX.fullmatch(stem) else stem[len(stem.rstrip("0123456789")) :]

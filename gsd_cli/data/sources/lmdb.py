@@ -13,12 +13,12 @@ from gsd_cli.data.sources.source import Source, identity
 
 
 def is_lmdb(path: Path) -> bool:
-    """A folder with a data.mdb, or a single .mdb or .lmdb file."""
+    """Whether a path is an LMDB: a folder with a data.mdb, or a single .mdb or .lmdb file."""
     return (path / "data.mdb").is_file() or (path.is_file() and path.suffix.lower() in (".mdb", ".lmdb"))
 
 
 def open_lmdb(path: Path) -> Source:
-    """Every value is one picture, in the order of the keys. Raises GsdError (exit 3)."""
+    """One image per value, in the order of the keys. Raises GsdError (exit 3)."""
     data = path / "data.mdb" if path.is_dir() else path
     with _transaction(path) as transaction:
         keys = list(transaction.cursor().iternext(keys=True, values=False))

@@ -1,4 +1,4 @@
-"""Where images come from, told from the path: a folder, a zip, a tar, an LMDB, or files of a known data set."""
+"""Opening a source of images: a data set known by name, one of the Hugging Face hub, or files on disk."""
 
 from __future__ import annotations
 
@@ -7,20 +7,45 @@ import zipfile
 from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.data.sources.archive import open_tar, open_zip
+from gsd_cli.data.sources.cifar10 import batch_reader, open_cifar10, open_cifar10_files
 from gsd_cli.data.sources.folder import open_folder
+from gsd_cli.data.sources.hub import open_hub
+from gsd_cli.data.sources.idx import is_idx_folder, open_fashion_mnist, open_idx
+from gsd_cli.data.sources.lmdb import is_lmdb, open_lmdb
+from gsd_cli.data.sources.manual import ORIGINS, find_manual_set
 from gsd_cli.data.sources.source import Source
+
+DOWNLOADED = {"fashion-mnist": open_fashion_mnist, "cifar10": open_cifar10}
+"""Data sets by name that gsd may download."""
+
+
+def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Source:
+    """A known name, hf:OWNER/NAME, or a path. Raises GsdError: exit 2 (split), 3 (nothing there), 4 (network)."""
+    if source in DOWNLOADED:
+        return DOWNLOADED[source](split, cache, offline=offline)
+    if source in ORIGINS:
+        return open_path(find_manual_set(source, split, cache), split)
+    if source.startswith("hf:"):
+        return open_hub(source.removeprefix("hf:"), split, offline=offline)
+    path = Path(source)
+    if source and path.exists():
+        return open_path(path, split)
+    raise GsdError(
+        f"no such data set or path: {source}",
+        hint=f"known names: {', '.join(DATA_SETS)}; or hf:OWNER/NAME; or give a folder, zip, tar or LMDB of images",
+    )
 
 
 def open_path(path: Path, split: str) -> Source:
-    """A folder, zip, tar or LMDB of pictures, CIFAR-10's own files, or idx files. Raises GsdError (exit 3)."""
-    from gsd_cli.data.sources import known  # known opens what it fetched with this
-    from gsd_cli.data.sources import lmdb as lmdb_source
-
-    if lmdb_source.is_lmdb(path):
-        return lmdb_source.open_lmdb(path)
-    if (found := known.recognise(path, split)) is not None:
-        return found
+    """A folder, zip, tar or LMDB of images, CIFAR-10's own files, or IDX files. Raises GsdError (exit 3)."""
+    if is_lmdb(path):
+        return open_lmdb(path)
+    if batch_reader(path) is not None:
+        return open_cifar10_files(path, split)
+    if is_idx_folder(path, split):
+        return open_idx(path, split, path.resolve().name)
     if path.is_dir():
         return open_folder(path, split)
     if zipfile.is_zipfile(path):

@@ -13,7 +13,7 @@ from gsd_cli.core.distillation.losses import accuracy, adversarial_loss, discrim
 from gsd_cli.core.distillation.norm_ratio import NormRatio
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.fit_teacher import build_unet
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import GOOD, run_step
@@ -117,7 +117,10 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
     assert 0 <= second["accuracy_real"] <= 1
     assert all(torch.equal(v, frozen[k]) for k, v in judged.teacher.state_dict().items())
     assert not all(torch.equal(v, heads[k]) for k, v in judged.adversarial.heads.state_dict().items())
-    same = [torch.equal(a, b) for a, b in zip(plain.fake.parameters(), judged.fake.parameters(), strict=True)]
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(plain.fake_score.network.parameters(), judged.fake_score.network.parameters(), strict=True)
+    ]
     assert all(same), "the fake score learns from the generator's images alone"
     moved = zip(plain.generator.parameters(), judged.generator.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in moved)
@@ -125,8 +128,8 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
 
 def test_it_learns_to_tell_real_from_generated(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data, discriminator_penalty=0)
-    images, labels = task._shown("fake", 0, batch=None)
-    found = [task.adversarial.learn(images, labels, GOOD, "discriminator", step)[0] for step in range(60)]
+    images, labels = task._fake_images("fake", 0, batch=None)
+    found = [task.adversarial.update(images, labels, GOOD, "discriminator", step)[0] for step in range(60)]
     assert found[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.4)
     assert sum(row["discriminator_loss"] for row in found[-5:]) / 5 < 0.7
     assert min(found[-1]["accuracy_real"], found[-1]["accuracy_fake"]) > 0.8
@@ -136,18 +139,18 @@ def test_a_penalty_makes_it_less_steep(toy_teacher: Denoiser, data: ImageArchive
     steepness = []
     for penalty in (0.0, 0.3):
         task = make(toy_teacher, data, discriminator_penalty=penalty, precision="fp32")
-        images, labels = task._shown("fake", 0, batch=None)
+        images, labels = task._fake_images("fake", 0, batch=None)
         for step in range(30):
-            task.adversarial.learn(images, labels, GOOD, "discriminator", step)
+            task.adversarial.update(images, labels, GOOD, "discriminator", step)
         steepness.append(task.adversarial.measure(images, labels, 0).gradient.norm().item())
     assert steepness[1] < 0.7 * steepness[0]
 
 
 def test_its_gradient_leads_towards_images_that_pass_for_real(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data)
-    images, labels = task._shown("fake", 0, batch=None)
+    images, labels = task._fake_images("fake", 0, batch=None)
     for step in range(40):
-        task.adversarial.learn(images, labels, GOOD, "discriminator", step)
+        task.adversarial.update(images, labels, GOOD, "discriminator", step)
     moved = images
     before = task.adversarial.measure(moved, labels, 0)
     for _ in range(5):
@@ -158,7 +161,7 @@ def test_its_gradient_leads_towards_images_that_pass_for_real(toy_teacher: Denoi
 
 def test_its_gradient_is_that_of_its_loss(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data, precision="fp32")
-    images, labels = task._shown("fake", 0, batch=None)
+    images, labels = task._fake_images("fake", 0, batch=None)
     felt = task.adversarial.measure(images, labels, 3)
     direction = felt.gradient / felt.gradient.norm()  # the steepest: the change stands out from rounding
     step = 0.2
@@ -208,13 +211,13 @@ def test_the_isometric_ratio_refers_to_everything_else(
     toy_teacher: Denoiser, data: ImageArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = make(toy_teacher, data, adversarial=4.0, irl="stress", irl_gradient="free")
-    weigh, asked = task.isometric.weigh, []
+    weight, asked = task.isometric.weight, []
 
-    def spy(rest: float, own: float, step: int) -> float:
+    def spy(own: float, rest: float, step: int) -> float:
         asked.append(rest)
-        return weigh(rest, own, step)
+        return weight(own, rest, step)
 
-    monkeypatch.setattr(task.isometric, "weigh", spy)
+    monkeypatch.setattr(task.isometric, "weight", spy)
     for step in range(3):
         found = run_step(task, step)
         pull = found["adversarial_weight"] * found["adversarial_norm"]

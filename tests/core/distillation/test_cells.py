@@ -10,15 +10,15 @@ from torch import Tensor
 
 from gsd_cli.core.distillation.cells import (
     SOFTNESS,
-    coarse,
-    coarse_factor,
     fit_anchors,
     fit_biases,
     regular_simplex,
+    shares,
     soft_cells,
 )
-from gsd_cli.core.distillation.clusters import SURE, fit_centres, fit_temperature, shares
-from gsd_cli.core.distillation.losses import borders_loss, cells_loss, log_memberships
+from gsd_cli.core.distillation.clusters import CONFIDENCE, fit_centres, fit_temperature, log_memberships
+from gsd_cli.core.distillation.fit_sources import coarse, coarse_factor
+from gsd_cli.core.distillation.isometric_forms import borders_loss, cells_loss
 
 SHAPES = [(1, 32, 32), (3, 16, 24), (1, 20, 13), (4, 8, 8), (2, 4, 6), (1, 9, 3)]
 
@@ -104,7 +104,7 @@ def test_fewer_different_images_make_fewer_clusters() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-@pytest.mark.parametrize("sure", [0.6, SURE])
+@pytest.mark.parametrize("sure", [0.6, CONFIDENCE])
 def test_the_temperature_reaches_the_mean_membership(scale: float, sure: float) -> None:
     generator = torch.Generator().manual_seed(2)
     vectors = scale * blobs(500, 3.0, generator)[0]

@@ -53,7 +53,9 @@ def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser, growth: dict[str, 
     task = Distillation(toy_teacher, settings, 4, CPU, lambda *_: {})
     run_step(task, 0)
     held = sum(t.numel() for t in task.tensors().values()) + sum(p.numel() for p in task.teacher.parameters())
-    held += sum(p.grad.numel() for m in (task.generator, task.fake) for p in m.parameters() if p.grad is not None)
+    held += sum(
+        p.grad.numel() for m in (task.generator, task.fake_score.network) for p in m.parameters() if p.grad is not None
+    )
     found = estimate(toy_teacher, settings, CPU)
     assert found.student_parameters == sum(p.numel() for p in task.generator.parameters())
     assert found.state_bytes == 4 * (COPIES * found.parameters + STUDENT_COPIES * found.student_parameters)

@@ -8,7 +8,7 @@ import torch
 from gsd_cli.core.distillation.discriminator import build_heads, embed_level, encoder_maps
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.fit_teacher import build_unet
 
 KINDS = {
     "plain": {},

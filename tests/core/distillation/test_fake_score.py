@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsd_cli.core.distillation.fake_score import FakeScore, build_fake_score
+from gsd_cli.core.distillation.fake_score import Preconditioning, build_preconditioning
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.step import Distillation
@@ -19,10 +19,10 @@ CPU = torch.device("cpu")
 LEVELS = torch.tensor([0.01, 0.1, 0.5, 2.0, 20.0])
 
 
-def made(prediction: str = "epsilon", kind: str = "bounded") -> tuple[Denoiser, FakeScore]:
+def made(prediction: str = "epsilon", kind: str = "bounded") -> tuple[Denoiser, Preconditioning]:
     teacher = Denoiser(teachers.unet(teachers.SMALL), NoiseSchedule.linear(), prediction)
     settings = DistillSettings(fake_score=kind)
-    return teacher, build_fake_score(settings, teacher, build_recipe(settings, teacher.schedule))
+    return teacher, build_preconditioning(settings, teacher, build_recipe(settings, teacher.schedule))
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -69,22 +69,24 @@ def test_it_begins_as_the_teacher_and_a_distillation_uses_it(toy_teacher: Denois
     images = torch.randn(8, *toy_teacher.shape)
     # both networks are the teacher's copy: no difference yet, and no gradient but rounding
     for task in (plain, bounded):
-        _, gradient = task._sidl(images, None, 0)
-        assert gradient.norm() < 1e-3
+        assert task.score_identity.measure(images, None, 0).gradient.norm() < 1e-3
     with torch.no_grad():
         for task in (plain, bounded):
-            task.fake.net.conv_out.bias += 0.1
-    wide, narrow = (task._sidl(images, None, 0)[1].flatten(1).norm(dim=1) for task in (plain, bounded))
+            task.fake_score.network.net.conv_out.bias += 0.1
+    wide, narrow = (
+        task.score_identity.measure(images, None, 0).gradient.flatten(1).norm(dim=1) for task in (plain, bounded)
+    )
     assert (narrow < wide).all()
-    loss, _ = bounded._fake_step(images, None, GOOD, "fake", 0, 0)
+    loss, _ = bounded.fake_score.update(images, None, GOOD, "fake", 0, 0)
     x = images + bounded.draws.normal("fake", 0, 0, "noise") * (
         sigma := bounded.draws.sigma(bounded.recipe.fake_sigma, "fake", 0, 0)
     ).reshape(-1, 1, 1, 1)
     again = make(toy_teacher)
     with torch.no_grad():
-        again.fake.net.conv_out.bias += 0.1
-        f, g = again.teacher(x, sigma), again.fake(x, sigma)
-        wanted = fake_score_loss(images, again.fake_score.estimate(f, g, sigma), again.fake_score.weight(sigma)).mean()
+        again.fake_score.network.net.conv_out.bias += 0.1
+        f, g = again.teacher(x, sigma), again.fake_score.network(x, sigma)
+        how = again.fake_score.preconditioning
+        wanted = fake_score_loss(images, how.estimate(f, g, sigma), how.weight(sigma)).mean()
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
 
 

@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.feature_matching import FeatureMatching, principa
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.training.fit_teacher import build_unet
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import run_step
@@ -66,18 +66,18 @@ def test_the_gap_is_the_mean_of_all_images_then_of_the_last(matching: FeatureMat
     k = len(matching._gap)
     rows = [torch.full((k,), float(i)) for i in range(1, 5)]
     for row in rows:
-        matching._learn(row)
+        matching._update_gap(row)
     torch.testing.assert_close(matching._gap, torch.full((k,), 2.5))
     for _ in range(20 * feature_matching.MEMORY // 8):
-        matching._learn(torch.full((k,), 7.0))
+        matching._update_gap(torch.full((k,), 7.0))
     torch.testing.assert_close(matching._gap, torch.full((k,), 7.0), rtol=1e-4, atol=0)
 
 
 def test_a_batch_that_is_not_finite_leaves_no_trace(matching: FeatureMatching) -> None:
     k = len(matching._gap)
-    matching._learn(torch.ones(k))
+    matching._update_gap(torch.ones(k))
     before = matching.tensors()["matching_gap"].clone(), matching.tensors()["matching_seen"].clone()
-    matching._learn(torch.full((k,), torch.nan))
+    matching._update_gap(torch.full((k,), torch.nan))
     assert torch.equal(matching._gap, before[0])
     assert torch.equal(matching._seen, before[1])
 
@@ -86,9 +86,9 @@ def test_its_weight_holds_the_ratio_at_a_gap_of_one(matching: FeatureMatching) -
     matching._gap = torch.zeros_like(matching._gap)
     matching._gap[0] = 0.5
     sidl, own = torch.tensor(6.0), torch.tensor(3.0)
-    assert matching.weigh(sidl, own)[0] == 0, "the gap is of too few images"
+    assert matching.weigh(own, sidl)[0] == 0, "the gap is of too few images"
     matching._seen = torch.tensor(float(feature_matching.MEMORY))
-    weight, figures = matching.weigh(sidl, own)
+    weight, figures = matching.weigh(own, sidl)
     assert weight == pytest.approx(2.0 * 0.5 * 6 / 3)
     assert figures["feature_gap"] == 0.5
     assert figures["matching_ratio"] == pytest.approx(1.0)

@@ -192,7 +192,8 @@ class TestDistillation:
     def test_the_student_alone_is_larger_and_starts_as_the_teacher(self, toy_teacher: Denoiser) -> None:
         task, plain = make(toy_teacher, **GROWN), make(toy_teacher)
         sizes = [
-            sum(p.numel() for p in m.parameters()) for m in (task.generator, task.average, task.fake, task.teacher)
+            sum(p.numel() for p in m.parameters())
+            for m in (task.generator, task.average, task.fake_score.network, task.teacher)
         ]
         assert sizes[0] == sizes[1] > 4 * sizes[2] == 4 * sizes[3]
         one, other = run_step(task, 0), run_step(plain, 0)

@@ -12,15 +12,17 @@ from scipy.stats import kstest
 from torch import Tensor, nn
 
 from gsd_cli.compute.device import full_precision
+from gsd_cli.core.distillation.cells import Cells
+from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.isometric_forms import FORMS, SEGMENTS, STEP
-from gsd_cli.core.distillation.isometric_term import IsometricTerm, Latents, Measured
-from gsd_cli.core.distillation.target_layout import Layout
+from gsd_cli.core.distillation.isometric_term import IsometricGradient, IsometricTerm
+from gsd_cli.core.distillation.latent_pairs import Latents
 from gsd_cli.core.models.sphere import angle
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import place, weigh
 
 ALL = list(FORMS)
-PLAIN = [name for name, form in FORMS.items() if form.layout is None]
+PLAIN = [name for name, form in FORMS.items() if form.fitted_to is None]
 SHAPE = (1, 8, 8)
 D = 64
 
@@ -33,13 +35,13 @@ def term(form: str, phi: Callable[[Tensor], Tensor] = flat, **settings: object) 
     # without another term it works from the first step on
     values = {"irl": form, "sidl_weight": 0.0, **settings}
     it = IsometricTerm(DistillSettings(**values), phi, 100)
-    it.layout = (
-        None if form in PLAIN else Layout(torch.eye(6, D), torch.tensor(1.0), torch.eye(6, D), torch.zeros(1, 6))
-    )
+    centres = torch.eye(6, D), torch.tensor(1.0)
+    fits = {"borders": Clusters(*centres), "cells": Cells(*centres, torch.eye(6, D), torch.zeros(1, 6))}
+    it.fitted = fits.get(form)
     return it
 
 
-def measure(form: str, generator: Callable[[Tensor], Tensor], batch: int, **settings: object) -> Measured:
+def measure(form: str, generator: Callable[[Tensor], Tensor], batch: int, **settings: object) -> IsometricGradient:
     it = term(form, **settings)
     latents = place(it, torch.randn(batch, *SHAPE), 0)
     images = generator(torch.cat([latents.z, latents.extra]))
@@ -113,7 +115,7 @@ def test_straight_compares_the_chord_with_the_way_over_the_middle() -> None:
 def test_straight_lets_speed_be_and_minds_turns() -> None:
     a = torch.nn.functional.normalize(torch.randn(D), dim=0)
 
-    def seen(response: Callable[[Tensor], Tensor]) -> Measured:
+    def seen(response: Callable[[Tensor], Tensor]) -> IsometricGradient:
         return measure("straight", lambda z: response(z.flatten(1) @ a)[:, None, None, None], 512, tau_max=1.2)
 
     steep, there_and_back = seen(lambda t: torch.tanh(5 * t)), seen(torch.abs)
@@ -153,7 +155,7 @@ def test_stress_is_the_formula_with_the_best_scale() -> None:
     rho, theta = torch.rand(2, 50, dtype=torch.float64) + 0.1
     scales = torch.linspace(0.01, 5, 20000, dtype=torch.float64)
     best = ((scales[:, None] * theta - rho).square().sum(1) / rho.square().sum()).min()
-    from gsd_cli.core.distillation.losses import stress_loss
+    from gsd_cli.core.distillation.isometric_forms import stress_loss
 
     assert stress_loss(rho, theta).mean().item() == pytest.approx(best.item(), rel=1e-5)
     torch.testing.assert_close(stress_loss(7 * rho, theta), stress_loss(rho, theta))
@@ -162,18 +164,17 @@ def test_stress_is_the_formula_with_the_best_scale() -> None:
 @pytest.mark.parametrize("form", ALL)
 def test_gradients_are_not_zero_and_match_finite_differences(form: str) -> None:
     # the trap of the released code: directional derivatives without a graph have no gradient
-    points = {"jacobian": 4, "literal": SEGMENTS + 1, "straight": 3, "cells": 1}.get(form, 2)
-    features = torch.randn(points, 3, 6, dtype=torch.float64, requires_grad=True)
+    features = torch.randn(FORMS[form].point_count, 3, 6, dtype=torch.float64, requires_grad=True)
     said = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
     if form == "cells":
         said = torch.randn(3, 6, dtype=torch.float64).softmax(1)
-    assert torch.autograd.gradcheck(lambda f: FORMS[form].judge(f, said)[0].mean(), features, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda f: FORMS[form].compare(f, said)[0].mean(), features, atol=1e-6)
     assert measure(form, linear(stretched()[0]), 16).gradient.norm() > 1e-6
 
 
 def test_stress_holds_its_scale_fixed_in_the_gradient() -> None:
     # at the best scale the derivative through it vanishes: finite differences cannot tell, autograd must not need it
-    from gsd_cli.core.distillation.losses import stress_loss
+    from gsd_cli.core.distillation.isometric_forms import stress_loss
 
     rho, theta = torch.rand(2, 9, dtype=torch.float64) + 0.1
     rho.requires_grad_(True)

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gsd_cli.core.distillation.losses import distance, fake_score_loss, score_identity_loss, speed_loss
+from gsd_cli.core.distillation.isometric_forms import distance, speed_loss
+from gsd_cli.core.distillation.losses import fake_score_loss, score_identity_loss
 
 SHAPE = (3, 2, 2, 2)
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.manifold_gradient import NEAR, along_manifold
-from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.distillation.isometric_term import IsometricGradient
+from gsd_cli.core.distillation.manifold_gradient import STEP, along_manifold
+from gsd_cli.core.distillation.step import Batch, Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
 
@@ -26,7 +27,7 @@ def test_of_a_linear_generator_it_is_a_a_transposed(matrix: Tensor) -> None:
     a = matrix.double()
     found = along_manifold(lambda z, _: (z.flatten(1) @ a.T).reshape(z.shape), z, gradient)
     back = gradient.flatten(1) @ a
-    wanted = NEAR * (back @ a.T) / back.square().mean().sqrt()
+    wanted = STEP * (back @ a.T) / back.square().mean().sqrt()
     torch.testing.assert_close(found.flatten(1), wanted)
 
 
@@ -54,9 +55,14 @@ def test_of_a_curved_generator_it_is_the_derivative_to_first_order() -> None:
     z, gradient = torch.randn(2, 64, *SHAPE).double()
     jacobian = z.cos() + 0.2 * z
     back = jacobian * gradient
-    wanted = jacobian * back * NEAR / back.square().mean().sqrt()
+    wanted = jacobian * back * STEP / back.square().mean().sqrt()
     found = along_manifold(generator, z, gradient)
-    assert (found - wanted).norm() < 2 * NEAR * wanted.norm()
+    assert (found - wanted).norm() < 2 * STEP * wanted.norm()
+
+
+def restricted(task: Distillation, batch: Batch) -> IsometricGradient:
+    term = task.isometric.measure(batch.images.detach(), batch.latents)
+    return task.isometric.restrict(term, batch.latents, batch.labels, task.generator)
 
 
 class Half(World):
@@ -95,9 +101,7 @@ def test_the_distillation_adds_what_it_was_given(toy_teacher: Denoiser, form: st
 
     free, bounded = task("free"), task("manifold")
     batch = free._generate(1)
-    images = batch.images.detach()
-    plain = free._bounded(free.isometric.measure(images, batch.latents), batch)
-    along = bounded._bounded(bounded.isometric.measure(images, batch.latents), batch)
+    plain, along = restricted(free, batch), restricted(bounded, batch)
     assert (plain.loss, plain.speed_spread) == (along.loss, along.speed_spread)
     looked_at = plain.gradient.flatten(1).norm(dim=1) > 0
     assert torch.equal(along.gradient.flatten(1).norm(dim=1) > 0, looked_at)
@@ -111,7 +115,7 @@ def test_recomputed_activations_give_the_same(toy_teacher: Denoiser) -> None:
         values = DistillSettings(batch_size=8, irl_gradient="manifold", **settings)
         task = Distillation(toy_teacher, values, 1, CPU, lambda *_: {})
         batch = task._generate(1)
-        return task._bounded(task.isometric.measure(batch.images.detach(), batch.latents), batch).gradient
+        return restricted(task, batch).gradient
 
     torch.testing.assert_close(gradient(recompute=True), gradient(), rtol=1e-4, atol=1e-6)
 
@@ -120,6 +124,5 @@ def test_dropout_is_not_taken_for_movement(toy_teacher: Denoiser) -> None:
     settings = DistillSettings(batch_size=8, irl_gradient="manifold", dropout=0.5)
     task = Distillation(toy_teacher, settings, 1, CPU, lambda *_: {})
     batch = task._generate(1)
-    found = task.isometric.measure(batch.images.detach(), batch.latents)
-    once, again = task._bounded(found, batch), task._bounded(found, batch)
+    once, again = restricted(task, batch), restricted(task, batch)
     assert torch.equal(once.gradient, again.gradient)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.distributed import World, require_whole_weights
 from gsd_cli.compute.random import normal_rows
-from gsd_cli.core.distillation.isometric_term import arranged
+from gsd_cli.core.distillation.latent_pairs import row_order
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
@@ -39,10 +39,10 @@ def grouped(rows: list[int], every: int, group: int) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize(("every", "group"), [(2, 2), (4, 2), (4, 3)])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int, group: int) -> None:
-    whole, found, rows = arranged(32, every, World(), group), set(), []
+    whole, found, rows = row_order(32, every, World(), group), set(), []
     pairs = grouped(whole, every, group)
     for rank in range(size):
-        own = arranged(32, every, Share(rank, size), group)
+        own = row_order(32, every, Share(rank, size), group)
         found |= grouped(own, every, group)
         rows += own
     assert found == pairs
@@ -53,7 +53,7 @@ def test_pairs_are_the_same_however_a_batch_is_shared(size: int, every: int, gro
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5, 7, 8, 63])
 @pytest.mark.parametrize("group", [2, 3])
 def test_every_row_has_its_place(batch: int, every: int, group: int) -> None:
-    assert sorted(arranged(batch, every, World(), group)) == list(range(batch))
+    assert sorted(row_order(batch, every, World(), group)) == list(range(batch))
 
 
 def test_a_row_depends_on_its_number_alone() -> None:
@@ -65,7 +65,7 @@ def test_a_row_depends_on_its_number_alone() -> None:
 
 def gradients(task: Distillation) -> dict[str, torch.Tensor]:
     named = {f"generator.{k}": p for k, p in task.generator.named_parameters()}
-    named |= {f"fake.{k}": p for k, p in task.fake.named_parameters()}
+    named |= {f"fake.{k}": p for k, p in task.fake_score.network.named_parameters()}
     return {name: parameter.grad.clone() for name, parameter in named.items() if parameter.grad is not None}
 
 
@@ -142,7 +142,7 @@ assert world.main or not measured
 metrics.append(measured)
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
-    state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake.named_parameters()}
+    state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake_score.network.named_parameters()}
     state |= {f"discriminator.{k}": p.grad.contiguous() for k, p in task.adversarial.heads.named_parameters()}
     state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}

@@ -122,7 +122,7 @@ def test_an_unreadable_image_is_found_before_the_run(tmp_path: Path, monkeypatch
         require_readable(archive)
     # a set that is too large to keep decoded: some, evenly spread, the last among them
     monkeypatch.setattr(archives, "KEEP_IN_MEMORY", 100)
-    monkeypatch.setattr("gsd_cli.core.distillation.real_images.LOOKED_AT", 5)
+    monkeypatch.setattr("gsd_cli.core.distillation.real_images.CHECKED", 5)
     archive = ImageArchive(path)
     assert not archive.in_memory
     with pytest.raises(GsdError, match=r"data\.zip"):

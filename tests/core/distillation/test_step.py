@@ -17,7 +17,7 @@ from gsd_cli.base.lock import exclusive
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.training import report as standing
+from gsd_cli.core.training import report as reports
 from gsd_cli.core.training.checkpoint import CheckpointStore
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.options import DistillSettings
@@ -90,13 +90,13 @@ def test_training_moves_all_but_the_teacher(toy_teacher: Denoiser) -> None:
     before = snapshot(toy_teacher)
     task = make(toy_teacher)
     assert same(before, snapshot(task.generator.denoiser))
-    assert same(before, snapshot(task.fake))
+    assert same(before, snapshot(task.fake_score.network))
     for step in range(3):
         run_step(task, step)
     assert same(before, snapshot(toy_teacher))
     assert same(before, snapshot(task.teacher))
     assert all(p.grad is None and not p.requires_grad for p in task.teacher.parameters())
-    for module in (task.generator.denoiser, task.fake, task.average.denoiser):
+    for module in (task.generator.denoiser, task.fake_score.network, task.average.denoiser):
         assert not same(before, snapshot(module))
     assert not same(snapshot(task.generator), snapshot(task.average))
 
@@ -104,20 +104,20 @@ def test_training_moves_all_but_the_teacher(toy_teacher: Denoiser) -> None:
 def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher: Denoiser) -> None:
     task = make(toy_teacher)
     generator = snapshot(task.generator)
-    task._fake_step(*task._shown("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
+    task.fake_score.update(*task._fake_images("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
     assert same(generator, snapshot(task.generator))
-    fake = snapshot(task.fake)
-    task._generator_step(0, GOOD)
-    assert same(fake, snapshot(task.fake))
-    assert all(p.requires_grad for p in task.fake.parameters())
+    fake = snapshot(task.fake_score.network)
+    task._update_generator(task._generate(0), 0, GOOD)
+    assert same(fake, snapshot(task.fake_score.network))
+    assert all(p.requires_grad for p in task.fake_score.network.parameters())
 
 
 def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> None:
     """The gradient sent through G in one pass is the one autograd gives end to end."""
     task = make(toy_teacher, irl="off", lr=1e-3)
-    task._fake_step(*task._shown("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
+    task.fake_score.update(*task._fake_images("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
     reference = copy.deepcopy(task)
-    task._generator_step(0, GOOD)
+    task._update_generator(task._generate(0), 0, GOOD)
 
     from gsd_cli.core.distillation.losses import score_identity_loss
 
@@ -125,8 +125,8 @@ def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> 
     sigma = reference.draws.sigma(reference.recipe.generator_sigma, "generator", 0)
     y = reference.generator(z)
     x = y + sigma.reshape(-1, 1, 1, 1) * noise
-    f = reference.teacher(x, sigma)
-    loss = score_identity_loss(y, f, reference.fake_score.estimate(f, reference.fake(x, sigma), sigma)).mean()
+    f, g = reference.teacher(x, sigma), reference.fake_score.network(x, sigma)
+    loss = score_identity_loss(y, f, reference.fake_score.preconditioning.estimate(f, g, sigma)).mean()
     wanted = torch.autograd.grad(loss, list(reference.generator.parameters()))
     for parameter, gradient in zip(task.generator.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
@@ -165,7 +165,7 @@ def test_without_the_distillation_term(toy_teacher: Denoiser) -> None:
     assert all(r["sidl_loss"] == 0 and r["irl_loss"] > 0 and r["irl_weight"] == 1 for r in rows)
     assert all(math.isfinite(v) for r in rows for v in r.values())
     assert not same(before, snapshot(task.generator.denoiser))
-    assert same(before, snapshot(task.fake))  # nothing would ask it
+    assert same(before, snapshot(task.fake_score.network))  # nothing would ask it
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 8])
@@ -213,7 +213,7 @@ def test_a_non_finite_step_is_skipped_and_counted(toy_teacher: Denoiser, tmp_pat
 def test_a_run_that_stays_non_finite_ends_without_a_bad_checkpoint(
     toy_teacher: Denoiser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "MAX_BAD_STEPS", 4)
+    monkeypatch.setattr(reports, "MAX_BAD_STEPS", 4)
     task = make(toy_teacher, 20)
     nan_at(task, lambda call: call > 2)
     steps: list[int] = []
@@ -233,10 +233,10 @@ def test_a_generator_that_blew_up_does_not_reach_the_fake_score(toy_teacher: Den
     run_step(task, 0)
     with torch.no_grad():
         next(task.generator.parameters()).fill_(math.nan)
-    fake = snapshot(task.fake)
+    fake = snapshot(task.fake_score.network)
     metrics = run_step(task, 1)
     assert any(not math.isfinite(v) for k, v in metrics.items() if "loss" in k)
-    assert same(fake, snapshot(task.fake))
+    assert same(fake, snapshot(task.fake_score.network))
 
 
 def _hold(run: str, ready: multiprocessing.Event, done: multiprocessing.Event) -> None:

@@ -40,15 +40,15 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
     task = make(toy_teacher, irl=form, irl_gradient="free", sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
-    metrics, _ = task._generator_step(0, GOOD)
-    layout = task.isometric.layout
-    placed = reference.isometric.place(reference.draws.normal("generator", 0, "z"), reference.draws, 0)
+    metrics, _ = task._update_generator(task._generate(0), 0, GOOD)
+    fitted = task.isometric.fitted
+    placed = reference.isometric.make_pairs(reference.draws.normal("generator", 0, "z"), reference.draws, 0)
     y = reference.generator(torch.cat([placed.z, placed.extra]))
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
-    seen = features if layout is None else layout.log_memberships(features)
-    said = layout.targets(placed.z[: placed.pairs], None) if form == "cells" else placed.theta
-    loss = reference.isometric.form.judge(seen, said)[0].mean()
+    seen = features if fitted is None else fitted.log_memberships(features)
+    wanted = placed.theta if fitted is None else fitted.of_latents(placed.z[: placed.pairs], None, placed.theta)
+    loss = reference.isometric.form.compare(seen, wanted)[0].mean()
     assert metrics["irl_loss"] == pytest.approx(loss.item(), rel=1e-3)
     wanted = torch.autograd.grad(loss, list(reference.generator.parameters()), allow_unused=True)
     largest = max(g.abs().max().item() for g in wanted if g is not None)
@@ -77,7 +77,7 @@ def test_pairs_share_the_images_of_the_distillation(
     for gradient in ("free", "manifold"):
         task, seen = make(toy_teacher, irl=form, irl_gradient=gradient), []
         task.generator.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
-        task._generator_step(1, GOOD)  # past the warm-up of a run of one step
+        task._update_generator(task._generate(1), 1, GOOD)  # past the warm-up of a run of one step
         calls = [8] if images == 8 else [8, images - 8]
         # along the manifold: to the latents and from there, once each
         assert seen == calls + ([looked_at] * 2 if gradient == "manifold" and looked_at else [])
@@ -88,7 +88,7 @@ def test_extra_images_are_made_in_float32_whatever_the_precision(toy_teacher: De
     seen = []
     conv = task.generator.denoiser.net.conv_in
     conv.register_forward_hook(lambda module, inputs, output: seen.append((len(output), output.dtype)))
-    metrics, _ = task._generator_step(1, GOOD)
+    metrics, _ = task._update_generator(task._generate(1), 1, GOOD)
     assert seen == [(8, torch.bfloat16), *[(8, torch.float32)] * 3]  # extra images, and twice along the manifold
     assert metrics["irl_norm"] > 0
 
@@ -185,7 +185,7 @@ def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_tea
     assert min(harmed[-3:]) > 2 * good[-1]
     resumed, *told = notes
     assert resumed == "resumed at step 120"
-    assert any("times the others': the pictures will suffer; use --irl-weight auto" in note for note in told)
+    assert any("times the others': the images will suffer; use --irl-weight auto" in note for note in told)
     assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in told)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from gsd_cli.compute.allocator import keep_freed_memory
+from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
@@ -100,7 +100,7 @@ def test_reused_images_are_those_of_the_current_generator(toy_teacher: Denoiser)
     """The generator's step itself is untouched: only the fake score sees other images before it."""
     task = make(toy_teacher, reuse_images=True)
     batch = task._generate(0)
-    task._fake_step(*task._shown("fake", 0, 0, batch=batch), GOOD, "fake", 0, 0)
+    task._fake_step(*task._fake_images("fake", 0, 0, batch=batch), GOOD, "fake", 0, 0)
     again = task._generate(0)
     assert torch.equal(batch.images, again.images)
 
@@ -131,12 +131,12 @@ def test_dropout_acts_on_the_network_that_learns_alone(toy_teacher: Denoiser) ->
     task = make(toy_teacher, dropout=0.5, irl="off", adversarial="off")
     seen: dict[str, list[bool]] = {"generator": [], "fake": []}
     task.generator.register_forward_hook(lambda module, *_: seen["generator"].append(module.training))
-    task.fake.register_forward_hook(lambda module, *_: seen["fake"].append(module.training))
+    task.fake_score.network.register_forward_hook(lambda module, *_: seen["fake"].append(module.training))
     task.step(0)
     # learning of the fake score: images, then its own loss; the generator's step: images, then the judgement
     assert seen == {"generator": [False, True], "fake": [True, False]}
-    assert task.generator.training and task.fake.training
-    assert all(module.training for module in task.fake.modules())
+    assert task.generator.training and task.fake_score.network.training
+    assert all(module.training for module in task.fake_score.network.modules())
 
 
 def test_recomputing_with_dropout_gives_the_same_step(toy_teacher: Denoiser) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gsd_cli.core.distillation import adversarial_term as adversarial
-from gsd_cli.core.distillation import target_layout
+from gsd_cli.core.distillation import fit_sources
 from gsd_cli.core.distillation.draws import DeviceDraws, Draws, make_draws
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.real_images import ResidentImages
@@ -60,7 +60,7 @@ def resident(data: ImageArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU gets: random numbers drawn there, real images kept there."""
     monkeypatch.setattr(adversarial, "keep_on", lambda device, images: ResidentImages(data, device))
     monkeypatch.setattr(adversarial, "HEAD_START", 0)
-    monkeypatch.setattr(target_layout, "IMAGES", 64)
+    monkeypatch.setattr(fit_sources, "IMAGES", 64)
 
 
 CASES: list[dict[str, object]] = [

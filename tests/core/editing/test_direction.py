@@ -8,7 +8,14 @@ import torch
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, load_directions, moved, moved_latents, preserving, save_directions
+from gsd_cli.core.editing.direction import (
+    Direction,
+    load_directions,
+    move_latents,
+    orthogonalise,
+    render_edits,
+    save_directions,
+)
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from tests.support.linear import linear
@@ -25,7 +32,7 @@ def test_preserve_is_exactly_orthogonal_to_what_it_preserves() -> None:
     target, others = unit(0), [unit(1, "b"), unit(2, "c"), unit(0, "nearly", 1.0)]
     nearly = others[2].vector + 0.3 * unit(3).vector
     others[2] = Direction("nearly", "latent", nearly / nearly.norm(), 1.0, "test")
-    found = preserving(target, others)
+    found = orthogonalise(target, others)
     for other in others:
         product = (found.vector.double() * other.vector.double()).sum().item()
         assert product == pytest.approx(0, abs=1e-7)
@@ -37,29 +44,29 @@ def test_preserve_is_exactly_orthogonal_to_what_it_preserves() -> None:
 
 def test_what_changes_an_attribute_is_preserved_and_not_what_edits_it() -> None:
     other = replace(unit(1, "b"), normal=unit(2).vector)
-    found = preserving(unit(0), [other])
+    found = orthogonalise(unit(0), [other])
     assert (found.vector * unit(2).vector).sum().item() == pytest.approx(0, abs=1e-6)
     assert abs((found.vector * unit(1).vector).sum().item()) > 1e-3
 
 
 def test_preserving_itself_leaves_nothing() -> None:
     with pytest.raises(GsdError, match="nothing of a is left") as error:
-        preserving(unit(0), [unit(0, "b")])
+        orthogonalise(unit(0), [unit(0, "b")])
     assert error.value.code == ExitCode.USAGE
     whole = unit(0)
-    assert preserving(whole, []) is whole
+    assert orthogonalise(whole, []) is whole
 
 
 def test_moved_latents_stay_on_their_spheres() -> None:
     z = latents([1, 2], SHAPE) * torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1)
-    far = moved_latents(z, 5 * unit(3).vector.expand(2, *SHAPE))
+    far = move_latents(z, 5 * unit(3).vector.expand(2, *SHAPE))
     torch.testing.assert_close(far.flatten(1).norm(dim=1), z.flatten(1).norm(dim=1))
 
 
 def test_strength_is_in_units_of_the_scale() -> None:
     generator, z = linear(), latents([1], SHAPE)
-    there = moved(generator, z, unit(3, scale=2.0), [0.0, 1.5])
-    by_hand = moved_latents(z, 3.0 * unit(3).vector[None])
+    there = render_edits(generator, z, unit(3, scale=2.0), [0.0, 1.5])
+    by_hand = move_latents(z, 3.0 * unit(3).vector[None])
     torch.testing.assert_close(there[1:], generator(by_hand), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(there[:1], generator(z), atol=1e-5, rtol=1e-4)
 
@@ -70,7 +77,7 @@ def test_a_shift_of_the_bottleneck_acts_and_the_hook_is_gone_after(toy_teacher: 
     with torch.no_grad():
         plain = generator(z)
     bottleneck = Direction("pc0", "bottleneck", torch.ones(1, 1, 1), 1.0, "test")
-    still, away = moved(generator, z, bottleneck, [0.0, 5.0])
+    still, away = render_edits(generator, z, bottleneck, [0.0, 5.0])
     torch.testing.assert_close(still, plain[0])
     assert (away - plain[0]).abs().max() > 1e-4
     with torch.no_grad():

@@ -8,11 +8,18 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.balance import balanced
 from gsd_cli.core.editing.direction import Direction
 from gsd_cli.core.editing.probe import auroc, fit_probe
 from gsd_cli.core.editing.response import Response, respond
-from gsd_cli.core.editing.supervised import Attribute, calibrated, candidates, fit, gather, mean_gradients
+from gsd_cli.core.editing.supervised import (
+    Attribute,
+    balance_gradients,
+    calibrate,
+    find_candidates,
+    fit,
+    gather,
+    mean_gradients,
+)
 from tests.support.linear import linear
 
 SHAPE = (1, 8, 8)
@@ -33,7 +40,7 @@ def test_every_way_finds_a_planted_direction() -> None:
     generator, target = linear(), along(A)
     pool = gather(generator, [target], 64, 1024)
     gradients = mean_gradients(generator, [target], 64, 32)
-    found = {(d.space, d.how): d for d in candidates(target, [], pool, gradients)}
+    found = {(d.space, d.how): d for d in find_candidates(target, [], pool, gradients)}
     assert set(found) == {
         ("latent", "mean"), ("latent", "svm"), ("latent", "gradient"), ("bottleneck", "mean"), ("bottleneck", "svm"),
     }  # fmt: skip
@@ -64,7 +71,7 @@ def test_partial_leaves_other_traits_gradients_alone() -> None:
     trait = Attribute("trait", lambda images: (images * B).flatten(1).sum(1), signed=False)
     pool = gather(generator, [mixed, trait], 64, 256)
     gradients = mean_gradients(generator, [mixed, trait], 64, 16)
-    (partial,) = [d for d in candidates(mixed, [trait], pool, gradients) if d.how == "partial"]
+    (partial,) = [d for d in find_candidates(mixed, [trait], pool, gradients) if d.how == "partial"]
     assert (partial.vector * in_latent(B)).sum().item() == pytest.approx(0, abs=1e-5)
 
 
@@ -83,7 +90,7 @@ def test_balanced_moves_the_target_alone_where_first_order_does_not() -> None:
     gradients = mean_gradients(generator, traits, 64, 256)
     z, deviations = latents(range(64), SHAPE), {"target": 1.0, "bent": 1.0}
     base = {name: score(generator(z)) for name, score in measures.items()}
-    vector = balanced(generator, "target", measures, gradients, z, base, deviations, 64)
+    vector = balance_gradients(generator, "target", measures, gradients, z, base, deviations, 64)
     seen = respond(generator, Direction("t", "latent", vector, 1.0, ""), z, (-1.0, 1.0), measures, deviations, 64, base)
     assert (seen.change("target")[1] - seen.change("target")[0]).mean().item() / 2 == pytest.approx(1.5, abs=0.1)
     assert (seen.change("bent")[1] - seen.change("bent")[0]).mean().item() / 2 == pytest.approx(0, abs=0.15)
@@ -109,12 +116,12 @@ def test_a_direction_that_does_nothing_is_refused_and_one_that_points_away_is_tu
     pool = gather(generator, [target], 64, 64)
     z = latents(range(8), SHAPE)
     base = target.score(generator(z))
-    away = candidates(target, [], pool, {"planted": -in_latent(A)})[-1]
-    turned = calibrated(generator, away, target, z, base, pool.deviations(), 64)
+    away = find_candidates(target, [], pool, {"planted": -in_latent(A)})[-1]
+    turned = calibrate(generator, away, target, z, base, pool.deviations(), 64)
     assert turned is not None
     assert (turned.vector * in_latent(A)).sum().item() == pytest.approx(1, abs=1e-4)
-    idle = candidates(target, [], pool, {"planted": in_latent(B - (A * B).sum() * A)})[-1]
-    assert calibrated(generator, idle, target, z, base, pool.deviations(), 64) is None
+    idle = find_candidates(target, [], pool, {"planted": in_latent(B - (A * B).sum() * A)})[-1]
+    assert calibrate(generator, idle, target, z, base, pool.deviations(), 64) is None
 
 
 def test_a_probe_tells_planted_pictures_apart_and_its_score_is_that_of_a_linear_map() -> None:

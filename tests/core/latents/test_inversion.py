@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.random import latents
-from gsd_cli.core.latents.inversion import encoder_features, invert, judge, ode_backward, psnr
+from gsd_cli.core.latents.inversion import encoder_features, invert, measure_latents, ode_backward, psnr
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser
 from gsd_cli.core.models.generator import Generator
@@ -21,7 +21,7 @@ def test_a_perfect_latent_is_judged_perfect(toy_teacher: Denoiser) -> None:
     z = to_sphere(latents([1, 2], generator.latent_shape))
     with torch.no_grad():
         images = generator(z).clamp(-1, 1)
-    found = judge(generator, z, images, encoder_features(generator))
+    found = measure_latents(generator, z, images, encoder_features(generator))
     assert min(found.psnr) > 60
     assert max(found.feature_distance) < 1e-8
     assert all(math.isclose(g.norm, 1, rel_tol=1e-5) for g in found.gaussianity)
@@ -74,7 +74,7 @@ def test_class_conditional_and_latent_generators_are_inverted_too(tmp_path: Path
         generator = Generator(teacher, autoencoder=load_autoencoder(tmp_path / folder))
         generator.label = 1
         generator.eval().requires_grad_(False)
-        known = teacher.given(torch.tensor([1])) if teacher.classes else teacher
+        known = teacher.with_labels(torch.tensor([1])) if teacher.classes else teacher
         with torch.no_grad():
             images = generator(latents([0, 1], generator.latent_shape)).clamp(-1, 1)
         found = invert(generator, images, encoder_features(generator), steps=2, starts=1, teacher=known)

@@ -10,7 +10,7 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.files import Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.inversion import psnr
 from gsd_cli.core.latents.pivotal_tuning import tune, tuned_parameters
-from gsd_cli.core.latents.render import between, blend, render, watched_bottleneck
+from gsd_cli.core.latents.render import blend, record_bottleneck, render, render_between
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator
@@ -51,7 +51,7 @@ def test_residuals_make_the_ends_of_a_walk_the_pictures_themselves(toy_teacher: 
     z = latents([1, 2], generator.latent_shape)
     pictures, made = torch.rand(2, 1, 16, 16), render(generator, z)
     a, b = (Anchor(z[k], {}, {}, pictures[k] - made[k]) for k in (0, 1))
-    found = between(generator, a, b, z, torch.tensor([0.0, 1.0]))
+    found = render_between(generator, a, b, z, torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(found, pictures, atol=1e-5, rtol=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_compiled_network_s_bottleneck_is_moved_and_watched() -> None:
     generator = Generator(Denoiser(unet(TINY), NoiseSchedule.linear())).eval().requires_grad_(False)
     z = latents([1, 2], generator.latent_shape)
     seen: list[torch.Tensor] = []
-    with watched_bottleneck(generator, seen):
+    with record_bottleneck(generator, seen):
         generator(z)
     shifts = seen[0].std() * torch.ones_like(seen[0])
     expected = render(generator, z, shifts=shifts)
@@ -110,7 +110,7 @@ def test_a_compiled_network_s_bottleneck_is_moved_and_watched() -> None:
     assert (expected - plain).abs().max() > 0.1
     torch.testing.assert_close(render(generator, z, shifts=shifts), expected)
     again: list[torch.Tensor] = []
-    with watched_bottleneck(generator, again):
+    with record_bottleneck(generator, again):
         generator(z)
     torch.testing.assert_close(again, seen)
     torch.testing.assert_close(render(generator, z), plain)

@@ -14,13 +14,13 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models import lpips as module
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.feature_maps import PHIS, Phi, PhiSources, build_phi
+from gsd_cli.core.models.feature_maps import FEATURE_MAPS, FeatureMap, FeatureMapSources, build_feature_map
 
 CPU = torch.device("cpu")
 
 
-def sources(teacher: Denoiser, cache: Path, std: tuple[float, ...] = (0.5,)) -> PhiSources:
-    return PhiSources(teacher, Autoencoder(), std, cache, offline=True, device=CPU)
+def sources(teacher: Denoiser, cache: Path, std: tuple[float, ...] = (0.5,)) -> FeatureMapSources:
+    return FeatureMapSources(teacher, Autoencoder(), std, cache, offline=True, device=CPU)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,15 @@ def lpips_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lpips(lpips_cache: Path, toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Phi:
+def lpips(lpips_cache: Path, toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FeatureMap:
     for file, name in ((module.VGG_FILE, "VGG_SHA256"), (module.LINEAR_FILE, "LINEAR_SHA256")):
         digest = hashlib.sha256((lpips_cache / "lpips" / file).read_bytes()).hexdigest()
         monkeypatch.setattr(module, name, digest)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    return build_phi("lpips", sources(toy_teacher, lpips_cache))
+    return build_feature_map("lpips", sources(toy_teacher, lpips_cache))
 
 
-def test_lpips_is_torchmetrics_lpips(lpips: Phi, lpips_cache: Path) -> None:
+def test_lpips_is_torchmetrics_lpips(lpips: FeatureMap, lpips_cache: Path) -> None:
     theirs = pytest.importorskip("torchmetrics.functional.image.lpips")
     net = theirs._LPIPS(pretrained=False, net="vgg", pnet_rand=True).eval()
     state = torch.load(lpips_cache / "lpips" / module.VGG_FILE, weights_only=True)
@@ -64,7 +64,7 @@ def test_lpips_is_torchmetrics_lpips(lpips: Phi, lpips_cache: Path) -> None:
     torch.testing.assert_close(lpips(grey), lpips(grey.expand(-1, 3, -1, -1)))
 
 
-def test_lpips_has_a_finite_gradient_at_flat_and_equal_images(lpips: Phi) -> None:
+def test_lpips_has_a_finite_gradient_at_flat_and_equal_images(lpips: FeatureMap) -> None:
     images = torch.zeros(2, 3, 32, 32, requires_grad=True)
     (gradient,) = torch.autograd.grad(lpips(images).square().sum(), images)
     assert gradient.isfinite().all()
@@ -73,18 +73,18 @@ def test_lpips_has_a_finite_gradient_at_flat_and_equal_images(lpips: Phi) -> Non
 def test_weights_that_are_missing_or_others_are_named(toy_teacher: Denoiser, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(GsdError, match="VGG16") as missing:
-        build_phi("lpips", sources(toy_teacher, tmp_path))
+        build_feature_map("lpips", sources(toy_teacher, tmp_path))
     assert missing.value.code == 4
     assert "--irl-phi teacher" in str(missing.value.hint)
     (tmp_path / "lpips").mkdir()
     (tmp_path / "lpips" / module.VGG_FILE).write_bytes(b"something else")
     with pytest.raises(GsdError, match="damaged"):
-        build_phi("lpips", sources(toy_teacher, tmp_path))
+        build_feature_map("lpips", sources(toy_teacher, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["teacher", "pixels"])
 def test_feature_maps_are_float32_vectors_with_gradients(name: str, toy_teacher: Denoiser, tmp_path: Path) -> None:
-    phi = build_phi(name, sources(toy_teacher, tmp_path))
+    phi = build_feature_map(name, sources(toy_teacher, tmp_path))
     images = (torch.rand(3, 1, 16, 16) * 2 - 1).requires_grad_(True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         vectors = phi(images)
@@ -93,11 +93,11 @@ def test_feature_maps_are_float32_vectors_with_gradients(name: str, toy_teacher:
     assert vectors.ndim == 2
     (gradient,) = torch.autograd.grad(vectors.square().sum(), images)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
-    assert set(PHIS) == {"teacher", "lpips", "pixels"}
+    assert set(FEATURE_MAPS) == {"teacher", "lpips", "pixels"}
 
 
 def test_pixels_are_measured_in_standard_deviations_of_the_data(toy_teacher: Denoiser, tmp_path: Path) -> None:
-    phi = build_phi("pixels", sources(toy_teacher, tmp_path, (0.5, 0.25, 1.0)))
+    phi = build_feature_map("pixels", sources(toy_teacher, tmp_path, (0.5, 0.25, 1.0)))
     a = torch.zeros(1, 3, 32, 32)
     b = a.clone()
     b[:, 1] += 0.25  # one deviation everywhere in one channel

@@ -15,7 +15,7 @@ import torch
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.core.models.classifier import load_features, save_features
 from gsd_cli.core.models.feature_nets import ARCHITECTURES, FeatureNet
-from gsd_cli.core.training.fit_features import RECIPES, FeatureFit, erased, shifted
+from gsd_cli.core.training.fit_features import RECIPES, FeatureFit, erase, shift
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.dataset_writers import ArchiveWriter
@@ -104,7 +104,7 @@ def test_a_card_that_names_another_size_is_refused(changes: dict[str, object], t
 
 def test_erasing_leaves_one_grey_square_in_each_image() -> None:
     images = torch.full((2000, 2, 12, 15), 0.5)
-    found = erased(images, torch.Generator().manual_seed(0)) == 0
+    found = erase(images, torch.Generator().manual_seed(0)) == 0
     assert torch.equal(found[:, 0], found[:, 1])  # the same place in every channel
     assert (found[:, 0].sum((1, 2)) == 25).all()
     assert (found[:, 0].any(2).sum(1) == 5).all() and (found[:, 0].any(1).sum(1) == 5).all()
@@ -114,7 +114,7 @@ def test_erasing_leaves_one_grey_square_in_each_image() -> None:
 
 def test_shifting_only_moves_pixels() -> None:
     images = torch.arange(2 * 36.0).reshape(2, 1, 6, 6)
-    moved = [shifted(images, torch.Generator().manual_seed(k)) for k in range(20)]
+    moved = [shift(images, torch.Generator().manual_seed(k)) for k in range(20)]
     assert all(torch.equal(one.flatten(1).sort(1).values, images.flatten(1)) for one in moved)
     assert any(not torch.equal(one, images) for one in moved)
 

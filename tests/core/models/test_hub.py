@@ -19,14 +19,14 @@ from tests.support.shell import Shell
 NAME = "someone/toy"
 FETCH = """
 import json, sys
-from gsd_cli.core.models.hub import cached, fetch
+from gsd_cli.core.models.hub import is_cached, fetch
 from gsd_cli.base.errors import GsdError
 seen = []
 try:
     folder, commit = fetch(
         sys.argv[1], offline="offline" in sys.argv, on_bytes=lambda done, total: seen.append([done, total])
     )
-    print(json.dumps({"folder": str(folder), "commit": commit, "cached": cached(sys.argv[1]), "bytes": seen[-1:]}))
+    print(json.dumps({"folder": str(folder), "commit": commit, "cached": is_cached(sys.argv[1]), "bytes": seen[-1:]}))
 except GsdError as error:
     print(json.dumps({"code": error.code, "message": error.message, "hint": error.hint}))
 """

@@ -136,7 +136,7 @@ class TestClasses:
         scale = (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1)
         eps = net(x / scale, torch.tensor([100.0, 500.0, 900.0]), labels).sample
         clean = x - sigma.reshape(-1, 1, 1, 1) * eps
-        torch.testing.assert_close(model.given(labels)(x, sigma), clean, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(model.with_labels(labels)(x, sigma), clean, rtol=1e-4, atol=1e-3)
         assert model.labels is None  # the view left the model as it was
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.sampling.hybrid import SWITCH, adapted_sigmas, hybrid
+from gsd_cli.core.sampling.hybrid import SWITCH, fit_sigmas, hybrid
 from gsd_cli.core.sampling.ode import dpm_solver, euler, heun, karras_sigmas, starting_point
 from gsd_cli.core.sampling.predictor_corrector import predictor_corrector
 from gsd_cli.core.sampling.samplers import parse_sampler
@@ -96,7 +96,7 @@ class Gaussian:
         self.calls += 1
         return x * self.v / (self.v + sigma.reshape(-1, 1, 1, 1).double() ** 2)
 
-    def given(self, labels: None) -> Gaussian:
+    def with_labels(self, labels: None) -> Gaussian:
         return self
 
     def answer(self, noise: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_hybrid_beats_first_order_at_the_same_price() -> None:
     model, noise = Gaussian(0.25), torch.randn(2, 1, 4, 4, dtype=torch.float64)
     sampler = parse_sampler("hybrid-18")
     calls = sampler.calls(model)
-    sigmas = adapted_sigmas(model, 18)
+    sigmas = fit_sigmas(model, 18)
     model.calls = 0
     mine = (hybrid(model, noise, sigmas) - model.answer(noise)).abs().max()
     assert model.calls == calls == 26
@@ -125,18 +125,18 @@ def test_hybrid_beats_first_order_at_the_same_price() -> None:
 @pytest.mark.parametrize("steps", [4, 9, 18])
 def test_adapted_levels_fall_from_the_largest_to_zero(steps: int) -> None:
     model = Gaussian(0.25)
-    sigmas = adapted_sigmas(model, steps)
+    sigmas = fit_sigmas(model, steps)
     assert len(sigmas) == steps + 1
     assert sigmas[0] == pytest.approx(model.schedule.sigmas[-1].item())
     assert sigmas[-1] == 0.0
     assert all(a > b for a, b in pairwise(sigmas))
     assert SWITCH in sigmas
-    assert sigmas == adapted_sigmas(model, steps)
+    assert sigmas == fit_sigmas(model, steps)
 
 
 @pytest.mark.parametrize("name", ["euler-5", "heun-4", "dpm++-5", "pc-3", "hybrid-5", "ddim-5", "msa-5"])
 def test_calls_are_counted_and_seeds_decide(trained: Denoiser, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler = parse_sampler(name).fitted(trained, torch.device("cpu"))
+    sampler = parse_sampler(name).fit(trained, torch.device("cpu"))
     calls = 0
 
     def count(*_: object) -> None:

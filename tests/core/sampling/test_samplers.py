@@ -6,13 +6,14 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.registry import BASELINES, ONE_STEP, SAMPLERS, SMALLEST_STEPS
 from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.discrete import ancestral, ddim
-from gsd_cli.core.sampling.samplers import parse_sampler
-from gsd_cli.core.training.architectures import build_unet
+from gsd_cli.core.sampling.samplers import SAMPLER_KINDS, parse_sampler
+from gsd_cli.core.training.fit_teacher import build_unet
 
 SEEDS = [3, 11]
 
@@ -120,3 +121,10 @@ def test_what_is_no_sampler_is_said(name: str) -> None:
     with pytest.raises(GsdError, match="unknown sampler") as raised:
         parse_sampler(name)
     assert raised.value.code == ExitCode.USAGE
+
+
+def test_the_catalogue_names_every_sampler_as_its_record_does() -> None:
+    assert {name: kind.steps for name, kind in SAMPLER_KINDS.items()} == {**SAMPLERS, ONE_STEP: 1}
+    assert {name: kind.smallest for name, kind in SAMPLER_KINDS.items() if kind.smallest != 1} == SMALLEST_STEPS
+    assert all(kind.name == name for name, kind in SAMPLER_KINDS.items())
+    assert {parse_sampler(name).kind for name in BASELINES} == SAMPLER_KINDS.keys()

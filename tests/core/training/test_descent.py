@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gsd_cli.core.training.descent import descend
+from gsd_cli.core.training.descent import descend, trapezoid
 from tests.support.devices import PRETEND, pretend
 
 
@@ -83,3 +83,18 @@ def test_a_fused_step_is_decided_without_a_wait(monkeypatch: pytest.MonkeyPatch)
         found = descend(net, adam, torch.ones((), device=PRETEND), clip=1.0)
         assert not seen.waits
         assert found.skipped.device == PRETEND and found.skipped.item() == 0
+
+
+def test_trapezoid() -> None:
+    shape = [trapezoid(step, 20, 4, 0.25) for step in range(20)]
+    assert shape == pytest.approx([0.25, 0.5, 0.75] + [1.0] * 13 + [0.8, 0.6, 0.4, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("total", "warmup", "decay"), [(1, 0, 0.0), (10, 0, 0.0), (3, 500, 0.25), (10, 2, 1.0), (1, 0, 1.0)]
+)
+def test_trapezoid_stays_in_range(total: int, warmup: int, decay: float) -> None:
+    shape = [trapezoid(step, total, warmup, decay) for step in range(total)]
+    assert all(0 < v <= 1 for v in shape)
+    if not decay and not warmup:
+        assert set(shape) == {1.0}

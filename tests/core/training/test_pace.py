@@ -139,8 +139,8 @@ class Timed:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The clock of the loop."""
     machine = Machine()
-    for module in ("training", "standing", "pace", "saving"):
-        monkeypatch.setattr(f"gsd_cli.core.{module}.time.monotonic", machine)
+    for module in ("loop", "report", "pace", "checkpoint"):
+        monkeypatch.setattr(f"gsd_cli.core.training.{module}.time.monotonic", machine)
     return machine
 
 

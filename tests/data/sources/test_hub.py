@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from tests.support.images import encoded, grey
 
 pytest.importorskip("datasets")
@@ -87,7 +87,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from gsd_cli.data.decode import decode
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.base.errors import GsdError
 
 for spec, split, offline in json.loads(sys.argv[1]):

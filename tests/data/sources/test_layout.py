@@ -62,7 +62,7 @@ def test_what_folders_say(name: str) -> None:
     layout = read_layout(names, "train", Path("source"))
     assert layout.names == names
     assert (layout.labels.classes if layout.labels else None) == classes
-    assert layout.decided.startswith(said)
+    assert layout.labels_message.startswith(said)
     if layout.labels and classes:
         for path, value in zip(names, layout.labels.values, strict=True):
             folder = unicodedata.normalize("NFC", path.replace("\\", "/")).split("/")
@@ -89,7 +89,7 @@ def test_split_folders_are_no_classes(name: str) -> None:
     layout = read_layout(names, split, Path("source"))
     assert layout.names == [path for path in names if path.startswith(f"{kept[0]}/")]
     assert (layout.labels.classes if layout.labels else None) == classes
-    assert layout.said[0].startswith(f"split {split}: {len(layout.names)} of {len(names)} images")
+    assert layout.messages[0].startswith(f"split {split}: {len(layout.names)} of {len(names)} images")
 
 
 def test_a_split_that_is_not_there_is_a_usage_error() -> None:
@@ -156,8 +156,8 @@ def test_a_dataset_json_decides(tmp_path: Path, form: str, wrapper: str, said: s
     members = {**NUMBERED, "dataset.json": edm(listed), "gsd.json": record}
     source = open_path(FORMS[form](tmp_path / f"x.{form}", {wrapper + n: b for n, b in members.items()}), "train")
     assert (list(source.labels.values) if source.labels else None) == expected
-    assert source.decided.startswith(decided)
-    assert bool(source.notes) == (said == "continuous")
+    assert source.labels_message.startswith(decided)
+    assert bool(source.warnings) == (said == "continuous")
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,9 @@ def test_names_without_a_suffix_are_told_by_their_content_and_others_are_counted
         (tmp_path / name).write_bytes(bytes(20))
     source = open_path(tmp_path, "train")
     assert source.names == ["a3f0c9", "b.JFIF"]
-    assert source.said == ("files that are not read as images: 2 .mov, 1 .nef, 1 without suffix",)
+    assert source.messages == ("files that are not read as images: 2 .mov, 1 .nef, 1 without suffix",)
     for kind, make in MAKERS.items():
         packed = make(tmp_path / f"x.{kind}", {p.name: p.read_bytes() for p in sorted(tmp_path.iterdir())})
         assert open_path(packed, "train").names[:2] == ["a3f0c9", "b.JFIF"]
-        assert open_path(packed, "train").said == source.said
+        assert open_path(packed, "train").messages == source.messages
         packed.unlink()

@@ -9,7 +9,7 @@ import pytest
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import decode
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from tests.support.images import NOISE, encoded, grey, make_zip
 

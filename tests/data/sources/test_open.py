@@ -12,7 +12,7 @@ import pytest
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import decode
 from gsd_cli.data.sources import admission as listing
-from gsd_cli.data.sources.known import open_source
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from tests.support.images import MAKERS, NOISE, encoded, grey, make_tar, make_zip, put
 
@@ -89,7 +89,7 @@ def test_links_pipes_and_hidden_files_are_not_read_and_named(tmp_path: Path) -> 
     assert sorted(source.refused) == [
         ("gone.png", "a link to nothing"), ("pipe.png", "not a file"), ("self.png", "a link to nothing"),
     ]  # fmt: skip
-    assert source.notes == (f"{tmp_path}: links to folders are not followed: sub/up",)
+    assert source.warnings == (f"{tmp_path}: links to folders are not followed: sub/up",)
 
 
 def test_hidden_folders_are_left_out(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_archives_inside_are_named_not_opened(tmp_path: Path) -> None:
     make_zip(tmp_path / "more.zip", {"b.png": grey(2)})
     source = opened(tmp_path)
     assert len(source.names) == 1
-    assert source.notes == (f"{tmp_path}: archives inside are not opened: more.zip",)
+    assert source.warnings == (f"{tmp_path}: archives inside are not opened: more.zip",)
     make_zip(tmp_path / "outer.zip", {"inner.zip": b"PK", "inner2.tar.gz": b""})
     with pytest.raises(GsdError) as caught:
         opened(tmp_path / "outer.zip")
@@ -142,7 +142,7 @@ def test_a_dataset_json_of_edm_gives_the_labels(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text('{"images": []}')  # COCO's and others' files of that name
     source = opened(tmp_path)
     assert contents(source) == [(1, 0), (2, 1)]
-    assert "dataset.json is not used" in source.notes[0]
+    assert "dataset.json is not used" in source.warnings[0]
 
 
 # -- archives -----------------------------------------------------------------------------------

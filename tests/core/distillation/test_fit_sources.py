@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gsd_cli.core.distillation import target_layout
+from gsd_cli.core.distillation import fit_sources
+from gsd_cli.core.distillation.cells import Cells
+from gsd_cli.core.distillation.clusters import Clusters
+from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.isometric_term import SETTLING, IsometricTerm
 from gsd_cli.core.distillation.step import Distillation
-from gsd_cli.core.distillation.target_layout import Layout, Sources, fit_layout
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.loop import Cadence, train
@@ -28,15 +31,16 @@ from tests.support.timeless import timeless
 CPU = torch.device("cpu")
 EVERY = Cadence(evaluate_steps=100, log_steps=1, checkpoint_seconds=0.0)
 FORMS = ("borders", "cells")
+NO_ANGLES = torch.empty(0)
 
 
 def flat(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def sources(shape: tuple[int, int, int], **changes: Any) -> Sources:
+def sources(shape: tuple[int, int, int], **changes: Any) -> FitSources:
     values = {"phi": flat, "generator": lambda z, labels: z.tanh(), "shape": shape, "classes": None, "device": CPU}
-    return Sources(**{**values, **changes})
+    return FitSources(**{**values, **changes})
 
 
 def make(teacher: Denoiser, total: int = 6, data: ImageArchive | None = None, **settings: object) -> Distillation:
@@ -51,28 +55,28 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 @pytest.mark.parametrize("shape", [(1, 16, 16), (3, 20, 12), (4, 8, 8), (16, 4, 4), (1, 2, 3)])
 @pytest.mark.usefixtures("quick_layout")
 def test_a_layout_fits_any_shape(shape: tuple[int, int, int]) -> None:
-    layout = fit_layout(sources(shape), 0, 10, cells=True)
+    layout = Cells.fit(sources(shape), 0, 10)
     values = shape[0] * min(8, shape[1]) * min(8, shape[2])
     count = min(16, values + 1)
     assert layout.centres.shape == (count, shape[0] * shape[1] * shape[2])
     assert layout.anchors is not None and layout.anchors.shape == (count, values)
     z = torch.randn(50, *shape)
-    torch.testing.assert_close(layout.targets(z, None).sum(1), torch.ones(50))
+    torch.testing.assert_close(layout.of_latents(z, None, NO_ANGLES).sum(1), torch.ones(50))
 
 
 @pytest.mark.usefixtures("quick_layout")
 def test_a_layout_is_a_function_of_its_seed() -> None:
-    once, other = (fit_layout(sources((1, 16, 16)), 3, chunk, cells=True) for chunk in (7, 64))
+    once, other = (Cells.fit(sources((1, 16, 16)), 3, chunk) for chunk in (7, 64))
     assert same(once.tensors(), other.tensors())
-    assert not same(once.tensors(), fit_layout(sources((1, 16, 16)), 4, 64, cells=True).tensors())
+    assert not same(once.tensors(), Cells.fit(sources((1, 16, 16)), 4, 64).tensors())
     torch.manual_seed(99)  # of torch's own state it is none
-    assert same(once.tensors(), fit_layout(sources((1, 16, 16)), 3, 64, cells=True).tensors())
+    assert same(once.tensors(), Cells.fit(sources((1, 16, 16)), 3, 64).tensors())
 
 
 @pytest.mark.usefixtures("quick_layout")
 def test_real_images_are_taken_where_they_fit(toy_archive_path: Path) -> None:
     data = ImageArchive(toy_archive_path)
-    layout = fit_layout(sources((1, 16, 16), data=data), 0, 5, cells=False)
+    layout = Clusters.fit(sources((1, 16, 16), data=data), 0, 5)
     assert layout.anchors is None
     images = data.batch(torch.arange(len(data)))
     assert len(layout.centres) == len(data)  # fewer than there may be centres: each is its own
@@ -84,17 +88,17 @@ def test_real_images_are_taken_where_they_fit(toy_archive_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick_layout")
 def test_a_generator_of_one_image_has_one_cluster() -> None:
-    layout = fit_layout(sources((1, 16, 16), generator=lambda z, labels: 0 * z), 0, 64, cells=True)
+    layout = Cells.fit(sources((1, 16, 16), generator=lambda z, labels: 0 * z), 0, 64)
     assert len(layout.centres) == 1
-    assert torch.equal(layout.targets(torch.randn(4, 1, 16, 16), None), torch.ones(4, 1))
+    assert torch.equal(layout.of_latents(torch.randn(4, 1, 16, 16), None, NO_ANGLES), torch.ones(4, 1))
     assert torch.equal(layout.log_memberships(torch.randn(4, 256)), torch.zeros(4, 1))
 
 
 def test_few_images_are_seen_where_features_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_layout, "FLOATS", 2**16)
+    monkeypatch.setattr(fit_sources, "FLOATS", 2**16)
     made = []
     generator = lambda z, labels: made.append(len(z)) or z.tanh()  # noqa: E731
-    layout = fit_layout(sources((1, 16, 16), generator=generator), 0, 64, cells=False)
+    layout = Clusters.fit(sources((1, 16, 16), generator=generator), 0, 64)
     assert sum(made) == 2**16 // 256
     assert len(layout.centres) == 16
 
@@ -108,11 +112,11 @@ def test_each_class_has_its_own_shares() -> None:
         look = 2 * labels + (torch.arange(len(z)) % 4 == 0)
         return torch.nn.functional.one_hot(look, 256).float().reshape(-1, 1, 16, 16) + 0 * z
 
-    layout = fit_layout(sources((1, 16, 16), generator=generator, classes=3), 0, 64, cells=True)
+    layout = Cells.fit(sources((1, 16, 16), generator=generator, classes=3), 0, 64)
     assert layout.biases is not None and layout.biases.shape == (3, 6)
     z, looks = torch.randn(20000, 1, 16, 16), layout.centres.argmax(1)
     for k in range(3):
-        mean = layout.targets(z, torch.full((len(z),), k)).mean(0)
+        mean = layout.of_latents(z, torch.full((len(z),), k), NO_ANGLES).mean(0)
         # one more image has all classes' shares, and 0.9 is the largest membership
         assert mean[(looks // 2) == k].sum() > 0.8
         assert mean[looks == 2 * k].item() > 1.5 * mean[looks == 2 * k + 1].item()
@@ -128,7 +132,7 @@ def test_a_layout_is_fitted_once_when_the_term_is_switched_on(toy_teacher: Denoi
     layouts = []
     for step in range(9):
         run_step(task, step)
-        layouts.append(task.isometric.layout)
+        layouts.append(task.isometric.fitted)
     # the first turn after a tenth of the run is step 5
     assert layouts[:5] == [None] * 5
     assert layouts[5] is not None
@@ -143,7 +147,7 @@ def test_a_run_resumed_after_the_fit_is_bit_identical(toy_teacher: Denoiser, tmp
     list(train(straight, 6, tmp_path / "straight", EVERY))
     first, asked = make(toy_teacher, **settings), itertools.count(1)
     list(train(first, 6, tmp_path / "halves", EVERY, lambda: next(asked) == 3))
-    assert first.isometric.layout is not None
+    assert first.isometric.fitted is not None
     torch.manual_seed(78)
     second = make(toy_teacher, **settings)
     list(train(second, 6, tmp_path / "halves", EVERY))
@@ -166,7 +170,7 @@ def test_a_layout_of_another_form_is_not_taken(toy_teacher: Denoiser) -> None:
     saved = {form: copy.deepcopy(task.tensors()) for form, task in tasks.items()}
     for before, after in itertools.product(saved, tasks):
         tasks[after].load(saved[before])
-        kept = tasks[after].isometric.layout is not None
+        kept = tasks[after].isometric.fitted is not None
         assert kept == ((before, after) in {("borders", "borders"), ("cells", "cells"), ("cells", "borders")})
         assert torch.isfinite(tasks[after].step(2)["irl_loss"])
 
@@ -192,9 +196,10 @@ def test_the_gradient_of_cells_keeps_its_scale_along_the_manifold(toy_teacher: D
     task = make(toy_teacher, irl="cells")
     batch = task._generate(1)
     found = task.isometric.measure(batch.images.detach(), batch.latents)
-    once = task._bounded(found, batch).gradient
-    weaker = task._bounded(copy.replace(found, gradient=found.gradient / 8) if hasattr(copy, "replace") else
-                           type(found)(found.loss, found.gradient / 8, found.speed_spread), batch).gradient  # fmt: skip
+    once, weaker = (
+        task.isometric.restrict(term, batch.latents, batch.labels, task.generator).gradient
+        for term in (found, replace(found, gradient=found.gradient / 8))
+    )
     torch.testing.assert_close(weaker, once / 8, rtol=1e-3, atol=1e-3 * once.abs().max().item())
 
 
@@ -206,12 +211,14 @@ def test_class_conditional_teachers_train(form: str) -> None:
     rows = [(run_step(task, step), run_step(parts, step)) for step in range(3)]
     for whole, cut in rows:
         assert cut == pytest.approx(whole, rel=1e-3, nan_ok=True)
-    layout = task.isometric.layout
+    layout = task.isometric.fitted
     assert layout is not None
     if form == "cells":
         assert layout.biases is not None and len(layout.biases) == 4
         z = torch.randn(9, 1, 16, 16)
-        assert not torch.allclose(layout.targets(z, torch.zeros(9).long()), layout.targets(z, torch.ones(9).long()))
+        assert not torch.allclose(
+            *(layout.of_latents(z, labels.long(), NO_ANGLES) for labels in (torch.zeros(9), torch.ones(9)))
+        )
 
 
 class Ring(nn.Module):
@@ -248,7 +255,7 @@ def trained(form: str, net: nn.Module, shape: tuple[int, int, int], steps: int) 
 
 @pytest.mark.slow
 def test_training_for_borders_makes_them_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_layout, "IMAGES", 512)
+    monkeypatch.setattr(fit_sources, "IMAGES", 512)
     net = Ring()
     before, after = trained("borders", net, (1, 2, 2), 400)
     assert after < 0.9 * before
@@ -256,7 +263,7 @@ def test_training_for_borders_makes_them_shorter(monkeypatch: pytest.MonkeyPatch
 
 
 def test_training_for_cells_finds_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target_layout, "IMAGES", 1024)
+    monkeypatch.setattr(fit_sources, "IMAGES", 1024)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 16))
     before, after = trained("cells", net, (1, 8, 8), 150)
     assert after < 0.5 * before
@@ -269,7 +276,9 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from gsd_cli.core.distillation import target_layout
+from gsd_cli.core.distillation import fit_sources
+from gsd_cli.core.distillation.cells import Cells
+from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.diffusers_folder import load_denoiser
 from gsd_cli.compute.distributed import join_world
@@ -277,7 +286,7 @@ from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import run_step
 torch.set_num_threads(1)
-target_layout.IMAGES = 64
+fit_sources.IMAGES = 64
 world, state = join_world(torch.device("cpu")), {}
 for form in ("borders", "cells"):
     settings = DistillSettings(batch_size=16, lr=1e-4, micro_batch=3, precision="fp32", irl=form, irl_ratio=1.0)
@@ -318,8 +327,8 @@ def test_two_processes_fit_and_train_as_one_does(
 
 
 def test_a_layout_survives_a_checkpoint() -> None:
-    layout = fit_layout(sources((1, 8, 8)), 0, 64, cells=True)
-    restored = Layout.from_tensors({"norms": torch.zeros(2), **layout.tensors()}, CPU)
+    layout = Cells.fit(sources((1, 8, 8)), 0, 64)
+    restored = Cells.from_tensors({"norms": torch.zeros(2), **layout.tensors()}, CPU)
     assert restored is not None
     assert same(restored.tensors(), layout.tensors())
-    assert Layout.from_tensors({"norms": torch.zeros(2)}, CPU) is None
+    assert Cells.from_tensors({"norms": torch.zeros(2)}, CPU) is None

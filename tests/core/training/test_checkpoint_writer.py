@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.core.training.checkpoint import CheckpointStore
+from gsd_cli.core.training.checkpoint import CheckpointStore, CheckpointWriter
 from gsd_cli.core.training.loop import train
 from gsd_cli.core.training.report import Cadence
-from gsd_cli.core.training.saving import Saver
 
 
 class Held(CheckpointStore):
@@ -30,41 +29,41 @@ class Held(CheckpointStore):
 
 def test_what_is_saved_is_the_state_when_save_was_called(tmp_path: Path) -> None:
     store, value = Held(tmp_path), torch.zeros(3)
-    with Saver(store) as saver:
-        saver.save(1, {"x": value}, {})
+    with CheckpointWriter(store) as writer:
+        writer.save(1, {"x": value}, {})
         value += 1
         assert store.latest() == (None, [])
         store.go.set()
     checkpoint, _ = store.latest()
     assert checkpoint is not None and checkpoint.tensors["x"].tolist() == [0, 0, 0]
-    assert saver.seconds
+    assert writer.seconds
 
 
 def test_the_next_one_waits_for_the_one_before(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=5)
-    with Saver(store) as saver:
+    with CheckpointWriter(store) as writer:
         for step in range(1, 6):
-            saver.save(step, {"x": torch.full((1000,), float(step))}, {})
+            writer.save(step, {"x": torch.full((1000,), float(step))}, {})
             assert sum(thread.name == "checkpoint" for thread in threading.enumerate()) <= 1
     assert [path.name for path in sorted(tmp_path.glob("step-*"))] == [f"step-{k:08d}" for k in range(1, 6)]
 
 
 def test_an_error_is_raised_once_by_whoever_asks_next(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    saver = Saver(CheckpointStore(tmp_path / "file"))
-    saver.save(1, {"x": torch.zeros(1)}, {})
+    writer = CheckpointWriter(CheckpointStore(tmp_path / "file"))
+    writer.save(1, {"x": torch.zeros(1)}, {})
     with pytest.raises(GsdError) as caught:
-        saver.wait()
+        writer.wait()
     assert caught.value.code == ExitCode.STORAGE
-    saver.check()
+    writer.check()
 
 
 def test_an_error_of_the_loop_is_not_hidden_by_one_of_the_thread(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
     def loop() -> None:
-        with Saver(CheckpointStore(tmp_path / "file")) as saver:
-            saver.save(1, {"x": torch.zeros(1)}, {})
+        with CheckpointWriter(CheckpointStore(tmp_path / "file")) as writer:
+            writer.save(1, {"x": torch.zeros(1)}, {})
             raise RuntimeError("the loop's")
 
     with pytest.raises(RuntimeError, match="the loop's"):

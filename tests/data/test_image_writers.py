@@ -1,3 +1,5 @@
+"""Every format of images is written; threads work while the stream goes on."""
+
 from __future__ import annotations
 
 import threading
@@ -6,7 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from gsd_cli.data.write_behind import MOST_WAITING, map_beside
+from gsd_cli.catalogue.file_formats import ARCHIVE_FORMATS, IMAGE_FORMATS, SAMPLE_FORMATS
+from gsd_cli.data.image_writers import MOST_WAITING, PILLOW_OPTIONS, WRITERS, map_in_threads
+
+
+def test_every_format_that_an_option_offers_has_a_writer() -> None:
+    assert set(PILLOW_OPTIONS) == set(IMAGE_FORMATS)
+    assert set(WRITERS) == {*IMAGE_FORMATS, *ARCHIVE_FORMATS} == set(SAMPLE_FORMATS.values())
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
@@ -14,7 +22,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
         time.sleep(0.002 * (n % 5 == 0))
         return n * n
 
-    assert list(map_beside(work, range(700))) == [n * n for n in range(700)]
+    assert list(map_in_threads(work, range(700))) == [n * n for n in range(700)]
 
 
 def test_the_stream_is_asked_for_more_while_work_is_under_way() -> None:
@@ -25,10 +33,10 @@ def test_the_stream_is_asked_for_more_while_work_is_under_way() -> None:
         second.set()
         yield 1
 
-    assert list(map_beside(lambda _: second.wait(10), items())) == [True, True]
+    assert list(map_in_threads(lambda _: second.wait(10), items())) == [True, True]
 
 
-def test_no_more_than_so_many_wait() -> None:
+def test_the_number_of_waiting_items_is_limited() -> None:
     gate, asked = threading.Event(), 0
 
     def items() -> Iterator[int]:
@@ -39,7 +47,7 @@ def test_no_more_than_so_many_wait() -> None:
             assert asked <= MOST_WAITING + 1 or gate.is_set()
             yield asked
 
-    assert len(list(map_beside(lambda _: gate.wait(10), items()))) == 3 * MOST_WAITING - 1
+    assert len(list(map_in_threads(lambda _: gate.wait(10), items()))) == 3 * MOST_WAITING - 1
 
 
 def test_an_error_is_raised_in_its_place_and_what_has_not_begun_never_does() -> None:
@@ -54,7 +62,7 @@ def test_an_error_is_raised_in_its_place_and_what_has_not_begun_never_does() -> 
 
     found: list[int] = []
     with pytest.raises(OSError, match="full"):
-        found.extend(map_beside(work, range(200)))
+        found.extend(map_in_threads(work, range(200)))
     assert found == [0, 1, 2]
     assert len(begun) < 100
 
@@ -65,4 +73,4 @@ def test_an_error_of_the_stream_ends_the_work() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(map_beside(lambda n: n, items()))
+        list(map_in_threads(lambda n: n, items()))

@@ -18,8 +18,10 @@ import pytest
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.sources import cifar10 as cifar
-from gsd_cli.data.sources import known
-from gsd_cli.data.sources.known import FASHION_CLASSES, open_source
+from gsd_cli.data.sources import idx as idx_source
+from gsd_cli.data.sources.idx import FASHION_CLASSES
+from gsd_cli.data.sources.manual import ORIGINS
+from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from tests.support.images import cifar_batch, grey, idx, make_tar, make_zip, put
 
@@ -43,7 +45,7 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images = np.arange(n * 6, dtype=np.uint8).reshape(n, 2, 3)
         (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(idx(images))
         (folder / f"{stem}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(n, dtype=np.uint8)[::-1].copy()))
-    monkeypatch.setattr(known, "DEBIAN_FASHION", folder)
+    monkeypatch.setattr(idx_source, "DEBIAN_FASHION", folder)
     return folder
 
 
@@ -77,7 +79,7 @@ def test_unknown_split_is_a_usage_error(fashion: Path, name: str) -> None:
 def test_offline_without_the_files_is_a_network_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(known, "DEBIAN_FASHION", tmp_path / "nowhere")
+    monkeypatch.setattr(idx_source, "DEBIAN_FASHION", tmp_path / "nowhere")
     with pytest.raises(GsdError) as caught:
         opened(name, cache=tmp_path)
     assert caught.value.code == 4
@@ -148,7 +150,7 @@ def test_cifar_is_read_from_its_own_files(tarball: Path, tmp_path: Path, form: s
     assert pixels(train) == IMAGES[:10].tolist()
     assert pixels(train, 3) == IMAGES[3:10].tolist()
     assert pixels(test) == IMAGES[10:].tolist()
-    assert bool(train.notes) == (form == "tarball")  # its sha256 is not the official one
+    assert bool(train.warnings) == (form == "tarball")  # its sha256 is not the official one
 
 
 def test_cifar_comes_from_the_cache_when_its_hash_fits(tarball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +165,7 @@ def test_cifar_comes_from_the_cache_when_its_hash_fits(tarball: Path, monkeypatc
     source = opened("cifar10", cache=cache)
     assert len(source.names) == 10
     assert source.facts == {"source_sha256": digest}
-    assert source.notes == ()
+    assert source.warnings == ()
 
 
 class Payload:
@@ -283,7 +285,7 @@ def test_cifar_is_fetched_whole_or_not_at_all(
 # -- sets that people bring ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", known.BROUGHT)
+@pytest.mark.parametrize("name", ORIGINS)
 def test_what_may_not_be_fetched_says_where_to_put_it(tmp_path: Path, name: str) -> None:
     with pytest.raises(GsdError, match=name) as caught:
         opened(name, cache=tmp_path)

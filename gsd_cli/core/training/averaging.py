@@ -1,0 +1,31 @@
+"""The exponential moving average of a network's weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05) -> float:
+    """The decay beta = 0.5^(batch / h) of one step, h = min(half_life, ramp * images_seen), all in images.
+
+    The ramp keeps a short run from being dominated by its start (Karras et al. 2022, EDM's training code).
+    """
+    h = min(half_life, ramp * images_seen)
+    return 0.5 ** (batch / h) if h > 0 else 0.0
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: Tensor | None = None) -> None:
+    """average <- beta average + (1 - beta) model, for parameters and buffers; unchanged if `skipped` [] is 1.
+
+    `skipped` may be on a device: the host does not wait for it.
+    """
+    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
+    mine, theirs = map(list, zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True))
+    if skipped is None:
+        torch._foreach_lerp_(mine, theirs, 1 - beta)
+        return
+    moves = torch._foreach_sub(theirs, mine)
+    torch._foreach_mul_(moves, (1 - beta) * (1 - skipped))
+    torch._foreach_add_(mine, moves)
