@@ -14,7 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.progress import PlainProgress, Progress, RichProgress
+from gsd_cli.base.storage import storage_errors
 from gsd_cli.base.table import Table, fit_to_width
+from gsd_cli.base.terminal_image import draw_image
+from gsd_cli.base.versions import versions
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -136,8 +139,6 @@ class Console:
         if self._plain:
             self.warn("--show needs a terminal")
             return
-        from gsd_cli.base.terminal_image import draw_image
-
         self._err.print(draw_image(path, self._err.size))
 
     # -- results ----------------------------------------------------------------------------
@@ -147,8 +148,6 @@ class Console:
         if result.table is not None:
             self.show(result.table)
         if self.as_json:
-            from gsd_cli.base.versions import versions
-
             report = {
                 "schema": SCHEMA,
                 "command": command,
@@ -180,8 +179,6 @@ class Console:
     @contextmanager
     def stream(self) -> Iterator[IO[bytes]]:
         """stdout as a stream of bytes, flushed at the end."""
-        from gsd_cli.base.storage import storage_errors
-
         if self._out is None:
             raise GsdError("stdout is closed", hint="give a file with -o", code=ExitCode.STORAGE)
         with storage_errors(Path("stdout")):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 PACKAGES = ("gsd-cli", "torch", "torchvision", "diffusers", "safetensors", "numpy", "scipy", "pillow", "clean-fid")
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a figure depends on, without importing any of it."""
+    """The installed versions of the packages that figures depend on; none of them is imported."""
+    from importlib import metadata  # slow to import, and help does not need it
+
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -21,6 +22,8 @@ def versions() -> dict[str, str]:
 
 def gsd_version() -> str:
     """The installed version of gsd."""
+    from importlib import metadata
+
     try:
         return metadata.version("gsd-cli")
     except metadata.PackageNotFoundError:

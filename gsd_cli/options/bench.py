@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gsd_cli.base.text import did_you_mean
-from gsd_cli.catalogue.registry import BASELINES, METRICS, sampler_words
+from gsd_cli.catalogue.registry import BASELINES, METRIC_ALIASES, METRICS, sampler_words
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import MODEL, Positive, opt
 
@@ -22,7 +22,7 @@ def split(names: str) -> list[str]:
     return [name for name in (name.strip() for name in names.split(",")) if name]
 
 
-def _known(names: str, what: str, known: Sequence[str], fits: Callable[[str], object]) -> str:
+def _known(names: str, what: str, known: Collection[str], fits: Callable[[str], object]) -> str:
     wrong = [f"{name!r}{did_you_mean(name, known)}" for name in split(names) if not fits(name)]
     if wrong:
         raise ValueError(f"unknown {what}: {', '.join(wrong)}; known: {', '.join(known)}")
@@ -33,6 +33,12 @@ def _metrics(names: str) -> str:
     if not split(names):
         raise ValueError(f"no metric given; known: {', '.join(METRICS)}")
     return _known(names, "metric", METRICS, METRICS.__contains__)
+
+
+def _metric_list() -> str:
+    """The metrics without their aliases, for --help."""
+    names = [name for name in METRICS if name not in METRIC_ALIASES]
+    return ", ".join(f"{name} ({METRICS[name]})" if METRICS[name] else name for name in names)
 
 
 def _baselines(names: str) -> str:
@@ -59,8 +65,7 @@ class BenchOptions(Common):
     )
     metrics: Annotated[str, AfterValidator(_metrics)] = opt(
         "fd,grain,ppl,time",
-        "Metrics, comma-separated: fd (or fid), kid, pr (precision, recall, density, coverage), grain, ppl, isometry, "
-        "diversity, time, memory, throughput, edit.",
+        f"Metrics, comma-separated: {_metric_list()}.",
     )
     features: str | None = opt(
         None,
@@ -109,7 +114,7 @@ class BenchOptions(Common):
     @property
     def wanted(self) -> set[str]:
         """The selected metrics, each under one name."""
-        return {"fd" if name == "fid" else name for name in split(self.metrics)}
+        return {METRIC_ALIASES.get(name, name) for name in split(self.metrics)}
 
     @model_validator(mode="after")
     def _thresholds_are_measured(self) -> BenchOptions:

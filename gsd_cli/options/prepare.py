@@ -13,9 +13,6 @@ from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
-FEATURES_FOLDERS = {"residual": "features", "convnext": "features-2"}
-"""Suffix of the feature folder next to DATA.zip, by --features-net: DATA-features."""
-
 
 class FitSettings(BaseModel):
     """Settings for training a small DDPM on images."""
@@ -116,11 +113,6 @@ def target_file(options: PrepareOptions) -> Path:
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target
-
-
-def next_to(target: Path, what: str) -> Path:
-    """The path of a folder next to the data set: DATA-features, DATA-teacher."""
-    return target.with_name(f"{target.stem}-{what}")
 
 
 def fit_settings(options: PrepareOptions) -> FitSettings:

@@ -1,4 +1,4 @@
-"""Seed lists: `0-63,100`."""
+"""Lists of seeds, written as `0-63,100`."""
 
 from __future__ import annotations
 
