@@ -34,7 +34,7 @@ from gsd_cli.core.models.feature_maps import teacher_features
 from gsd_cli.core.models.generator import Generator, load_model
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.metrics.geometry import great_circles
+from gsd_cli.metrics.isometry import great_circles
 from gsd_cli.options import DistillSettings
 
 POINTS = 96

@@ -46,12 +46,12 @@ from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.evaluation import generator_features
 from gsd_cli.metrics.features import Extractor, TeacherFeatures, classifier_features, features_folder
-from gsd_cli.metrics.geometry import PATHS, geometry, great_circles, path_angles
+from gsd_cli.metrics.isometry import REPORT_PATHS, great_circles, isometry_report, path_angles
 from gsd_cli.metrics.path_length import path_length
-from gsd_cli.metrics.precision_recall import manifold
+from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.reference import data_statistics, reference_of_features
+from gsd_cli.metrics.speed import time_interleaved
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
-from gsd_cli.metrics.timing import time_interleaved
 from gsd_cli.options import DistillSettings
 
 FORMS, RATIOS = "speed,stress,literal,jacobian", "0.3,1,3"
@@ -136,7 +136,7 @@ class Laboratory:
         features = torch.cat(list(generator_features(generator, self.extractor, range(self.args.samples), batch)))
         row: Row = {"fd": frechet_distance(gaussian_statistics([features], self.extractor.name), self.reference)}
         if self.real is not None:
-            found = manifold(features.cpu(), self.real)
+            found = precision_recall(features.cpu(), self.real)
             row |= {"precision": found.precision, "recall": found.recall}
         for key, epsilon in (("ppl", 1e-4), ("ppl_coarse", 1e-3)):
             distance, pairs = self.extractor.squared_distance, self.args.ppl_pairs
@@ -144,7 +144,7 @@ class Laboratory:
             row[key] = length.mean
             if key == "ppl":
                 row |= {"ppl_low": length.low, "ppl_high": length.high, "ppl_untrimmed": length.untrimmed}
-        return row | asdict(geometry(images, self.extractor.embed, shape, self.args.paths, batch_size=batch))
+        return row | asdict(isometry_report(images, self.extractor.embed, shape, self.args.paths, batch_size=batch))
 
     def confidence(self, variant: Variant, seed: int) -> Row:
         """How sure the domain's classifier is of a sample, mean top probability, if there is a classifier.
@@ -282,7 +282,7 @@ def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     images = {name: lab.images(generator) for name, generator in pair.items()}
     shape, embed = pair[best.name].latent_shape, lab.extractor.embed
     draw_speeds({name: circle_speeds(g, embed, shape) for name, g in images.items()}, folder / "speeds.png")
-    angles = path_angles(PATHS, 0)
+    angles = path_angles(REPORT_PATHS, 0)
     draw_angles({name: great_circles(g, embed, shape, angles) for name, g in images.items()}, folder / "angles.png")
 
     z = latents(range(8), shape)

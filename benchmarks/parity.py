@@ -26,7 +26,7 @@ from gsd_cli.data.pixels import to_uint8
 from gsd_cli.metrics import features as features_module
 from gsd_cli.metrics.features import inception_features
 from gsd_cli.metrics.kid import kernel_distance
-from gsd_cli.metrics.precision_recall import manifold
+from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import frechet_distance, gaussian_statistics
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def kernel() -> list[Parity]:
     return [Parity("KID, 800 features of 64", "torch-fidelity", kernel_distance(made, real, 1, 800).mean, theirs, 1e-9)]
 
 
-def precision_recall() -> list[Parity]:
+def fidelity_and_variety() -> list[Parity]:
     """Improved precision and recall, k = 3."""
     from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -91,7 +91,7 @@ def precision_recall() -> list[Parity]:
     theirs = prc_features_to_metric(
         made, real, prc_neighborhood=3, prc_batch_size=100, save_cpu_ram=True, verbose=False
     )
-    ours = manifold(made, real)
+    ours = precision_recall(made, real)
     return [
         Parity("precision, 800 features of 16", "torch-fidelity", ours.precision, theirs["precision"], 1e-6),
         Parity("recall, the same", "torch-fidelity", ours.recall, theirs["recall"], 1e-6),
@@ -157,7 +157,7 @@ def whole_road() -> list[Parity]:
     ]
 
 
-CHECKS: list[Callable[[], list[Parity]]] = [frechet, kernel, precision_recall, whole_road]
+CHECKS: list[Callable[[], list[Parity]]] = [frechet, kernel, fidelity_and_variety, whole_road]
 
 
 def main() -> None:
@@ -181,7 +181,7 @@ def main() -> None:
         "",
         "Samplers (ancestral, DDIM, Euler, Heun, DPM-Solver++) are compared with diffusers' schedulers on the same",
         "noise in `tests/core/sampling/test_samplers.py` and `tests/core/sampling/test_ode.py`, the perceptual",
-        "path length with torchmetrics' in `tests/metrics/test_geometry.py`, within the sampling error.",
+        "path length with torchmetrics' in `tests/metrics/test_path_length.py`, within the sampling error.",
         "",
         "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
         "",

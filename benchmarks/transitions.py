@@ -28,7 +28,7 @@ from gsd_cli.core.editing.known_attributes import Knowledge
 from gsd_cli.core.models.generator import load_model
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.features import classifier_features
-from gsd_cli.metrics.geometry import STEP, great_circles
+from gsd_cli.metrics.isometry import STEP, great_circles
 
 NAMES = (
     "", "unsure pictures", "pairs between", "their share of squared speed", "speed between / within",

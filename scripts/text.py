@@ -5,18 +5,18 @@ from __future__ import annotations
 from gsd_cli.cli.flags import Command, Flag
 
 ORDER = (
-    "A value comes from the flag, else from a variable GSD_NAME (GSD_BATCH_SIZE for --batch-size), else from "
-    "--config FILE, else from ./gsd.toml, else from config.toml in the user's config folder, else it is the default. "
-    "A TOML file holds keys that every subcommand knows at its top and the keys of one in a table of its name. "
-    "--dry-run shows where each value came from."
+    "An option takes its value from the first of these that sets it: the flag, the variable GSD_NAME (GSD_BATCH_SIZE "
+    "for --batch-size), --config FILE, ./gsd.toml, config.toml in the user's config folder, the preset, the default. "
+    "Keys at the top of a TOML file apply to every subcommand that has the option; keys in a table apply to the "
+    "subcommand of that name. --dry-run shows where each value comes from."
 )
 ENVIRONMENT = {
-    "GSD_NAME": "The value of --name, for any option.",
-    "GSD_CACHE_DIR": "Where caches live; --cache-dir wins.",
-    "GSD_DEBUG": "1 shows the traceback of an error.",
-    "HF_HOME": "Where files of the hub are kept.",
-    "HF_TOKEN": "For private and gated models of the hub.",
-    "NO_COLOR": "No colours. TERM=dumb does the same, and stops moving bars.",
+    "GSD_NAME": "Value of the option --name, for any option.",
+    "GSD_CACHE_DIR": "Cache folder; --cache-dir takes precedence.",
+    "GSD_DEBUG": "1 prints the traceback of an error.",
+    "HF_HOME": "Folder of the files fetched from the Hugging Face hub.",
+    "HF_TOKEN": "Token for private and gated models of the hub.",
+    "NO_COLOR": "Turns colours off. TERM=dumb does the same and also stops moving progress bars.",
 }
 
 
@@ -29,6 +29,6 @@ def panels(command: Command) -> dict[str, list[Flag]]:
         Flag("config", "Read options from a TOML file; - for stdin.", "Common", "FILE"),
         Flag("dry_run", "Show the options and where each came from; write nothing.", "Common", "", boolean=True,
              short="-n", default="off"),
-        Flag("help", "Show the help and leave.", "Common", "", boolean=True, short="-h", default="off"),
+        Flag("help", "Show the help and exit.", "Common", "", boolean=True, short="-h", default="off"),
     ]  # fmt: skip
     return found

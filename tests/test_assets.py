@@ -21,7 +21,7 @@ from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.generator import Generator, generate, load_model
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.decode import fit_picture
+from gsd_cli.data.decode import crop_and_resize
 from gsd_cli.data.pixels import from_uint8
 from gsd_cli.metrics.baselines import fingerprint
 from gsd_cli.metrics.evaluation import generator_features
@@ -170,6 +170,6 @@ def real_images(classes: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     with zipfile.ZipFile(IMAGES) as archive:
         for name in archive.namelist():
             picture = Image.open(io.BytesIO(archive.read(name)))
-            images.append(torch.from_numpy(fit_picture(picture, 32, 1).copy()).permute(2, 0, 1))
+            images.append(torch.from_numpy(crop_and_resize(picture, 32, 1).copy()).permute(2, 0, 1))
             labels.append(classes.index(Path(name).parent.name))
     return from_uint8(torch.stack(images)), torch.tensor(labels)

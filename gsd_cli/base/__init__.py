@@ -1,1 +1,1 @@
-"""What everything stands on: errors, the console, files, signals. No torch."""
+"""The foundation: errors, the console, files, downloads, signals. No torch."""

@@ -1,4 +1,4 @@
-"""Files and folders come into being whole or not at all; what a killed process left half-written is cleared away."""
+"""Writing files and folders whole or not at all, and removing what killed processes left half-written."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ except ImportError:  # Windows: leftovers stay
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".tmp-gsd-"
-"""Of everything half-written. Its writer holds a lock on it, which ends with the process."""
+"""The start of the name of everything half-written. Its writer holds a lock on it, which ends with the process."""
 
 
 def require_writable(target: Path, *, folder: bool) -> None:
-    """Fail early, before torch is loaded, when `target` cannot be written; clear away what a killed process left there.
+    """Fail early, before torch is loaded, when `target` cannot be written; remove what a killed process left there.
 
-    Raises GsdError (exit 8) when a folder is wanted and a file is there, or the other way
-    round, or when the nearest existing parent is not writable.
+    Raises GsdError (exit 8) when a file is there and a folder is needed, or the reverse, or when the nearest existing
+    parent is not writable.
     """
     if target.exists() and target.is_dir() != folder:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
@@ -59,26 +59,26 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success sync it and rename it into place."""
+    """Yield a temporary path next to `target`; on success sync it and rename it into place."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        # the suffix is kept: writers choose their format by it
+        # keep the suffix: writers choose their format by it
         with _temporary(target) as temporary:
             yield temporary
             publish(temporary, target)
 
 
 def publish(temporary: Path, target: Path) -> None:
-    """Sync a finished file and rename it into place; both on one file system."""
+    """Sync a finished file and rename it into place, on the same file system."""
     _sync(temporary)
     os.chmod(temporary, 0o644)
     os.replace(temporary, target)
-    _sync(target.parent)  # the name outlasts a loss of power
+    _sync(target.parent)  # so that the name survives a power cut
 
 
 @contextmanager
 def atomic_files(folder: Path) -> Iterator[Callable[[str, bytes], Path]]:
-    """Yield a function (name, content) -> path that puts a whole, synced file into `folder`, from any thread.
+    """Yield a function (name, content) -> path that writes a whole, synced file into `folder`, from any thread.
 
     For many small files: they share one temporary folder, and their names are synced once, at the end.
     """
@@ -102,14 +102,14 @@ def atomic_files(folder: Path) -> Iterator[Callable[[str, bytes], Path]]:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success sync its files and swap it into place."""
+    """Yield a temporary folder next to `target`; on success sync its files and swap it into place."""
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(target, folder=True) as temporary:
             yield temporary
             for path in temporary.rglob("*"):
                 if path.is_file():
-                    os.chmod(path, 0o644)  # some writers make private files
+                    os.chmod(path, 0o644)  # some writers create private files
                     _sync(path)
             os.chmod(temporary, 0o755)
             _swap(temporary, target)
@@ -117,13 +117,13 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _swap(temporary: Path, target: Path) -> None:
-    """Put a folder in the place of another; `temporary` may hold the old one afterwards."""
+    """Put a folder in the place of another; afterwards `temporary` may hold the old one."""
     if not target.exists():
         os.rename(temporary, target)
         return
     if _exchange(temporary, target):
         return
-    # no folder can be renamed over another: set the old one aside first; a kill here leaves it there
+    # a folder cannot be renamed over another, so the old one moves aside first; a kill here leaves it there
     with _temporary(target, folder=True) as aside:
         os.rename(target, aside / "old")
         try:
@@ -134,7 +134,7 @@ def _swap(temporary: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Let two paths change places at once, where the system can (Linux's renameat2)."""
+    """Exchange two paths in one step where the system can (Linux's renameat2); return whether it did."""
     import ctypes
 
     try:
@@ -150,8 +150,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 @contextmanager
 def _temporary(target: Path, *, folder: bool = False) -> Iterator[Path]:
-    """A file or folder beside `target`, locked while it is in use and removed afterwards."""
-    path, lock = _locked(target, folder=folder)
+    """A file or folder next to `target`, locked while it is in use and removed afterwards."""
+    path, lock = _create_locked(target, folder=folder)
     try:
         yield path
     finally:
@@ -159,7 +159,7 @@ def _temporary(target: Path, *, folder: bool = False) -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked(target: Path, *, folder: bool) -> tuple[Path, int]:
+def _create_locked(target: Path, *, folder: bool) -> tuple[Path, int]:
     while True:
         if folder:
             path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
@@ -169,15 +169,15 @@ def _locked(target: Path, *, folder: bool) -> tuple[Path, int]:
             path = Path(name)
         with suppress(FileNotFoundError):  # another process swept it before it was locked
             lock = os.open(path, os.O_RDONLY)
-            if _hold(lock, otherwise=True) and path.exists():
+            if _try_lock(lock, otherwise=True) and path.exists():
                 return path, lock
             os.close(lock)
 
 
 def sweep(folder: Path, below: str = "") -> None:
-    """Remove what killed processes left half-written in `folder` (and in all of its folders: below="**/").
+    """Remove what killed processes left half-written in `folder`; below="**/" includes its subfolders.
 
-    What another process is writing stays.
+    Files that another process is writing stay.
     """
     if fcntl is None:
         return
@@ -185,14 +185,14 @@ def sweep(folder: Path, below: str = "") -> None:
         with suppress(OSError):
             lock = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
-                if _hold(lock, otherwise=False):
+                if _try_lock(lock, otherwise=False):
                     _remove(leftover)
             finally:
                 os.close(lock)
 
 
-def _hold(lock: int, *, otherwise: bool) -> bool:
-    """Take the lock; False where another process has it, `otherwise` where the file system knows none."""
+def _try_lock(lock: int, *, otherwise: bool) -> bool:
+    """Take the lock; False where another process holds it, `otherwise` where the file system has no locks."""
     if fcntl is None:
         return otherwise
     try:

@@ -1,4 +1,4 @@
-"""The one exception gsd raises on purpose, and the exit codes scripts may rely on."""
+"""The exceptions that gsd raises on purpose, and the exit codes that scripts may rely on."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class UsageError(GsdError):
 
 
 class Stopped(GsdError):
-    """A signal ended the work at a step boundary; state is saved and `resume` says how to go on."""
+    """A signal ended the work at a step boundary; state is saved, and `resume` is the command that continues."""
 
     def __init__(self, resume: str | None, *, code: ExitCode = ExitCode.INTERRUPTED):
         super().__init__("stopped, state saved", hint=resume and f"go on with: {resume}", code=code)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory left: PyTorch's allocator on a CPU raises a bare RuntimeError."""
+    """Whether an error means that a device or the machine ran out of memory, also as a bare RuntimeError of PyTorch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, OSError):

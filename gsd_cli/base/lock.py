@@ -1,4 +1,4 @@
-"""One process at a time in a folder. No heavy imports."""
+"""Locks that let one process at a time work in a folder or on a file. No heavy imports."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class exclusive:  # noqa: N801 - reads as a statement: with exclusive(run)
 
 @contextmanager
 def one_at_a_time(target: Path, check: Callable[[], object]) -> Iterator[None]:
-    """Make `target` in one process at a time: the others wait, and call `check` once a second meanwhile."""
+    """Let one process at a time create `target`; the others wait and call `check` once per second."""
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

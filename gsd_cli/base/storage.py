@@ -1,4 +1,4 @@
-"""Where files live, what their disks say, and how their JSON is read."""
+"""Where files live, disk errors as exit codes, and JSON files."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _output_options = "-o"
 
 
 def set_output_options(options: str) -> None:
-    """The options by which the running command writes elsewhere: hints name these."""
+    """Set the options with which the running command can write to another place, for hints."""
     global _output_options
     _output_options = options
 
 
 def output_hint() -> str:
-    """Advice for what cannot be written."""
+    """A hint for files that cannot be written."""
     return f"choose another place with {_output_options}"
 
 
@@ -70,13 +70,13 @@ def storage_errors(target: Path) -> Iterator[None]:
 def _errno(error: Exception) -> int:
     if isinstance(error, OSError):
         return error.errno or 0
-    # safetensors tells the system's error in words only
+    # safetensors reports the system's error only in its message
     named = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return int(named[1]) if named else 0
 
 
 def _free(path: Path) -> int:
-    """Bytes free where `path` is, or will be."""
+    """Bytes free on the disk of `path`, which need not exist yet."""
     path = path.absolute()
     while not path.is_dir():
         path = path.parent
@@ -94,14 +94,14 @@ def require_room(target: Path, needed: int) -> None:
 
 
 @contextmanager
-def tolerate_storage_errors(tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """A cache that is full or read-only costs a word, not the work that was to be kept in it."""
+def tolerate_storage_errors(warn: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Go on when a cache is full or read-only, with a warning, instead of losing the work that it should keep."""
     try:
         yield
     except GsdError as error:
         if error.code != ExitCode.STORAGE:
             raise
-        tell(f"not kept in the cache: {error.message}")
+        warn(f"not kept in the cache: {error.message}")
 
 
 def read_json(path: Path) -> Any:

@@ -8,7 +8,7 @@ PACKAGES = ("gsd-cli", "torch", "torchvision", "diffusers", "safetensors", "nump
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what a figure depends on, without importing any of it."""
+    """The installed versions of the packages that figures depend on; none of them is imported."""
     from importlib import metadata  # slow to import, and help does not need it
 
     found = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""What a run will cost, from file sizes and formulas, for --dry-run. Nothing heavy is loaded."""
+"""The cost of a run, from file sizes and formulas, for --dry-run. No heavy imports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.registry import TEACHERS
 
 VALUES_TRAINED, STUDENT_TRAINED = 5, 5
-"""Numbers kept in training per parameter of the teacher (two networks, a gradient, two Adam moments) and of the
+"""Numbers that training keeps per parameter of the teacher (two networks, a gradient, two Adam moments) and of the
 student (the same)."""
 VALUES_SAVED, STUDENT_SAVED = 3, 4
-"""Numbers kept in a checkpoint per parameter of the teacher (the fake score and its Adam moments) and of the student
+"""Numbers in a checkpoint per parameter of the teacher (the fake score and its Adam moments) and of the student
 (generator, its average, Adam moments)."""
 CHECKPOINTS = 2
 
 
 def distillation(teacher: str, passes: float, own_passes: float = 0, growth: float = 1) -> list[str]:
-    """Lines on the work, memory and disk of a distillation, if the teacher's size is known.
+    """Lines on the work, memory and disk space of a distillation; none where the teacher's size is unknown.
 
     passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
     teacher's parameters.
@@ -39,7 +39,7 @@ def distillation(teacher: str, passes: float, own_passes: float = 0, growth: flo
 
 
 def disk_needed(teacher: str, growth: float = 1) -> int | None:
-    """Bytes of a run folder at its largest, pictures aside: its checkpoints and generator; None when unknown.
+    """Bytes of the checkpoints and the generator of a run at its largest; None where the teacher's size is unknown.
 
     growth: how many times the teacher's parameters the student has.
     """
@@ -51,20 +51,19 @@ def disk_needed(teacher: str, growth: float = 1) -> int | None:
 
 
 def growth(width: int, depth: int) -> float:
-    """About how many times its teacher's parameters a student has; `core/growth.py` knows it exactly."""
+    """The approximate ratio of a student's parameters to its teacher's; core/distillation/growth.py is exact."""
     return width**2 * depth
 
 
 def teacher_parameters(spec: str) -> int | None:
-    """How many parameters a teacher has: by name, else from the size of its weights; None when unknown."""
+    """The number of parameters of a teacher, by name or from the size of its weights; None when unknown."""
     if spec in TEACHERS:
         return TEACHERS[spec].parameters
     if not Path(spec).is_dir():
         return None
-
     try:
         weights = find_weights(network_folder(Path(spec)))
-    except GsdError:  # said when the teacher is opened
+    except GsdError:  # reported when the teacher is opened
         return None
     halves = weights is not None and weights.variant in ("fp16", "bf16")
     return weights.size // (2 if halves else 4) or None if weights else None

@@ -1,4 +1,4 @@
-"""What a diffusers folder is made of: names only, no heavy imports."""
+"""The files of a diffusers folder: names only, no heavy imports."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ BIN_WEIGHTS = f"{STEM}.bin"
 SAFE_INDEX = f"{SAFE_WEIGHTS}.index.json"
 AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
-"""Where a network lies in the pipeline layout; a training checkpoint has the average of its weights too."""
+"""Folders of the network in the pipeline layout; a training checkpoint also has its moving average."""
 PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
-"""Where networks lie; the flat layout has one, at the top."""
+"""Folders of networks; in the flat layout the network is at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
 SCHEDULE = "scheduler_config.json"
 AGAIN = "the files are damaged or do not belong together; fetch them again"
-"""The advice for weights that are not whole."""
+"""The hint for damaged weights."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files of one network, as diffusers finds them by `variant` and `safe`; `index`: of sharded ones."""
+    """The weight files of one network; diffusers finds them by `variant` and `safe`. index: that of sharded weights."""
 
     files: tuple[Path, ...]
     safe: bool
@@ -34,17 +34,17 @@ class Weights:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of all files."""
         return sum(path.stat().st_size for path in self.files)
 
     @property
     def name(self) -> str:
-        """What to call them in a message."""
+        """Their name in messages."""
         return self.index.name if self.index else self.files[0].name
 
 
 def find_weights(folder: Path) -> Weights | None:
-    """The weights in a network's folder, None where there are none: whole ones before variants (`fp16`, say).
+    """The weights in a network's folder; None without any. Full ones are preferred to variants such as `fp16`.
 
     Raises GsdError (exit 3) where an index is damaged or names files that are missing.
     """
@@ -61,12 +61,12 @@ def find_weights(folder: Path) -> Weights | None:
 
 
 def network_folder(folder: Path) -> Path:
-    """Where the denoising network lies in a diffusers folder: the average of its weights before themselves."""
+    """The folder of the denoising network; its moving average is preferred to the network itself."""
     return next((folder / name for name in UNETS if (folder / name).is_dir()), folder)
 
 
 def schedule_file(folder: Path) -> Path:
-    """Where the noise schedule is written. Raises GsdError (exit 3) where nothing says it."""
+    """The file of the noise schedule. Raises GsdError (exit 3) where there is none."""
     own = [folder / "scheduler" / SCHEDULE, folder / SCHEDULE]
     # a training script writes its last pipeline next to its checkpoint-500/
     whole = folder.resolve()
@@ -100,7 +100,7 @@ def _variants(folder: Path) -> set[str]:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """The files that an index names."""
+    """The files that an index names. Raises GsdError (exit 3) where it is damaged or they are missing."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise GsdError(f"{index} is damaged: it names no files", hint=AGAIN)

@@ -1,4 +1,4 @@
-"""What --model and --teacher name, found without torch: a wrong name is said at once."""
+"""Finding what --model and --teacher name, without torch, so that a wrong name is reported at once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def finished_runs(*folders: Path) -> list[Path]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What gsd noted of a model in its gsd.json. Raises GsdError (exit 3) where that is damaged."""
+    """Read a model's gsd.json. Raises GsdError (exit 3) where it is damaged."""
     card = read_object(folder / CARD)
     words = ("teacher", "teacher_revision", "features", "name")
     whole = all(isinstance(card.get(key), str | None) for key in words)
@@ -60,7 +60,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def require_teacher(spec: str) -> None:
-    """Refuse what is no teacher by its name alone. Raises GsdError (exit 3)."""
+    """Raise GsdError (exit 3) where a name cannot be that of a teacher."""
     if spec.endswith((".pkl", ".pt", ".pth", ".ckpt")):
         raise GsdError(
             f"{spec}: pickled models are not loaded, a pickle can run any code",

@@ -1,4 +1,4 @@
-"""What is known by name: teachers, models, samplers, metrics. Plain data, no heavy imports."""
+"""Every name that a user can type, once: teachers, models, samplers, data sets, metrics. Plain data."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """One known teacher; `hub` is None for the bundled one, `statistics` a name that `gsd bench --stats` takes,
-    `data` the file under assets/ with real images that the teacher was trained on."""
+    """One known teacher.
+
+    hub: its repository; None for the bundled one. size: pixels per side. statistics: a name for `gsd bench --stats`.
+    data: a file in assets/ with some of the real images that it was trained on.
+    """
 
     hub: str | None
     size: int
@@ -58,34 +61,38 @@ SMALLEST_STEPS = {"hybrid": 4}
 """The smallest number of steps of the kinds that need more than one."""
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
-"""Samplers that are offered; any number of steps is taken."""
+"""Samplers to suggest; names with other numbers of steps are valid too."""
 
 TEACHER = "teacher"
-"""The word that `--data` takes in place of a file: the teacher's own samples, by this sampler."""
+"""`--data teacher` stands for samples of the teacher itself, made by the sampler SAMPLES_BY."""
 SAMPLES_BY = "dpm++-20"
 
-METRICS = ("fd", "fid", "kid", "pr", "grain", "ppl", "isometry", "diversity", "time", "memory", "throughput", "edit")
-"""Figures of `gsd bench`; fid is another word for fd."""
+METRICS = {
+    "fd": "or fid", "fid": "", "kid": "", "pr": "precision, recall, density, coverage", "grain": "", "ppl": "",
+    "isometry": "", "diversity": "", "time": "", "memory": "", "throughput": "", "edit": "",
+}  # fmt: skip
+"""Metrics of `gsd bench`, each with what --help adds to its name."""
+METRIC_ALIASES = {"fid": "fd"}
 
 FEATURES: dict[tuple[str, int, int], tuple[str, ...]] = {("fashion-mnist", 32, 1): ("fashion", "fashion-2")}
-"""The bundled feature sets of a domain, by source, size and channels. The first is the domain's own: models name it, it
-decides thresholds and is measured during a training. Each further one, of another make, gives a second opinion."""
+"""The bundled feature sets for data sets of a source, size and channels. The first is the main one: models name it,
+thresholds and evaluations during training use it. The others, of other architectures, give a second opinion."""
 
 
 def bundled_features(record: Mapping[str, Any]) -> str | None:
-    """The bundled feature set that fits a data set, by its record's source, size and channels."""
+    """The main bundled feature set for a data set, by its record's source, size and channels; None without one."""
     source = str(record.get("source", "")).partition(" ")[0]
     fitting = FEATURES.get((source, record.get("size", 0), record.get("channels", 0)))
     return fitting[0] if fitting else None
 
 
 def further_features(name: str | None) -> tuple[str, ...]:
-    """The other bundled feature sets of the domain that `name` is the own one of."""
+    """The other bundled feature sets for the data of the main set `name`."""
     return next((sets[1:] for sets in FEATURES.values() if sets[0] == name), ())
 
 
 def sampler_words(name: str) -> tuple[str, int | None] | None:
-    """The kind and the number of steps (None: the kind's own) that a sampler's name says; None for no sampler."""
+    """The kind and the number of steps (None: the kind's default) in a sampler's name; None where it is not one."""
     if name == ONE_STEP:
         return name, 1
     kind, dash, steps = name.partition("-")

@@ -13,6 +13,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.find import find_model, require_teacher
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.cost import Estimate
@@ -39,7 +40,7 @@ def check_prepare(options: PrepareOptions) -> None:
 
 def plan_prepare(options: PrepareOptions) -> Iterator[str]:
     """What a run would write."""
-    from gsd_cli.options.prepare import FEATURES_FOLDERS, fit_settings, next_to, require_fit, target_file
+    from gsd_cli.options.prepare import fit_settings, require_fit, target_file
 
     require_fit(options)
     target = target_file(options)
@@ -47,10 +48,11 @@ def plan_prepare(options: PrepareOptions) -> Iterator[str]:
     if options.shards:
         yield f"and {options.shards} shards: {target.stem}-000000.tar ..."
     if options.fit_features:
-        yield f"trains {options.features_net} features: {next_to(target, FEATURES_FOLDERS[options.features_net])}/"
+        features = next_to_data(target, FEATURES_SUFFIXES[options.features_net])
+        yield f"trains {options.features_net} features: {features}/"
     if options.fit_teacher:
         steps = fit_settings(options).steps
-        yield f"trains a {options.fit_teacher} teacher for {steps} steps: {next_to(target, 'teacher')}/"
+        yield f"trains a {options.fit_teacher} teacher for {steps} steps: {next_to_data(target, TEACHER_SUFFIX)}/"
 
 
 # -- distill ------------------------------------------------------------------------------------
@@ -188,7 +190,8 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
     from gsd_cli.options.sample import seeds_of, written_format
 
     where = "stdout" if options.output == "-" else options.output
-    what = "a grid" if options.grid else written_format(options)
+    format_ = written_format(options)
+    what = "a grid" if options.grid else format_
     yield f"{cost.describe_images(options.model, len(seeds_of(options)))} as {what} to {where}"
 
 

@@ -11,11 +11,12 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
+from gsd_cli.catalogue.run_layout import METRICS_LOG
 from gsd_cli.commands.ablation import FULL, distil_variants
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.report import Findings, write_report
 from gsd_cli.comparison.runner import Bench
-from gsd_cli.comparison.tables import edits_table, table1, table2
+from gsd_cli.comparison.tables import table1, table2
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.models.open import open_model
 from gsd_cli.options import BenchOptions
@@ -30,11 +31,11 @@ def run(options: BenchOptions, session: Session) -> Result:
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
     bench = Bench(options, wanted, model, device, session.progress, session.check)
-    if (short := bench.too_few()) is not None:
-        session.warn(short)
+    for caution in bench.cautions():
+        session.warn(caution)
     variants = _ablate(options, wanted, bench, session) if options.ablate else None
     rows = bench.rows()
-    for note in bench.latent_space.notes:
+    for note in bench.notes:
         session.warn(note)
     tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
     metrics = _metrics(rows, bench)
@@ -43,8 +44,7 @@ def run(options: BenchOptions, session: Session) -> Result:
         facts = ablation.facts() | {"model": f"{ablation.model.card['images']:,} images each, one start and one seed"}
         tables.append(table2(found, ablation.figure, facts, ablation.real_figures))
         metrics["ablation"] = _metrics(found, ablation)
-    if (edits := edits_table(rows)) is not None:
-        tables.append(edits)
+    tables += bench.further_tables(rows)
     outputs = []
     if options.report is not None:
         outputs = _report(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
@@ -74,7 +74,7 @@ def _report(
 
     model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
-    run = model.folder.parent if (model.folder.parent / "metrics.jsonl").exists() else None
+    run = model.folder.parent if (model.folder.parent / METRICS_LOG).exists() else None
     variants = ablation.gallery() if ablation else None
     return write_report(folder, Findings(title, bench.figure, rows, tables, metrics, bench.gallery(), variants, run))
 

@@ -14,7 +14,7 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.base.lock import exclusive
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import bundled_features
-from gsd_cli.catalogue.run_layout import features_name
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEACHER_SUFFIX, features_name, next_to_data
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
@@ -24,13 +24,13 @@ from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.labels import describe, read_labels
+from gsd_cli.data.labels import describe_labels, read_labels
 from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
-from gsd_cli.options.prepare import FEATURES_FOLDERS, fit_settings, next_to, require_fit, target_file
+from gsd_cli.options.prepare import fit_settings, require_fit, target_file
 
 FEATURE_STEPS = 2000
 FEW = 512
@@ -103,9 +103,11 @@ def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[st
         session.say(line)
     labels = read_labels(options.labels, source.names) if options.labels else source.labels
     if options.labels and labels is not None:
-        session.say(describe(labels, options.labels.name))
+        session.say(describe_labels(labels, options.labels.name))
     else:
-        session.say(source.labels_message or (describe(labels, "the data set itself") if labels else "no labels"))
+        session.say(
+            source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
+        )
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
     recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
     total = min(len(source.names), options.limit or len(source.names))
@@ -155,14 +157,14 @@ def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, sess
 
 def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tuple[Path, dict[str, float]]:
 
-    held_out = target.with_name(f"{target.stem}-test.zip")
+    held_out = next_to_data(target, HELD_OUT_SUFFIX)
     steps = options.fit_steps or FEATURE_STEPS
     test = ImageArchive(held_out) if held_out.exists() else None
     task = FeatureFit(
         ImageArchive(target), test, steps, options.seed, resolve_device(options.device), options.features_net,
         options.precision,
     )  # fmt: skip
-    folder = next_to(target, FEATURES_FOLDERS[options.features_net])
+    folder = next_to_data(target, FEATURES_SUFFIXES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
     with exact_if_fp32(task.device, options.precision):
         fit(task, steps, work, Cadence(max(1, steps // 4)), "features", session)
@@ -179,7 +181,7 @@ def _fit_teacher(
 ) -> Path:  # fmt: skip
 
     settings = fit_settings(options)
-    folder = next_to(target, "teacher")
+    folder = next_to_data(target, TEACHER_SUFFIX)
     work = folder.with_name(folder.name + ".fit")
     task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world, options.precision)
     cadence = Cadence(max(1, settings.steps // 20))

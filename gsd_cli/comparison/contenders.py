@@ -1,4 +1,4 @@
-"""One row of the paper's Table 1: a generator or a baseline, measured alike."""
+"""The models of a bench: a generator or a baseline, measured in the same way, and its row of figures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.device import autocast, full_precision, to_device
-from gsd_cli.compute.random import latents
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import labels_for, sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler, parse_sampler
-from gsd_cli.metrics.timing import Timing
+from gsd_cli.metrics.speed import Timing
 from gsd_cli.options.bench import is_folder, split
 
 PPL_STEPS = 50
@@ -23,14 +22,14 @@ PPL_STEPS = 50
 
 @dataclass
 class Row:
-    """What was measured of one model; a figure not asked for or not possible is absent."""
+    """The figures of one model; a figure that was not asked for or is not possible is absent."""
 
     name: str
     calls: int
     parameters: int
     figures: dict[str, float] = field(default_factory=dict)
     distances: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By a Frechet distance's name its figures; the first judge's are among `figures` too."""
+    """The figures of each Frechet distance, by its name; those of the first judge are among `figures` too."""
     time: Timing | None = None
     edits: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
@@ -38,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model as the measures see it: latents [B, C, H, W] to images, by two roads.
+    """A model as the measures see it: two maps from latents [B, C, H, W] to images.
 
     sample: the model as it is used (for a multi-step one its ancestral sampler); images: a
     deterministic map for path lengths (eta 0).
@@ -54,7 +53,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Contender:
-    """A row to be: how it is measured, and what it is."""
+    """A model of the bench: how it is measured, and the model itself."""
 
     subject: Subject
     model: Sampler | Generator
@@ -66,7 +65,7 @@ class Contender:
 
 
 def generator_subject(name: str, generator: Generator, device: torch.device, precision: str = "fp32") -> Subject:
-    """A one-step generator: both roads are the one call, the first in the precision that samples are made in."""
+    """A one-step generator: both maps are its one call; `sample` uses the precision of samples."""
 
     @torch.no_grad()
     def images(z: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ def baseline_subject(
 ) -> Subject:
     """The teacher under a sampler; `check` is called between steps and may raise to stop.
 
-    The deterministic road of a class-conditional teacher keeps to class 0, as the generator's does.
+    The deterministic map of a class-conditional teacher uses class 0, as the generator's does.
     """
     denoiser = teacher.denoiser
     parameters = sum(p.numel() for p in denoiser.parameters())
@@ -103,8 +102,8 @@ def baseline_subject(
         model = denoiser.with_labels(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
         with full_precision(device):
             # never clipped: a clamp would flatten the path
-            made = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
-            return teacher.autoencoder.decode(made)
+            found = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
+            return teacher.autoencoder.decode(found)
 
     protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
@@ -119,7 +118,7 @@ def rival(name: str, model: Model, device: torch.device, precision: str = "fp32"
 def contenders(
     names: str, teacher: Teacher, device: torch.device, check: Callable[[], None], precision: str = "fp32"
 ) -> list[Contender]:
-    """What `--compare` names, comma-separated: samplers of the teacher, or other generators by their folder."""
+    """The models that `--compare` names, comma-separated: samplers of the teacher, or other generators by folder."""
     found: list[Contender] = []
     for name in split(names):
         if is_folder(name):
@@ -128,9 +127,3 @@ def contenders(
             sampler = parse_sampler(name).fit(teacher.denoiser, device)
             found.append(Contender(baseline_subject(sampler, teacher, device, check, precision), sampler))
     return found
-
-
-def timing_task(subject: Subject, batch: int, shape: tuple[int, int, int]) -> Callable[[], object]:
-    """Makes `batch` images from latents that are ready beforehand."""
-    z = latents(range(batch), shape, "timing")
-    return lambda: subject.sample(z, range(batch))

@@ -1,36 +1,57 @@
-"""What edits of a generator achieve, attribute by attribute: the measurable ones, by the direction gsd edit takes."""
+"""The metric of edits: what they achieve, by attribute, for generators only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
-from gsd_cli.core.editing.supervised import fit, gather, mean_gradients
-from gsd_cli.core.models.generator import Model
-from gsd_cli.metrics.edit_quality import edit_figures
+from gsd_cli.base.table import Table
+from gsd_cli.comparison.contenders import Row
+from gsd_cli.comparison.context import Context
+from gsd_cli.comparison.metric import Entry, Metric
+from gsd_cli.core.editing.known_attributes import TRAITS
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.metrics.edit_quality import FIT_SAMPLES, measure_edits
 
-FIT_SAMPLES = 512
-"""Samples that directions are found on; gradients are averaged over a tenth."""
+COLUMNS = {
+    "success": ("success", "mean change of the attribute over what was asked for, at most 1"),
+    "leakage": ("leakage", "mean change of the other attributes over the target's, in standard deviations"),
+    "monotonicity": ("Spearman", "of strength (-2 to 2 standard deviations) and attribute"),
+    "auroc": ("AUROC", "of a linear probe along the direction, on held-out samples: linear separability"),
+    "class_kept": ("kept", "share of edited pictures that the classifier still calls the same"),
+    "feature_distance": ("distance", "squared, in the generator's encoder, from the untouched picture at strength 2"),
+}
 
 
-def measure_edits(
-    model: Model, pictures: int, batch_size: int, on_attribute: Callable[[int], None] = lambda done: None
-) -> dict[str, dict[str, float]]:
-    """Figures of `edit_figures` for brightness, contrast, width, height and symmetry, on so many own samples.
+def _measure_edits(context: Context, entry: Entry) -> None:
+    """What edits of a generator achieve. Attributes are found in the model's domain, whichever generator is edited."""
+    generator, options = entry.contender.model, context.options
+    if not isinstance(generator, Generator):
+        return
+    with context.counting(f"edits of {entry.contender.name}", len(TRAITS)) as on_attribute:
+        edited = replace(context.model, generator=generator)
+        entry.row.edits = measure_edits(edited, options.edit_samples, options.batch_size, on_attribute)
 
-    By attribute; one that no direction changes is left out.
-    """
-    generator, knowledge = model.generator, Knowledge(model)
-    pool = gather(generator, TRAITS, batch_size, FIT_SAMPLES)
-    gradients = mean_gradients(generator, TRAITS, batch_size, FIT_SAMPLES // 10)
-    z = latents(range(pictures), generator.latent_shape, "edited")
-    found = {}
-    for done, target in enumerate(TRAITS, 1):
-        directions = fit(generator, target, TRAITS, pool, gradients, batch_size)
-        if directions:
-            found[target.name] = edit_figures(
-                generator, directions[0], target, TRAITS, pool.deviations(), z, knowledge, batch_size
-            )
-        on_attribute(done)
-    return found
+
+def edits_table(rows: Sequence[Row]) -> Table | None:
+    """What edits achieve: a line for each generator and attribute; None where none was measured."""
+    lines = [
+        [row.name, name, *(_cell(figures, key) for key in COLUMNS)]
+        for row in rows
+        for name, figures in row.edits.items()
+    ]
+    notes = [f"{title}: {about}" for title, about in COLUMNS.values()]
+    columns = ["model", "attribute", *(title for title, _ in COLUMNS.values())]
+    return Table("Edits", columns, lines, notes) if lines else None
+
+
+def _cell(figures: Mapping[str, float], key: str) -> str:
+    return f"{figures[key]:.3f}" if key in figures else "-"
+
+
+def _edits_protocol(context: Context) -> dict[str, str]:
+    samples = context.options.edit_samples
+    return {"edits": f"{samples} own samples, directions found on {FIT_SAMPLES}, the better of latent and bottleneck"}
+
+
+EDIT = Metric("edit", _measure_edits, protocol=_edits_protocol, table=edits_table)

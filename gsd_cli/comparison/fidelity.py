@@ -1,154 +1,192 @@
-"""What gsd bench measures of images: Frechet distances, KID, precision and recall, grain, all of the same images."""
+"""Metrics of images: Frechet distances, KID, precision and recall, grain, all of the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from operator import methodcaller
 
-import torch
 from torch import Tensor
 
-from gsd_cli.comparison.contenders import Contender, Row
-from gsd_cli.comparison.latent_space import ProgressOf
-from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.teacher import Teacher
-from gsd_cli.core.sampling.samplers import Sampler
-from gsd_cli.metrics import image_quality as quality
-from gsd_cli.metrics.baselines import keep_statistics, sampled_batches, shipped_statistics
-from gsd_cli.metrics.features import Measure
-from gsd_cli.metrics.generated import Features, made_batches
-from gsd_cli.metrics.grain import Grain, GrainCounts
-from gsd_cli.metrics.reference import Judge
-from gsd_cli.metrics.statistics import Statistics
-from gsd_cli.options import BenchOptions
+from gsd_cli.comparison.contenders import Row
+from gsd_cli.comparison.context import Context, Need
+from gsd_cli.comparison.images import Look
+from gsd_cli.comparison.metric import Column, Entry, Metric
+from gsd_cli.metrics import grain
+from gsd_cli.metrics.features import features_folder
+from gsd_cli.metrics.generated import Features
+from gsd_cli.metrics.image_quality import (
+    FEW,
+    FOR_A_SPREAD,
+    Real,
+    frechet_figures,
+    kernel_figures,
+    precision_recall_figures,
+    spread_possible,
+)
+from gsd_cli.metrics.reference import real_grain
 
 
-@dataclass
-class Fidelity:
-    """Measures of contenders' images, the same `samples` of each for all measures.
+def _seeds(context: Context) -> str:
+    return f"{context.samples} samples (seeds 0-{context.samples - 1}, 8-bit)"
 
-    judges: whose Frechet distances; the first also gives KID, precision and recall. check: called between batches,
-    may raise to stop. missing: by contender what was not measured, because its images are not stored and take
-    too many calls to be made again.
-    """
 
-    options: BenchOptions
-    wanted: set[str]
-    teacher: Teacher
-    judges: Sequence[Judge]
-    samples: int
-    cache: Path
-    device: torch.device
-    progress: ProgressOf
-    check: Callable[[], None]
-    missing: dict[str, list[str]] = field(default_factory=dict)
+def _look_with_judges(context: Context) -> list[Look]:
+    """The judges' features. Those of the first are needed whatever they cost; the others give further opinions."""
+    extractors = [judge.extractor for judge in context.judges]
+    return [
+        Look(one, one.figure, Features, methodcaller("found", one.name), optional=one is not extractors[0])
+        for one in extractors
+    ]
 
-    def measure(self, row: Row, contender: Contender) -> None:
-        """Put what is wanted into the contender's row."""
-        if not (self.judges or "grain" in self.wanted):
-            return
-        seen, origin = self._seen(contender)
-        if seen:
-            row.protocol["samples"] = f"{self.samples} samples, {origin}"
-        if "fd" in self.wanted:
-            row.distances = self._distances(seen)
-        for judge in self.judges[:1]:
-            row.figures |= row.distances.get(judge.extractor.figure, {})
-            made, real = seen.get(judge.extractor.name), judge.real.features
-            if isinstance(made, Tensor) and real is not None:
-                if "kid" in self.wanted:
-                    row.figures |= quality.kernel_figures(made, real, self.options.seed)
-                if "pr" in self.wanted:
-                    row.figures |= quality.manifold_figures(made, real)
-        grain = seen.get(GrainCounts.name)
-        if isinstance(grain, Grain):
-            row.figures |= grain.figures()
 
-    def _distances(self, seen: Mapping[str, Tensor | Statistics | Grain]) -> dict[str, dict[str, float]]:
-        found = {}
-        for judge in self.judges:
-            made = seen.get(judge.extractor.name)
-            if isinstance(made, Tensor | Statistics):
-                found[judge.extractor.figure] = quality.frechet_figures(made, judge.real, self.options.seed)
-        return found
+# -- Frechet distances ----------------------------------------------------------------------------
 
-    def _seen(self, contender: Contender) -> tuple[dict[str, Tensor | Statistics | Grain], str]:
-        """What each measure saw of a contender's images, by the measure's name, and where they come from."""
-        if isinstance(contender.model, Sampler):
-            return self._seen_of_teacher(contender.model)
-        return self._seen_of_generator(contender.name, contender.model), "made now"
 
-    def _seen_of_generator(self, name: str, generator: Generator) -> dict[str, Tensor | Statistics | Grain]:
-        with self.progress(f"images of {name}", self.samples) as bar:
+def _measure_distances(context: Context, entry: Entry) -> None:
+    row = entry.row
+    for judge in context.judges:
+        features = entry.seen.get(judge.extractor.name)
+        if features is not None:
+            row.distances[judge.extractor.figure] = frechet_figures(features, judge.real, context.options.seed)
+    row.figures |= row.distances.get(context.figure, {})
 
-            def on_image(count: int) -> None:
-                self.check()
-                bar.advance(count)
 
-            batches = made_batches(
-                generator, self._measures, range(self.samples), self.options.batch_size, self.options.precision
-            )
-            return self._collected(batches, self._measures, on_image)
+def _distance_columns(rows: Sequence[Row], figure: str) -> list[Column]:
+    """The first distance, its value at infinite N, the other distances."""
+    others = dict.fromkeys(name for row in rows for name in row.distances if name != figure)
+    return [
+        Column("fd", figure, spread=("fd_error",), place=-2),
+        Column("fd_infinity", "at N = inf", spread=("fd_infinity_error",), place=-2),
+        *(Column("fd", name, spread=("fd_error",), figures=_distance(name), place=-2) for name in others),
+    ]
 
-    def _seen_of_teacher(self, sampler: Sampler) -> tuple[dict[str, Tensor | Statistics | Grain], str]:
-        """What is shipped with the teacher, and what its images show: of the cache, else made where that is cheap."""
-        shipped = self._shipped(sampler)
-        measures = [measure for measure in self._measures if measure.name not in shipped]
-        needed = [judge.extractor.name for judge in self.judges[:1] if judge.extractor.name not in shipped]
-        with self.progress(f"images of {sampler.name}") as bar:
 
-            def on_step(done: int, total: int) -> None:
-                self.check()
-                bar.update(done, total)
+def _distance(name: str) -> Callable[[Row], Mapping[str, float]]:
+    return lambda row: row.distances.get(name, {})
 
-            batches = sampled_batches(
-                self.teacher, sampler, measures, self.samples, self.cache, self.device, self.options.batch_size,
-                on_step, optional={measure.name for measure in measures}.difference(needed),
-            )  # fmt: skip
-            found = self._collected(batches, measures)
-        for name, features in found.items():
-            if isinstance(features, Tensor):
-                keep_statistics(self.teacher, sampler, name, features, self.cache)
-        left_out = [self._titles[measure.name] for measure in measures if measure.name not in found]
-        if left_out:
-            self.missing[sampler.name] = left_out
-        origins = {"shipped with the teacher": shipped, "made here, kept in the cache": found}
-        return {**shipped, **found}, " and ".join(origin for origin, some in origins.items() if some)
 
-    def _shipped(self, sampler: Sampler) -> dict[str, Tensor | Statistics]:
-        """What the bundled teacher's own statistics say of as many samples: all of them, or the first of more."""
-        found: dict[str, Tensor | Statistics] = {}
-        for extractor in (judge.extractor for judge in self.judges):
-            statistics = shipped_statistics(self.teacher, sampler, extractor)
-            if statistics is None or statistics.n < self.samples:
-                continue
-            if statistics.features is not None and len(statistics.features) == statistics.n:
-                found[extractor.name] = statistics.features[: self.samples]
-            elif statistics.n == self.samples:
-                found[extractor.name] = statistics
-        return found
+def _distance_protocols(context: Context) -> dict[str, str]:
+    facts = {judge.extractor.figure: _distance_protocol(context, judge.real) for judge in context.judges}
+    if len(facts) > 1:
+        facts["distances"] = f"{' and '.join(facts)}: independent networks, the same images, each its own scale"
+    return facts
 
-    def _collected(
-        self, batches: Iterable[Mapping[str, Tensor]], measures: Sequence[Measure],
-        on_image: Callable[[int], None] = lambda count: None,
-    ) -> dict[str, Tensor | Statistics | Grain]:  # fmt: skip
-        """What the measures that saw all images found."""
-        kinds = {measure.name: Grain if isinstance(measure, GrainCounts) else Features for measure in measures}
-        seen = {name: kind(self.samples) for name, kind in kinds.items()}
-        for batch in batches:
-            for name, vectors in batch.items():
-                seen[name].add(vectors)
-            on_image(max(map(len, batch.values()), default=0))
-        whole = {name: one for name, one in seen.items() if one.count == self.samples}
-        return {name: one if isinstance(one, Grain) else one.found(name) for name, one in whole.items()}
 
-    @property
-    def _measures(self) -> list[Measure]:
-        judges: list[Measure] = [judge.extractor for judge in self.judges]
-        return [*judges, GrainCounts()] if "grain" in self.wanted else judges
+def _distance_protocol(context: Context, real: Real) -> str:
+    n = context.samples
+    few = "" if n >= FEW else "; biased upwards at this N, compare at equal N only"
+    spread = ""
+    if spread_possible(n, len(real.statistics.mu)):
+        spread = "; +- is one standard error, by a jackknife over ten blocks; N = inf: after Chong and Forsyth"
+    return f"{_seeds(context)} against {real.name} ({real.statistics.n or 'unknown'} images){few}{spread}"
 
-    @property
-    def _titles(self) -> dict[str, str]:
-        """How the figures of each measure are called."""
-        return {judge.extractor.name: judge.extractor.figure for judge in self.judges} | {GrainCounts.name: "grain"}
+
+def _caution_of_few(context: Context) -> str | None:
+    """What to say of a Frechet distance of fewer images than there are features; None where there are enough."""
+    sizes = {judge.extractor.figure: len(judge.real.statistics.mu) for judge in context.judges}
+    short = [f"{size} features: {figure} is mostly bias" for figure, size in sizes.items() if context.samples <= size]
+    return f"{context.samples} images have no full covariance of {', of '.join(short)}" if short else None
+
+
+FD = Metric(
+    "fd",
+    _measure_distances,
+    needs=frozenset({Need.FEATURES, Need.EVERY_FEATURES}),
+    looks=_look_with_judges,
+    columns=_distance_columns,
+    protocol=_distance_protocols,
+    caution=_caution_of_few,
+)
+
+
+# -- KID, precision and recall: the first judge's features against those of single real images --------
+
+
+def _features(context: Context, entry: Entry) -> tuple[Tensor, Tensor] | None:
+    """Features of generated images [N, F] and of real ones [M, F]; None where either were not kept."""
+    judge = context.judges[0]
+    generated, real = entry.seen.get(judge.extractor.name), judge.real.features
+    return (generated, real) if isinstance(generated, Tensor) and real is not None else None
+
+
+def _measure_kid(context: Context, entry: Entry) -> None:
+    if (features := _features(context, entry)) is not None:
+        entry.row.figures |= kernel_figures(*features, context.options.seed)
+
+
+def _measure_precision_recall(context: Context, entry: Entry) -> None:
+    if (features := _features(context, entry)) is not None:
+        entry.row.figures |= precision_recall_figures(*features)
+
+
+def _against(context: Context) -> str:
+    real = context.judges[0].real
+    count = 0 if real.features is None else len(real.features)
+    return f"{_seeds(context)} against {count} real images of {real.features_name}"
+
+
+def _kid_protocol(context: Context) -> dict[str, str]:
+    extractor = context.judges[0].extractor.name
+    return {"KID": f"{_against(context)}, {extractor} features, cubic kernel; +- is the spread over subsets"}
+
+
+def _precision_recall_protocol(context: Context) -> dict[str, str]:
+    return {"precision, recall": f"{_against(context)}, at equal numbers, k = 3; density, coverage: k = 5"}
+
+
+KID = Metric(
+    "kid",
+    _measure_kid,
+    needs=frozenset({Need.FEATURES, Need.REAL_FEATURES}),
+    looks=_look_with_judges,
+    columns=[Column("kid", "KID", ".5f", ("kid_std",))],
+    protocol=_kid_protocol,
+)
+PRECISION_RECALL = Metric(
+    "pr",
+    _measure_precision_recall,
+    needs=frozenset({Need.FEATURES, Need.REAL_FEATURES}),
+    looks=_look_with_judges,
+    columns=[Column(name, name) for name in ("precision", "recall", "density", "coverage")],
+    protocol=_precision_recall_protocol,
+)
+
+
+# -- grain ------------------------------------------------------------------------------------------
+
+
+def _look_at_grain(context: Context) -> list[Look]:
+    return [Look(grain.GrainCounts(), "grain", grain.Grain, methodcaller("figures"))]
+
+
+def _measure_grain(context: Context, entry: Entry) -> None:
+    entry.row.figures |= entry.seen.get(grain.GrainCounts.name, {})
+
+
+def _real_grain(context: Context) -> tuple[dict[str, float], str]:
+    """The grain of the real images, and whose it is."""
+    options, spec = context.options, context.domain_features
+    with context.counting("grain of real images") as on_image:
+        return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, on_image)
+
+
+def _grain_protocol(context: Context) -> dict[str, str]:
+    spread = "; +- is one standard error, from ten blocks" if context.samples >= FOR_A_SPREAD else ""
+    whose = f"; real images: {context.real_name}" if context.real_figures else ""
+    return {
+        "grain": f"median of |4 x - up - down - left - right|, in grey values, over pixels x of {grain.LEVEL} or more "
+        f"(bright) or less (dark); the goal is the value of real images; {_seeds(context)}{spread}{whose}"
+    }
+
+
+GRAIN = Metric(
+    "grain",
+    _measure_grain,
+    looks=_look_at_grain,
+    columns=[
+        Column(f"grain_{side}", f"grain, {side}", ".3g", (f"grain_{side}_error",), compared=False, place=-1)
+        for side in grain.SIDES
+    ],
+    protocol=_grain_protocol,
+    real=_real_grain,
+)

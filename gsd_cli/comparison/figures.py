@@ -1,4 +1,4 @@
-"""Pictures of a generator's geometry, side by side for several generators."""
+"""Drawings of figures: speeds, angles, walks and quality against time, side by side for several generators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.data.pixels import save_grid
-from gsd_cli.metrics.geometry import Embed, Paths, great_circles
+from gsd_cli.metrics.isometry import Embed, Paths, great_circles
 from gsd_cli.metrics.path_length import Images
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def circle_speeds(images: Images, embed: Embed, shape: tuple[int, int, int], see
 
 
 def draw_speeds(circles: Mapping[str, Paths], target: Path) -> Path:
-    """The speed along great circles in units of its mean, a panel a generator; flat is isometric."""
+    """The speed along great circles in units of its mean, a panel per generator; flat is isometric."""
     canvas, panels = _panels(len(circles))
     for axes, (name, found) in zip(panels, circles.items(), strict=True):
         turns = found.angles[:, 1:] - found.angles[:, :-1]
@@ -45,7 +45,7 @@ def draw_speeds(circles: Mapping[str, Paths], target: Path) -> Path:
 
 
 def draw_angles(paths: Mapping[str, Paths], target: Path) -> Path:
-    """Angle theta between latents against g, the length of the path between their pictures."""
+    """Angle theta between latents against g, the length of the path between their images."""
     canvas, panels = _panels(len(paths))
     for axes, (name, found) in zip(panels, paths.items(), strict=True):
         theta, g = found.angles[:, -1], found.lengths.sum(1)
@@ -59,7 +59,7 @@ def draw_angles(paths: Mapping[str, Paths], target: Path) -> Path:
 
 
 def draw_pareto(points: Mapping[str, tuple[float, float]], figure: str, target: Path) -> Path:
-    """Each model's (seconds an image, distance); those that no other beats in both are joined."""
+    """Each model's seconds per image and distance; models that no other beats in both are joined by a line."""
     canvas, (axes,) = _panels(1)
     canvas.set_size_inches(6, 4)
     best = sorted(p for p in points.values() if not any(_beats(q, p) for q in points.values()))

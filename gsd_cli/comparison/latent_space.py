@@ -1,125 +1,122 @@
-"""What gsd bench measures of a latent space: path length, isometry, diversity, edits, each with progress."""
+"""Metrics of a latent space: path length, isometry, diversity, all in one perceptual distance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import asdict
 
-from gsd_cli.comparison.contenders import Contender, Row
-from gsd_cli.comparison.edits import measure_edits
-from gsd_cli.core.editing.known_attributes import TRAITS
-from gsd_cli.core.models.generator import Generator, Model
-from gsd_cli.metrics import geometry
+from gsd_cli.comparison.contenders import Contender
+from gsd_cli.comparison.context import Context
+from gsd_cli.comparison.metric import Column, Entry, Metric
+from gsd_cli.metrics import isometry
 from gsd_cli.metrics.diversity import PAIRS, diversity
-from gsd_cli.metrics.features import Extractor
-from gsd_cli.metrics.path_length import NOISY, PathLength, noise_floor, path_length
-from gsd_cli.options import BenchOptions
+from gsd_cli.metrics.path_length import NOISY, PathLength, noise_floor, path_length, path_length_protocol
 
 EPSILON = 1e-4
 COARSE_EPSILON = 1e-3
 
-ProgressOf = Callable[..., AbstractContextManager[Any]]
-"""progress(what, total=None) yields something with update(done, total=None) and advance(count)."""
+
+# -- path length ----------------------------------------------------------------------------------
 
 
-@dataclass
-class LatentSpace:
-    """Measures of contenders' latent spaces, all in one perceptual distance.
+def _measure_path_lengths(context: Context, entry: Entry) -> None:
+    row, subject = entry.row, entry.contender.subject
+    found = _path_length(context, entry.contender, EPSILON)
+    row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
+    row.figures |= {
+        "ppl_untrimmed": found.untrimmed,
+        "ppl_untrimmed_low": found.untrimmed_low,
+        "ppl_untrimmed_high": found.untrimmed_high,
+    }
+    row.protocol["ppl"] = f"{path_length_protocol(found.pairs, EPSILON)}, {subject.images_protocol}"
+    if subject.calls == 1:  # checks of the protocol, cheap where an image is one call
+        row.figures["ppl_1e-3"] = _path_length(context, entry.contender, COARSE_EPSILON).mean
+        floor = noise_floor(subject.images, context.perceptual.squared_distance, context.latent_shape)
+        row.figures["ppl_noise_floor"] = floor / EPSILON**2
+        if floor / EPSILON**2 > NOISY * found.mean:
+            context.notes.append(
+                f"PPL of {row.name}: arithmetic alone makes {floor / EPSILON**2:.3g} of its {found.mean:.3g}; "
+                "compare ppl_1e-3, where it is a hundredth of that"
+            )
 
-    model: whose latents and whose domain; check: called between batches, may raise to stop;
-    ppl_protocol: how path lengths were taken, once one was; notes: what a reader of the figures must know.
-    """
 
-    options: BenchOptions
-    wanted: set[str]
-    model: Model
-    perceptual: Extractor
-    progress: ProgressOf
-    check: Callable[[], None]
-    ppl_protocol: str = ""
-    notes: list[str] = field(default_factory=list)
+def _path_length(context: Context, contender: Contender, epsilon: float) -> PathLength:
+    options, pairs = context.options, context.options.ppl_samples
+    with context.counting(f"PPL of {contender.name}", pairs) as on_batch:
+        return path_length(
+            contender.subject.images, context.perceptual.squared_distance, context.latent_shape, pairs, epsilon,
+            options.seed, options.batch_size, on_batch,
+        )  # fmt: skip
 
-    def measure(self, row: Row, contender: Contender) -> None:
-        """Put what is wanted into the contender's row."""
-        if "ppl" in self.wanted:
-            self._path_lengths(row, contender)
-        if "isometry" in self.wanted:
-            row.figures |= self._isometry(contender)
-        if "diversity" in self.wanted:
-            row.figures |= self._diversity(contender)
-        if "edit" in self.wanted and isinstance(contender.model, Generator):
-            row.edits = self._edits(contender.name, contender.model)
 
-    def _path_lengths(self, row: Row, contender: Contender) -> None:
-        found, subject = self._path_length(contender, EPSILON), contender.subject
-        row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
-        row.figures |= {
-            "ppl_untrimmed": found.untrimmed,
-            "ppl_untrimmed_low": found.untrimmed_low,
-            "ppl_untrimmed_high": found.untrimmed_high,
-        }
-        self.ppl_protocol = found.protocol
-        row.protocol["ppl"] = f"{found.protocol}, {subject.images_protocol}"
-        if subject.calls == 1:  # checks of the protocol, cheap where a picture is one call
-            row.figures["ppl_1e-3"] = self._path_length(contender, COARSE_EPSILON).mean
-            floor = noise_floor(subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape)
-            row.figures["ppl_noise_floor"] = floor / EPSILON**2
-            if floor / EPSILON**2 > NOISY * found.mean:
-                self.notes.append(
-                    f"PPL of {row.name}: arithmetic alone makes {floor / EPSILON**2:.3g} of its {found.mean:.3g}; "
-                    "compare ppl_1e-3, where it is a hundredth of that"
-                )
+def _path_length_protocol(context: Context) -> dict[str, str]:
+    paths = path_length_protocol(context.options.ppl_samples, EPSILON)
+    models = "multi-step models through their deterministic sampler (eta 0)"
+    return {"PPL": f"{paths}; {context.distance_protocol}; {models}"}
 
-    def _path_length(self, contender: Contender, epsilon: float) -> PathLength:
-        pairs, shape = self.options.ppl_samples, self.model.generator.latent_shape
-        with self.progress(f"PPL of {contender.name}", pairs) as bar:
 
-            def on_batch(done: int, _total: int) -> None:
-                self.check()
-                bar.update(done)
+PPL = Metric(
+    "ppl",
+    _measure_path_lengths,
+    columns=[Column("ppl", "PPL", ".4g", ("ppl_low", "ppl_high"))],
+    protocol=_path_length_protocol,
+)
 
-            return path_length(
-                contender.subject.images, self.perceptual.squared_distance, shape, pairs, epsilon, self.options.seed,
-                self.options.batch_size, on_batch,
-            )  # fmt: skip
 
-    def _isometry(self, contender: Contender) -> dict[str, float]:
-        """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
-        shape = self.model.generator.latent_shape
-        with self.progress(f"isometry of {contender.name}") as bar:
+# -- isometry -------------------------------------------------------------------------------------
 
-            def on_batch(done: int, total: int) -> None:
-                self.check()
-                bar.update(done, total)
 
-            found = geometry.geometry(
-                contender.subject.images, self.perceptual.embed, shape, seed=self.options.seed,
-                batch_size=self.options.batch_size, on_batch=on_batch,
-            )  # fmt: skip
-        return {name: value for name, value in asdict(found).items() if math.isfinite(value)}
+def _measure_isometry(context: Context, entry: Entry) -> None:
+    """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
+    options, subject = context.options, entry.contender.subject
+    with context.counting(f"isometry of {subject.name}") as on_batch:
+        found = isometry.isometry_report(
+            subject.images, context.perceptual.embed, context.latent_shape, seed=options.seed,
+            batch_size=options.batch_size, on_batch=on_batch,
+        )  # fmt: skip
+    entry.row.figures |= {name: value for name, value in asdict(found).items() if math.isfinite(value)}
 
-    def _diversity(self, contender: Contender) -> dict[str, float]:
-        with self.progress(f"diversity of {contender.name}", 2 * PAIRS) as bar:
 
-            def on_batch(done: int) -> None:
-                self.check()
-                bar.update(done)
+def _isometry_protocol(context: Context) -> dict[str, str]:
+    return {
+        "isometry": f"{isometry.REPORT_PATHS} random great circles to angles in [0.02, pi/2], {isometry.SEGMENTS} "
+        f"segments; speed over {isometry.STEP} rad; Jacobian in {isometry.DIRECTIONS} tangents at {isometry.PROBES} "
+        f"latents; {context.distance_protocol}"
+    }
 
-            return diversity(
-                contender.subject.images, self.perceptual.squared_distance, self.model.generator.latent_shape,
-                self.options.batch_size, on_batch,
-            )  # fmt: skip
 
-    def _edits(self, name: str, generator: Generator) -> dict[str, dict[str, float]]:
-        """What edits of a generator achieve; attributes are found in the model's domain, whoever is edited."""
-        with self.progress(f"edits of {name}", len(TRAITS)) as bar:
+ISOMETRY = Metric(
+    "isometry",
+    _measure_isometry,
+    columns=[
+        Column("speed_cv", "speed CV"),
+        Column("spearman", "Spearman"),
+        Column("effective_rank", "rank"),
+        Column("pair_distance", "pair distance"),
+    ],
+    protocol=_isometry_protocol,
+)
 
-            def on_attribute(done: int) -> None:
-                self.check()
-                bar.update(done)
 
-            edited = replace(self.model, generator=generator)
-            return measure_edits(edited, self.options.edit_samples, self.options.batch_size, on_attribute)
+# -- diversity ------------------------------------------------------------------------------------
+
+
+def _measure_diversity(context: Context, entry: Entry) -> None:
+    subject = entry.contender.subject
+    with context.counting(f"diversity of {subject.name}", 2 * PAIRS) as on_batch:
+        entry.row.figures |= diversity(
+            subject.images, context.perceptual.squared_distance, context.latent_shape, context.options.batch_size,
+            on_batch,
+        )  # fmt: skip
+
+
+def _diversity_protocol(context: Context) -> dict[str, str]:
+    return {"diversity": f"mean distance of random pairs of images; {context.distance_protocol}"}
+
+
+DIVERSITY = Metric(
+    "diversity",
+    _measure_diversity,
+    columns=[Column("diversity", "diversity", spread=("diversity_error",))],
+    protocol=_diversity_protocol,
+)

@@ -1,7 +1,8 @@
-"""What `--report` writes: tables, pictures, JSON, and one page that shows them all."""
+"""What `--report` writes: tables, images, JSON, and one page that shows them all."""
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import dataclass
@@ -12,20 +13,47 @@ import torch
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
+from gsd_cli.base.versions import gsd_version
 from gsd_cli.catalogue.run_layout import CURVES, METRICS_LOG
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
-from gsd_cli.comparison.page import Headline, Picture, render
 from gsd_cli.comparison.tables import comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number in large type: its name, its value, and the two figures it compares."""
+
+    name: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A PNG file with its title and caption."""
+
+    path: Path
+    title: str
+    caption: str
+
+    @property
+    def data(self) -> str:
+        """The file as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode("ascii")
+
 
 @dataclass(frozen=True)
 class Findings:
-    """What a bench found. gallery: the model and what it is compared with; ablation: the variants, where
-    there are any; run: where the model was trained."""
+    """The results of a bench.
+
+    gallery: the model and its baselines; ablation: the variants, where there are any; run: the training's folder.
+    """
 
     title: str
     figure: str
@@ -50,14 +78,16 @@ def write_report(folder: Path, findings: Findings) -> list[Path]:
         for suffix, form in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
             write(f"{shown.title.lower().replace(' ', '')}.{suffix}", form(shown))
     write("bench.json", json.dumps(findings.metrics, indent=2) + "\n")
-    pictures = _pictures(folder, findings)
-    written += [picture.path for picture in pictures]
-    write("report.html", render(findings.title, headlines(findings.rows, findings.figure), findings.tables, pictures))
+    illustrations = _illustrations(folder, findings)
+    written += [shown.path for shown in illustrations]
+    write(
+        "report.html", render(findings.title, headlines(findings.rows, findings.figure), findings.tables, illustrations)
+    )
     return written
 
 
 def headlines(rows: list[Row], figure: str) -> list[Headline]:
-    """The model against the first baseline, where both have the figure; less is better for all but speed."""
+    """The model against the first baseline, where both have the figure; less is better, except for speed."""
     ours, first = rows[-1], rows[0]
     found = []
     further = [name for name in ours.distances if name != figure]
@@ -76,38 +106,49 @@ def headlines(rows: list[Row], figure: str) -> list[Headline]:
     return found
 
 
-def _pictures(folder: Path, findings: Findings) -> list[Picture]:
-    """Draw what there is to draw."""
-    pictures = [_samples(findings.gallery, folder / "figure1.png", "Figure 1")]
+def _illustrations(folder: Path, findings: Findings) -> list[Illustration]:
+    """Draw samples, quality against time, walks and curves, where they were measured."""
+    illustrations = [_samples(findings.gallery, folder / "figure1.png", "Figure 1")]
     points = {
         row.name: (row.time.median, row.figures["fd"]) for row in findings.rows if row.time and _finite(row, "fd")
     }
     if len(points) > 1:
         drawn = draw_pareto(points, findings.figure, folder / "pareto.png")
-        pictures.append(Picture(drawn, "Quality against time", "Below and to the left is better."))
-    pictures += _walks(findings.gallery, folder / "walks.png", "Latent walks")
+        illustrations.append(Illustration(drawn, "Quality against time", "Below and to the left is better."))
+    illustrations += _walks(findings.gallery, folder / "walks.png", "Latent walks")
     if findings.ablation is not None:
-        pictures.append(_samples(findings.ablation, folder / "ablation.png", "The ablation"))
-        pictures += _walks(findings.ablation, folder / "ablation-walks.png", "Latent walks of the ablation")
+        illustrations.append(_samples(findings.ablation, folder / "ablation.png", "The ablation"))
+        illustrations += _walks(findings.ablation, folder / "ablation-walks.png", "Latent walks of the ablation")
     if findings.run is not None:
         curves = draw_curves(findings.run / METRICS_LOG, folder / CURVES, findings.figure)
         if curves is not None:
-            pictures.append(Picture(curves, "Training", "Figures of the moving average during the run."))
-    return pictures
+            illustrations.append(Illustration(curves, "Training", "Figures of the moving average during the run."))
+    return illustrations
 
 
-def _samples(gallery: Gallery, target: Path, title: str) -> Picture:
+def _samples(gallery: Gallery, target: Path, title: str) -> Illustration:
     columns = len(next(iter(gallery.samples.values())))
     drawn = save_grid(torch.cat(list(gallery.samples.values())), target, columns, scale=2)
-    return Picture(drawn, title, f"Rows from above: {', '.join(gallery.samples)}; the same seeds in each.")
+    return Illustration(drawn, title, f"Rows from above: {', '.join(gallery.samples)}; the same seeds in each.")
 
 
-def _walks(gallery: Gallery, target: Path, title: str) -> list[Picture]:
+def _walks(gallery: Gallery, target: Path, title: str) -> list[Illustration]:
     if not gallery.walks:
         return []
     whose = ", then ".join(gallery.walks)
-    return [Picture(draw_walks(gallery.walks, target), title, f"Equal steps between the same latents: {whose}.")]
+    return [Illustration(draw_walks(gallery.walks, target), title, f"Equal steps between the same latents: {whose}.")]
 
 
 def _finite(row: Row, key: str) -> bool:
     return math.isfinite(row.figures.get(key, math.nan))
+
+
+def render(title: str, headlines: list[Headline], tables: list[Table], illustrations: list[Illustration]) -> str:
+    """The page as HTML; every text is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=title, headlines=headlines, tables=tables, illustrations=illustrations, version=gsd_version()
+    )

@@ -1,4 +1,4 @@
-"""Which device and which precision a run uses."""
+"""The device and the precision of a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from gsd_cli.base.launcher import local_rank, process_count
 from gsd_cli.base.text import plural
 
 Module = TypeVar("Module", bound=nn.Module)
-Given = ParamSpec("Given")
+P = ParamSpec("P")
 Result = TypeVar("Result")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FUSED = ("cpu", "cuda", "mps")
-"""Kinds of devices that torch has a fused Adam for."""
+"""Devices for which torch has a fused Adam."""
 TRIALS, WORTHWHILE = 3, 1.2
-"""Timed passes in each precision, the fastest counts; and how much faster bf16 must be to be chosen."""
+"""Timed passes per precision, of which the fastest counts; and the speed-up from which bf16 is chosen."""
 VARIANTS = 64
-"""Variants of a compiled network at most."""
+"""The most variants of one compiled network."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps` to a device. Raises GsdError (exit 5) when it is missing."""
+    """The device of `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises GsdError (exit 5) where it is missing."""
     if name == "auto":
         if torch.cuda.is_available():
             # a launcher gives each of its processes a device of its own
@@ -49,31 +49,30 @@ def resolve_device(name: str) -> torch.device:
 
 
 def to_device(module: Module, device: torch.device, *, training: bool = True) -> Module:
-    """The module on its device, laid out as that computes fastest.
+    """Move a module to a device, in the memory layout that is fastest there.
 
-    Convolutions read channels last on a GPU; on a CPU that gains a seventh in inference and loses a
-    tenth in training.
+    On a GPU convolutions read channels last. On a CPU that layout gains a seventh in inference and loses a tenth in
+    training.
     """
     module = module.to(device)
     if device.type == "cuda" or not training:
-        # typed for tensors only, it works on modules all the same
+        # typed for tensors only, but works on modules
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return module
 
 
 def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    """Adam on a module's parameters: one kernel for all of them, which can leave a step out on the device
-    (`descend`)."""
+    """Adam on a module's parameters, in one kernel that can skip a step on the device (see `descend`)."""
     return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type in FUSED)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """What `--precision` comes to for network calls: `auto` is bf16 on a CUDA device that has it, else fp32."""
+    """Resolve `--precision` for network calls: `auto` is bf16 on a CUDA device that has it, else fp32."""
     return precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """The precision of network calls: mixed, or for `fp32` full, without TF32 (see `resolve_precision`)."""
+    """A context with the precision of network calls: mixed, or for `fp32` full and without TF32."""
     precision = resolve_precision(precision, device)
     if precision == "fp32":
         return full_precision(device)
@@ -81,8 +80,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def cast_for_autocast(module: Module, precision: str) -> Module:
-    """A copy of a frozen module whose convolutions and linear layers hold their weights as `autocast` would cast them
-    in every call: the same results, some hundred copies fewer. The module itself where nothing is cast."""
+    """A copy of a frozen module with the weights of convolutions and linear layers cast as `autocast` casts them.
+
+    The results are the same, without about a hundred copies per call. In fp32 the module itself.
+    """
     if precision not in DTYPES:
         return module
     copied = copy.deepcopy(module)
@@ -93,20 +94,20 @@ def cast_for_autocast(module: Module, precision: str) -> Module:
 
 
 def exact_if_fp32(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """`full_precision` around a whole training in fp32, backward passes too; nothing for another precision."""
+    """`full_precision` for a whole training in fp32, with its backward passes; nothing for other precisions."""
     return full_precision(device) if resolve_precision(precision, device) == "fp32" else nullcontext()
 
 
 def _has_bf16(device: torch.device) -> bool:
-    """Whether a CUDA device computes in bf16; one that emulates it does not count."""
+    """Whether a device is a CUDA device with bf16 in hardware."""
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def choose_precision(precision: str, device: torch.device, train: Callable[[], object]) -> tuple[str, float]:
-    """What `--precision` comes to for a training, and how many times as fast as fp32 it was here (nan: not tried).
+    """Resolve `--precision` for a training; return it with the speed-up of bf16 over fp32 (nan: not measured).
 
-    `auto` on a CPU tries both: processors with bf16 in hardware are nearly twice as fast, others far slower.
-    train: one forward and one backward pass, called under either precision.
+    `auto` on a CPU times both: with bf16 in hardware a processor is nearly twice as fast, without it far slower.
+    train: one forward and one backward pass, called in each precision.
     """
     if precision != "auto":
         return precision, math.nan
@@ -118,7 +119,7 @@ def choose_precision(precision: str, device: torch.device, train: Callable[[], o
             begun = time.perf_counter()
             with autocast(device, name):
                 train()
-            # the first pass of each loads what later ones find ready
+            # the first pass of each also loads kernels, so it does not count
             seconds[name] = min(seconds[name], time.perf_counter() - begun) if k else math.inf
     gain = seconds["fp32"] / seconds["bf16"]
     return ("bf16" if gain > WORTHWHILE else "fp32"), gain
@@ -126,15 +127,15 @@ def choose_precision(precision: str, device: torch.device, train: Callable[[], o
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """float32 whatever is around: no autocast, no TF32. Differences of near images need every digit."""
+    """Compute in float32 in here: no autocast, no TF32. Differences of similar images need every digit."""
     with _without_tf32(), _without_autocast(device):
         yield
 
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    # torch has two generations of settings: the older does not see what is allowed to all of a device by the newer,
-    # and may not be read where the newer has been set to what it cannot express
+    # torch has two generations of settings: the older one does not see what the newer one allows per device, and
+    # cannot be read after the newer one was set to a value that it cannot express
     cudnn: Any = torch.backends.cudnn
     newer: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else []
     precisions = [setting.fp32_precision for setting in newer]
@@ -160,11 +161,11 @@ def _allow(matmul: str, *, tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def in_full_precision(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """The function in `full_precision`, on the device of the first of its arguments that has one."""
+def in_full_precision(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Run the function in `full_precision`, on the device of its first argument that is a module or a tensor."""
 
     @wraps(function)
-    def called(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def called(*args: P.args, **kwargs: P.kwargs) -> Result:
         with full_precision(_first_device(args)):
             return function(*args, **kwargs)
 
@@ -181,22 +182,26 @@ def _first_device(arguments: tuple[Any, ...]) -> torch.device:
 
 
 def compile_network(net: nn.Module) -> None:
-    """Compile a network's calls. Precision, training, gradients and batch sizes each make variants of it, and at
-    Dynamo's own limit of 8 it would run as written from then on: the limit is raised."""
+    """Compile a network's calls, with a higher limit of variants than Dynamo's 8, beyond which it stops compiling.
+
+    Precision, training, gradients and batch sizes each create variants.
+    """
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     net.compile()
 
 
 class DeviceConstant:
-    """A constant tensor, copied to each device once: a copy in every call would hold up the host. float64 becomes
-    float32 on a device that has no more."""
+    """A constant tensor, copied to each device only once: a copy per call would make the host wait.
+
+    float64 becomes float32 on a device without double precision.
+    """
 
     def __init__(self, value: Tensor):
         self._value = value
         self._copies: dict[torch.device, Tensor] = {}
 
     def on(self, device: torch.device) -> Tensor:
-        """The constant there."""
+        """The constant on this device."""
         if device not in self._copies:
             narrow = self._value.dtype == torch.float64 and not has_float64(device)
             self._copies[device] = (self._value.float() if narrow else self._value).to(device)
@@ -204,18 +209,18 @@ class DeviceConstant:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    # a device that knows no autocast has none to turn off
+    # some devices have no autocast
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether the device computes in double precision: Apple's GPUs do not."""
+    """Whether the device has double precision; Apple's GPUs do not."""
     return device.type != "mps"
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that a clock read next is true."""
+    """Wait until the device has finished, so that time measurements are correct."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

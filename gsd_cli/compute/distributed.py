@@ -1,4 +1,4 @@
-"""One process, or several that work together: Hugging Face accelerate, as its launcher or torchrun set it up."""
+"""One process or several that share a run, through Hugging Face accelerate under its launcher or torchrun."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.text import plural
 
 PATIENCE = timedelta(hours=24)
-"""How long a process waits for the others: one of them may sample a teacher for hours, or measure."""
+"""How long a process waits for the others: the main one may sample a teacher or measure for hours."""
 LATE = 15.0
-"""Seconds after which a process that is not the first says what it waits for."""
+"""Seconds after which a process other than the first reports that it waits."""
 
 
 class World:
-    """The processes of a run. Alone, everything here is the identity.
+    """The processes of a run. With one process every method is the identity.
 
     rank: this process's number; size: how many there are.
     """
@@ -35,11 +35,11 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def rows(self, batch: int) -> slice:
-        """This process's part of a batch over all of them."""
+        """This process's rows of a batch that all processes share."""
         share = batch // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
@@ -49,22 +49,22 @@ class World:
         return shared
 
     def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """Backward passes in here only accumulate: the next one outside averages all."""
+        """Only accumulate gradients in here; the next backward pass outside averages them."""
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module) if self.size > 1 else nullcontext()
         return context
 
     def gather(self, tensor: Tensor, dim: int = 0) -> Tensor:
-        """The tensors of all processes, of one shape, joined in the order of ranks; no gradient passes."""
+        """The tensors of all processes, of equal shape, concatenated in the order of ranks; without gradients."""
         if self.size == 1:
             return tensor
-        # NCCL knows GPUs alone
+        # NCCL only handles tensors on GPUs
         own = tensor.detach().to(self._accelerator.device).contiguous()
         parts = [torch.empty_like(own) for _ in range(self.size)]
         torch.distributed.all_gather(parts, own)
         return torch.cat(parts, dim).to(tensor.device)
 
     def from_main(self, tensor: Tensor) -> Tensor:
-        """The main process's tensor, in all of them; theirs have its shape and type."""
+        """The main process's tensor; the others' must have its shape and type."""
         return self.gather(tensor[None])[0]
 
     def total(self, *values: float) -> list[float]:
@@ -79,7 +79,7 @@ class World:
         return summed
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """A tensor on the processes' device summed over them, float32: nothing is waited for."""
+        """A tensor on the device summed over the processes, float32, without making the host wait."""
         if self.size == 1:
             return tensor
         summed = tensor.detach().float().clone()
@@ -91,7 +91,7 @@ class World:
         return self.total(float(flag))[0] > 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes arrive here."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
 
@@ -107,7 +107,7 @@ def require_even_shares(batch: int, world: World) -> None:
 
 
 def require_whole_weights() -> None:
-    """Raise GsdError (exit 2) when accelerate was told to cut weights into pieces: checkpoints hold them whole."""
+    """Raise GsdError (exit 2) where accelerate is configured to shard weights: checkpoints hold whole ones."""
     for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true", "yes", "y"):
             raise GsdError(
@@ -120,8 +120,7 @@ def require_whole_weights() -> None:
 def join_world(device: torch.device, session: Session | None = None) -> World:
     """The world of this process, connected with the others if a launcher started several.
 
-    What it waits for is said: by the first process at once, by the others (which are silent) where it takes long.
-    A signal ends the wait.
+    The first process reports at once what it waits for, the others only after LATE seconds. A signal ends the wait.
     """
     if process_count() == 1:
         return World()
@@ -130,22 +129,22 @@ def join_world(device: torch.device, session: Session | None = None) -> World:
     from accelerate.utils import InitProcessGroupKwargs
 
     session = session or Session()
-    late = Timer(LATE, lambda: session.console.announce(waited_for()))
+    late = Timer(LATE, lambda: session.console.announce(describe_wait()))
     late.daemon = True
     with session.stop.waiting():
         if rank() == 0:
-            session.say(waited_for())
+            session.say(describe_wait())
         else:
             late.start()
-        # precision is ours: accelerate's own would wrap calls that need every digit
+        # gsd sets precision itself: accelerate would also wrap calls that need every digit
         patience = InitProcessGroupKwargs(timeout=PATIENCE)
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patience])
     late.cancel()
     return World(accelerator)
 
 
-def waited_for() -> str:
-    """Which processes a start waits for, and what says that there are any."""
+def describe_wait() -> str:
+    """The processes that the start waits for, and the environment variables that announce them."""
     size, others = process_count(), process_count() - 1
     where = ":".join(filter(None, (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))))
     at = f" at {where}" if where else ""

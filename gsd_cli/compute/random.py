@@ -1,4 +1,4 @@
-"""Chance as a function of a seed: random generators, latents, labels."""
+"""Random numbers as functions of a seed: generators, latents, labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def generator_for(seed: int, *stream: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A random generator that is a function of (seed, stream): nothing else, no state to save."""
+    """A random generator that depends on (seed, stream) alone, so there is no state to save."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in stream]
     mixed = np.random.SeedSequence([seed, *words]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(mixed >> np.uint64(1)))

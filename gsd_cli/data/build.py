@@ -1,7 +1,7 @@
-"""From a source to a prepared data set: every image decoded once, every bad one named, on all cores.
+"""Building a prepared data set from a source, on all cores: every image is decoded once, every bad one is named.
 
-Work is kept as it is done, chunk by chunk, in a hidden folder beside the target; the target is then written from
-the chunks in one pass, so an interrupted run, or another number of workers, gives the same bytes.
+Finished work is stored chunk by chunk in a hidden folder next to the target. The target is then written from the
+chunks in one pass, so that an interrupted run and any number of workers give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import PIL
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import storage_errors
-from gsd_cli.data.chunks import Chunk, grouped, make_chunk, read_chunk
-from gsd_cli.data.dataset_writers import Picture, write_shards, write_zip
+from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
+from gsd_cli.data.dataset_writers import Entry, write_shards, write_zip
 from gsd_cli.data.decode import decode
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.sources.source import Source
 from gsd_cli.data.workers import Task, run_in_order
 
 _FORMAT = 1
-"""Of the chunks: raised when pixels made from the same picture change."""
+"""The version of the chunks: raised when the same image gives other pixels."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How pictures become the data set: `channels` 1 or 3; `limit` pictures at most; `shards` tars, or one zip.
+    """How images become the data set: `channels` 1 or 3; at most `limit` images; `shards` tars, or one zip.
 
-    `asked` is what the user asked for, kept in the record.
+    asked: the user's options, for the record.
     """
 
     size: int
@@ -48,14 +48,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was written (the data set's own record), and what could not be: (name, cause)."""
+    """The record of the data set that was written, and the images that were left out: (name, cause)."""
 
     record: dict[str, Any]
     bad: list[tuple[str, str]]
 
 
-class BadPictures(GsdError):
-    """Pictures that cannot be used; `problems` names each with its cause."""
+class UnreadableImages(GsdError):
+    """Images that cannot be read; `problems` names each with its cause."""
 
     def __init__(self, bad: list[tuple[str, str]]):
         super().__init__(f"{len(bad)} unreadable", hint="--skip-bad leaves them out")
@@ -64,7 +64,7 @@ class BadPictures(GsdError):
 
 @dataclass
 class _Tally:
-    """What accumulates while chunks pass."""
+    """Counts and sums over the chunks so far."""
 
     count: int = 0
     total: np.ndarray | int = 0
@@ -72,7 +72,7 @@ class _Tally:
     bad: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
-        # exact: integers of any size, whatever the order of the chunks
+        # integers of any size: exact, whatever the order of the chunks
         self.count += len(chunk.places)
         self.total = self.total + np.array(chunk.total, object)
         self.squares = self.squares + np.array(chunk.squares, object)
@@ -91,8 +91,8 @@ def prepare(
 ) -> Prepared:
     """Write `target`: a zip, or the index of shards. `labels` has one value per name of the source.
 
-    Raises BadPictures (exit 3) naming every one unless `skip_bad`, and Stopped; nothing is left under the final name
-    then, and the same call goes on from what was done.
+    Raises UnreadableImages (exit 3) unless `skip_bad`, and Stopped. The target then stays as it was, and the same call
+    resumes from the chunks that were finished.
     """
     total = min(len(source.names), recipe.limit or len(source.names))
     work = work_folder(target, source, recipe)
@@ -101,29 +101,29 @@ def prepare(
     tally = _Tally()
     record: dict[str, Any] = {}
 
-    def pictures() -> Iterator[Picture]:
+    def entries() -> Iterator[Entry]:
         for chunk in _chunks(source, work, recipe, total, workers, stop):
             for place, png in chunk.images():
                 yield place * (recipe.shards or 1) // total, png, labels.values[place] if labels else None
             tally.add(chunk)
             on_done(chunk.start + chunk.count)
-        _judge(source, tally, skip_bad)
+        _require_images(source, tally, skip_bad)
 
     def finish() -> dict[str, Any]:
         record.update(_record(source, recipe, labels, tally))
         return record
 
     if recipe.shards:
-        write_shards(target, work, pictures(), finish)
+        write_shards(target, work, entries(), finish)
     else:
-        write_zip(target, work, pictures(), finish)
+        write_zip(target, work, entries(), finish)
     for leftover in target.parent.glob(f"{_prefix(target)}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    return Prepared(record, _bad(source, tally))
+    return Prepared(record, _left_out(source, tally))
 
 
 def work_folder(target: Path, source: Source, recipe: Recipe) -> Path:
-    """Where the chunks of this very work are kept: named by what they depend on."""
+    """The folder of the chunks, named after everything that they depend on."""
     facts = (_FORMAT, PIL.__version__, source.identity, recipe.size, recipe.channels, recipe.limit)
     return target.parent / f"{_prefix(target)}{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
@@ -133,17 +133,17 @@ def _prefix(target: Path) -> str:
 
 
 def channels_of(source: Source) -> int:
-    """1 when the first readable picture is grey, else 3."""
+    """1 when the first readable image is grey, else 3."""
     for payload in source.payloads(0):
         try:
             return 1 if decode(payload).mode == "L" else 3
-        except Exception:  # it is named when its turn comes
+        except Exception:  # it is reported when its turn comes
             continue
     return 3
 
 
 def _chunks(source: Source, work: Path, recipe: Recipe, total: int, workers: int, stop: StopRequest) -> Iterator[Chunk]:
-    """All chunks in order: what a run before this one left, then the rest as it is made."""
+    """All chunks in order: those that an earlier run left, then the rest as they are finished."""
     start = 0
     while start < total and (done := read_chunk(work, start)) is not None:
         stop.check()
@@ -152,7 +152,7 @@ def _chunks(source: Source, work: Path, recipe: Recipe, total: int, workers: int
     payloads = itertools.islice(source.payloads(start), total - start)
 
     def tasks() -> Iterator[tuple[int, Task | None]]:
-        for first, group in grouped(payloads, start, recipe.size**2 * recipe.channels):
+        for first, group in group_payloads(payloads, start, recipe.size**2 * recipe.channels):
             task = partial(make_chunk, work, first, group, recipe.size, recipe.channels)
             yield first, None if read_chunk(work, first) else task
 
@@ -163,15 +163,15 @@ def _chunks(source: Source, work: Path, recipe: Recipe, total: int, workers: int
         yield chunk
 
 
-def _judge(source: Source, tally: _Tally, skip_bad: bool) -> None:
-    bad = _bad(source, tally)
+def _require_images(source: Source, tally: _Tally, skip_bad: bool) -> None:
+    bad = _left_out(source, tally)
     if bad and not skip_bad:
-        raise BadPictures(bad)
+        raise UnreadableImages(bad)
     if tally.count == 0:
         raise GsdError(f"no readable image in {source.name}")
 
 
-def _bad(source: Source, tally: _Tally) -> list[tuple[str, str]]:
+def _left_out(source: Source, tally: _Tally) -> list[tuple[str, str]]:
     return [*source.refused, *((source.names[place], cause) for place, cause in tally.bad)]
 
 

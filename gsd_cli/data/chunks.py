@@ -1,4 +1,7 @@
-"""The unit of work and of resumption: some pictures in a row, made ready and kept in one file. No torch here."""
+"""Chunks: consecutive images of a source, prepared together and stored in one file, so that work can resume.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from gsd_cli.base.storage import storage_errors
-from gsd_cli.data.decode import Payload, decode, fit_picture
+from gsd_cli.data.decode import Payload, crop_and_resize, decode
 from gsd_cli.data.png import encode_png
 
 MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 128, 4 * 2**20, 16 * 2**20
-"""A chunk ends at whichever comes first (bytes read, pixels made): memory stays flat, photographs are saved often."""
+"""A chunk ends at whichever limit comes first (bytes read, pixels written), so that memory is bounded."""
 
 
 @dataclass
 class Chunk:
-    """What became of the pictures start .. start + count - 1 of a source.
+    """The prepared images start .. start + count - 1 of a source.
 
-    places, lengths: of the good ones, and of their PNGs in `payload`; bad: (place, cause) of the others;
-    total, squares: sums over all pixels of the bytes and of their squares, per channel.
+    places: their indices in the source, without those that could not be read; lengths: the bytes of each PNG in
+    `payload`; bad: (index, cause) of those that could not be read; total, squares: sums of the pixels' bytes and of
+    their squares, per channel; crc: of `payload`.
     """
 
     start: int
@@ -39,15 +43,15 @@ class Chunk:
     payload: bytes = b""
 
     def images(self) -> Iterator[tuple[int, bytes]]:
-        """(place in the source, PNG) of the good ones."""
+        """(index in the source, PNG) of each image that could be read."""
         offset = 0
         for place, length in zip(self.places, self.lengths, strict=True):
             yield place, self.payload[offset : offset + length]
             offset += length
 
 
-def grouped(payloads: Iterator[Payload], start: int, pixels: int) -> Iterator[tuple[int, list[Payload]]]:
-    """Payloads in chunks, each with the place of its first; `pixels` is what one becomes, in bytes."""
+def group_payloads(payloads: Iterator[Payload], start: int, pixels: int) -> Iterator[tuple[int, list[Payload]]]:
+    """Payloads in groups of one chunk, each with the index of its first; pixels: bytes of one prepared image."""
     group: list[Payload] = []
     most, size = min(MOST_IMAGES, max(1, MOST_PIXELS // pixels)), 0
     for payload in payloads:
@@ -74,17 +78,17 @@ def _bytes(payload: Payload) -> int:
 def make_chunk(
     folder: Path, start: int, payloads: Sequence[Payload], size: int, channels: int, stopped: Callable[[], bool]
 ) -> None:
-    """Decode, crop, resize and encode; the chunk's file appears whole, or not at all when `stopped`."""
+    """Decode, crop, resize and encode images; the chunk's file appears whole, or not at all when `stopped`."""
     chunk = Chunk(start, len(payloads))
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     pngs = []
-    with warnings.catch_warnings(action="ignore"):  # Pillow's, of odd metadata
+    with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata
         for place, payload in enumerate(payloads, start):
             if stopped():
                 return
             try:
-                image = fit_picture(decode(payload), size, channels)
-            except Exception as error:  # damaged pictures raise nearly anything
+                image = crop_and_resize(decode(payload), size, channels)
+            except Exception as error:  # damaged images may raise any error
                 chunk.bad.append((place, cause_of(error)))
                 continue
             sums = _moments(image)
@@ -114,7 +118,7 @@ def _write(folder: Path, chunk: Chunk) -> None:
     path = _file(folder, chunk.start)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     with storage_errors(path):
-        # not synced: the checksum tells a file that a power cut left empty
+        # not synced: the checksum finds a file that a power cut left empty
         try:
             with temporary.open("wb") as file:
                 file.write(json.dumps(facts).encode() + b"\n")
@@ -125,7 +129,7 @@ def _write(folder: Path, chunk: Chunk) -> None:
 
 
 def read_chunk(folder: Path, start: int) -> Chunk | None:
-    """The chunk that begins at `start`, or None when it is not there or not whole."""
+    """The chunk that begins at `start`; None when it is missing or damaged."""
     try:
         facts, _, payload = _file(folder, start).read_bytes().partition(b"\n")
         chunk = Chunk(**json.loads(facts), payload=payload)
@@ -139,7 +143,7 @@ def _file(folder: Path, start: int) -> Path:
 
 
 def cause_of(error: Exception) -> str:
-    """One short line."""
+    """The cause of an error in one short line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return (str(error).splitlines() or [type(error).__name__])[0][:120]

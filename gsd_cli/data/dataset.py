@@ -1,4 +1,4 @@
-"""Reading a prepared data set: random access by index, from any thread, in memory when it is small."""
+"""Reading a prepared data set by index, from any thread; a small one is kept in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsd_cli.data.decode import decode
 from gsd_cli.data.pixels import from_uint8
 
 KEEP_IN_MEMORY = 2**30
-"""Data sets whose decoded bytes fit here are kept decoded, each image once it was asked for."""
+"""Data sets of at most this many decoded bytes are kept decoded, each image after its first use."""
 _DAMAGE = (
     OSError, ValueError, TypeError, KeyError, AttributeError, SyntaxError, RuntimeError, EOFError, OverflowError,
     IndexError, zlib.error, zipfile.BadZipFile, tarfile.TarError,
@@ -29,7 +29,7 @@ _DAMAGE = (
 class ImageArchive:
     """A prepared data set: a zip, a folder, or the index of shards (.json).
 
-    `shape` is (C, H, W); `record` what `gsd prepare` noted. Raises GsdError (exit 3) when a file is missing,
+    `shape` is (C, H, W), `record` the record of `gsd prepare`. Raises GsdError (exit 3) when a file is missing,
     damaged or empty, or when images differ in size.
     """
 
@@ -44,13 +44,13 @@ class ImageArchive:
             if not self._store.count:
                 raise ValueError("it holds no images")
             if path.suffix != ".json":
-                _ = self.labels  # an index that does not fit is better known now
+                _ = self.labels  # fail now where the index does not fit
         except _DAMAGE as error:
             raise self._unreadable(error) from error
         self.shape = tuple(self._decode(0).shape)
         self._kept: Tensor | None = None
         if len(self) * int(np.prod(self.shape)) <= KEEP_IN_MEMORY:
-            self._kept = torch.empty(len(self), *self.shape, dtype=torch.uint8)  # the system gives pages as they fill
+            self._kept = torch.empty(len(self), *self.shape, dtype=torch.uint8)  # pages are allocated as they fill
             self._known = torch.zeros(len(self), dtype=torch.bool)
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class ImageArchive:
         if self._kept is None:
             return torch.stack([self._decode(int(i)) for i in indices])
         for i in indices[~self._known[indices]].unique().tolist():
-            self._kept[i] = self._decode(i)  # two threads may do the same; both write the same
+            self._kept[i] = self._decode(i)  # two threads may both do this; they write the same
             self._known[i] = True
         return self._kept[indices]
 

@@ -1,4 +1,4 @@
-"""Where a prepared data set's files lie: in a zip, a folder, or shards. Each gives encoded images by index."""
+"""The files of a prepared data set, in a zip, a folder or shards: encoded images by index."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ import numpy as np
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
-from gsd_cli.data.labels import Value, plain
+from gsd_cli.data.labels import Value, normalise_path
 from gsd_cli.data.sources.admission import refusal
 
 
 @dataclass(frozen=True)
 class Store:
-    """`read(i)` gives image i as stored, from any thread; `labels()` one value an image or None; `record`: gsd's."""
+    """A data set: `read(i)` returns image i as stored, from any thread; `labels()` one value per image or None.
+
+    record: what `gsd prepare` noted.
+    """
 
     count: int
     read: Callable[[int], bytes]
@@ -83,8 +86,8 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
     listed = index.get("labels") if isinstance(index, dict) else None
     if not listed:
         return None
-    by_name = {plain(name): value for name, value in dict(listed).items()}  # Windows writes backslashes
-    paths = [plain(name) for name in names]
+    by_name = {normalise_path(name): value for name, value in dict(listed).items()}  # Windows writes backslashes
+    paths = [normalise_path(name) for name in names]
     if set(by_name) != set(paths):
         raise ValueError("dataset.json does not name its images")
     return [by_name[path] for path in paths]
@@ -99,7 +102,7 @@ def _is_image(name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One tar: where its images begin and how long they are [n], and its labels."""
+    """One tar: the offsets and the sizes of its images [n], in bytes, and its labels."""
 
     file: BinaryIO
     offsets: np.ndarray
@@ -122,7 +125,7 @@ def _shards(index: Path) -> Store:
         return _scan(paths[number], listed[number]["nsamples"])
 
     def shard(number: int) -> _Shard:
-        with lock:  # a shard is scanned once, when it is first needed
+        with lock:  # a shard is scanned once, when it is first read
             return scanned(number)
 
     def read(i: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The two forms of a prepared data set, written from a stream: the same images give the same bytes.
+"""Writing a prepared data set from a stream of images, in two forms; the same images give the same bytes.
 
 A zip (EDM, StyleGAN, SiD read it): 00000/img00000000.png ..., dataset.json {"labels": [[name, label], ...]}, gsd.json.
 Shards (WebDataset reads them): NAME-000000.tar ... of img00000000.png and img00000000.cls (or .json), and NAME.json.
@@ -20,13 +20,13 @@ from gsd_cli.base.storage import storage_errors
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value
 
-Picture = tuple[int, bytes, Value | None]
-"""Shard, PNG file, label."""
+Entry = tuple[int, bytes, Value | None]
+"""Number of the shard, PNG file, label."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ArchiveWriter:
-    """The zip, image by image. small_index: deflate the list of labels, where every byte counts."""
+    """Writes a zip image by image. small_index: compress the list of labels, to save bytes."""
 
     def __init__(self, path: Path, *, small_index: bool = False):
         self._index = zipfile.ZIP_DEFLATED if small_index else zipfile.ZIP_STORED
@@ -35,7 +35,7 @@ class ArchiveWriter:
         self.count = 0
 
     def add(self, png: bytes, label: Value | None) -> None:
-        """The bytes of a PNG file, and its label."""
+        """Add a PNG file and its label."""
         name = f"{self.count // 1000:05d}/img{self.count:08d}.png"
         self._put(name, png)
         if label is not None:
@@ -43,14 +43,14 @@ class ArchiveWriter:
         self.count += 1
 
     def close(self, record: dict[str, Any]) -> None:
-        """Finish the file with the labels (when every picture has one) and the record."""
+        """Finish the file with the labels (when every image has one) and the record."""
         labels = self._labels if len(self._labels) == self.count else None
         self._put(DATASET_INDEX, json.dumps({"labels": labels}).encode(), self._index)
         self._put(CARD, json.dumps(record, indent=1).encode())
         self._zip.close()
 
     def abandon(self) -> None:
-        """Close what cannot be finished; zipfile would try once more, and complain."""
+        """Close a file that cannot be finished; zipfile itself would try to write once more and raise an error."""
         file, self._zip.fp = self._zip.fp, None
         with suppress(OSError):
             if file is not None:
@@ -62,15 +62,15 @@ class ArchiveWriter:
         self._zip.writestr(info, payload, compression, 9)
 
 
-def write_zip(target: Path, work: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:
+def write_zip(target: Path, work: Path, entries: Iterator[Entry], record: Callable[[], dict[str, Any]]) -> None:
     """One zip, written in the folder `work` and moved to `target` once it is whole.
 
-    `record` is asked for when all pictures are written.
+    `record` is called once all images are written.
     """
     with storage_errors(target):
         writer = ArchiveWriter(work / target.name)
         try:
-            for _, png, label in pictures:
+            for _, png, label in entries:
                 writer.add(png, label)
             writer.close(record())
         except BaseException:
@@ -79,15 +79,15 @@ def write_zip(target: Path, work: Path, pictures: Iterator[Picture], record: Cal
         publish(work / target.name, target)
 
 
-def write_shards(index: Path, work: Path, pictures: Iterator[Picture], record: Callable[[], dict[str, Any]]) -> None:
-    """Tars beside `index` (NAME.json), written in `work` and moved there once all are whole; the index comes last.
+def write_shards(index: Path, work: Path, entries: Iterator[Entry], record: Callable[[], dict[str, Any]]) -> None:
+    """Tars next to `index` (NAME.json), written in `work` and moved once all are whole; the index comes last.
 
-    The index is what webdataset's wids reads, and holds gsd's record under `gsd`.
+    The index has the format of webdataset's wids, with gsd's record under `gsd`.
     """
     listed: list[dict[str, Any]] = []
     count = 0
     with storage_errors(index):
-        for number, (_, group) in enumerate(itertools.groupby(pictures, key=lambda picture: picture[0])):
+        for number, (_, group) in enumerate(itertools.groupby(entries, key=lambda entry: entry[0])):
             name = f"{index.stem}-{number:06d}.tar"
             with (work / name).open("wb") as file:
                 before = count
@@ -96,12 +96,12 @@ def write_shards(index: Path, work: Path, pictures: Iterator[Picture], record: C
                     count += 1
                 file.write(bytes(2 * tarfile.BLOCKSIZE))
             listed.append({"url": name, "nsamples": count - before, "filesize": (work / name).stat().st_size})
-        made = record()
+        recorded = record()
         for old in _shards_of(index) - {str(entry["url"]) for entry in listed}:
             (index.parent / old).unlink(missing_ok=True)
         for entry in listed:
             publish(work / entry["url"], index.parent / entry["url"])
-    content = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed, "gsd": made}
+    content = {"__kind__": "wids-shard-index-v1", "wids_version": 1, "shardlist": listed, "gsd": recorded}
     with atomic_file(index) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Labels of pictures: classes (one number each) or attributes (a 0/1 list each), from folders or from a file."""
+"""Labels of images: classes (one number each) or attributes (a 0/1 list each), from folders or from a file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gsd_cli.base.errors import GsdError
 T = TypeVar("T")
 Value = int | tuple[int, ...]
 MOST_GAPS = 10
-"""Numbers in a CSV up to this many times their count are class numbers; larger ones are names."""
+"""Numbers in a CSV that are below this many times their count are class numbers; larger ones are names."""
 _HINT = "a CSV of name,label, list_attr_celeba.txt, or a dataset.json of EDM"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """One value per picture: all ints (class numbers from 0), or all tuples of 0 and 1, one per attribute.
+    """One value per image: all ints (class numbers from 0), or all tuples of 0 and 1, one per attribute.
 
     `classes` and `attributes` name them where names are known.
     """
@@ -32,7 +32,7 @@ class Labels:
     attributes: tuple[str, ...] = ()
 
 
-def describe(labels: Labels, origin: str) -> str:
+def describe_labels(labels: Labels, origin: str) -> str:
     """One line: how many classes or attributes, from where, and the first of their names."""
     if labels.attributes or (labels.values and isinstance(labels.values[0], tuple)):
         count = len(labels.attributes) or len(labels.values[0])  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def _names(names: Sequence[str], most: int = 10) -> str:
     return f": {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def in_order(names: Iterable[str]) -> list[str]:
+def sort_names(names: Iterable[str]) -> list[str]:
     """Sorted: as numbers when all are numbers (1, 2, 10), else as text."""
     names = set(names)
     if all(_number(name) is not None for name in names):
@@ -67,13 +67,13 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def plain(name: str) -> str:
-    """A path as it is compared: slashes, no leading dot, accents composed (NFC)."""
+def normalise_path(name: str) -> str:
+    """A path in the form in which paths are compared: slashes, no leading dot, accents composed (NFC)."""
     return str(PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))))
 
 
 def _numbered(numbers: Sequence[int]) -> Labels:
-    """Class numbers; those that count from 1 without a gap are moved to count from 0, their names kept."""
+    """Class numbers; if they count from 1 without a gap, they are shifted to count from 0 and keep their names."""
     found = set(numbers)
     if len(found) > 1 and found == set(range(1, len(found) + 1)):
         return Labels([n - 1 for n in numbers], classes=tuple(str(n) for n in sorted(found)))
@@ -81,12 +81,12 @@ def _numbered(numbers: Sequence[int]) -> Labels:
 
 
 def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """The labels of `names` in a file; it may hold more. Raises GsdError (exit 3) naming what is wrong.
+    """Read the labels of `names` from a file, which may hold others too. Raises GsdError (exit 3) with the cause.
 
     file: EDM's dataset.json; CelebA's list_attr_celeba.txt or CelebAMask-HQ's annotation (a count, the attributes'
-    names, then a name and -1/1 a line); a CSV of `name,label` with or without a header, labels being numbers or
-    names; a CSV with more columns, whose header names 0/1 or -1/1 attributes. Pictures are found by their path in
-    the source, else by their file name where that is unambiguous.
+    names, then lines of a name and -1/1 values); a CSV of `name,label` with or without a header, where labels are
+    numbers or names; a CSV with more columns, whose header names 0/1 or -1/1 attributes. Images are found by their
+    path in the source, else by their file name where no two images share it.
     """
     try:
         raw = file.read_bytes()
@@ -111,7 +111,7 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
 
 
 def read_edm(payload: bytes, where: Path) -> dict[str, Any] | None:
-    """EDM's dataset.json, name to label; None when it says that there are none. Raises GsdError (exit 3)."""
+    """Parse EDM's dataset.json to labels by name; None when it declares none. Raises GsdError (exit 3)."""
     try:
         found = json.loads(payload)["labels"]
         listed = None if found is None else dict(found)
@@ -131,7 +131,7 @@ def edm_labels(
     classes: tuple[str, ...] = (),
     attributes: tuple[str, ...] = (),
 ) -> Labels:
-    """Labels as EDM writes them: class numbers, or lists of 0 and 1; with their names where they are known."""
+    """Labels from EDM's values, class numbers or lists of 0 and 1; with their names where they are known."""
     values = [tuple(v) if isinstance(v, list) else v for v in _match(listed, names, where)]
     if all(isinstance(v, tuple) and len(v) == len(values[0]) and _flags(v) for v in values):
         fits = bool(values) and len(attributes) == len(values[0])
@@ -162,9 +162,9 @@ def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
     if all(number is not None and number >= 0 and number.is_integer() for number in numbers):
         whole = [int(number) for number in numbers if number is not None]
         if max(whole, default=0) < MOST_GAPS * len(set(whole)):
-            return _numbered(whole)  # else they are codes: a class for each number up to them would be empty
+            return _numbered(whole)  # else they are codes: most classes up to the largest would be empty
     texts = [unicodedata.normalize("NFC", text) for text in texts]
-    classes = in_order(texts)
+    classes = sort_names(texts)
     number_of = {text: i for i, text in enumerate(classes)}
     return Labels([number_of[text] for text in texts], classes=tuple(classes))
 
@@ -183,23 +183,23 @@ def _unique(file: Path, pairs: list[tuple[str, T]]) -> dict[str, T]:
     listed: dict[str, T] = {}
     for name, value in pairs:
         if listed.setdefault(name, value) != value:
-            raise GsdError(f"{file}: {name} has two labels", hint="one label for each picture")
+            raise GsdError(f"{file}: {name} has two labels", hint="one label per image")
     return listed
 
 
 def _known(name: str, names: Sequence[str]) -> bool:
-    wanted = plain(name)
-    return any(wanted in (path := plain(n), path.rpartition("/")[2]) for n in names)
+    wanted = normalise_path(name)
+    return any(wanted in (path := normalise_path(n), path.rpartition("/")[2]) for n in names)
 
 
 def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T]:
-    """The label of each name: by its path, else by its file name when no two pictures share that."""
-    by_path = {plain(name): label for name, label in listed.items()}
-    files = [plain(name).rpartition("/")[2] for name in names]
+    """The label of each name: by its path, else by its file name when no two images share it."""
+    by_path = {normalise_path(name): label for name, label in listed.items()}
+    files = [normalise_path(name).rpartition("/")[2] for name in names]
     unambiguous = len(set(files)) == len(files)
     values, missing = [], []
     for name, file in zip(names, files, strict=True):
-        if (path := plain(name)) in by_path:
+        if (path := normalise_path(name)) in by_path:
             values.append(by_path[path])
         elif unambiguous and file in by_path:
             values.append(by_path[file])
@@ -207,7 +207,5 @@ def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T
             missing.append(name)
     if missing:
         some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise GsdError(
-            f"{where}: no label for {some}", hint="name pictures by their path in the source, or by file name"
-        )
+        raise GsdError(f"{where}: no label for {some}", hint="name images by their path in the source, or by file name")
     return values

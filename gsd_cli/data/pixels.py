@@ -1,4 +1,4 @@
-"""Tensors to pictures and back."""
+"""Image tensors as bytes, as Pillow images and as tiled images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def tile(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images [N, C, H, W] in one picture [C, rows H, columns W]; near square unless told."""
+    """Images [N, C, H, W] as one image [C, rows H, columns W]; nearly square by default."""
     n, c, h, w = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -39,10 +39,10 @@ def tile(images: Tensor, columns: int | None = None) -> Tensor:
 
 
 def save_grid(images: Tensor, path: Path, columns: int | None = None, scale: int = 1) -> Path:
-    """Write images [N, C, H, W] as one tiled picture, enlarged `scale` times without smoothing."""
-    picture = to_pil(tile(images, columns))
+    """Write images [N, C, H, W] as one tiled image, enlarged `scale` times without smoothing."""
+    tiled = to_pil(tile(images, columns))
     if scale > 1:
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        tiled = tiled.resize((tiled.width * scale, tiled.height * scale), Image.Resampling.NEAREST)
     with atomic_file(path) as temporary:
-        picture.save(temporary)
+        tiled.save(temporary)
     return path

@@ -1,4 +1,4 @@
-"""PNG files without compression, written fast and the same everywhere."""
+"""PNG files without compression: fast to write, and the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 _STORED = 65535
-"""Longest stored block of deflate (RFC 1951, 3.2.4)."""
+"""Bytes of the longest stored block of deflate (RFC 1951, 3.2.4)."""
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """image: uint8 [H, W, 1] or [H, W, 3]. EDM's tool stores its pictures uncompressed too.
+    """Encode an image, uint8 [H, W, 1] or [H, W, 3]. EDM's tool stores its images uncompressed too.
 
-    Pillow filters every row even at compress_level=0, which takes seven times as long; and stored blocks are
-    the same bytes whichever zlib is installed.
+    Pillow filters every row even at compress_level=0, which takes seven times as long. Stored blocks are the same
+    bytes with every version of zlib.
     """
     height, width, channels = image.shape
     rows = np.zeros((height, 1 + width * channels), np.uint8)  # filter type 0 before each row

@@ -1,4 +1,4 @@
-"""Work spread over processes, results in order, a stop within one picture's time."""
+"""Tasks on several processes, their results in order; a stop takes effect within the time of one image."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.signals import CODES, StopRequest
 
 T = TypeVar("T")
-Stopped = Callable[[], bool]
-Task = Callable[[Stopped], None]
-"""Something to do, picklable; it polls its argument and gives up when told."""
+IsStopped = Callable[[], bool]
+Task = Callable[[IsStopped], None]
+"""Picklable work; it polls its argument and returns early once that is true."""
 
 _POLL = 0.1
 _stop: Event | None = None
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_order(tasks: Iterator[tuple[T, Task | None]], workers: int, stop: StopRequest) -> Iterator[T]:
-    """Do the tasks, yield their keys in the given order, each once its task is done (None: done already).
+    """Run tasks and yield their keys in the given order, each once its task is done (None: done already).
 
-    At most two tasks a worker are taken ahead. Raises Stopped when `stop` was asked for, what a task raised, or
-    GsdError (exit 5) when a worker died.
+    At most two tasks per worker are taken ahead. Raises Stopped after a signal, the error of a task, or GsdError
+    (exit 5) when a worker died.
     """
     if workers == 1:
         for key, task in tasks:
@@ -51,14 +51,14 @@ def run_in_order(tasks: Iterator[tuple[T, Task | None]], workers: int, stop: Sto
         for key, task in tasks:
             ahead.append((key, pool.submit(_work, task) if task is not None else None))
             if len(ahead) > 2 * workers:
-                yield _finished(*ahead.popleft(), stop)
+                yield _wait_for(*ahead.popleft(), stop)
         while ahead:
-            yield _finished(*ahead.popleft(), stop)
+            yield _wait_for(*ahead.popleft(), stop)
     except BrokenProcessPool as error:
         stop.check()
         raise GsdError(
-            "a worker process died, perhaps for want of memory",
-            hint="the same command goes on where it stopped; --workers 1 needs the least memory",
+            "a worker process died, perhaps because memory ran out",
+            hint="the same command resumes where it stopped; --workers 1 needs the least memory",
             code=ExitCode.DEVICE,
         ) from error
     finally:
@@ -66,7 +66,7 @@ def run_in_order(tasks: Iterator[tuple[T, Task | None]], workers: int, stop: Sto
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(key: T, future: Future[None] | None, stop: StopRequest) -> T:
+def _wait_for(key: T, future: Future[None] | None, stop: StopRequest) -> T:
     stop.check()
     while future is not None and not future.done():
         wait([future], timeout=_POLL)
@@ -79,12 +79,12 @@ def _finished(key: T, future: Future[None] | None, stop: StopRequest) -> T:
 def _start_worker(halt: Event) -> None:
     global _stop
     _stop = halt
-    for number in CODES:  # a terminal sends them to all; the parent decides
+    for number in CODES:  # a terminal sends them to every process; the parent decides
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

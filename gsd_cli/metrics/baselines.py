@@ -1,4 +1,4 @@
-"""Statistics of the teacher's own multi-step samples: shipped, cached, or made now."""
+"""Statistics of the teacher's own multi-step samples: shipped, cached, or computed now."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ from gsd_cli.core.models.fingerprint import network_fingerprint
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler
-from gsd_cli.metrics.features import Extractor, Measure
-from gsd_cli.metrics.npz import read_arrays
-from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
+from gsd_cli.metrics.features import Measure
+from gsd_cli.metrics.statistics import Statistics, gaussian_statistics, read_arrays
 
 AGAIN = 100
-"""Network calls up to which a sampler's images are made again for an optional measure; beyond, hours would be spent."""
+"""Most network calls at which a sampler's images are made again for an optional measure: more would take hours."""
 
 
-def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: Extractor) -> Statistics | None:
+def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: str) -> Statistics | None:
     """Statistics that come with a bundled teacher, if they are of this sampler, features and weights."""
-    for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor.name}.npz"):
+    for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor}.npz"):
         path = ASSETS / teacher.name / name
         if not path.exists():
             continue
         statistics = Statistics.load(path)
-        if statistics.extractor == extractor.name and statistics.about.get("teacher") == fingerprint(teacher):
+        if statistics.extractor == extractor and statistics.about.get("teacher") == fingerprint(teacher):
             return statistics
     return None
 
@@ -73,14 +72,14 @@ def sampled_batches(
         missing = [m for m in measures if found[m.name] is None]
         if any(calls <= AGAIN or m.name not in optional for m in missing):
             noise = latents(seeds, teacher.denoiser.shape).to(device)
-            with full_precision(device):  # as what is shipped was made, whatever samples are made in here
+            with full_precision(device):  # as the shipped statistics were, in whatever precision samples are made here
                 images = sample_teacher(teacher, sampler, noise, seeds, report)
             found |= {m.name: _measured(images, m, paths[m.name]) for m in missing}
         yield {name: vectors for name, vectors in found.items() if vectors is not None}
 
 
 def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features: Tensor, cache: Path) -> Statistics:
-    """The statistics of features [n, F] of seeds 0..n-1; left in the cache in the form of those that are shipped."""
+    """The statistics of features [n, F] of seeds 0..n-1; also cached, in the form of the shipped ones."""
     about = {
         "teacher": fingerprint(teacher),
         "sampler": sampler.name,
@@ -107,7 +106,7 @@ def _measured(images: Tensor, measure: Measure, path: Path) -> Tensor:
 
 
 def _read(path: Path, n: int) -> Tensor | None:
-    """The vectors of `n` images; None when the file is missing, damaged or of something else."""
+    """The vectors [n, F] of a file; None when it is missing, damaged or holds something else."""
     try:
         found = read_arrays(path)["features"]
     except (OSError, ValueError, KeyError):
@@ -116,5 +115,5 @@ def _read(path: Path, n: int) -> Tensor | None:
 
 
 def fingerprint(teacher: Teacher) -> str:
-    """Of the teacher's network: what statistics of its samples are filed under."""
+    """The fingerprint of the teacher's network: statistics of its samples are filed under it."""
     return network_fingerprint(teacher.denoiser.net)

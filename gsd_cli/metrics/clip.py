@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import functional as picture
+from torchvision.transforms import functional
 
 from gsd_cli.base.download import fetch_file
 from gsd_cli.base.errors import GsdError
@@ -34,7 +34,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class ImageEncoder(nn.Module):
-    """CLIP's vision transformer: normalised pictures [B, 3, S, S] to [B, F]."""
+    """CLIP's vision transformer: normalised images [B, 3, S, S] to [B, F]."""
 
     def __init__(self, width: int, layers: int, heads: int, patch: int, side: int, features: int):
         super().__init__()
@@ -50,7 +50,7 @@ class ImageEncoder(nn.Module):
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> ImageEncoder:
-        """From OpenAI's names, sizes read off the weights; a head is 64 wide, as in all of CLIP's."""
+        """From OpenAI's names, with sizes from the weights; a head is 64 wide, as in all CLIP models."""
         width, _, patch, _ = weights["conv1.weight"].shape
         side = patch * round((len(weights["positional_embedding"]) - 1) ** 0.5)
         layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
@@ -75,7 +75,7 @@ def _name(name: str) -> str:
 
 
 class ClipFeatures:
-    """CLIP's image features; pictures are resized with Pillow's bicubic filter, as clean-fid does."""
+    """CLIP's image features; images are resized with Pillow's bicubic filter, as clean-fid does."""
 
     name, figure = "clip", "CLIP-FID"
 
@@ -86,22 +86,22 @@ class ClipFeatures:
     @in_full_precision
     def features(self, images: Tensor) -> Tensor:
         """[B, 512] of images [B, C, H, W] in [-1, 1]; grey ones are repeated to three channels."""
-        seen = torch.stack([picture.pil_to_tensor(_resized(image)) for image in images.cpu()])
+        seen = torch.stack([functional.pil_to_tensor(_resized(image)) for image in images.cpu()])
         return self.net((seen.to(self.device) / 255 - self.mean) / self.std)
 
     def embed(self, images: Tensor) -> Tensor:
-        """CLIP is no perceptual distance: PPL asks another extractor."""
+        """Raises GsdError: CLIP has no perceptual distance; path lengths use another extractor."""
         raise GsdError("CLIP features measure no perceptual distance")
 
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """As `embed`."""
+        """Raises GsdError, as `embed` does."""
         raise GsdError("CLIP features measure no perceptual distance")
 
 
 def _resized(image: Tensor) -> Image.Image:
     shown = to_pil(image).convert("RGB")
-    resized = picture.resize(shown, [SIDE], picture.InterpolationMode.BICUBIC)
-    return picture.center_crop(resized, [SIDE, SIDE])
+    resized = functional.resize(shown, [SIDE], functional.InterpolationMode.BICUBIC)
+    return functional.center_crop(resized, [SIDE, SIDE])
 
 
 def clip_features(cache: Path, device: torch.device, *, offline: bool) -> ClipFeatures:

@@ -1,9 +1,9 @@
-"""Measuring a generator during and after its training, always on the same latents."""
+"""Measures a generator during and after its training, always on the same latents."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,25 +18,24 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.images import labels_for
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
-from gsd_cli.metrics.generated import made_batches
-from gsd_cli.metrics.image_quality import manifold_figures
-from gsd_cli.metrics.isometry import isometry
+from gsd_cli.metrics.generated import generated_batches
+from gsd_cli.metrics.image_quality import precision_recall_figures
+from gsd_cli.metrics.isometry import EVALUATION_PATHS, isometry
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64
-PAIRS = 96
 NEIGHBOURS = 5
 """Precision and recall need more images than this."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `gsd distill` measures at each evaluation; leaves a grid of samples in `pictures`.
+    """What `gsd distill` measures at each evaluation; writes a grid of samples into `grids`.
 
     Without an extractor only the grid is made; without reference statistics no distance.
     """
 
-    pictures: Path
+    grids: Path
     extractor: Extractor | None
     reference: Statistics | None
     samples: int
@@ -59,7 +58,7 @@ class Evaluation:
         with torch.no_grad():
             shown = range(min(GRID, self.samples))
             grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
-        save_grid(grid, self.pictures / grid_name(step))
+        save_grid(grid, self.grids / grid_name(step))
         if self.extractor is None:
             return {}
         figures: dict[str, float] = {}
@@ -70,11 +69,12 @@ class Evaluation:
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()
 
-        found = isometry(images, self.extractor.squared_distance, generator.latent_shape, min(PAIRS, self.samples // 2))
-        return {**figures, "speed_cv": found.speed_cv, "spearman": found.spearman, "pair_distance": found.pair_distance}
+        paths = min(EVALUATION_PATHS, self.samples // 2)
+        found = isometry(images, self.extractor.embed, generator.latent_shape, paths, batch_size=self.batch_size)
+        return {**figures, **asdict(found)}
 
     def _features(self, generator: Generator) -> Tensor:
-        """Features [N, F] of all images: whole batches in turn, so that each process makes what one alone would."""
+        """Features [N, F] of all images. Processes take whole batches in turn, those that one alone would make."""
         assert self.extractor is not None
         seeds, size, world = range(self.samples), self.batch_size, self.world
         batches = [seeds[start : start + size] for start in range(0, len(seeds), size)]
@@ -82,17 +82,19 @@ class Evaluation:
         for turn in range(0, len(batches), world.size):
             own = batches[min(turn + world.rank, len(batches) - 1)]
             (vectors,) = (batch.cpu() for batch in generator_features(generator, self.extractor, own, size))
-            # gathered tensors are of one shape: what fills up comes after the last image, and is cut off
+            # gathered tensors need one shape: the padding comes after the last image and is cut off
             found.append(world.gather(torch.cat([vectors, vectors[-1:].expand(size - len(vectors), -1)])))
         return torch.cat(found)[: len(seeds)]
 
     def _variety(self, features: Tensor) -> dict[str, float]:
-        """What shows a collapse that a distance hides: recall and coverage of the real images, and the rarest class's
-        share over the commonest's. features: [N, F] of generated images."""
+        """Figures that show a collapse where a distance does not. features: [N, F] of generated images.
+
+        They are precision, recall and coverage, and the share of the rarest class over that of the commonest.
+        """
         figures: dict[str, float] = {}
         real = self.reference.features if self.reference is not None else None
         if real is not None and min(len(real), len(features)) > NEIGHBOURS:
-            found = manifold_figures(features, real)
+            found = precision_recall_figures(features, real)
             figures = {name: found[name] for name in ("precision", "recall", "coverage")}
         if isinstance(self.extractor, ClassifierFeatures):
             figures["class_balance"] = self.extractor.class_balance(features)
@@ -100,6 +102,6 @@ class Evaluation:
 
 
 def generator_features(generator: Generator, extractor: Extractor, seeds: range, batch_size: int) -> Iterator[Tensor]:
-    """Feature batches of the images of `seeds`, on the fly: nothing is kept."""
-    for batch in made_batches(generator, [extractor], seeds, batch_size):
+    """Yield feature batches of the images of `seeds`; nothing is kept."""
+    for batch in generated_batches(generator, [extractor], seeds, batch_size):
         yield batch[extractor.name]

@@ -1,4 +1,4 @@
-"""Feature extractors: what a Frechet distance and a perceptual distance are measured in."""
+"""Feature extractors: Frechet distances and perceptual distances are measured in their features."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Measure(Protocol):
     """Images [B, C, H, W] in [-1, 1], on the measure's device, to one vector each."""
 
     name: str
-    """Recorded with what is kept; distances across names are refused."""
+    """Recorded in files of its vectors; distances across names are refused."""
 
     def features(self, images: Tensor) -> Tensor:
         """Vectors [B, F] of images as they would be saved: rounded to 8 bits."""
@@ -79,7 +79,7 @@ class ClassifierFeatures:
 
 
 class TeacherFeatures:
-    """The teacher's own mid block: always at hand, but not independent of what is measured."""
+    """The teacher's own mid block: always available, but not independent of the generator."""
 
     name, figure = "teacher", "FD-teacher"
 
@@ -124,11 +124,11 @@ class InceptionFeatures:
         return self.net(torch.from_numpy(resized).permute(0, 3, 1, 2).float().to(self.device))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Inception is no perceptual distance: PPL asks another extractor."""
+        """Raises GsdError: Inception has no perceptual distance; path lengths use another extractor."""
         raise GsdError("Inception features measure no perceptual distance")
 
     def squared_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """As `embed`."""
+        """Raises GsdError, as `embed` does."""
         raise GsdError("Inception features measure no perceptual distance")
 
 
@@ -146,9 +146,9 @@ def features_folder(spec: str) -> Path:
 
 
 def classifier_features(spec: str, device: torch.device, shape: tuple[int, ...] | None = None) -> ClassifierFeatures:
-    """Load a feature set by name or folder, for pictures of a shape (C, H, W).
+    """Load a feature set by name or folder, for images of a shape [C, H, W].
 
-    Raises GsdError (exit 3): missing, damaged, or fitted on pictures of another size or mode.
+    Raises GsdError (exit 3): missing, damaged, or fitted on images of another size or mode.
     """
     folder = features_folder(spec)
     if shape is not None:
@@ -163,9 +163,9 @@ def _require_fitted_on(folder: Path, shape: tuple[int, ...]) -> None:
     if card.get("channels") != shape[0] or size not in (None, *shape[1:]):
         fitted = f"{_channels(card.get('channels'))}{f' of {size} x {size}' if size else ''}"
         raise GsdError(
-            f"the features {folder.name} were fitted on pictures of {fitted}, "
+            f"the features {folder.name} were fitted on images of {fitted}, "
             f"these have {_channels(shape[0])} of {shape[1]} x {shape[2]}",
-            hint="gsd prepare DATA --fit-features makes features of your own pictures",
+            hint="gsd prepare DATA --fit-features makes features of your own images",
         )
 
 

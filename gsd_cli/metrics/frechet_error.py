@@ -1,4 +1,4 @@
-"""How sure a Frechet distance is: its spread over blocks of images, and its value at infinite N."""
+"""How precise a Frechet distance is: its spread over blocks of images, and its value at infinite N."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsd_cli.compute.random import generator_for
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 SIZES = 15
-"""Numbers of images at which the distance is measured to be extrapolated, as Chong and Forsyth do."""
+"""How many sizes of subsets the extrapolation measures, as Chong and Forsyth do."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What measures see of a generator's images: each image is made once, whatever is measured of it."""
+"""Images of a generator, made once for all measures, and their features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gsd_cli.metrics.statistics import Moments, Statistics
 KEPT_BYTES = 2**30
 
 
-def made_batches(
+def generated_batches(
     generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
 ) -> Iterator[dict[str, Tensor]]:
     """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
@@ -34,7 +34,7 @@ def made_batches(
 
 
 class Features:
-    """Feature vectors of n images as they come; their moments alone where all would take more than KEPT_BYTES."""
+    """Collects the feature vectors of n images; only their moments where all would take more than KEPT_BYTES."""
 
     def __init__(self, n: int):
         self.n, self.count = n, 0

@@ -22,8 +22,8 @@ SIDES = ("bright", "dark")
 def roughness(pixels: Tensor) -> Tensor:
     """|4 x - up - down - left - right| of grey values [..., H, W] where there are four neighbours: [..., H - 2, W - 2].
 
-    The absolute value of the discrete Laplacian (five-point stencil), each channel on its own: 0 on flat areas and
-    even slopes. No border is invented.
+    The absolute value of the discrete Laplacian (five-point stencil), each channel by itself. It is 0 on flat
+    areas and even slopes. The border is not padded.
     """
     x = pixels.int()
     inside = x[..., 1:-1, 1:-1]
@@ -32,7 +32,7 @@ def roughness(pixels: Tensor) -> Tensor:
 
 
 class GrainCounts:
-    """How often each roughness occurs, image by image: what `Grain` is computed from, and a cache can keep."""
+    """How often each roughness occurs in an image: vectors for a cache, from which `Grain` is computed."""
 
     name = "grain-counts"
 
@@ -78,7 +78,7 @@ class Grain:
 
 
 def median(counts: np.ndarray) -> float:
-    """The median of values 0, 1, 2, ... that occur so often; of an even number the mean of the middle two."""
+    """The median of values 0, 1, 2, ... with these counts; the mean of the middle two where their number is even."""
     total, below = counts.sum(), counts.cumsum()
     low, high = np.searchsorted(below, [(total + 1) // 2, total // 2 + 1])
     return float(low + high) / 2
@@ -90,7 +90,7 @@ def grain_facts(figures: Mapping[str, float]) -> dict[str, str]:
 
 
 def grain_of(facts: Mapping[str, str]) -> dict[str, float]:
-    """The medians that facts hold; none where they are missing or no numbers."""
+    """The medians in facts; empty where they are missing or no numbers."""
     found = {}
     for name in (f"grain_{side}" for side in SIDES):
         value = facts.get(name, "")

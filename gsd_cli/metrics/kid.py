@@ -22,22 +22,22 @@ class KernelDistance:
 
 
 def kernel_distance(
-    made: Tensor, real: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    generated: Tensor, real: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """KID between feature vectors made [N, F] and real [M, F], in float64.
+    """KID between generated features [N, F] and real ones [M, F], in float64.
 
     Subsets are drawn without replacement, and are no larger than the smaller set. Raises GsdError
     (exit 3) for fewer than two vectors or for features of different sizes.
     """
-    if made.ndim != 2 or real.ndim != 2 or made.shape[1] != real.shape[1]:
-        raise GsdError(f"features of shapes {tuple(made.shape)} and {tuple(real.shape)} cannot be compared")
-    size = min(subset_size, len(made), len(real))
+    if generated.ndim != 2 or real.ndim != 2 or generated.shape[1] != real.shape[1]:
+        raise GsdError(f"features of shapes {tuple(generated.shape)} and {tuple(real.shape)} cannot be compared")
+    size = min(subset_size, len(generated), len(real))
     if size < 2:
         raise GsdError("a kernel distance needs at least 2 images on each side")
     values = []
     for k in range(subsets):
         random = generator_for(seed, "kid", k)
-        a, b = (x[torch.randperm(len(x), generator=random)[:size]].double() for x in (made, real))
+        a, b = (x[torch.randperm(len(x), generator=random)[:size]].double() for x in (generated, real))
         values.append(squared_discrepancy(a, b))
     stacked = torch.stack(values)
     return KernelDistance(stacked.mean().item(), stacked.std(correction=0).item(), subsets, size)

@@ -15,7 +15,7 @@ Images = Callable[[Tensor], Tensor]
 SquaredDistance = Callable[[Tensor, Tensor], Tensor]
 TRIM = 0.01
 NOISY = 0.01
-"""A share of the path length: a noise floor above it matters."""
+"""A noise floor above this share of the path length matters."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class PathLength:
     epsilon: float
     pairs: int
 
-    @property
-    def protocol(self) -> str:
-        """How it was measured, but for the model and the distance."""
-        return (
-            f"{self.pairs} pairs, slerp of flattened latents, e = {self.epsilon:g}, float32 images neither rounded nor "
-            f"clamped, {TRIM:.0%} trimmed at each end, 95% interval"
-        )
+
+def path_length_protocol(pairs: int, epsilon: float) -> str:
+    """How a path length is measured, apart from the model and the distance."""
+    return (
+        f"{pairs} pairs, slerp of flattened latents, e = {epsilon:g}, float32 images neither rounded nor "
+        f"clamped, {TRIM:.0%} trimmed at each end, 95% interval"
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""Fidelity and variety told apart: improved precision and recall, density and coverage.
+"""Fidelity and variety as separate figures: improved precision and recall, density and coverage.
 
 Kynkaanniemi et al. (NeurIPS 2019); Naeem et al. (ICML 2020). A set's manifold is the union of the
-balls round its points that reach to the k-th nearest neighbour.
+balls around its points that reach to the k-th nearest neighbour.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class Manifold:
-    """precision: share of made images inside the real manifold; recall: share of real ones inside the
-    made manifold; density: how many real balls hold a made image, over k; coverage: share of real
+class PrecisionRecall:
+    """precision: share of generated images inside the real manifold; recall: share of real ones inside the
+    generated manifold; density: how many real balls hold a generated image, over k; coverage: share of real
     balls that hold one. All but density lie in [0, 1]; density and coverage of real images are near 1."""
 
     precision: float
@@ -29,33 +29,35 @@ class Manifold:
 
 
 @torch.no_grad()
-def manifold(made: Tensor, real: Tensor, neighbours: int = 3, density_neighbours: int = 5) -> Manifold:
-    """Measure feature vectors made [N, F] against real [M, F]; memory grows with N + M only.
+def precision_recall(
+    generated: Tensor, real: Tensor, neighbours: int = 3, density_neighbours: int = 5
+) -> PrecisionRecall:
+    """Compare generated features [N, F] with real ones [M, F]; memory grows with N + M only.
 
     Raises GsdError (exit 3) when a set is not larger than its number of neighbours.
     """
     most = max(neighbours, density_neighbours)
-    if min(len(made), len(real)) <= most or made.shape[1:] != real.shape[1:]:
+    if min(len(generated), len(real)) <= most or generated.shape[1:] != real.shape[1:]:
         raise GsdError(f"precision and recall need more than {most} images on each side, with the same features")
-    made, real = made.float(), real.float()
+    generated, real = generated.float(), real.float()
     real_radius = _radii(real, [neighbours, density_neighbours])
-    (made_radius,) = _radii(made, [neighbours])
+    (generated_radius,) = _radii(generated, [neighbours])
     inside_made = torch.zeros(len(real), dtype=torch.bool)
     held = torch.zeros(len(real), dtype=torch.bool)
     inside_real, balls = [], 0
-    for part in made.split(CHUNK):
+    for part in generated.split(CHUNK):
         distances = torch.cdist(part, real)  # [chunk, M]
         inside_real.append((distances <= real_radius[0]).any(1))
         within = distances < real_radius[1]
         balls += int(within.sum())
         held |= within.any(0)
     for start in range(0, len(real), CHUNK):
-        distances = torch.cdist(real[start : start + CHUNK], made)
-        inside_made[start : start + CHUNK] = (distances <= made_radius).any(1)
-    return Manifold(
+        distances = torch.cdist(real[start : start + CHUNK], generated)
+        inside_made[start : start + CHUNK] = (distances <= generated_radius).any(1)
+    return PrecisionRecall(
         torch.cat(inside_real).float().mean().item(),
         inside_made.float().mean().item(),
-        balls / (density_neighbours * len(made)),
+        balls / (density_neighbours * len(generated)),
         held.float().mean().item(),
     )
 

@@ -1,4 +1,4 @@
-"""The real images that made ones are compared with: statistics by name, by file, of a prepared data set."""
+"""The real images that generated ones are compared with: statistics by name, by file, or of a prepared data set."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from gsd_cli.metrics.published import PUBLISHED, published_statistics
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
 
 KEPT = 5000
-"""Real images whose features lie beside the statistics, for figures that compare images with images."""
+"""At most this many real images have their features stored with the statistics, for KID, precision and recall."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """What a Frechet distance is taken with: an extractor, and the real images as it sees them."""
+    """An extractor, and the real images in its features: what a Frechet distance needs."""
 
     extractor: Extractor
     real: Real
@@ -67,7 +67,7 @@ def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extracto
 def write_statistics(
     data: Path, extractor: Extractor, device: torch.device, batch_size: int, on_image: Callable[[int], None]
 ) -> Path:
-    """Measure every image of `data`; writes DATA.<extractor>.npz beside it, with the images' grain among its facts."""
+    """Measure every image of `data`; write DATA.<extractor>.npz next to it, with the images' grain among its facts."""
     return measure(data, extractor, device, batch_size, on_image).save(statistics_path(data, extractor.name))
 
 
@@ -85,7 +85,7 @@ def measure(
     grain = Grain(len(archive))
     batches = _some_kept(_features(archive, extractor, device, batch_size, on_image, grain), len(archive), kept)
     found = gaussian_statistics(batches, extractor.name, about)
-    # at the precision they are kept at: measured now or read again, the figures are the same
+    # at the precision of the file, so that figures do not depend on whether it was read
     features = torch.cat(kept).half().float()
     return replace(found, features=features, about=about | grain_facts(grain.figures()))
 
@@ -96,9 +96,9 @@ def reference_statistics(
 ) -> Real:  # fmt: skip
     """The real images' statistics, with features where they hold some.
 
-    spec: a published name, an .npz, or a prepared data set, measured now unless its statistics lie beside
-    it; None: those that the feature set `folder` holds or lies beside. shape: what a data set's pictures
-    must have; None: the features resize.
+    spec: a published name, an .npz, or a prepared data set, measured now unless its statistics are next
+    to it; None: those in the feature set `folder` or next to it. shape: the shape that the images of a data set must
+    have; None where the features resize.
     """
     if spec is None:
         found = reference_of_features(folder, extractor)
@@ -117,7 +117,7 @@ def reference_statistics(
 
 
 def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
-    """The statistics of the real images that a feature set holds or lies beside."""
+    """The statistics of the real images that are in a feature set's folder or next to it."""
     path = None if folder is None else statistics_of_features(folder, extractor.name)
     if path is not None:
         return _read(path)
@@ -130,7 +130,7 @@ def reference_of_features(folder: Path | None, extractor: Extractor) -> Real:
 def real_grain(
     spec: str | None, folder: Path | None, batch_size: int, on_image: Callable[[int], None] = lambda done: None
 ) -> tuple[dict[str, float], str]:
-    """The grain of the real images, and whose it is; none where nothing is known.
+    """The grain of the real images and the name of their source; empty where neither is known.
 
     spec: as `reference_statistics` takes it; a data set is measured now, an .npz may hold its images' grain. None:
     what the statistics of the feature set `folder` hold.
@@ -188,7 +188,7 @@ def is_data_set(path: Path) -> bool:
 
 
 def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
-    """Where they lie where the data cannot have them next to it; and those of a folder, whose .zip may hold others."""
+    """Where they are in the cache: those of read-only data, and of a folder, whose .zip may have others next to it."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     facts = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     mark = [network_fingerprint(extractor.net)] if isinstance(extractor, ClassifierFeatures) else []
@@ -197,14 +197,14 @@ def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
 
 
 def _kept_next_to(data: Path, extractor: Extractor) -> Path | None:
-    """The statistics that lie next to a data set and are not older; a folder has none there."""
+    """The statistics next to a data set, if they are not older than it; a folder has none there."""
     path = statistics_path(data, extractor.name)
     there = path.exists() and data.is_file() and path.stat().st_mtime >= data.stat().st_mtime
     return path if there else None
 
 
 def data_statistics(data: Path, extractor: Extractor, device: torch.device, batch_size: int) -> Statistics:
-    """The statistics of a data set in these features: read if they lie beside it, else made now."""
+    """The statistics of a data set in these features: read if they are next to it, else computed now."""
     path = _kept_next_to(data, extractor)
     if path is None:
         archive = ImageArchive(data)
@@ -213,7 +213,7 @@ def data_statistics(data: Path, extractor: Extractor, device: torch.device, batc
 
 
 def _some_kept(batches: Iterator[Tensor], total: int, kept: list[Tensor]) -> Iterator[Tensor]:
-    """Pass feature batches on; every so many images one goes into `kept`, KEPT of them at most."""
+    """Yield the feature batches; the features of evenly spaced images, at most KEPT, are added to `kept`."""
     stride, seen = max(1, -(-total // KEPT)), 0
     for batch in batches:
         first = -seen % stride

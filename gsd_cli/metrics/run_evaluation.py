@@ -1,4 +1,4 @@
-"""What a distillation measures itself with while it runs, and against which images."""
+"""How a distillation is measured while it runs: in which features, and against which images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Against = Literal["data", "features", "samples", "nothing"]
 
 
 @dataclass(frozen=True)
-class Measure:
+class RunDistance:
     """The Frechet distance of a run: in which features, and against which images.
 
     features: the name or the folder of a feature set; None for the teacher's own features. against: the real data;
@@ -39,7 +39,7 @@ class Measure:
         return f"{name} to the teacher's samples" if self.against == "samples" else name
 
 
-def choose_measure(options: DistillOptions, data: OpenData, teacher: Teacher, device: Any) -> Measure:
+def choose_distance(options: DistillOptions, data: OpenData, teacher: Teacher, device: Any) -> RunDistance:
     """The features asked for, else those that `gsd prepare` fitted or that come with the teacher, else its own.
 
     Raises GsdError (exit 3) where they were fitted on images of another size, or the data holds such images.
@@ -52,46 +52,46 @@ def choose_measure(options: DistillOptions, data: OpenData, teacher: Teacher, de
         extractor = classifier_features(features, device, teacher.image_shape)
     if data.measured is not None:
         require_same_shape(data.measured, teacher.image_shape)
-        return Measure(features, extractor, "data")
+        return RunDistance(features, extractor, "data")
     stand_in = data.choice.origin == "teacher"
     # without samples that may stand in, statistics that are missing are an error
     if features is not None and not (
         stand_in and statistics_of_features(features_folder(features), extractor.name) is None
     ):
-        return Measure(features, extractor, "features")
-    return Measure(features, extractor, "samples" if stand_in else "nothing")
+        return RunDistance(features, extractor, "features")
+    return RunDistance(features, extractor, "samples" if stand_in else "nothing")
 
 
-def describe_measure(measure: Measure, data: OpenData) -> str:
+def describe_distance(distance: RunDistance, data: OpenData) -> str:
     """One line: what the Frechet distance is measured against."""
-    if measure.against == "nothing":
+    if distance.against == "nothing":
         return "no real images to measure against: the Frechet distance is not measured (--data DATA.zip)"
     against = {
         "data": str(data.choice.measured),
-        "features": f"the real images whose statistics come with the features {measure.features}",
+        "features": f"the real images whose statistics come with the features {distance.features}",
         "samples": "the teacher's own samples, not against real images",
-    }[measure.against]
-    return f"{measure.extractor.figure} is measured against {against}"
+    }[distance.against]
+    return f"{distance.extractor.figure} is measured against {against}"
 
 
 def build_evaluation(
-    options: DistillOptions, teacher: Teacher, data: OpenData, measure: Measure, folder: Path, device: Any,
+    options: DistillOptions, teacher: Teacher, data: OpenData, distance: RunDistance, folder: Path, device: Any,
     world: World | None = None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
     teacher.denoiser.to(device)
-    reference = _statistics(options, data, measure, device)
+    reference = _statistics(options, data, distance, device)
     return Evaluation(
-        folder / GRIDS, measure.extractor, reference, options.eval_samples, options.batch_size,
+        folder / GRIDS, distance.extractor, reference, options.eval_samples, options.batch_size,
         teacher.autoencoder.to(device), world or World(),
     )  # fmt: skip
 
 
-def _statistics(options: DistillOptions, data: OpenData, measure: Measure, device: Any) -> Statistics | None:
+def _statistics(options: DistillOptions, data: OpenData, distance: RunDistance, device: Any) -> Statistics | None:
 
-    if measure.against == "features" and measure.features is not None:
-        return reference_of_features(features_folder(measure.features), measure.extractor).statistics
-    images = {"data": data.measured, "samples": data.shown}.get(measure.against)
+    if distance.against == "features" and distance.features is not None:
+        return reference_of_features(features_folder(distance.features), distance.extractor).statistics
+    images = {"data": data.measured, "samples": data.shown}.get(distance.against)
     if images is None:
         return None
-    return data_statistics(images.path, measure.extractor, device, options.batch_size)
+    return data_statistics(images.path, distance.extractor, device, options.batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,16 +14,17 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
-from gsd_cli.metrics.npz import read_arrays
 
 UNNAMED = {512: "clip"}
-"""Whose features a file is of that does not say, by their number; any other is taken for Inception's."""
-_ANEW = "make it anew: gsd prepare DATA"
+"""The extractor by feature size, for files that do not name it; any other size is taken for Inception's."""
+LARGEST = 2**28
+"""Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
+_REMAKE = "make it again: gsd prepare DATA"
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and covariance of N feature vectors, float64, and what they are of.
+    """Mean and covariance of N feature vectors, float64, and their source.
 
     mu: [F]; sigma: [F, F], the unbiased covariance; extractor: the features' name; about: free
     facts (source, split, size, sampler, seeds); features: [M, F] of some of the images, or None.
@@ -66,7 +68,7 @@ class Statistics:
         try:
             n, extractor = int(known.get("n", 0)), str(known.get("extractor", UNNAMED.get(len(mu), "inception")))
         except (TypeError, ValueError) as error:
-            raise GsdError(f"{path}: its n is no number", hint=_ANEW) from error
+            raise GsdError(f"{path}: its n is no number", hint=_REMAKE) from error
         return cls(mu, sigma, n, extractor, about, _features(path, known.get("features"), len(mu)))
 
 
@@ -78,8 +80,26 @@ def _features(path: Path, found: np.ndarray | None, size: int) -> Tensor | None:
     if found is None:
         return None
     if found.ndim != 2 or found.shape[1] != size or found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise GsdError(f"{path}: features {found.shape} do not belong to a mean of {size} numbers", hint=_ANEW)
+        raise GsdError(f"{path}: features {found.shape} do not belong to a mean of {size} numbers", hint=_REMAKE)
     return torch.from_numpy(found.astype(np.float32))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz by name; nothing pickled is read.
+
+    Raises ValueError when it is damaged, too large or something else, OSError when it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
+                raise ValueError(f"it unpacks to {size:,} bytes")
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except (OSError, ValueError):
+        raise
+    # numpy reads an array's header with Python's tokenizer and parser, which raise errors of other types
+    except Exception as error:
+        raise ValueError(str(error)) from error
 
 
 class Moments:

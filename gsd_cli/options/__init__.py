@@ -1,6 +1,9 @@
-"""The options of every subcommand: one frozen model each, the single source of flags, help, defaults,
-environment variables, config keys and a run's options.json. No heavy imports here; a model is built
-when it is asked for, since a command needs one of them and the user waits for its first word."""
+"""The options of every subcommand, one frozen pydantic model each.
+
+The models are the single source of flags, help texts, defaults, environment variables, config keys and a run's
+options.json. Nothing heavy is imported here. A model is imported when it is first used, because a command needs only
+one of them and should print its first line quickly.
+"""
 
 from __future__ import annotations
 

@@ -2,107 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gsd_cli.base.text import did_you_mean
-from gsd_cli.catalogue.registry import BASELINES, METRICS, sampler_words
+from gsd_cli.catalogue.registry import BASELINES, METRIC_ALIASES, METRICS, sampler_words
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import MODEL, Positive, opt
 
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
-"""What each threshold judges."""
+"""The metric that each threshold applies to."""
 
 
 def split(names: str) -> list[str]:
-    """The words of a list with commas."""
+    """Split a comma-separated list into its non-empty names."""
     return [name for name in (name.strip() for name in names.split(",")) if name]
 
 
-def _known(names: str, what: str, known: Sequence[str], fits: Callable[[str], object]) -> str:
+def _known(names: str, what: str, known: Collection[str], fits: Callable[[str], object]) -> str:
     wrong = [f"{name!r}{did_you_mean(name, known)}" for name in split(names) if not fits(name)]
     if wrong:
-        raise ValueError(f"no {what}: {', '.join(wrong)}; there are {', '.join(known)}")
+        raise ValueError(f"unknown {what}: {', '.join(wrong)}; known: {', '.join(known)}")
     return names
 
 
 def _metrics(names: str) -> str:
     if not split(names):
-        raise ValueError(f"no metric is named; there are {', '.join(METRICS)}")
+        raise ValueError(f"no metric given; known: {', '.join(METRICS)}")
     return _known(names, "metric", METRICS, METRICS.__contains__)
 
 
+def _metric_list() -> str:
+    """The metrics without their aliases, for --help."""
+    names = [name for name in METRICS if name not in METRIC_ALIASES]
+    return ", ".join(f"{name} ({METRICS[name]})" if METRICS[name] else name for name in names)
+
+
 def _baselines(names: str) -> str:
-    """Samplers, or folders; whether a folder holds a generator is seen when it is opened."""
+    """Check names of samplers and folders. Whether a folder holds a generator is checked when it is opened."""
     return _known(names, "sampler or folder", BASELINES, lambda name: sampler_words(name) or is_folder(name))
 
 
 def is_folder(name: str) -> bool:
-    """Whether a word of --compare means a generator's folder."""
+    """Whether an entry of --compare names a generator folder."""
     return "/" in name or Path(name).is_dir()
 
 
 class BenchOptions(Common):
-    """Measure a generator against its teacher: the paper's Table 1."""
+    """Measure a generator against its teacher's samplers (Table 1 of the paper)."""
 
     model: str | None = MODEL
     compare: Annotated[str, AfterValidator(_baselines)] = opt(
         "msa",
-        "Baselines, comma-separated: msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
-        "one-step-teacher; or other generators, by folder: runs/a.",
+        "Baselines, comma-separated: samplers (msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
+        "one-step-teacher) or generator folders (runs/a).",
     )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
-        None, "Samples for the Frechet distance; default: as many as the shipped baseline has.", short="-N"
+        None, "Samples for the Frechet distance; default: as many as the bundled baseline has.", short="-N"
     )
     metrics: Annotated[str, AfterValidator(_metrics)] = opt(
         "fd,grain,ppl,time",
-        "Which figures: fd (or fid), kid, pr (precision, recall, density, coverage), grain, ppl, isometry, diversity, "
-        "time, memory, throughput, edit.",
+        f"Metrics, comma-separated: {_metric_list()}.",
     )
     features: str | None = opt(
         None,
-        "Features: inception, clip, fashion, fashion-2, or a folder made by --fit-features; default: all of the "
-        "model's domain.",
+        "Feature set: inception, clip, fashion, fashion-2, or a folder that gsd prepare --fit-features wrote; default: "
+        "all sets of the model's domain.",
         metavar="DIR",
     )
     stats: str | None = opt(
         None,
-        "What is real: statistics (.npz), a prepared data set, or clean-fid's by name (cifar10-train, ffhq-256, ...); "
-        "default: of the model's own data.",
+        "Reference for real images: statistics (.npz), a prepared data set, or a clean-fid name (cifar10-train, "
+        "ffhq-256, ...); default: the statistics of the model's training data.",
         metavar="REF.npz|DATA.zip|NAME",
     )
-    ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs for the perceptual path length.")
-    edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Pictures edited for each attribute.")
-    time_batch: PositiveInt = opt(1, "Images a call while timing.")
-    compile: bool = opt(False, "Compile the networks first: minutes, worth it when thousands are sampled.")
+    ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs of latents for the perceptual path length (PPL).")
+    edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Images edited per attribute, for the metric edit.")
+    time_batch: PositiveInt = opt(1, "Images per call while timing.")
+    compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")
     ablate: bool = opt(
-        False, "Also distil the variants without either loss and compare them: the paper's Table 2.", panel="Ablation"
+        False,
+        "Also distil variants with one loss left out, and compare them (Table 2 of the paper).",
+        panel="Ablation",
     )
     ablate_preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(
-        "quick", "Preset of the variants' runs.", panel="Ablation"
+        "quick", "Preset for the runs of the variants.", panel="Ablation"
     )
     ablate_kimg: Positive | None = opt(
-        None, "Length of the variants' runs in thousand images; default: the preset's.", panel="Ablation"
+        None, "Length of each variant's run, in thousands of images; default: set by the preset.", panel="Ablation"
     )
     ablate_runs: Path | None = opt(
-        None, "Where the variants' runs live; default runs/ablate-TEACHER-PRESET.", panel="Ablation", metavar="DIR"
+        None,
+        "Folder for the runs of the variants; default: runs/ablate-TEACHER-PRESET.",
+        panel="Ablation",
+        metavar="DIR",
     )
     report: Path | None = opt(
-        None, "Also write report.html, tables (.md, .csv, .tex), bench.json and pictures here.", metavar="DIR"
+        None, "Also write report.html, tables (.md, .csv, .tex), bench.json and figures to this folder.", metavar="DIR"
     )
-    max_fid: Positive | None = opt(None, "Exit 7 when the Frechet distance is above this.", panel="Thresholds")
-    max_ppl: Positive | None = opt(None, "Exit 7 when the perceptual path length is above this.", panel="Thresholds")
+    max_fid: Positive | None = opt(
+        None, "Exit with code 7 when the Frechet distance is above this value.", panel="Thresholds"
+    )
+    max_ppl: Positive | None = opt(None, "Exit with code 7 when the PPL is above this value.", panel="Thresholds")
     min_speedup: Positive | None = opt(
-        None, "Exit 7 when the model is not this many times faster than the first baseline.", panel="Thresholds"
+        None, "Exit with code 7 when the speedup over the first baseline is below this factor.", panel="Thresholds"
     )
 
     @property
     def wanted(self) -> set[str]:
-        """The metrics asked for, by one name each."""
-        return {"fd" if name == "fid" else name for name in split(self.metrics)}
+        """The selected metrics, each under one name."""
+        return {METRIC_ALIASES.get(name, name) for name in split(self.metrics)}
 
     @model_validator(mode="after")
     def _thresholds_are_measured(self) -> BenchOptions:

@@ -1,4 +1,4 @@
-"""Options of gsd distill: the mathematics, its presets, and how a run is kept."""
+"""Options of gsd distill: the settings of the method, the length of a run, and how a run is stored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
 ADVERSARIAL_RATIO = 2.0
-"""What `--adversarial auto` is where there are real images."""
+"""Value of `--adversarial auto` when real images are available."""
 MATCHING_RATIO = 2.0
-"""What `--feature-matching auto` is where there is a discriminator."""
+"""Value of `--feature-matching auto` when there is a discriminator."""
 
 FITTED_FORMS = ("borders", "cells")
 """The forms of `--irl` that are fitted to images, real ones if there are any."""
 
 
 class DistillSettings(BaseModel):
-    """The mathematics of a distillation: what a resumed run must agree on."""
+    """Settings of the method. A resumed run must have the same ones."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
@@ -29,122 +29,142 @@ class DistillSettings(BaseModel):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     noise_device: Literal["auto", "cpu", "device"] = opt(
         "auto",
-        "Where random numbers are drawn: cpu gives the same on every device; device is faster. auto: device on a GPU.",
+        "Where random numbers are drawn. cpu: the same numbers on every device. device: faster. auto: device on a GPU, "
+        "else cpu.",
         panel="Optimizer",
     )
-    alpha: Annotated[Finite, Field(ge=0)] = opt(1.0, "The alpha of score identity distillation.", panel="Method")
+    alpha: Annotated[Finite, Field(ge=0)] = opt(
+        1.0, "Coefficient alpha of score identity distillation.", panel="Method"
+    )
     sidl_weight: NonNegativeFloat = opt(
-        1.0, "Weight of the distillation loss; 0 is the paper's ablation.", panel="Method"
+        1.0, "Weight of the distillation loss; 0 removes it, as in the paper's ablation.", panel="Method"
     )
     irl: Literal["speed", "stress", "straight", "literal", "jacobian", "borders", "cells", "off"] = opt(
-        "stress", "Form of the isometric term.", panel="Method"
+        "stress", "Form of the isometric term; off removes it.", panel="Method"
     )
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(
-        "auto", "Weight of the isometric term; auto holds --irl-ratio.", panel="Method", metavar="auto|X"
+        "auto", "Weight of the isometric term. auto: adjust it to --irl-ratio.", panel="Method", metavar="auto|X"
     )
     irl_ratio: NonNegativeFloat = opt(
-        0.1, "Gradient norm of the isometric term over that of everything else.", panel="Method"
+        0.1, "Gradient norm of the isometric term, as a multiple of the norm of all other terms.", panel="Method"
     )
     irl_every: PositiveInt = opt(
-        1, "Apply the isometric term at every K-th step, its weight scaled to match.", panel="Method", metavar="K"
+        1, "Apply the isometric term in every K-th step, with K times the weight.", panel="Method", metavar="K"
     )
     irl_phi: Literal["teacher", "lpips", "pixels"] = opt(
-        "teacher", "Feature map in which the isometric term measures distances.", panel="Method"
+        "teacher", "Feature map phi in which the isometric term measures distances between images.", panel="Method"
     )
     irl_gradient: Literal["free", "manifold"] = opt(
         "manifold",
-        "free: any image gradient. manifold: only changes that the generator can make by moving the latent.",
+        "Gradient of the isometric term at an image. free: any change. manifold: only changes that the generator can "
+        "make by moving the latent.",
         panel="Method",
     )
-    tau_min: Positive = opt(0.05, "Smallest angle of a pair, radians.", panel="Method")
-    tau_max: Positive = opt(0.5, "Largest angle of a pair, radians.", panel="Method")
+    tau_min: Positive = opt(0.05, "Smallest angle between the latents of a pair, in radians.", panel="Method")
+    tau_max: Positive = opt(0.5, "Largest angle between the latents of a pair, in radians.", panel="Method")
     pair_every: Annotated[int, Field(ge=2)] = opt(
         4, "Pair one in every K images with a neighbouring latent.", panel="Method"
     )
-    sigma_init: Positive = opt(2.5, "Noise level at which the generator calls its network.", panel="Method")
+    sigma_init: Positive = opt(2.5, "Noise level (sigma) at which the generator calls its network.", panel="Method")
     student_width: PositiveInt = opt(
-        1, "Give the generator K times the teacher's channels; it starts with the same images.", panel="Method",
+        1,
+        "Give the generator K times the teacher's channels; the images before training stay the same.",
+        panel="Method",
         metavar="K",
-    )  # fmt: skip
+    )
     student_depth: PositiveInt = opt(
-        1, "Give the generator K times the teacher's layers per block; it starts with the same images.",
-        panel="Method", metavar="K",
-    )  # fmt: skip
+        1,
+        "Give the generator K times the teacher's layers per block; the images before training stay the same.",
+        panel="Method",
+        metavar="K",
+    )
     noise: Literal["auto", "pixels", "ddpm", "edm"] = opt(
         "auto",
-        "Noise levels: pixels (uniform t and a third down to an image's grain), ddpm (uniform t) or edm.",
+        "Noise levels. pixels: uniform timesteps, and one level in three at image grain. ddpm: uniform timesteps. edm: "
+        "the levels of EDM. auto: pixels, or ddpm for a latent teacher.",
         panel="Method",
     )
-    t_min: NonNegativeInt | None = opt(None, "Smallest timestep of the distillation.", panel="Method")
-    t_max: PositiveInt | None = opt(None, "Largest timestep of the distillation.", panel="Method")
+    t_min: NonNegativeInt | None = opt(
+        None, "Smallest of the uniform timesteps; default: set by --noise.", panel="Method"
+    )
+    t_max: PositiveInt | None = opt(None, "Largest of the uniform timesteps; default: set by --noise.", panel="Method")
     adversarial: Literal["auto", "off"] | NonNegativeFloat = opt(
         "auto",
-        "Gradient norm of the discriminator over the distillation's; off needs no real images.",
+        "Gradient norm of the discriminator term, as a multiple of the distillation's. auto: 2 with real images, else "
+        "off. off: train without real images.",
         panel="Method",
         metavar="auto|RATIO|off",
     )
     feature_matching: Literal["auto", "off"] | NonNegativeFloat = opt(
         "auto",
-        "How strongly the mean features of generated images are pulled to those of real ones: gradient norm over the "
-        "distillation's at a gap of one standard deviation. auto: with a discriminator.",
+        "Pull of the mean features of generated images towards those of real images: gradient norm at a gap of one "
+        "standard deviation, as a multiple of the distillation's. auto: 2 with a discriminator, else off.",
         panel="Method",
         metavar="auto|RATIO|off",
     )
     fake_score: Literal["bounded", "plain"] = opt(
         "bounded",
-        "bounded: the fake score is the teacher plus a correction that high noise does not amplify. plain: a network "
-        "of its own, as published.",
+        "Form of the fake score. bounded: the teacher plus a correction that high noise does not amplify. plain: a "
+        "separate network, as published.",
         panel="Method",
     )
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
-    lr: Positive = opt(1e-4, "Adam's learning rate.", panel="Optimizer")
-    fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default --lr.", panel="Optimizer")
+    lr: Positive = opt(1e-4, "Adam's learning rate for the generator.", panel="Optimizer")
+    fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default: --lr.", panel="Optimizer")
     discriminator_lr: Positive = opt(1e-3, "Adam's learning rate for the discriminator.", panel="Optimizer")
     discriminator_steps: PositiveInt = opt(1, "Discriminator updates per generator update.", panel="Optimizer")
     discriminator_penalty: NonNegativeFloat = opt(
-        0.0, "Weight of the penalty on a steep discriminator (R1 and R2); 0 is off.", panel="Optimizer"
+        0.0, "Weight of the gradient penalties R1 and R2 on the discriminator; 0 turns them off.", panel="Optimizer"
     )
-    beta1: Beta = opt(0.0, "Adam's first beta.", panel="Optimizer")
-    beta2: Beta = opt(0.999, "Adam's second beta.", panel="Optimizer")
-    fake_beta1: Beta | None = opt(None, "The same for the fake score; default --beta1.", panel="Optimizer")
-    fake_beta2: Beta | None = opt(None, "The same for the fake score; default --beta2.", panel="Optimizer")
-    warmup: NonNegativeFloat = opt(0.0, "Thousand images over which learning rates rise from 0.", panel="Optimizer")
+    beta1: Beta = opt(0.0, "Adam's beta1.", panel="Optimizer")
+    beta2: Beta = opt(0.999, "Adam's beta2.", panel="Optimizer")
+    fake_beta1: Beta | None = opt(None, "Adam's beta1 for the fake score; default: --beta1.", panel="Optimizer")
+    fake_beta2: Beta | None = opt(None, "Adam's beta2 for the fake score; default: --beta2.", panel="Optimizer")
+    warmup: NonNegativeFloat = opt(
+        0.0, "Length of the learning-rate warm-up, in thousands of images.", panel="Optimizer"
+    )
     lr_decay: Share = opt(
-        0.0, "Share of the run, at its end, over which the generator's learning rate falls to 0.", panel="Optimizer"
+        0.0, "Last share of the run, 0 to 1, in which the generator's learning rate falls to 0.", panel="Optimizer"
     )
-    clip_grad: NonNegativeFloat = opt(0.0, "Clip gradient norms here; 0 is off.", panel="Optimizer")
+    clip_grad: NonNegativeFloat = opt(
+        0.0, "Largest gradient norm; larger gradients are clipped. 0 turns clipping off.", panel="Optimizer"
+    )
     micro_batch: PositiveInt | None = opt(
-        None, "Images at a time through the networks: less memory, the same result.", panel="Optimizer"
+        None, "Images per pass through the networks. Fewer need less memory; the result is the same.", panel="Optimizer"
     )
     recompute: bool = opt(
-        False, "Recompute activations in backward passes: less memory, about a third slower.", panel="Optimizer"
+        False, "Recompute activations in the backward pass: less memory, about a third slower.", panel="Optimizer"
     )
-    compile: bool = opt(False, "Compile the networks: worth it on a GPU, for long runs.", panel="Optimizer")
+    compile: bool = opt(False, "Compile the networks; worthwhile for long runs on a GPU.", panel="Optimizer")
     reuse_images: bool = opt(
         False,
-        "Show the fake score the generator step's own images instead of fresh ones: a call less.",
+        "Train the fake score on the images of the generator step instead of fresh ones; saves one call per step.",
         panel="Optimizer",
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = opt(0.0, "Dropout of generator and fake score.", panel="Optimizer")
-    ema_half_life: Positive = opt(50_000, "Half-life of the moving average, in images.", panel="Optimizer")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = opt(
+        0.0, "Dropout rate of the generator and the fake score.", panel="Optimizer"
+    )
+    ema_half_life: Positive = opt(
+        50_000, "Half-life of the moving average of the weights (EMA), in images.", panel="Optimizer"
+    )
     ema_ramp: Annotated[float, Field(gt=0, le=1)] = opt(
-        0.05, "Longest half-life of the moving average, as a share of the images seen so far.", panel="Optimizer"
+        0.05, "Upper limit for the half-life of the EMA, as a share of the images seen so far.", panel="Optimizer"
     )
 
     def adversarial_ratio(self, *, real: bool) -> float:
-        """What `--adversarial` comes to, 0 for off; real: whether there are real images."""
+        """The ratio that `--adversarial` selects, 0 for off. real: whether real images are available."""
         if self.adversarial == "auto":
             return ADVERSARIAL_RATIO if real and self.sidl_weight else 0.0
         return 0.0 if self.adversarial == "off" else float(self.adversarial)
 
     def matching_ratio(self, *, real: bool) -> float:
-        """What `--feature-matching` comes to, 0 for off: `auto` follows the discriminator."""
+        """The ratio that `--feature-matching` selects, 0 for off. `auto` follows the discriminator."""
         if self.feature_matching == "auto":
             return MATCHING_RATIO if self.adversarial_ratio(real=real) else 0.0
         return 0.0 if self.feature_matching == "off" else float(self.feature_matching)
 
     def ratios(self, *, real: bool) -> dict[str, float]:
-        """The options that real images decide, with what they come to."""
+        """The ratios whose `auto` depends on real images, by option name."""
         return {
             "adversarial": self.adversarial_ratio(real=real), "feature_matching": self.matching_ratio(real=real)
         }  # fmt: skip
@@ -154,43 +174,52 @@ class DistillOptions(Common, DistillSettings):
     """Distil a teacher into a one-step generator."""
 
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
-    teacher: str = opt("ddpm-fashion", "A name, a diffusers folder or a hub id.", metavar="NAME|FOLDER|HUB_ID")
-    revision: str | None = opt(None, "Branch, tag or commit of a hub teacher.", metavar="REVISION")
-    list_teachers: bool = opt(False, "Show the teachers known by name, and stop.")
+    teacher: str = opt(
+        "ddpm-fashion",
+        "Teacher: a name from --list-teachers, a diffusers folder or a hub id.",
+        metavar="NAME|FOLDER|HUB_ID",
+    )
+    revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")
+    list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(
         None,
-        "Real images for the discriminator and the evaluation: a prepared file, or `teacher` for the teacher's own "
-        "samples.",
+        "Real images for the discriminator and the evaluation: a prepared data set, or `teacher` for samples of the "
+        "teacher.",
         metavar="DATA.zip|teacher",
     )
-    teacher_samples: Annotated[int, Field(ge=16)] = opt(5000, "Samples that --data teacher makes, once.", metavar="N")
+    teacher_samples: Annotated[int, Field(ge=16)] = opt(
+        5000, "Number of samples for --data teacher; they are cached.", metavar="N"
+    )
     features: str | None = opt(
         None,
-        "Features of the Frechet distance: a folder made by --fit-features; default: the teacher's.",
+        "Feature set for the Frechet distance: a folder that gsd prepare --fit-features wrote; default: the teacher's.",
         metavar="DIR",
     )
-    output: Path | None = opt(None, "The run folder; default runs/TEACHER-PRESET.", short="-o", metavar="RUN")
-    preset: Literal["quick", "standard", "long", "paper", "sid"] = opt("quick", "A set of defaults.")
-    kimg: Positive | None = opt(None, "Length of the run in thousand images.")
-    steps: PositiveInt | None = opt(None, "Length of the run in steps.")
-    epochs: Positive | None = opt(None, "Length of the run in passes over --data (or 50,000 images).")
+    output: Path | None = opt(None, "Run folder; default: runs/TEACHER-PRESET.", short="-o", metavar="RUN")
+    preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(
+        "quick", "Set of defaults; any other option overrides it."
+    )
+    kimg: Positive | None = opt(None, "Length of the run, in thousands of images.")
+    steps: PositiveInt | None = opt(None, "Length of the run, in steps.")
+    epochs: Positive | None = opt(None, "Length of the run, in passes over --data (or over 50,000 images).")
     minutes: Positive | None = opt(
         None,
-        "End within M minutes, evaluated and exported; without another length the run is as long as fits.",
+        "Stop within M minutes, with the generator evaluated and exported. Without another length, the run is as long "
+        "as M minutes allow.",
         metavar="M",
     )
-    resume: bool = opt(True, "Go on where the run stopped.")
-    force: bool = opt(False, "Accept other options than the run was started with.")
-    eval_every: Positive = opt(4.0, "Thousand images between evaluations.", panel="Progress")
-    eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples of each evaluation.", panel="Progress")
+    resume: bool = opt(True, "Resume the run where it stopped; --no-resume starts it again.")
+    force: bool = opt(False, "Resume a run even when its options have changed.")
+    eval_every: Positive = opt(4.0, "Interval between evaluations, in thousands of images.", panel="Progress")
+    eval_samples: Annotated[int, Field(ge=16)] = opt(2000, "Samples per evaluation.", panel="Progress")
     profile: Path | None = opt(
-        None, "Write a trace and a table of a few early steps here: what takes their time.", panel="Progress",
+        None, "Profile a few early steps and write a trace and a table to this folder.", panel="Progress",
         metavar="DIR",
     )  # fmt: skip
     tracker: Literal["tensorboard", "wandb", "trackio"] | None = opt(
-        None, "Send figures to an experiment tracker too.", panel="Progress"
+        None, "Also send metrics to this experiment tracker.", panel="Progress"
     )
-    weights: Literal["fp32", "fp16"] = opt("fp32", "How the generator's weights are stored.")
+    weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored generator weights.")
 
     @model_validator(mode="after")
     def _one_length(self) -> DistillOptions:

@@ -24,47 +24,50 @@ def _fit_source(value: str | None) -> str | None:
 
 
 class EditOptions(Common, InvertSettings):
-    """Change one thing in a picture, or move it along a direction the generator knows."""
+    """Edit an attribute of an image, or move it along a direction."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
-    image: str | None = argument(None, "A file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
+    image: str | None = argument(None, "Image: a file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
     attribute: str | None = opt(
         None,
-        "What to change: brightness, contrast, width, height, symmetry, a class, or what was fitted.",
+        "Attribute to change: brightness, contrast, width, height, symmetry, a class, or a name given to --fit.",
         metavar="NAME",
     )
     direction: str | None = opt(
-        None, "Instead: pc0, pc1, ... (principal) or jac0, ... (the picture's own).", metavar="pcK|jacK"
+        None,
+        "Direction to move along instead: pc0, pc1, ... (principal components) or jac0, jac1, ... (found for this "
+        "image).",
+        metavar="pcK|jacK",
     )
-    strength: Finite = opt(2.0, "How far, in standard deviations over the generator's own samples.")
+    strength: Finite = opt(2.0, "Size of the edit, in standard deviations over the generator's samples.")
     range: Annotated[str, Field(pattern=r"^-?[\d.]+:-?[\d.]+:\d+$")] | None = opt(
-        None, "A strip of strengths, first:last:count, as in --range=-3:3:7.", metavar="A:B:N"
+        None, "Write a strip of N strengths from A to B, as in --range=-3:3:7.", metavar="A:B:N"
     )
     preserve: str | None = opt(
-        None, "Attributes to leave as they are, to first order, comma-separated.", metavar="NAME,NAME"
+        None, "Attributes to leave unchanged to first order, comma-separated.", metavar="NAME,NAME"
     )
-    list: bool = opt(False, "Name what can be edited and stop; with -o FILE.png, show it.")
+    list: bool = opt(False, "List attributes and directions, then exit; with -o FILE.png, also draw each of them.")
     model: str | None = MODEL
     class_: str | None = CLASS
     output: str = opt(
         "edit.png",
-        "A picture (a strip with --range), a .gif, .webp or .mp4, a folder, or - for bytes on stdout.",
+        "Output: an image (a strip with --range), a .gif, .webp or .mp4, or a folder; - writes to stdout.",
         short="-o",
         metavar="PATH",
     )
     format: AnimationFormat = FORMAT
-    fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames a second of an animation.")
+    fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames per second of an animation.")
     fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
-        None, "Learn an attribute from two folders of pictures.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"
+        None, "Learn an attribute from two folders of images.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"
     )
     data: Path | None = opt(
-        None, "A prepared data set whose labels --attribute names.", panel="Directions", metavar="DATA.zip"
+        None, "Prepared data set whose labels --attribute can name.", panel="Directions", metavar="DATA.zip"
     )
     space: Literal["auto", "latent", "bottleneck"] = opt(
-        "auto", "Where attributes are moved; auto takes what worked better.", panel="Directions"
+        "auto", "Space of the edit. auto: the one that works better for the attribute.", panel="Directions"
     )
     fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
-        1024, "Samples that a direction is found on.", panel="Directions"
+        1024, "Samples used to find a direction.", panel="Directions"
     )
 
     @model_validator(mode="after")
@@ -75,27 +78,27 @@ class EditOptions(Common, InvertSettings):
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.data is not None and self.attribute is None:
-            problems.append("--data needs --attribute: which of its labels?")
+            problems.append("--data needs --attribute to name one of its labels")
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
 
 def strengths(options: EditOptions) -> list[float]:
-    """One strength, or those of --range first:last:count. Raises UsageError for a bad range."""
+    """The strengths of --strength or --range. Raises UsageError for a bad range."""
     if options.range is None:
         return [options.strength]
     first, last, count = options.range.split(":")
     try:
         a, b, n = float(first), float(last), int(count)
     except ValueError:
-        raise UsageError([f"--range: {options.range!r} is not first:last:count"], hint="--range=-3:3:7") from None
+        raise UsageError([f"--range: {options.range!r} does not have the form A:B:N"], hint="--range=-3:3:7") from None
     if not 2 <= n <= 1000:
-        raise UsageError([f"--range: {n} strengths; 2 to 1000 are possible"], hint="--range=-3:3:7")
+        raise UsageError([f"--range: {n} strengths; give 2 to 1000"], hint="--range=-3:3:7")
     return [a + (b - a) * i / (n - 1) for i in range(n)]
 
 
 def direction_name(options: EditOptions) -> str:
-    """The attribute or direction that the image is moved along."""
+    """The name of the attribute or direction that the image is moved along."""
     fitted = options.fit.partition("=")[0] if options.fit else None
     return options.attribute or options.direction or fitted or DEFAULT_DIRECTION

@@ -1,4 +1,4 @@
-"""What a field of an option model may be: bounded numbers, devices, and the two ways to declare one."""
+"""Types for the fields of option models, and the two functions that declare a field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 def _device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
-        raise ValueError(f"{value!r} is no device; use auto, cpu, cuda, cuda:1 or mps")
+        raise ValueError(f"{value!r} is not a device; use auto, cpu, cuda, cuda:1 or mps")
     return value
 
 
@@ -32,24 +32,31 @@ Finite = Annotated[float, AfterValidator(_finite)]
 
 
 def opt(default: Any, help: str, *, panel: str = "Options", short: str | None = None, metavar: str = "") -> Any:
-    """A field that is an option: its help, panel, short flag and metavar."""
+    """Declare a field that is an option, with its help, panel, short flag and metavar."""
     extra: JsonDict = {"panel": panel, "short": short, "metavar": metavar}
     return Field(default, description=help, json_schema_extra=extra)
 
 
 def argument(default: Any, help: str, metavar: str) -> Any:
-    """A field that is a positional argument."""
+    """Declare a field that is a positional argument."""
     return Field(default, description=help, json_schema_extra={"argument": True, "metavar": metavar})
 
 
-MODEL = opt(None, "A run, a generator folder or a bundled name; default: newest run, else bundled.", metavar="MODEL")
+MODEL = opt(
+    None,
+    "Run folder, generator folder or bundled model; default: the newest run, else the bundled model.",
+    metavar="MODEL",
+)
 CLASS = Field(
     None,
     alias="class",
-    description="The class to make, by number or name, of a class-conditional model.",
+    description="Class to generate, by number or name; for class-conditional models.",
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
 )
-NO_FP16 = "Arithmetic of the training; auto is bf16 where the hardware has it, fp32 elsewhere (fp32: without TF32)."
-"""Training in fp16 would need its gradients scaled, and it is no faster than bf16."""
-EXACT = "Arithmetic of the networks: fp32 in any case, for near images are compared."
-FORMAT = opt("png", "What -o - writes.")
+NO_FP16 = (
+    "Number format of the training. auto: bf16 on hardware that supports it (on a CPU: if it is faster), else fp32. "
+    "fp32 turns TF32 off."
+)
+"""Training offers no fp16: its gradients would have to be scaled, and it is no faster than bf16."""
+EXACT = "Number format of the networks; always fp32, because nearly equal images are compared."
+FORMAT = opt("png", "File format for -o -.")

@@ -1,4 +1,4 @@
-"""How pictures become latents: shared by gsd interpolate and gsd edit."""
+"""Options for inverting images into latents, shared by gsd interpolate and gsd edit."""
 
 from __future__ import annotations
 
@@ -18,30 +18,37 @@ def _latent_file(value: Path | None) -> Path | None:
 
 
 class InvertSettings(BaseModel):
-    """How a picture is turned into a latent."""
+    """Settings for turning an image into a latent."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
-    invert_steps: PositiveInt = opt(80, "L-BFGS steps of an inversion.", panel="Inversion")
+    invert_steps: PositiveInt = opt(80, "L-BFGS steps per inversion.", panel="Inversion")
     invert_starts: Annotated[int, Field(ge=1, le=64)] = opt(
-        2, "Noised copies of the picture to begin at, beside the teacher's own noise for it.", panel="Inversion"
+        2, "Noised copies of the image to start from, in addition to the teacher's inversion.", panel="Inversion"
     )
     invert_prior: NonNegativeFloat = opt(
-        1.0, "Pull of latents towards Gaussian noise: more is more walkable, less more faithful.", panel="Inversion"
+        1.0, "Weight of the Gaussian prior. Higher: smoother walks; lower: closer reconstruction.", panel="Inversion"
     )
     tune: NonNegativeInt = opt(
-        0, "Steps of pivotal tuning: weights fitted to each picture, beside the model.", panel="Inversion"
+        0,
+        "Steps of pivotal tuning, which fits a change of weights to each image; the model stays as it is.",
+        panel="Inversion",
     )
-    keep_residual: bool = opt(False, "Add what the model misses of a picture to what comes out.", panel="Inversion")
+    keep_residual: bool = opt(
+        False, "Add the reconstruction error of the input images to the output.", panel="Inversion"
+    )
     save_latent: Annotated[Path | None, AfterValidator(_latent_file)] = opt(
-        None, "Keep the latents; the file serves wherever an IMAGE does.", panel="Inversion", metavar="X.safetensors"
+        None,
+        "Save the latents to this file; it can be used wherever IMAGE is accepted.",
+        panel="Inversion",
+        metavar="X.safetensors",
     )
 
 
 class InvertOptions(Common, InvertSettings):
-    """Find the latents of pictures; from Python only."""
+    """Find the latents of images; available from Python only."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
-    images: tuple[str, ...] = argument(..., "Pictures: files, or seed:42.", "IMAGE...")
+    images: tuple[str, ...] = argument(..., "Images: files or seed:42.", "IMAGE...")
     model: str | None = MODEL
     class_: str | None = CLASS

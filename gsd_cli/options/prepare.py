@@ -1,4 +1,4 @@
-"""Options of gsd prepare, and of the teacher it may train."""
+"""Options of gsd prepare, and settings of the teacher that it can train."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from gsd_cli.catalogue.registry import DATA_SETS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 
-FEATURES_FOLDERS = {"residual": "features", "convnext": "features-2"}
-"""The folder of features next to DATA.zip, by --features-net: DATA-features."""
-
 
 class FitSettings(BaseModel):
-    """How a small DDPM is trained on images."""
+    """Settings for training a small DDPM on images."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -35,51 +32,53 @@ class FitSettings(BaseModel):
 
 
 class PrepareOptions(Common):
-    """Turn images into a data set, reference statistics and, if asked, a teacher."""
+    """Turn images into a data set with statistics, and optionally train a teacher."""
 
     source: str = argument(
         ...,
-        f"{', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB of images.",
+        f"Images: {', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB.",
         "SOURCE",
     )
     output: Path | None = opt(
-        None, "The zip to write, or with --shards their index; default SOURCE.zip.", short="-o", metavar="DATA.zip"
+        None, "Zip to write, or the index of --shards; default: SOURCE.zip.", short="-o", metavar="DATA.zip"
     )
-    size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Side of the pictures, in pixels.")
-    grey: bool | None = opt(None, "One channel instead of three; default: as the source is.")
-    split: str = opt("train", "Which part of a known data set: train, test or val.", metavar="NAME")
+    size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Width and height of the images, in pixels.")
+    grey: bool | None = opt(None, "Store one channel instead of three; default: like the source.")
+    split: str = opt("train", "Part of the source to read: train, test or val.", metavar="NAME")
     limit: PositiveInt | None = opt(None, "Stop after this many images.")
     labels: Path | None = opt(
         None,
-        "Labels: a CSV of name,label, list_attr_celeba.txt, or EDM's dataset.json; default: the folders' names.",
+        "Label file: a CSV of name,label, list_attr_celeba.txt or EDM's dataset.json; default: folder names.",
         metavar="FILE",
     )
     shards: Annotated[int, Field(ge=1, le=999_999)] | None = opt(
-        None, "Write this many WebDataset tars and their index DATA.json instead of one zip.", metavar="N"
+        None, "Write N WebDataset tar files and their index DATA.json instead of one zip.", metavar="N"
     )
-    workers: PositiveInt | None = opt(None, "Processes that decode and resize; default: one a core.", metavar="N")
-    skip_bad: bool = opt(False, "Leave out pictures that cannot be read instead of stopping.")
-    force: bool = opt(False, "Overwrite a data set that is already there.")
+    workers: PositiveInt | None = opt(
+        None, "Processes that decode and resize images; default: one per core.", metavar="N"
+    )
+    skip_bad: bool = opt(False, "Skip images that cannot be read instead of stopping.")
+    force: bool = opt(False, "Overwrite an existing data set.")
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
-        None, "Train a DDPM of this size on the data: a teacher for gsd distill.", panel="Training"
+        None, "Train a DDPM of this size on the data, as a teacher for gsd distill.", panel="Training"
     )
-    conditional: bool = opt(False, "Make the teacher class-conditional: needs labelled data.", panel="Training")
+    conditional: bool = opt(False, "Train a class-conditional teacher; needs labelled data.", panel="Training")
     fit_features: bool = opt(
-        False, "Train a small classifier on the labels: features for Frechet distances.", panel="Training"
+        False, "Train a small classifier on the labels, whose features serve for Frechet distances.", panel="Training"
     )
     features_net: Literal["residual", "convnext"] = opt(
         "residual",
-        "Network of --fit-features; convnext: a second, independent one, in DATA-features-2.",
+        "Network of --fit-features. convnext: a second, independent network, written to DATA-features-2.",
         panel="Training",
     )
-    fit_steps: PositiveInt | None = opt(None, "Training steps of what is fitted.", panel="Training")
-    fit_lr: Positive | None = opt(None, "Learning rate of the teacher.", panel="Training")
+    fit_steps: PositiveInt | None = opt(None, "Training steps for --fit-teacher or --fit-features.", panel="Training")
+    fit_lr: Positive | None = opt(None, "Learning rate for --fit-teacher.", panel="Training")
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
-    weights: Literal["fp32", "fp16"] = opt("fp32", "How the weights are stored.", panel="Training")
+    weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored weights.", panel="Training")
 
 
 def require_fit(options: PrepareOptions) -> None:
-    """Raise UsageError, naming all, for options of a training that was not asked for."""
+    """Raise UsageError, which names all options for a training that was not selected."""
     fits = {
         "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr")),
         "--fit-features": (options.fit_features, ("features_net",)),
@@ -98,7 +97,7 @@ def _given(options: PrepareOptions, name: str) -> bool:
 
 
 def target_file(options: PrepareOptions) -> Path:
-    """The zip, or the index of shards. Raises UsageError when it would be the source, or a zip called .json."""
+    """The zip or the index of shards to write. Raises UsageError if it is the source or has the wrong suffix."""
     suffix = ".json" if options.shards else ".zip"
     target = options.output
     if target is None:
@@ -110,21 +109,16 @@ def target_file(options: PrepareOptions) -> Path:
         what = "the index of shards" if target.suffix == ".json" else "a shard"
         raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
     elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILE_SUFFIXES:
-        raise UsageError([f"{target}: a data set is a .zip, or shards"], hint=f"-o {target.with_suffix(suffix)}")
+        raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target
 
 
-def next_to(target: Path, what: str) -> Path:
-    """What a run writes next to its data set: DATA-features/, DATA-teacher/."""
-    return target.with_name(f"{target.stem}-{what}")
-
-
 def fit_settings(options: PrepareOptions) -> FitSettings:
-    """How the teacher is trained. Raises GsdError where none was asked for."""
+    """Settings for training the teacher. Raises GsdError without --fit-teacher."""
     if options.fit_teacher is None:
-        raise GsdError("no teacher was asked for")
+        raise GsdError("--fit-teacher is not given")
     given: dict[str, Any] = {"steps": options.fit_steps, "lr": options.fit_lr}
     return FitSettings(
         architecture=options.fit_teacher,

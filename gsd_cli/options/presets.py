@@ -1,4 +1,4 @@
-"""What `gsd distill --preset` stands for."""
+"""The presets of `gsd distill --preset`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "precision": "fp32",
     },
 }
-"""Defaults of `--preset`. Evaluations take under a twentieth of a run: longer runs have fewer, the short one smaller
-ones. Short runs wander, and want a longer moving average. SiD was trained in float32 without TF32. Any flag, variable
-or config key wins over them."""
+"""Defaults by preset. Any flag, variable or config key overrides them.
+
+Evaluations take less than a twentieth of a run, so longer runs evaluate less often and the short run uses fewer
+samples. The weights of short runs fluctuate, so their moving average is longer. SiD was trained in float32 without
+TF32.
+"""
 
 
 def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
-    """Add the preset's defaults to `values` where nothing was given, and where they come from to `origins`."""
+    """Add the preset's defaults to `values` where no value is given, and record them in `origins`."""
     preset = values.get("preset", "quick")
     lengths = {"kimg", "steps", "epochs", "minutes"}
     for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
@@ -51,7 +54,7 @@ def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
 
 
 def with_preset(options: DistillOptions) -> DistillOptions:
-    """Options given from Python, with the preset's defaults where nothing was given."""
+    """Add the preset's defaults to options from Python, where no value is given."""
     values = options.model_dump(include=options.model_fields_set)
     apply_preset(values, {})
     return type(options).model_validate(values)

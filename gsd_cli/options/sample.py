@@ -23,20 +23,24 @@ WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 
 
 class SampleOptions(Common):
-    """Make pictures: one network call each."""
+    """Generate images, one network call each."""
 
     model: str | None = MODEL
-    num_samples: PositiveInt | None = opt(None, "How many: short for --seeds 0-(N-1); default 64.", short="-N")
-    seeds: SeedList | None = opt(None, "Which: 0-63,100. An image depends on its seed alone.", metavar="LIST")
+    num_samples: PositiveInt | None = opt(None, "Number of images: the seeds 0 to N-1; default: 64.", short="-N")
+    seeds: SeedList | None = opt(
+        None, "Seeds of the images, as in 0-63,100. An image depends only on its seed.", metavar="LIST"
+    )
     output: str = opt(
         "samples",
-        f"A folder, or {', '.join(f'x.{name}' for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))}; - for bytes on stdout.",
+        f"Output: a folder, or a file ({WRITTEN}); - writes to stdout.",
         short="-o",
         metavar="PATH",
     )
-    grid: bool = opt(False, "One tiled picture instead of one file an image.")
-    format: SampleFormat | None = opt(None, "Format of what -o - writes, or of the images in a folder; default png.")
-    truncation: Share = opt(1.0, "Scale latents towards 0: less variety, more typical.")
+    grid: bool = opt(False, "Write one tiled image instead of one file per image.")
+    format: SampleFormat | None = opt(None, "File format for -o -, or for the images in a folder; default: png.")
+    truncation: Share = opt(
+        1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
+    )
     class_: str | None = CLASS
 
     @model_validator(mode="after")
@@ -49,18 +53,18 @@ class SampleOptions(Common):
 
 
 def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
-    """The seeds that are asked for."""
+    """The seeds of --seeds or --num-samples."""
     return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
 
 
 def written_format(options: SampleOptions) -> str:
-    """png, jpg, webp (one picture), npz, zip, tar or folder.
+    """The format of the output: png, jpg or webp (one image), npz, zip, tar or folder.
 
-    Raises UsageError where --format, --grid and the name of the output do not go together.
+    Raises UsageError if --format, --grid and the name of the output contradict each other.
     """
     format_ = _format_of_output(options)
     if options.grid and format_ not in IMAGE_FORMATS:
-        wrong = "--grid writes one picture" if format_ == "folder" else f"--grid makes one picture, not a {format_}"
+        wrong = "--grid writes one image" if format_ == "folder" else f"--grid writes one image, not a {format_}"
         raise UsageError([wrong], hint="give -o grid.png")
     return format_
 

@@ -52,7 +52,7 @@ def test_every_function_on_a_toy_run(
 
 
 def test_presets_and_errors() -> None:
-    from gsd_cli.cli.config import with_preset
+    from gsd_cli.options.presets import with_preset
 
     paper = with_preset(gsd_cli.DistillOptions(preset="sid", lr=1e-4))
     assert (paper.kimg, paper.lr, paper.alpha) == (400_000, 1e-4, 1.2)

@@ -35,7 +35,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["edit", "seed:1", "--range", "foo"], ["--range: 'foo' does not have the form A:B:N"]),
     (["bench", "--metrics", "fd,beauty,pp", "--compare", "mso,ddim-0"],
      ["'beauty', 'pp' (did you mean ppl?)", "'mso' (did you mean msa?), 'ddim-0'"]),
-    (["bench", "--metrics", ","], ["no metric is named"]),
+    (["bench", "--metrics", ","], ["no metric given"]),
     (["bench", "--max-fid", "0", "-N", "1"], ["--max-fid", "--num-samples"]),
     (["bench", "--metrics", "time", "--max-fid", "3"], ["--max-fid needs fd"]),
     (["distill", "--no-such-option"], ["--no-such-option"]),

@@ -25,7 +25,7 @@ from gsd_cli.core.distillation.open_data import EPOCH, OpenData, with_samples
 from gsd_cli.core.distillation.run_folder import total_steps
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.teacher_samples import TeacherSamples
-from gsd_cli.metrics.run_evaluation import build_evaluation, choose_measure
+from gsd_cli.metrics.run_evaluation import build_evaluation, choose_distance
 from gsd_cli.options import DistillOptions
 from tests.faults.conftest import wait_for
 from tests.support import teachers
@@ -192,9 +192,9 @@ def test_distances_stay_those_to_all_training_images(tmp_path: Path) -> None:
     for chosen in (None, "teacher"):
         options = DistillOptions(data=chosen)
         data = OpenData(choose_data(options))
-        measure = choose_measure(options, data, teacher, device)
-        assert (measure.against, measure.figure) == ("features", "FD-fashion")
-        found = build_evaluation(options, teacher, data, measure, tmp_path, device, World()).reference
+        distance = choose_distance(options, data, teacher, device)
+        assert (distance.against, distance.figure) == ("features", "FD-fashion")
+        found = build_evaluation(options, teacher, data, distance, tmp_path, device, World()).reference
         assert found is not None and found.n == 60_000
 
 

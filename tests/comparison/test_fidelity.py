@@ -13,13 +13,14 @@ import torch
 from gsd_cli import BenchOptions, GsdError, bench
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import FEATURES, bundled_features, further_features
+from gsd_cli.catalogue.run_layout import features_name
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.classifier import save_features
 from gsd_cli.core.models.feature_nets import ConvNeXtNet
 from gsd_cli.core.models.generator import generate, load_model
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.metrics import generated as made
-from gsd_cli.metrics.features import classifier_features, features_name
+from gsd_cli.metrics import generated
+from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.generated import Features
 from gsd_cli.metrics.grain import Grain, GrainCounts
 from gsd_cli.metrics.reference import real_grain, reference_of_features
@@ -135,7 +136,7 @@ def test_features_that_would_not_fit_leave_their_moments(monkeypatch: pytest.Mon
     vectors = torch.randn(20, 3)
     whole, cut = Features(20), Features(20)
     whole.add(vectors)
-    monkeypatch.setattr(made, "KEPT_BYTES", 100)
+    monkeypatch.setattr(generated, "KEPT_BYTES", 100)
     for part in vectors.split(7):
         cut.add(part)
     kept, moments = whole.found("toy"), cut.found("toy")

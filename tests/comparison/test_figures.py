@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from gsd_cli.comparison.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
-from gsd_cli.metrics.geometry import great_circles, path_angles
+from gsd_cli.metrics.isometry import great_circles, path_angles
 
 SHAPE = (1, 8, 8)
 

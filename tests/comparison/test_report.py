@@ -17,7 +17,7 @@ from gsd_cli.comparison.figures import draw_pareto
 from gsd_cli.comparison.gallery import Gallery
 from gsd_cli.comparison.report import Findings, headlines, write_report
 from gsd_cli.comparison.tables import latex, markdown, table1, table2
-from gsd_cli.metrics.timing import Timing
+from gsd_cli.metrics.speed import Timing
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROBE = """<script>

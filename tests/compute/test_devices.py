@@ -18,9 +18,9 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
-from gsd_cli.comparison import edits
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
-from gsd_cli.comparison.runner import Bench
+from gsd_cli.comparison.metric import Entry
+from gsd_cli.comparison.speed import MEMORY
 from gsd_cli.compute.device import to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial
@@ -47,7 +47,7 @@ from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.core.training.fit_features import FeatureFit
 from gsd_cli.core.training.fit_teacher import TeacherFit
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.metrics import diversity, evaluation, geometry, isometry
+from gsd_cli.metrics import diversity, edit_quality, evaluation, isometry
 from gsd_cli.metrics import path_length as ppl
 from gsd_cli.metrics.features import ClassifierFeatures, TeacherFeatures
 from gsd_cli.metrics.image_quality import kernel_figures
@@ -89,10 +89,10 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gsd_cli.core.distillation.fit_sources.IMAGES", 32)
     monkeypatch.setattr(adversarial, "HEAD_START", 0)
     monkeypatch.setattr(supervised, "CALIBRATION", 4)
-    monkeypatch.setattr(edits, "FIT_SAMPLES", 24)
+    monkeypatch.setattr(edit_quality, "FIT_SAMPLES", 24)
     # the package has a function of the module's name
     monkeypatch.setattr(import_module("gsd_cli.core.sampling.hybrid"), "PILOT_STEPS", 8)
-    monkeypatch.setattr(geometry, "PROBES", 2)
+    monkeypatch.setattr(isometry, "PROBES", 2)
     monkeypatch.setattr(diversity, "PAIRS", 8)
 
 
@@ -300,10 +300,10 @@ def test_supervised_directions_of_a_learnt_attribute() -> None:
 
 
 def test_measuring_edits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits, "TRAITS", TRAITS[:2])
+    monkeypatch.setattr(edit_quality, "TRAITS", TRAITS[:2])
     with pretend():
         made = generator(teacher(num_class_embeds=3))
-        found = edits.measure_edits(Model("a", Path(), made, {}), 2, 8)
+        found = edit_quality.measure_edits(Model("a", Path(), made, {}), 2, 8)
     assert found.keys() <= {trait.name for trait in TRAITS[:2]} and found
 
 
@@ -319,8 +319,8 @@ def test_measures_of_a_latent_space(float64: bool) -> None:
             return made(z.to(device))
 
         length = ppl.path_length(images, judge.squared_distance, SHAPE, 6, batch_size=4, epsilon=1e-2)
-        report = geometry.geometry(images, judge.embed, SHAPE, paths=4)
-        cheap = isometry.isometry(images, judge.squared_distance, SHAPE, 8)
+        report = isometry.isometry_report(images, judge.embed, SHAPE, paths=4)
+        cheap = isometry.isometry(images, judge.embed, SHAPE, 8)
         spread = diversity.diversity(images, judge.squared_distance, SHAPE, 8)
         return [length.mean, report.speed_cv, report.mcn, cheap.speed_cv, cheap.pair_distance, spread["diversity"]]
 
@@ -349,15 +349,16 @@ def test_memory_of_a_network_call(classes: int | None) -> None:
     """Class-conditional networks too, which refuse a call without a class."""
     model = teacher(num_class_embeds=classes)
     made = Generator(teacher(num_class_embeds=classes)).eval()
-    bench: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         options=SimpleNamespace(batch_size=2, precision="auto"), device=CPU, teacher=SimpleNamespace(denoiser=model),
-        model=SimpleNamespace(generator=made),
+        latent_shape=made.latent_shape,
     )  # fmt: skip
     ours = Contender(generator_subject("ours", made, CPU), made)
     msa = Contender(replace(ours.subject, name="msa"), parse_sampler("msa"))
-    rows = {name: Row(name, 1, 1) for name in ("ours", "msa")}
-    Bench._memory(bench, rows, [msa, ours])
-    assert rows["msa"].figures.keys() == rows["ours"].figures.keys()
+    entries = [Entry(contender, Row(contender.name, 1, 1), {}) for contender in (msa, ours)]
+    assert MEMORY.measure_together is not None
+    MEMORY.measure_together(context, entries)
+    assert entries[0].row.figures.keys() == entries[1].row.figures.keys()
 
 
 # -- prepare ------------------------------------------------------------------------------------

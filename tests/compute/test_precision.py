@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -17,7 +16,8 @@ from pydantic import ValidationError
 
 from gsd_cli.cli.flags import MODELS
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
-from gsd_cli.comparison.latent_space import LatentSpace
+from gsd_cli.comparison.latent_space import PPL
+from gsd_cli.comparison.metric import Entry
 from gsd_cli.compute import device
 from gsd_cli.compute.device import (
     autocast,
@@ -31,7 +31,7 @@ from gsd_cli.compute.distributed import join_world
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.metrics.generated import made_batches
+from gsd_cli.metrics.generated import generated_batches
 from gsd_cli.metrics.path_length import noise_floor, path_length
 from gsd_cli.options import PRESETS
 from tests.support.teachers import TINY, unet
@@ -218,8 +218,8 @@ def test_bench_makes_samples_in_the_precision_and_measures_paths_in_full() -> No
     z = torch.randn(2, 1, 8, 8)
     subject.sample(z, range(2))
     subject.images(z)
-    list(made_batches(net, [], range(2), 2, "bf16"))
-    list(made_batches(net, [], range(2), 2))
+    list(generated_batches(net, [], range(2), 2, "bf16"))
+    list(generated_batches(net, [], range(2), 2))
     assert net.seen == [torch.bfloat16, torch.float32, torch.bfloat16, torch.float32]
 
 
@@ -270,12 +270,15 @@ def test_a_noisy_path_length_is_said_to_be() -> None:
     subject = generator_subject("ours", generator, CPU)
     options: Any = SimpleNamespace(ppl_samples=16, seed=0, batch_size=16)
     judge: Any = SimpleNamespace(squared_distance=lambda a, b: (a - b).square().flatten(1).sum(1))
-    model: Any = SimpleNamespace(generator=generator)
     for images, noisy in ((subject.images, False), (generator, True)):
-        space = LatentSpace(options, {"ppl"}, model, judge, lambda *_: nullcontext(MagicMock()), lambda: None)
+        context: Any = SimpleNamespace(
+            options=options, perceptual=judge, latent_shape=generator.latent_shape, notes=[],
+            counting=lambda *_: nullcontext(lambda *_: None),
+        )  # fmt: skip
+        assert PPL.measure is not None
         with torch.no_grad():
-            space.measure(Row("ours", 1, 1), Contender(replace(subject, images=images), generator))
-        assert bool(space.notes) == noisy
+            PPL.measure(context, Entry(Contender(replace(subject, images=images), generator), Row("ours", 1, 1), {}))
+        assert bool(context.notes) == noisy
 
 
 # -- several processes ------------------------------------------------------------------------------

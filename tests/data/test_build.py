@@ -15,8 +15,8 @@ from PIL import Image
 from gsd_cli.base.errors import GsdError, Stopped
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.data import chunks
-from gsd_cli.data.build import BadPictures, Prepared, Recipe, channels_of, prepare
-from gsd_cli.data.chunks import Chunk, grouped, make_chunk, read_chunk
+from gsd_cli.data.build import Prepared, Recipe, UnreadableImages, channels_of, prepare
+from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
@@ -197,7 +197,7 @@ def test_every_bad_picture_is_named_and_good_ones_are_right(tmp_path: Path, form
     suffix = "" if form == "folder" else f".{form}"
     mixed = FORMS[form](tmp_path / f"mixed{suffix}", {**GOOD, **BAD})
     source = open_source(str(mixed), "train", tmp_path, offline=True)
-    with pytest.raises(BadPictures) as caught:
+    with pytest.raises(UnreadableImages) as caught:
         made(source, tmp_path / "x.zip")
     assert caught.value.code == 3
     assert sorted(problem.split(":")[0] for problem in caught.value.problems) == sorted(BAD)
@@ -235,7 +235,7 @@ def test_refused_members_are_bad_pictures(tmp_path: Path, skip_bad: bool) -> Non
     if skip_bad:
         assert made(source, tmp_path / "x.zip", skip_bad=True).record["images"] == 1
     else:
-        with pytest.raises(BadPictures) as caught:
+        with pytest.raises(UnreadableImages) as caught:
             made(source, tmp_path / "x.zip")
         assert {problem.split(":")[0] for problem in caught.value.problems} == {"../x.png", "link.png"}
 
@@ -271,7 +271,7 @@ def test_the_first_readable_picture_says_whether_it_is_grey(tmp_path: Path) -> N
 
 def test_chunks_end_at_many_images_bytes_or_pixels(tmp_path: Path) -> None:
     def sizes(payloads: list[Payload], pixels: int) -> list[int]:
-        found = list(grouped(iter(payloads), 7, pixels))
+        found = list(group_payloads(iter(payloads), 7, pixels))
         assert [start for start, _ in found] == [7 + sum(len(g) for _, g in found[:i]) for i in range(len(found))]
         assert [p for _, group in found for p in group] == payloads
         return [len(group) for _, group in found]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from gsd_cli.data.decode import decode, fit_picture
+from gsd_cli.data.decode import crop_and_resize, decode
 from gsd_cli.data.png import encode_png
 from tests.support.images import NOISE, claiming, encoded, grey
 
@@ -143,7 +143,7 @@ def test_postscript_is_never_interpreted(tmp_path: Path) -> None:
     page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) (w) file closefile\nshowpage\n%%EOF\n"
     with Image.open(io.BytesIO(page)) as known_to_pillow:
         assert known_to_pillow.format == "EPS"
-    with pytest.raises(ValueError, match="none of the picture formats"):
+    with pytest.raises(ValueError, match="not one of the image formats"):
         decode(page)
 
 
@@ -174,31 +174,31 @@ def test_large_pictures_span_several_blocks(side: int) -> None:
 # -- crop and resize ----------------------------------------------------------------------------
 
 
-def test_fit_picture_crops_the_centre() -> None:
+def test_crop_and_resize_crops_the_centre() -> None:
     wide = np.zeros((4, 10, 3), np.uint8)
     wide[:, 3:7] = np.random.default_rng(0).integers(0, 255, (4, 4, 3))
-    assert np.array_equal(fit_picture(Image.fromarray(wide), 4, 3), wide[:, 3:7])
+    assert np.array_equal(crop_and_resize(Image.fromarray(wide), 4, 3), wide[:, 3:7])
     tall = wide.transpose(1, 0, 2)
-    assert np.array_equal(fit_picture(Image.fromarray(tall), 4, 3), tall[3:7])
+    assert np.array_equal(crop_and_resize(Image.fromarray(tall), 4, 3), tall[3:7])
 
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 1), (4, 3), (32, 1), (32, 3)])
-def test_fit_picture_resizes(size: int, channels: int) -> None:
+def test_crop_and_resize_resizes(size: int, channels: int) -> None:
     grey = np.full((16, 16), 90, np.uint8)
-    fitted = fit_picture(Image.fromarray(grey), size, channels)
+    fitted = crop_and_resize(Image.fromarray(grey), size, channels)
     assert fitted.shape == (size, size, channels)
     assert fitted.dtype == np.uint8
     assert (fitted == 90).all()
 
 
-def test_fit_picture_is_antialiased() -> None:
+def test_crop_and_resize_is_antialiased() -> None:
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
-    fitted = fit_picture(Image.fromarray(stripes), 8, 1).astype(float)
+    fitted = crop_and_resize(Image.fromarray(stripes), 8, 1).astype(float)
     # nearest or bilinear without a filter would keep whole stripes
     assert np.abs(fitted[:, 1:-1] - 127.5).max() < 10
 
 
-def test_fit_picture_to_grey_uses_luma() -> None:
+def test_crop_and_resize_to_grey_uses_luma() -> None:
     red = Image.new("RGB", (8, 8), (255, 0, 0))
-    assert (fit_picture(red, 8, 1) == 76).all()
+    assert (crop_and_resize(red, 8, 1) == 76).all()

@@ -139,7 +139,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_generator_is_sampled_with_diffusers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The snippet of the documentation, without gsd, gives the pictures that gsd gives."""
+    """The snippet of the documentation, without gsd, gives the images that gsd gives."""
     import torch
 
     from gsd_cli.base.storage import ASSETS
@@ -152,12 +152,10 @@ def test_a_generator_is_sampled_with_diffusers_alone(monkeypatch: pytest.MonkeyP
     code = snippet[1].replace("runs/ddpm-fashion-quick/generator", str(ASSETS / "fashion"))
     names: dict[str, torch.Tensor] = {}
     exec(compile(code, "docs/python.md", "exec"), names)
-    assert names["pictures"].shape == (4, 1, 32, 32)
+    assert names["images"].shape == (4, 1, 32, 32)
     generator = load_model("fashion").generator
     with torch.no_grad():
-        torch.testing.assert_close(
-            names["pictures"], generator(names["z"] / generator.sigma_init), rtol=1e-3, atol=1e-3
-        )
+        torch.testing.assert_close(names["images"], generator(names["z"] / generator.sigma_init), rtol=1e-3, atol=1e-3)
 
 
 def test_python_blocks_name_what_exists() -> None:

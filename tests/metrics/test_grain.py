@@ -15,7 +15,7 @@ from PIL import Image
 
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.decode import fit_picture
+from gsd_cli.data.decode import crop_and_resize
 from gsd_cli.data.pixels import from_uint8
 from gsd_cli.metrics.grain import LEVEL, Grain, GrainCounts, grain_facts, grain_of, median, roughness
 from gsd_cli.metrics.reference import real_grain
@@ -108,7 +108,7 @@ def test_bundled_statistics_know_the_grain_of_real_garments() -> None:
         assert found == {"grain_bright": 35.0, "grain_dark": 0.0}
         assert whose == f"{name}/train.npz"
     with zipfile.ZipFile(IMAGES) as archive:
-        pictures = [fit_picture(Image.open(io.BytesIO(archive.read(name))), 32, 1) for name in archive.namelist()]
+        pictures = [crop_and_resize(Image.open(io.BytesIO(archive.read(name))), 32, 1) for name in archive.namelist()]
     some = figures(np.stack(pictures).transpose(0, 3, 1, 2))
     assert abs(some["grain_bright"] - 35) < 8  # 100 images of 60,000
     assert some["grain_dark"] == 0.0

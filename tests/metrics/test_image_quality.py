@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.generator import Generator
-from gsd_cli.metrics import image_quality as quality
+from gsd_cli.metrics.image_quality import Real, frechet_figures, kernel_figures, precision_recall_figures
 from gsd_cli.metrics.reference import KEPT, _some_kept
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics
-from gsd_cli.metrics.throughput import peak_memory, throughput
 
 
 @pytest.fixture(scope="module")
@@ -21,33 +18,33 @@ def features() -> torch.Tensor:
     return torch.randn(2000, 6, generator=torch.Generator().manual_seed(3))
 
 
-def real(features: torch.Tensor) -> quality.Real:
-    return quality.Real(gaussian_statistics([features], "toy"), "toy.npz", features, "toy.npz")
+def real(features: torch.Tensor) -> Real:
+    return Real(gaussian_statistics([features], "toy"), "toy.npz", features, "toy.npz")
 
 
 def test_a_set_against_itself(features: torch.Tensor) -> None:
-    found = quality.frechet_figures(features, real(features))
+    found = frechet_figures(features, real(features))
     assert found["fd"] == pytest.approx(0, abs=1e-9)
     assert found["n"] == 2000
-    found = quality.manifold_figures(features, features)
+    found = precision_recall_figures(features, features)
     assert found["precision"] == found["recall"] == 1.0
-    assert quality.kernel_figures(features, features)["kid"] == pytest.approx(0, abs=0.01)
+    assert kernel_figures(features, features)["kid"] == pytest.approx(0, abs=0.01)
 
 
 def test_a_shift_is_the_frechet_distance_with_a_spread_that_holds_it(features: torch.Tensor) -> None:
     truth = Statistics(np.zeros(6), np.eye(6), 10**9, "toy")
-    found = quality.frechet_figures(features + torch.tensor([2.0, 0, 0, 0, 0, 0]), quality.Real(truth, "closed form"))
+    found = frechet_figures(features + torch.tensor([2.0, 0, 0, 0, 0, 0]), Real(truth, "closed form"))
     assert abs(found["fd_infinity"] - 4.0) < 4 * (found["fd_error"] + found["fd_infinity_error"])
     assert 0 < found["fd_error"] < 0.5
 
 
 def test_few_images_have_no_spread(features: torch.Tensor) -> None:
-    assert quality.frechet_figures(features[:100], real(features)).keys() == {"fd", "n"}
+    assert frechet_figures(features[:100], real(features)).keys() == {"fd", "n"}
 
 
 def test_statistics_alone_give_the_distance_alone(features: torch.Tensor) -> None:
     made = gaussian_statistics([features + 1], "toy")
-    assert quality.frechet_figures(made, real(features)) == {"fd": pytest.approx(6.0), "n": 2000}
+    assert frechet_figures(made, real(features)) == {"fd": pytest.approx(6.0), "n": 2000}
 
 
 def test_statistics_carry_features_through_a_file(features: torch.Tensor, tmp_path: Path) -> None:
@@ -73,22 +70,6 @@ def test_kept_features_are_spread_evenly(total: int) -> None:
     assert chosen.tolist() == list(range(0, total, stride))
 
 
-def test_throughput_is_given_for_each_size(toy_teacher: Denoiser) -> None:
-    rates = throughput(Generator(toy_teacher), torch.device("cpu"), 8)
-    assert list(rates) == [1, 4, 8]
-    assert all(rate > 0 for rate in rates.values())
-
-
-def test_peak_memory_sees_what_a_call_allocates() -> None:
-    def call(x: torch.Tensor) -> torch.Tensor:
-        return (x.expand(64, -1) + 1).sum(0)
-
-    found = peak_memory(call, torch.zeros(250_000))
-    if found is None:
-        pytest.skip("this system tells no high-water mark")
-    assert 50e6 < found < 200e6  # 64 MB, and pages around it
-
-
 @pytest.mark.parametrize("larger", ["real", "made"])
 def test_a_perfect_generator_of_data_sorted_by_class(larger: str) -> None:
     """Features of ten classes, sorted, cut to a quarter: the figures are those of a random quarter, not of the
@@ -100,10 +81,10 @@ def test_a_perfect_generator_of_data_sorted_by_class(larger: str) -> None:
     few = centres[torch.randint(10, (500,), generator=random)] + torch.randn(500, 8, generator=random)
     shuffled = many[torch.randperm(2000, generator=random)]
     if larger == "real":
-        found, right = quality.manifold_figures(few, many), quality.manifold_figures(few, shuffled[:500])
+        found, right = precision_recall_figures(few, many), precision_recall_figures(few, shuffled[:500])
     else:
-        found, right = quality.manifold_figures(many, few), quality.manifold_figures(shuffled[:500], few)
+        found, right = precision_recall_figures(many, few), precision_recall_figures(shuffled[:500], few)
     assert right["precision"] > 0.6 and right["coverage"] > 0.8
     for name in ("precision", "recall", "coverage"):
         assert found[name] == pytest.approx(right[name], abs=0.1), name
-    assert found == quality.manifold_figures(*((few, many) if larger == "real" else (many, few)))
+    assert found == precision_recall_figures(*((few, many) if larger == "real" else (many, few)))

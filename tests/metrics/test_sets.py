@@ -13,7 +13,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from gsd_cli.base.errors import GsdError
 from gsd_cli.metrics.frechet_error import extrapolate, jackknife_error
 from gsd_cli.metrics.kid import kernel_distance
-from gsd_cli.metrics.precision_recall import manifold
+from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 
@@ -57,18 +57,18 @@ def test_precision_and_recall_are_torch_fidelitys(made: torch.Tensor, real: torc
     theirs = prc_features_to_metric(
         made, real, prc_neighborhood=3, prc_batch_size=100, save_cpu_ram=True, verbose=False
     )
-    ours = manifold(made, real)
+    ours = precision_recall(made, real)
     assert ours.precision == pytest.approx(theirs["precision"], abs=1e-6)
     assert ours.recall == pytest.approx(theirs["recall"], abs=1e-6)
     assert 0.2 < ours.recall < ours.precision < 1
 
 
 def test_manifold_of_known_cases(real: torch.Tensor) -> None:
-    itself = manifold(real, real)
+    itself = precision_recall(real, real)
     assert (itself.precision, itself.recall, itself.coverage) == (1.0, 1.0, 1.0)
-    far = manifold(real + 100, real)
+    far = precision_recall(real + 100, real)
     assert (far.precision, far.recall, far.density, far.coverage) == (0.0, 0.0, 0.0, 0.0)
-    twin = manifold(torch.randn(700, 24, generator=torch.Generator().manual_seed(3)), real)
+    twin = precision_recall(torch.randn(700, 24, generator=torch.Generator().manual_seed(3)), real)
     assert twin.density == pytest.approx(1, abs=0.15)  # Naeem et al.: 1 in expectation for equal sets
     assert twin.coverage == pytest.approx(1 - 0.5**5, abs=0.05)
 
@@ -79,7 +79,7 @@ def test_density_by_hand() -> None:
     made = torch.tensor([[4.5], *[[1000.0 + i] for i in range(9)]])
     radii = [sorted(abs(i - j) for j in range(10))[5] for i in range(10)]
     holds = sum(abs(4.5 - i) < r for i, r in enumerate(radii))
-    found = manifold(made, real)
+    found = precision_recall(made, real)
     assert found.density == pytest.approx(holds / (5 * 10))
     assert found.coverage == pytest.approx(holds / 10)
 
@@ -87,7 +87,7 @@ def test_density_by_hand() -> None:
 @pytest.mark.parametrize("few", [1, 5])
 def test_too_few_images_are_an_input_error(real: torch.Tensor, few: int) -> None:
     with pytest.raises(GsdError) as caught:
-        manifold(real[:few], real)
+        precision_recall(real[:few], real)
     assert caught.value.code == 3
     with pytest.raises(GsdError):
         kernel_distance(real[:1], real)

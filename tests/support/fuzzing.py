@@ -31,7 +31,7 @@ from gsd_cli.core.models.generator import load_model
 from gsd_cli.core.training.checkpoint import CheckpointStore
 from gsd_cli.core.training.log import read_metrics
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.decode import decode, fit_picture
+from gsd_cli.data.decode import crop_and_resize, decode
 from gsd_cli.data.labels import read_edm, read_labels
 from gsd_cli.data.sources.open import open_path
 from gsd_cli.metrics.statistics import Statistics
@@ -167,7 +167,7 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
     (folder / "s-000000.tar").write_bytes(packed.getvalue())
     index = {"shardlist": [{"url": "s-000000.tar", "nsamples": 3, "filesize": len(packed.getvalue())}], "gsd": {}}
     return {
-        "picture": Reader(PICTURES, lambda raw: fit_picture(decode(raw), 8, 3), (ValueError, OSError)),
+        "picture": Reader(PICTURES, lambda raw: crop_and_resize(decode(raw), 8, 3), (ValueError, OSError)),
         "zip": Reader([stored.getvalue()], _file(folder, "z.zip", drained)),
         "tar": Reader([packed.getvalue()], _file(folder, "t.tar", drained)),
         "prepared zip": Reader([stored.getvalue()], _file(folder, "p.zip", archive)),

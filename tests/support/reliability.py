@@ -2,7 +2,7 @@
 
 A test marked `fault(row, how)` injects the fault of a row. Each item counts as one injection; a test that injects
 many in a loop says how many with `record_property("injections", n)`. A test's last result is kept in
-build/reliability.json, so that a run of some tests brings the page up to date; remove it to begin anew.
+build/reliability.json, so that a run of some tests brings the page up to date; remove it to start again.
 """
 
 from __future__ import annotations
@@ -19,38 +19,42 @@ from typing import Any
 import pytest
 
 ROWS = {
-    1: ("SIGKILL during the write of a checkpoint", "the one before verifies, the run goes on, leftovers are swept"),
-    2: ("SIGINT, SIGTERM or SIGHUP", "the step ends, state is saved, the command that goes on is printed, "
+    1: ("SIGKILL during the write of a checkpoint", "the previous checkpoint verifies, the run resumes, "
+        "leftovers are removed"),
+    2: ("SIGINT, SIGTERM or SIGHUP", "the step ends, the state is saved, the command to resume is printed, "
         "exit 130, 143 or 129"),
-    3: ("SIGINT twice", "out at once, nothing half-written under a final name"),
-    4: ("full disk, quota, read-only folder, a file in the way", "exit 8 that says what is free; old files intact"),
-    5: ("weights or manifests cut, emptied, altered", "the newest checkpoint that verifies is used, the bad one named; "
-        "exit 3 if there is none"),
-    6: ("a pickle with a payload, under every extension", "refused, the payload not run"),
-    7: ("a resumed run", "weights, average, optimizer and metrics bit-identical to an uninterrupted run's on a CPU"),
-    8: ("resumed with other options", "exit 2, the keys named"),
-    9: ("two runs in one folder", "the second says so and stops"),
-    10: ("a teacher that is unknown, gated, offline, of another kind", "exit 3 or 4, cause and hint"),
-    11: ("bad, odd and hostile pictures", "each bad one named, exit 3 unless --skip-bad; good ones right"),
-    12: ("archives with paths outside, links, duplicates, bombs", "refused, nothing written outside"),
-    13: ("a loss that is not finite, once or for good", "skipped and counted; exit 6, the last good state kept"),
-    14: ("no such device, no memory", "exit 5 and the option that helps; sampling halves the batch and goes on"),
-    15: ("wrong seeds and numbers", "exit 2, all named at once"),
+    3: ("SIGINT twice", "gsd exits at once, nothing half-written has a final name"),
+    4: ("full disk, quota, read-only folder, a file in the way", "exit 8 with the free space; old files are intact"),
+    5: ("weights or manifests cut, emptied, altered", "the newest checkpoint that verifies is used, the bad one is "
+        "named; exit 3 if there is none"),
+    6: ("a pickle with a payload, under every extension", "the file is refused, the payload does not run"),
+    7: ("a resumed run", "weights, average, optimizer and metrics are bit-identical to those of an uninterrupted run "
+        "on a CPU"),
+    8: ("resumed with other options", "exit 2 that names the keys"),
+    9: ("two runs in one folder", "the second run says so and stops"),
+    10: ("a teacher that is unknown, gated, offline, of another kind", "exit 3 or 4 with cause and hint"),
+    11: ("bad, odd and hostile images", "each bad image is named, exit 3 unless --skip-bad; good images are right"),
+    12: ("archives with paths outside, links, duplicates, bombs", "the archive is refused, nothing is written outside"),
+    13: ("a loss that is not finite, once or for good", "the step is skipped and counted; exit 6, the last good "
+         "state is kept"),
+    14: ("no such device, no memory", "exit 5 with the option that helps; sampling halves the batch and continues"),
+    15: ("wrong seeds and numbers", "exit 2 that names all of them at once"),
     16: ("readers that go away, closed stdout, a terminal for a pipe", "quiet, no traceback"),
     17: ("no terminal, NO_COLOR, TERM=dumb, 20 columns, latin-1", "no escape codes, no crash"),
-    18: ("Frechet distances of few, foreign, singular statistics", "exact, a warning, or exit 3"),
+    18: ("Frechet distances of few, foreign, singular statistics", "an exact result, a warning, or exit 3"),
     19: ("one seed under other batch sizes and processes", "identical images on a CPU"),
-    20: ("downloads cut, altered, refused, hanging", "nothing half-written, exit 4, the next try works"),
-    21: ("config files with wrong keys, types, syntax", "exit 2 with file and key"),
-    22: ("pictures to interpolate or edit: same, other size or mode, none", "converted, which is said, or exit 3"),
+    20: ("downloads cut, altered, refused, hanging", "nothing is half-written, exit 4, the next try works"),
+    21: ("config files with wrong keys, types, syntax", "exit 2 that names the file and the key"),
+    22: ("images to interpolate or edit: same, other size or mode, none", "the image is converted and gsd says "
+         "so, or exit 3"),
     23: ("random argument lists", "an exit code of the table, never a traceback"),
 }  # fmt: skip
-"""The fault, and what must happen."""
+"""The fault and what must happen, by row."""
 
 
 @dataclass
 class Tally:
-    """What came of the injections of one row."""
+    """The results of the injections of one row."""
 
     ways: dict[str, int] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
@@ -140,18 +144,19 @@ STORE = Path("build", "reliability.json")
 
 HEAD = """# Reliability
 
-What goes wrong on real machines, and what gsd does then. Each row is injected by tests, into real processes where a
-process is what fails: real signals, full and read-only file systems, damaged files, a server on loopback.
+This page lists faults that happen on real machines, and what gsd does then. Tests inject each fault. If the fault
+concerns a process, they inject it into real processes: real signals, full and read-only file systems, damaged files, a
+server on loopback.
 
-The table is written by the tests: `pytest -m fault --reliability=docs/reliability.md`. This one is of {date},
-Python {python}, {cores} {machine} cores, on a toy model; "injected" counts faults, not assertions, and each test
-counts with its last result. The moments of kills have fixed seeds, fuzzed examples differ from run to run. A test that
-needs a mount is skipped where mounts are not permitted, and a file-size limit is used beside it.
+The tests also write the table: `pytest -m fault --reliability=docs/reliability.md`. This table is of {date},
+Python {python}, {cores} {machine} cores, with a toy model. "injected" counts faults, not assertions. Each test counts
+with its last result. The moments of kills have fixed seeds; fuzzed examples differ from run to run. A test that needs a
+mount is skipped where mounts are not permitted. Tests with a file-size limit need no mount.
 
 """
 
 FOOT = """
 Longer runs of the same code are benchmarks: 200 SIGKILLs at random moments of four commands, coverage-guided fuzzing
-of the readers, memory, files and rate over 20,000 steps. [What came of them](results/endurance.md). What is promised
-about hostile files is in `SECURITY.md`, beside the README.
+of the readers, and memory, files and rate over 20,000 steps. See their [results](results/endurance.md). `SECURITY.md`,
+next to the README, says what gsd promises about hostile files.
 """

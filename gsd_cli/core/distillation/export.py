@@ -11,6 +11,7 @@ from typing import Any
 
 from gsd_cli.base.storage import read_json
 from gsd_cli.base.versions import versions
+from gsd_cli.catalogue.run_layout import BEST, CARD, CURVES, GENERATOR, METRICS_LOG
 from gsd_cli.core.models.card import generator_card
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator, save_generator
@@ -20,7 +21,6 @@ from gsd_cli.core.training.log import read_metrics
 from gsd_cli.core.training.report import Report
 from gsd_cli.options import DistillOptions
 
-NEWEST, BEST = "generator", "best"
 VARIED = 0.95
 """A snapshot with less than this share of the highest recall so far is not the best, whatever its distance."""
 FIGURES = ("fd", "precision", "recall", "coverage", "class_balance", "speed_cv", "spearman", "pair_distance")
@@ -55,9 +55,9 @@ class Exporter:
 
     def finish(self, average: Generator) -> None:
         """The moving average as it is now, and the curves."""
-        rows = read_metrics(self.folder / "metrics.jsonl")
-        self._save(average, NEWEST, rows[-1] if rows else {"step": 0})
-        draw_curves(self.folder / "metrics.jsonl", self.folder / "curves.png", self.figure)
+        rows = read_metrics(self.folder / METRICS_LOG)
+        self._save(average, GENERATOR, rows[-1] if rows else {"step": 0})
+        draw_curves(self.folder / METRICS_LOG, self.folder / CURVES, self.figure)
 
     def rehearse(self, average: Generator) -> None:
         """What `finish` does, early, to be timed; there are no curves to draw yet, so some that are thrown away."""
@@ -65,9 +65,9 @@ class Exporter:
         self.finish(average)
         with tempfile.TemporaryDirectory() as name:
             rows = [{"step": step, "images": step, **dict.fromkeys(PANELS, 1.0)} for step in range(2)]
-            metrics = Path(name, "metrics.jsonl")
+            metrics = Path(name, METRICS_LOG)
             metrics.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            draw_curves(metrics, Path(name, "curves.png"), self.figure)
+            draw_curves(metrics, Path(name, CURVES), self.figure)
 
     def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
 
@@ -101,7 +101,7 @@ def _parameters(network: Denoiser) -> int:
 
 def best_distance(folder: Path) -> float:
     """The distance of a run's best snapshot; infinite when there is none."""
-    path = folder / BEST / "gsd.json"
+    path = folder / BEST / CARD
     card = read_json(path) if path.exists() else {}
     figures = card.get("figures", {}) if isinstance(card, dict) else {}
     distance = figures.get("fd") if isinstance(figures, dict) else None
@@ -110,5 +110,5 @@ def best_distance(folder: Path) -> float:
 
 def best_recall(folder: Path) -> float:
     """The highest recall of a run's evaluations so far; 0 when there is none."""
-    recalls = [row.get("recall") for row in read_metrics(folder / "metrics.jsonl")]
+    recalls = [row.get("recall") for row in read_metrics(folder / METRICS_LOG)]
     return max((float(r) for r in recalls if isinstance(r, int | float)), default=0.0)

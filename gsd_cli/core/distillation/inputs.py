@@ -8,6 +8,7 @@ from typing import Literal
 
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import SAMPLES_BY, TEACHER, TEACHERS
+from gsd_cli.catalogue.run_layout import DATA_SUFFIX, next_to_teacher
 from gsd_cli.options import DistillOptions
 from gsd_cli.options.distill import FITTED_FORMS
 
@@ -31,7 +32,7 @@ class DistillData:
 
 def choose_data(options: DistillOptions) -> DistillData:
     """--data; else what `gsd prepare` left next to a teacher it fitted; else what is bundled with the teacher."""
-    prepared = next_to_teacher(options.teacher, ".zip")
+    prepared = next_to_teacher(options.teacher, DATA_SUFFIX)
     if options.data == TEACHER:
         return DistillData("teacher", None, prepared)
     if options.data is not None:
@@ -43,15 +44,6 @@ def choose_data(options: DistillOptions) -> DistillData:
     if entry is not None and entry.data is not None:
         return DistillData("bundled", ASSETS / entry.data, None)
     return DistillData("none", None, None)
-
-
-def next_to_teacher(teacher: str, suffix: str) -> Path | None:
-    """What `gsd prepare` left next to a teacher that it fitted: NAME.zip or NAME-features of NAME-teacher."""
-    folder = Path(teacher).resolve()
-    if not folder.is_dir() or not folder.name.endswith("-teacher"):
-        return None
-    found = folder.with_name(folder.name.removesuffix("-teacher") + suffix)
-    return found if found.exists() else None
 
 
 def uses_images(options: DistillOptions) -> bool:

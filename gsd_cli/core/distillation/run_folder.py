@@ -12,7 +12,7 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.registry import TEACHERS
-from gsd_cli.catalogue.run_layout import CARD
+from gsd_cli.catalogue.run_layout import CARD, CHECKPOINTS, GENERATOR, OPTIONS, checkpoints
 from gsd_cli.core.distillation.inputs import choose_data, ratios
 from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
@@ -45,7 +45,7 @@ def total_steps(options: DistillOptions, epoch: int | None) -> int | None:
 
 def recorded(options: DistillOptions, folder: Path, key: str) -> Any:
     """What the run that is resumed noted in options.json; None where it noted nothing."""
-    path = folder / "options.json"
+    path = folder / OPTIONS
     return read_object(path).get(key) if options.resume and path.exists() else None
 
 
@@ -96,9 +96,8 @@ def has_decayed(options: DistillOptions, folder: Path, total: int | None) -> boo
     before = recorded(options, folder, "total_steps")
     if not options.lr_decay or before in (None, total):
         return False
-    done = max(
-        (int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*[0-9]")), default=0
-    )
+    saved = [path.name.removeprefix("step-") for path in checkpoints(folder / CHECKPOINTS)]
+    done = max((int(step) for step in saved if step.isdigit()), default=0)
     return done > (1 - options.lr_decay) * min(total or before, before)
 
 
@@ -135,7 +134,7 @@ def resume_command(options: DistillOptions, folder: Path) -> str:
 def check_options(options: DistillOptions, folder: Path, total: int | None) -> bool:
     """Whether the run is finished; one that gets more minutes is not. Raises UsageError (exit 2) naming keys that
     differ."""
-    path = folder / "options.json"
+    path = folder / OPTIONS
     if not path.exists() or not options.resume:
         return False
     before = {**DistillSettings().model_dump(), **BEFORE, **_in_todays_terms(read_object(path))}
@@ -151,7 +150,7 @@ def check_options(options: DistillOptions, folder: Path, total: int | None) -> b
             [f"{folder} was started with other options: {changes}"],
             hint=f"use its options, another folder with -o, --no-resume to start again{forced}",
         )
-    generator = folder / "generator"
+    generator = folder / GENERATOR
     if total is None:
         return False
     return (generator / CARD).exists() and read_card(generator).get("steps", 0) >= total and not differing

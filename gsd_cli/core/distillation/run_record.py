@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.atomic import write_json
+from gsd_cli.catalogue.run_layout import OPTIONS
 from gsd_cli.core.training.pace import Pace
 
 
@@ -33,7 +34,7 @@ class Record:
     def write(self) -> None:
         """Write the file."""
         lengths = {"lengths": self.lengths} if self.lengths else {}
-        write_json(self.folder / "options.json", {**self.identity, **self.notes, **lengths})
+        write_json(self.folder / OPTIONS, {**self.identity, **self.notes, **lengths})
 
     def settle(self, step: int, length: int, *, write: bool) -> None:
         """Record the length that was settled after `step` steps."""

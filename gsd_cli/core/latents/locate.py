@@ -26,7 +26,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.data.decode import decode, fit_picture
+from gsd_cli.data.decode import crop_and_resize, decode
 from gsd_cli.data.pixels import from_uint8
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
@@ -205,7 +205,7 @@ def read_picture(name: str, generator: Generator, session: Session | None = None
     if session is not None and (picture.size != (size, size) or len(picture.getbands()) != channels):
         mode = "grey" if channels == 1 else "RGB"
         session.say(f"{name}: {picture.width} x {picture.height} {picture.mode} -> {size} x {size} {mode}")
-    return from_uint8(torch.from_numpy(fit_picture(picture, size, channels).copy())).permute(2, 0, 1)
+    return from_uint8(torch.from_numpy(crop_and_resize(picture, size, channels).copy())).permute(2, 0, 1)
 
 
 def _path(name: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import Payload
-from gsd_cli.data.labels import plain
+from gsd_cli.data.labels import normalise_path
 from gsd_cli.data.sources.admission import Listing, refusal
 from gsd_cli.data.sources.layout import COMPANIONS, read_layout
 from gsd_cli.data.sources.source import Source, identity
@@ -94,8 +94,12 @@ def open_tar(path: Path, split: str = "train") -> Source:
             if listing.is_image(m.name, partial(_beginning, archive, m)):
                 cause = None if m.isfile() else "a link" if m.issym() or m.islnk() else "not a file"
                 members.append((m.name, m.size, m.size, cause))
-            elif m.isfile() and plain(m.name).rpartition("/")[2] in COMPANIONS and not refusal(m.name, m.size, m.size):
-                companions[plain(m.name)] = _extract(archive, m)
+            elif (
+                m.isfile()
+                and normalise_path(m.name).rpartition("/")[2] in COMPANIONS
+                and not refusal(m.name, m.size, m.size)
+            ):
+                companions[normalise_path(m.name)] = _extract(archive, m)
     found = list(listing.admit(members))
     listing.require(found)
     layout = read_layout(found, split, path, companions.get)

@@ -11,7 +11,7 @@ from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
-from gsd_cli.data.labels import Labels, describe, edm_labels, in_order, plain, read_edm
+from gsd_cli.data.labels import Labels, describe_labels, edm_labels, normalise_path, read_edm, sort_names
 
 _SPLIT = re.compile(
     r"(?:[a-z]+[ _-])?(train|training|val|valid|validation|dev|test|testing|extra|pred|unlabell?ed)"
@@ -49,7 +49,7 @@ def read_layout(
     decide. Raises GsdError (exit 2) where folders are splits and none of them is `split`.
     """
     warnings = []
-    paths = [tuple(plain(name).split("/")) for name in names]
+    paths = [tuple(normalise_path(name).split("/")) for name in names]
     wrapping = _common(paths)
     for depth in range(len(wrapping) + 1):
         prefix = "".join(f"{part}/" for part in wrapping[:depth])
@@ -60,7 +60,7 @@ def read_layout(
         except GsdError as error:  # another program's file of that name
             warnings.append(f"{where}: its dataset.json is not used: {error.message}")
             break
-        inside = [plain(name).removeprefix(prefix) for name in names]
+        inside = [normalise_path(name).removeprefix(prefix) for name in names]
         return _indexed(list(names), inside, listed, companion(f"{prefix}{CARD}"), where)
     kept, paths, messages = _select_split(list(names), paths, split, where)
     labels, labels_message = _folder_classes(paths)
@@ -78,7 +78,7 @@ def _indexed(
     except GsdError as error:
         cause = f"no labels: those of dataset.json are no classes or attributes ({error.message})"
         return Layout(names, None, cause, warnings=(f"{where}: its dataset.json is not used: {error.message}",))
-    return Layout(names, labels, describe(labels, DATASET_INDEX))
+    return Layout(names, labels, describe_labels(labels, DATASET_INDEX))
 
 
 def _recorded_names(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -140,7 +140,7 @@ def _folder_classes(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, st
     """Classes from the outermost folders that differ, and one line that explains the decision."""
     paths = _unwrapped(paths)
     loose = ["/".join(path) for path in paths if len(path) < 2]
-    tops = in_order({path[0] for path in paths if len(path) > 1})
+    tops = sort_names({path[0] for path in paths if len(path) > 1})
     if not tops:
         return None, "no labels: no folders that differ"
     if loose:
@@ -149,7 +149,7 @@ def _folder_classes(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, st
         return None, "no labels: numbered folders are positions"
     number = {top: i for i, top in enumerate(tops)}
     labels = Labels([number[path[0]] for path in paths], classes=tuple(tops))
-    return labels, describe(labels, "folder names")
+    return labels, describe_labels(labels, "folder names")
 
 
 def _are_positions(tops: Sequence[str], paths: Sequence[tuple[str, ...]]) -> bool:

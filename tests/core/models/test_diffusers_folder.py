@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.diffusers_folder import load_denoiser, readings, save_denoiser
+from gsd_cli.core.models.diffusers_folder import describe_choices, load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.fit_teacher import build_unet
@@ -286,12 +286,12 @@ def test_a_training_checkpoint_is_read_as_its_average(toy_teacher: Denoiser, che
     assert found.prediction == "v_prediction"
     for mine, theirs in zip(found.net.parameters(), toy_teacher.net.parameters(), strict=True):
         assert torch.equal(mine, 2 * theirs)
-    said = readings(checkpoint)
+    said = describe_choices(checkpoint)
     assert any("unet_ema" in line for line in said) and any("schedule" in line for line in said)
     # its own schedule counts more
     DDPMScheduler().save_pretrained(checkpoint / "scheduler")
     assert load_denoiser(checkpoint).prediction == "epsilon"
-    assert not any("schedule" in line for line in readings(checkpoint))
+    assert not any("schedule" in line for line in describe_choices(checkpoint))
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "anything"])
@@ -302,7 +302,7 @@ def test_weights_that_are_only_a_variant(toy_teacher: Denoiser, folder: Path, pr
     assert not (folder / SAFE).exists()
     found = load_denoiser(folder)
     assert torch.equal(eps(found, probe), eps(toy_teacher, probe))
-    assert any(variant in line for line in readings(folder))
+    assert any(variant in line for line in describe_choices(folder))
     assert weights_fingerprint(folder) != weights_fingerprint(folder.parent)  # that of no weights
 
 
@@ -316,7 +316,7 @@ def sharded(toy_teacher: Denoiser, folder: Path) -> Path:
 
 def test_weights_in_pieces(toy_teacher: Denoiser, sharded: Path, probe) -> None:
     assert torch.equal(eps(load_denoiser(sharded), probe), eps(toy_teacher, probe))
-    assert readings(sharded) == []
+    assert describe_choices(sharded) == []
 
 
 def piece_missing(folder: Path, piece: Path) -> str:

@@ -1,0 +1,179 @@
+"""What all metrics of one `gsd bench` share: the models, the features, the real images, and what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager, contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import cache_dir
+from gsd_cli.catalogue.registry import TEACHERS, further_features
+from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
+from gsd_cli.compute.device import compile_network, resolve_precision, to_device
+from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.sampling.samplers import Sampler
+from gsd_cli.metrics.baselines import shipped_statistics
+from gsd_cli.metrics.clip import clip_features
+from gsd_cli.metrics.features import (
+    Extractor,
+    TeacherFeatures,
+    classifier_features,
+    features_folder,
+    inception_features,
+)
+from gsd_cli.metrics.reference import Judge, is_data_set, reference_statistics
+from gsd_cli.options import BenchOptions
+
+DEFAULT_SAMPLES = 2000
+GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
+"""Features for images of any kind; the others are fitted on a domain by `gsd prepare --fit-features`."""
+
+ProgressOf = Callable[..., AbstractContextManager[Any]]
+"""progress(what, total=None) yields something with update(done, total=None) and advance(count)."""
+
+
+class Need(Enum):
+    """What a metric needs before anything is measured."""
+
+    FEATURES = "features of images, and statistics of the real images in them"
+    REAL_FEATURES = "features of single real images"
+    EVERY_FEATURES = "all feature sets of the model's domain, not the first alone"
+
+
+class Context:
+    """What all metrics share.
+
+    name: what the model's row is called; rivals: other generators by name, after those of `--compare`. check: called
+    between batches, may raise to stop. Public attributes are read by the metrics; two are written while measuring:
+    missing, by contender the figures without images, and notes, what a reader of the figures must know.
+    """
+
+    def __init__(
+        self, options: BenchOptions, needs: Set[Need], model: Model, device: torch.device, progress: ProgressOf,
+        check: Callable[[], None], name: str = "GSD", rivals: Mapping[str, Model] | None = None,
+    ):  # fmt: skip
+        self.options, self.model, self.device, self.progress, self.check = options, model, device, progress, check
+        self.missing: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        self.cache = cache_dir(options.cache_dir)
+        if model.teacher is None:
+            raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
+        revision = model.card.get("teacher_revision")
+        self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
+        to_device(self.teacher.denoiser, device, training=False)
+        to_device(model.generator, device, training=False)
+        self.teacher.autoencoder.to(device)
+        if options.compile:
+            compile_network(self.teacher.denoiser.net)
+            compile_network(model.generator.denoiser.net)
+        precision = self.precision = resolve_precision(options.precision, device)
+        self.baselines = contenders(options.compare, self.teacher, device, check, precision)
+        self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
+        self.ours = Contender(generator_subject(name, model.generator, device, precision), model.generator)
+        self._require_one_space()
+        self.extractor, self.perceptual = self._extractors(needs)
+        self.judges = self._judges(needs)
+        self.samples = options.num_samples or self._baseline_size()
+        self.real_figures: dict[str, float] = {}
+        self.real_name = ""
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """Baselines first, the model last, as the paper prints them."""
+        return [*self.baselines, self.ours]
+
+    @property
+    def figure(self) -> str:
+        """What the first Frechet distance is called."""
+        return self.extractor.figure
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """The shape [C, H, W] of all contenders' latents."""
+        return self.model.generator.latent_shape
+
+    @property
+    def distance_protocol(self) -> str:
+        """What the perceptual distance is, for protocols."""
+        return f"distance: channel-normalised {self.perceptual.name} maps"
+
+    @contextmanager
+    def counting(self, what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+        """Show progress; yields on_progress(done, total=None), which also lets `check` stop the work."""
+        with self.progress(what, total) as bar:
+
+            def on_progress(done: int, total: int | None = None) -> None:
+                self.check()
+                bar.update(done, total)
+
+            yield on_progress
+
+    def _require_one_space(self) -> None:
+        shape = self.model.generator.latent_shape
+        for contender in self.baselines:
+            if isinstance(contender.model, Generator) and contender.model.latent_shape != shape:
+                raise GsdError(f"{contender.name} has latents of {contender.model.latent_shape}, the model of {shape}")
+
+    def _extractors(self, needs: Set[Need]) -> tuple[Extractor, Extractor]:
+        """Features of the Frechet distance, and of the perceptual distance of path lengths."""
+        spec = self.domain_features
+        if spec is not None:
+            extractor = classifier_features(spec, self.device, self.teacher.image_shape)
+            return extractor, extractor
+        perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
+        if Need.FEATURES not in needs:
+            return perceptual, perceptual
+        general = GENERAL[self.options.features or self.model.features or "inception"]
+        return general(self.cache, self.device, offline=self.options.offline), perceptual
+
+    def _baseline_size(self) -> int:
+        """As many samples as the shipped baseline has: distances compare at equal N."""
+        samplers = [c.model for c in self.baselines if isinstance(c.model, Sampler)]
+        shipped = [shipped_statistics(self.teacher, sampler, self.extractor.name) for sampler in samplers]
+        return min((s.n for s in shipped if s is not None), default=DEFAULT_SAMPLES)
+
+    def _judges(self, needs: Set[Need]) -> list[Judge]:
+        """The extractors that judge the images. The first one decides; with EVERY_FEATURES the domain's others follow,
+        unless one is named or the real statistics are of one extractor."""
+        options = self.options
+        if Need.FEATURES not in needs:
+            return []
+        judges = [self._judge(self.extractor)]
+        if judges[0].real.features is None and Need.REAL_FEATURES in needs:
+            raise GsdError(
+                f"{judges[0].real.name} holds no features of real images, which KID, precision and recall need",
+                hint="make it again: gsd prepare DATA writes them next to the statistics",
+            )
+        any_extractor = options.stats is None or is_data_set(Path(options.stats))
+        if Need.EVERY_FEATURES in needs and options.features is None and any_extractor:
+            shape = self.teacher.image_shape
+            for name in further_features(self.model.features):
+                judges.append(self._judge(classifier_features(name, self.device, shape), name))
+        return judges
+
+    def _judge(self, extractor: Extractor, spec: str | None = None) -> Judge:
+        """The extractor with the real images in its features. spec: its feature set, unless that is the model's."""
+        options = self.options
+        spec = spec or self.domain_features
+        stats = options.stats
+        if stats is None and extractor.figure == "FID":
+            known = TEACHERS.get(str(self.model.teacher))
+            stats = known.statistics if known else None
+        with self.counting("real images") as on_image:
+            real = reference_statistics(
+                stats, features_folder(spec) if spec else None, extractor, self.cache, self.device, options.batch_size,
+                shape=self.teacher.image_shape if spec else None, offline=options.offline, on_image=on_image,
+            )  # fmt: skip
+        return Judge(extractor, real)
+
+    @property
+    def domain_features(self) -> str | None:
+        """The feature set of a domain that was asked for or that the model names; None for a general one."""
+        spec = self.options.features or self.model.features
+        return None if spec in GENERAL else spec
