@@ -37,7 +37,7 @@ from gsd_cli.metrics.isometry import great_circles
 from gsd_cli.options import DistillSettings
 
 POINTS = 96
-"""Pictures on a great circle, as in transitions.py."""
+"""Images on a great circle, as in benchmarks/latents/transitions.py."""
 BATCH = 64
 PROBES = {"class": "class, by the domain's classifier", "cluster": "likeliest cluster"}
 GRADIENTS = ("stress", "borders", "cells")
@@ -164,7 +164,9 @@ def gradients(bench: Bench) -> str:
     """The gradients of the forms at the same generator's images."""
     lines: list[list[object]] = []
     for form in GRADIENTS:
-        settings = DistillSettings(irl=form, sidl_weight=0.0, seed=bench.args.seed, micro_batch=BATCH, pair_every=2)
+        settings = DistillSettings.model_validate(
+            {"irl": form, "sidl_weight": 0.0, "seed": bench.args.seed, "micro_batch": BATCH, "pair_every": 2}
+        )
         term = IsometricTerm(settings, bench.phi, 100)
         cells = bench.cells
         term.fitted = {"borders": Clusters(cells.centres, cells.temperature), "cells": cells}.get(form)

@@ -24,6 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,10 +292,14 @@ def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
     z = latents(range(8), shape)
     ends = [(z[i], z[i + 4]) for i in range(4)]
     walks = {
-        name: [walk(a, b, FRAMES, "slerp", lambda z, _, g=g: g(z), embed).images for a, b in ends]
+        name: [walk(a, b, FRAMES, "slerp", partial(_without_label, g), embed).images for a, b in ends]
         for name, g in images.items()
     }
     draw_walks(walks, folder / "walks.png")
+
+
+def _without_label(images: Callable[[Tensor], Tensor], z: Tensor, _: object) -> Tensor:
+    return images(z)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,13 @@ class Laboratory:
 
     def store(self, folder: Path) -> None:
         """Write every direction as `gsd edit` reads it from a model's folder."""
-        about = {"model": weights_fingerprint(self.model.folder), "class": None, "source": "built in"}
+        model = weights_fingerprint(self.model.folder)
+        about: dict[str, Any] = {"model": model, "class": None, "source": "built in"}
         for target in self.attributes:
             path = folder / f"{quote(target.name, safe='')}.safetensors"
             save_directions(path, self.directions(target), about | {"samples": self.samples})
         found = principal_directions(self.generator, 64, self.samples)
-        about = {"model": about["model"], "class": None, "samples": self.samples}
+        about = {"model": model, "class": None, "samples": self.samples}
         save_directions(folder / f"{COMPONENTS}.safetensors", found, about)
 
 
@@ -133,14 +135,14 @@ def main() -> None:
     rows = Results(Path(args.out) / "editing.json", protocol)
     walked = Results(Path(args.out) / "walks.json", protocol)
     for way in WAYS:
-        walked.measure_once(way, lambda way=way: walk_figures(lab.generator, lab.z, way))
+        walked.measure_once(way, partial(walk_figures, lab.generator, lab.z, way))
     for target in lab.attributes:
         for space in ("latent", "bottleneck"):
-            rows.measure_once(f"{target.name}, {space}", lambda target=target, space=space: lab.row(target, space))
+            rows.measure_once(f"{target.name}, {space}", partial(lab.row, target, space))
     kept = Results(Path(args.out) / "preserving.json", protocol)
     for target, other in permutations(TRAITS, 2):
         name = f"{target.name}, preserving {other.name}"
-        kept.measure_once(name, lambda target=target, other=other: lab.preserved(target, other))
+        kept.measure_once(name, partial(lab.preserved, target, other))
     if args.store is not None:
         lab.store(args.store)
     publish(

@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,7 @@ def main() -> None:
     table = []
     for name in TASKS:
         groups = [
-            rows.measure_once(
-                f"{name} {i}", lambda n=name, k=i: vars(kill_often(shop, n, GROUP, options.seed + k, scratch))
-            )
+            rows.measure_once(f"{name} {i}", partial(_row, shop, name, options.seed + i, scratch))
             for i in range(max(1, options.kills // GROUP // len(TASKS)))
         ]
         counts = {key: sum(_count(group[key]) for group in groups) for key in groups[0]}
@@ -201,6 +200,10 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     columns = ["command", "kills", "resumed to the end", "runs lost", "bad files", "other results", "leftovers"]
     print(markdown_table(columns, table))
+
+
+def _row(shop: Shell, name: str, seed: int, scratch: Path) -> dict[str, Any]:
+    return vars(kill_often(shop, name, GROUP, seed, scratch))
 
 
 def _count(value: Any) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def rates(plan: Plan, rows: Rows) -> None:
         for variant in variants:
             rows.add(
                 f"{name}, batch {batch}: {variant}",
-                lambda name=name, batch=batch, variant=variant: _rate(name, batch, variant, device, seconds),
+                partial(_rate, name, batch, variant, device, seconds),
             )
             gc.collect()
             if device.type == "cuda":
@@ -104,12 +105,12 @@ def rates(plan: Plan, rows: Rows) -> None:
 
 def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> Row:
     teacher = load_teacher("ddpm-fashion").denoiser if name == "fashion" else random_teacher(name)
-    changes: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "gsd --reuse-images": {"reuse_images": True}, "gsd fp32": {"precision": "fp32"},
         "gsd, the plain loops' arithmetic": {"irl_gradient": "free", "fake_score": "plain"},
-    }.get(variant, {})  # fmt: skip
+    }  # fmt: skip
     precision = "fp32" if device.type == "cpu" else choose_precision("auto", device, lambda: None)[0]
-    settings = DistillSettings(**{"batch_size": batch, "precision": precision, **changes})
+    settings = DistillSettings(**{"batch_size": batch, "precision": precision, **ways.get(variant, {})})
     tf32 = variant == "fair plain loop"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     if variant.startswith("gsd"):
@@ -162,7 +163,7 @@ def memory(plan: Plan, rows: Rows) -> None:
         "--micro-batch 1 --precision fp32": {"micro_batch": 1, "precision": "fp32"},
     }
     for title, changes in ways.items():
-        rows.add(f"{name}, batch 4, {title}", lambda changes=changes: _memory(name, changes, plan))
+        rows.add(f"{name}, batch 4, {title}", partial(_memory, name, changes, plan))
 
 
 def _memory(name: str, changes: dict[str, Any], plan: Plan) -> Row:

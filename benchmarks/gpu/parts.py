@@ -11,6 +11,7 @@ import importlib
 import os
 import platform
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def smoke(plan: Plan, rows: Rows) -> None:
     os.chdir(work)
     for line in SMOKE if plan.small else (*SMOKE, *SMOKE_LARGE):
         words = shlex.split(line.replace("{toy}", TOY))
-        rows.add(" ".join(words).replace(str(ROOT) + "/", ""), lambda words=words: command(words, plan))
+        rows.add(" ".join(words).replace(str(ROOT) + "/", ""), partial(command, words, plan))
 
 
 def command(words: list[str], plan: Plan) -> Row:

@@ -84,7 +84,8 @@ def plain_step(teacher: Denoiser, settings: DistillSettings, device: torch.devic
         update(loss, adam_G)
         g.requires_grad_(True)
         with torch.no_grad():
-            mine, theirs = list(average.parameters()), list(G.parameters())
+            mine: list[Tensor] = list(average.parameters())
+            theirs: list[Tensor] = list(G.parameters())
             if fair:
                 torch._foreach_lerp_(mine, theirs, 1 - MEMORY)
             else:

@@ -48,7 +48,7 @@ def random_net(name: str, seed: int = 0, device: str = "cpu") -> Any:
 
     torch.manual_seed(seed)
     with torch.device(device):
-        net = UNet2DModel(**CONFIGS[name])
+        net: Any = UNet2DModel(**CONFIGS[name])
     count = sum(p.numel() for p in net.parameters())
     assert count == PARAMETERS.get(name, count), f"{name} has {count:,} parameters, not {PARAMETERS[name]:,}"
     return net.eval().requires_grad_(False)

@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,12 @@ def main() -> None:
     rows.measure_once("the generator's own samples", lambda: lab.row(lab.own))
     found = load_file(kept)["z"]
     for way in WAYS:
-        walked.measure_once(way, lambda way=way: walk_figures(lab.generator, found, way))
+        walked.measure_once(way, partial(walk_figures, lab.generator, found, way))
     few = lab.real[: args.curve]
     for weight in PRIORS:
-        rows.measure_once(f"prior {weight:g}", lambda weight=weight: lab.row(few, prior_weight=weight))
+        rows.measure_once(f"prior {weight:g}", partial(lab.row, few, prior_weight=weight))
     for steps in STEPS:
-        rows.measure_once(f"steps {steps}", lambda steps=steps: lab.row(few, steps=steps))
+        rows.measure_once(f"steps {steps}", partial(lab.row, few, steps=steps))
     rows.measure_once("without the teacher", lambda: lab.row(few, teacher=None))
     rows.measure_once("one image alone", lambda: lab.row(lab.real[:1]))
     noise = latents(range(args.number), lab.generator.latent_shape, "true-noise")
