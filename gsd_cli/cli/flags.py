@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gsd_cli.options import Common
 
 SOURCE = Path(__file__).parents[1] / "options"
+NAMES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
+"""Names that choices and help texts are made of."""
 STORE = Path(__file__).with_name("flags.json")
 
 
@@ -100,7 +102,7 @@ MODELS = Models()
 def fingerprint() -> str:
     """Of the text that the flags are derived from."""
     found = hashlib.sha256()
-    for path in sorted(SOURCE.glob("*.py")):
+    for path in (*sorted(SOURCE.glob("*.py")), *NAMES):
         content = path.read_bytes()
         found.update(f"{path.name} {len(content)}\n".encode() + content)
     return found.hexdigest()
