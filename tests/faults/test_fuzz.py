@@ -1,6 +1,6 @@
 """Damaged and made-up inputs to every reader: it reads or it refuses. GSD_TEST_FUZZ=5000 for more than CI's examples.
 
-benchmarks/fuzz.py gives the same readers to a coverage-guided fuzzer.
+benchmarks/faults/fuzz.py gives the same readers to a coverage-guided fuzzer.
 """
 
 from __future__ import annotations

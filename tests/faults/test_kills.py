@@ -1,19 +1,15 @@
-"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/kills.py; 12 kills here."""
+"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/faults/kills.py; 12 kills here."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.kills import TASKS, kill_often
 from tests.support.shell import Shell
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-from kills import TASKS, kill_often
 
 KILLS = int(os.environ.get("GSD_TEST_KILLS", "3"))
 """Of each command."""

@@ -1,4 +1,4 @@
-"""The figures of benchmarks/parity.py, each held under its limit."""
+"""The figures of benchmarks/metrics/parity.py, each held under its limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks import parity
+from benchmarks.metrics import parity
 
 
 @pytest.mark.parametrize("check", parity.CHECKS, ids=lambda check: check.__name__)

@@ -1,0 +1,1 @@
+"""How fast data sets are prepared, and in how much memory."""

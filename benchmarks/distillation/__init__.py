@@ -1,0 +1,1 @@
+"""How fast gsd distils, and what the isometric term does."""

@@ -1,0 +1,1 @@
+"""What kills, hostile bytes and long runs do to gsd."""

@@ -1,0 +1,1 @@
+"""gsd on one GPU: `python -m benchmarks.gpu`."""

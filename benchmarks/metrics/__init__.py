@@ -1,0 +1,1 @@
+"""Whether the metrics are right, and what they see."""

@@ -1,0 +1,1 @@
+"""What several benchmarks use: pages and results that are kept."""
