@@ -130,10 +130,10 @@ class Console:
         with bar:
             yield bar
 
-    # -- pictures ---------------------------------------------------------------------------
+    # -- images -----------------------------------------------------------------------------
 
-    def picture(self, path: Path) -> None:
-        """A picture on the terminal: in pixels where it can (kitty, sixel, iTerm2), else in half blocks."""
+    def show_image(self, path: Path) -> None:
+        """Draw an image on the terminal: in pixels if it can (kitty, sixel, iTerm2), else in half blocks."""
         if self.quiet:
             return
         if self._plain:

@@ -190,7 +190,8 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
     from gsd_cli.options.sample import seeds_of, written_format
 
     where = "stdout" if options.output == "-" else options.output
-    what = "a grid" if options.grid else written_format(options)
+    format_ = written_format(options)
+    what = "a grid" if options.grid else format_
     yield f"{cost.describe_images(options.model, len(seeds_of(options)))} as {what} to {where}"
 
 

@@ -28,7 +28,7 @@ WORDS = st.one_of(
 def _harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run, nothing is read from a terminal, stdout stays pytest's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "_work", lambda *_: Result(["made"]))
+    monkeypatch.setattr(app, "execute", lambda *_: Result(["made"]))
     monkeypatch.setattr(Console, "claim_stdout", lambda self: setattr(self, "_out", io.BytesIO()))
     monkeypatch.setattr("sys.stdin", io.StringIO("seed = 3\n"))
 

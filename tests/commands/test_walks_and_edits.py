@@ -15,6 +15,7 @@ from PIL import Image
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
+from gsd_cli.cli.preflight import plan_interpolate
 from gsd_cli.commands import edit, interpolate
 from gsd_cli.core.editing.known_attributes import Knowledge
 from gsd_cli.core.editing.labelled import from_data
@@ -178,7 +179,7 @@ def test_frames_go_round_and_back(bench: Workbench, tmp_path: Path) -> None:
     assert frames(loop=True) == 6
     assert frames(pingpong=True) == 6
     both = InterpolateOptions(images=("seed:1", "seed:2"), frames=4, loop=True, pingpong=True)
-    assert interpolate.plan(both) == ["10 frames to interpolation.png"]
+    assert list(plan_interpolate(both)) == ["10 frames to interpolation.png"]
     assert frames(loop=True, pingpong=True) == 10
 
 
