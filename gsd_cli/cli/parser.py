@@ -19,7 +19,7 @@ from gsd_cli.base.console import Console
 from gsd_cli.base.errors import ExitCode, UsageError
 from gsd_cli.base.versions import gsd_version
 from gsd_cli.cli import completion_scripts
-from gsd_cli.cli.completion import completer
+from gsd_cli.cli.completion import choose_completer
 from gsd_cli.cli.examples import EXAMPLES, START
 from gsd_cli.cli.flags import Command, Flag, commands
 from gsd_cli.cli.help import RUN_FLAGS, show_help, show_overview
@@ -173,7 +173,7 @@ def with_signature(function: Callable[..., None], command: Command) -> Callable[
 
 
 def _build_parameter(one: Flag) -> inspect.Parameter:
-    complete = completer(one)
+    complete = choose_completer(one)
     if one.argument:
         kind: Any = list[str] if one.many else str
         option = typer.Argument(metavar=one.metavar, help=one.help, show_default=False, autocompletion=complete)
@@ -209,14 +209,14 @@ def _print_version(value: bool) -> None:
 
 def _show_completion(ctx: Any, param: Any, value: Any) -> None:
     if value and not ctx.resilient_parsing:
-        typer.echo(completion_scripts.SCRIPTS[completion_scripts.current_shell()], nl=False)
+        typer.echo(completion_scripts.SCRIPTS[completion_scripts.detect_shell()], nl=False)
         raise typer.Exit
 
 
 def _install_completion(ctx: Any, param: Any, value: Any) -> None:
     if value and not ctx.resilient_parsing:
-        shell = completion_scripts.current_shell()
-        changed = completion_scripts.install(shell)
+        shell = completion_scripts.detect_shell()
+        changed = completion_scripts.install_script(shell)
         Console().say(f"completion for {shell} {'works from its next start on' if changed else 'is installed already'}")
         for path in changed:
             typer.echo(path)

@@ -160,7 +160,7 @@ def test_installed_once_it_works_at_the_next_start(name: str, place: Shell) -> N
 def test_another_shell_is_named(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shellingham, "detect_shell", lambda: ("tcsh", "/bin/tcsh"))
     with pytest.raises(UsageError, match="tcsh"):
-        shells.current_shell()
+        shells.detect_shell()
 
 
 def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
@@ -171,14 +171,14 @@ def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gsd_cli.cli.completion import attributes, classes, preserved
+    from gsd_cli.cli.completion import complete_attributes, complete_classes, complete_preserved
 
     context = cast(typer.Context, SimpleNamespace(params={"model": None}))
     monkeypatch.chdir(place.folder)
-    assert attributes(context, "sm") == [("smile", "of attributes")]
-    assert attributes(context, "x") == []
-    assert [name for name, _ in preserved(context, "width,s")] == ["width,symmetry", "width,smile"]
-    assert classes(context, "") == [("coat", "a class")]
+    assert complete_attributes(context, "sm") == [("smile", "of attributes")]
+    assert complete_attributes(context, "x") == []
+    assert [name for name, _ in complete_preserved(context, "width,s")] == ["width,symmetry", "width,smile"]
+    assert complete_classes(context, "") == [("coat", "a class")]
 
 
 def test_completion_loads_nothing_heavy(place: Shell) -> None:

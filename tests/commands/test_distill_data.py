@@ -20,9 +20,9 @@ from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.inputs import choose_data, describe
-from gsd_cli.core.distillation.open_data import EPOCH, OpenData, with_samples
-from gsd_cli.core.distillation.run_folder import total_steps
+from gsd_cli.core.distillation.inputs import choose_data, describe_images
+from gsd_cli.core.distillation.open_data import EPOCH, OpenData, add_teacher_samples
+from gsd_cli.core.distillation.run_folder import count_steps
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.teacher_samples import TeacherSamples
 from gsd_cli.metrics.run_evaluation import build_evaluation, choose_distance
@@ -65,7 +65,7 @@ class TestChoice:
         opened = OpenData(data)
         assert opened.shown is not None and len(opened.shown) == 6700
         assert opened.epoch == EPOCH
-        assert total_steps(DistillOptions(epochs=2, batch_size=100), opened.epoch) == 2 * EPOCH / 100
+        assert count_steps(DistillOptions(epochs=2, batch_size=100), opened.epoch) == 2 * EPOCH / 100
 
     def test_else_nothing(self) -> None:
         data = choose_data(DistillOptions(teacher="ddpm-cifar10"))
@@ -88,7 +88,7 @@ class TestChoice:
 
     def test_each_is_described_in_a_line(self, fitted: tuple[str, Path]) -> None:
         lines = [
-            describe(choose_data(DistillOptions(teacher=teacher, data=data)), count=6700)
+            describe_images(choose_data(DistillOptions(teacher=teacher, data=data)), count=6700)
             for teacher, data in (
                 ("ddpm-fashion", None), ("ddpm-fashion", Path("x.zip")), (fitted[0], None), ("ddpm-fashion", "teacher"),
                 ("ddpm-cifar10", None),
@@ -98,10 +98,10 @@ class TestChoice:
             "real images: 6,700 bundled training images (fashion-mnist)",
             "real images: 6,700 from --data, x.zip",
             f"real images: 6,700 next to the teacher, {fitted[1]}",
-            "real images: none; the teacher's own 6,700 samples stand in (DPM-Solver++-20, cached)",
+            "real images: none; the teacher's own 6,700 samples replace them (DPM-Solver++-20, cached)",
             "real images: none (data-free distillation)",
         ]
-        unused = describe(choose_data(DistillOptions()), shown=False)
+        unused = describe_images(choose_data(DistillOptions()), shown=False)
         assert "none used" in unused and "no discriminator" in unused
 
 
@@ -130,7 +130,7 @@ WITH_SAMPLES = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samp
 def test_samples_of_the_teacher_stand_in(alone: Shell) -> None:
     command = (*WITH_SAMPLES, "--adversarial", "0.01", "--steps", "2")
     said = gsd(alone, *command, "-o", "run")
-    assert "none; the teacher's own 24 samples stand in" in said
+    assert "none; the teacher's own 24 samples replace them" in said
     assert "24 images are few" in said
     assert "FD-teacher is measured against the teacher's own samples, not against real images" in said
     made = card(alone, "run")
@@ -154,7 +154,7 @@ def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixt
     def samples(seed: int) -> Path:
         given = options.model_copy(update={"seed": seed})
         session = Session.start(given, Console())
-        data = with_samples(OpenData(choose_data(given)), given, teacher, torch.device("cpu"), session)
+        data = add_teacher_samples(OpenData(choose_data(given)), given, teacher, torch.device("cpu"), session)
         assert data.choice.shown is not None and data.measured is None
         return data.choice.shown
 
@@ -252,7 +252,7 @@ def test_a_latent_teacher_takes_images_of_its_autoencoder(shell: Shell) -> None:
     refused = shell.gsd(*BRIEF, *command, "--data", "latent.zip", "-o", "no")
     assert "the model makes (3, 32, 32)" in refusal(refused)
     said = gsd(shell, *command, "--data", "teacher", "--teacher-samples", "16", "-o", "own")
-    assert "16 samples stand in" in said
+    assert "16 samples replace them" in said
 
 
 def test_a_resumed_run_says_that_its_images_changed(toy_archive_path: Path, alone: Shell) -> None:
@@ -299,7 +299,7 @@ def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
     stop.follow()
     session = Session.start(options, Console(), stop)
     with one_at_a_time(samples.path, lambda: None), pytest.raises(Stopped):
-        with_samples(OpenData(choose_data(options)), options, samples.teacher, torch.device("cpu"), session)
+        add_teacher_samples(OpenData(choose_data(options)), options, samples.teacher, torch.device("cpu"), session)
     assert not samples.path.exists()
 
 
@@ -312,7 +312,7 @@ def test_an_interrupted_sampling_goes_on(alone: Shell) -> None:
     running.send(signal.SIGINT)
     done = running.wait()
     assert done.returncode == 130, done.stderr.decode()
-    assert b"go on with: gsd distill" in done.stderr and b"--data teacher" in done.stderr
+    assert b"resume with: gsd distill" in done.stderr and b"--data teacher" in done.stderr
     assert not list((alone.folder / SAMPLES).glob("*.zip"))
     assert list((alone.folder / SAMPLES).glob("*/*.zip"))
     assert not (alone.folder / "run").exists()

@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(photos: Path, whole: bytes, she
     assert not out
     assert "stopped, state saved" in err.decode()
     assert not (shell.folder / "x.zip").exists()
-    done = shell.gsd(*shlex.split(err.decode().split("go on with: ")[1].splitlines()[0])[1:])
+    done = shell.gsd(*shlex.split(err.decode().split("resume with: ")[1].splitlines()[0])[1:])
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == "x.zip\n"
     assert (shell.folder / "x.zip").read_bytes() == whole

@@ -56,7 +56,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     stopped_at = int(saved.name.removeprefix("step-"))
     assert 0 < stopped_at < int(STEPS)
 
-    hint = text.split("go on with: ")[1].splitlines()[0]
+    hint = text.split("resume with: ")[1].splitlines()[0]
     resumed = workshop.gsd(*shlex.split(hint)[1:])
     assert resumed.returncode == 0, resumed.stderr.decode()
     assert f"resumed at step {stopped_at}" in resumed.stderr.decode()

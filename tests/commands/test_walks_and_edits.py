@@ -17,8 +17,8 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.cli.preflight import plan_interpolate
 from gsd_cli.commands import edit, interpolate
+from gsd_cli.core.editing.examples import read_data_set
 from gsd_cli.core.editing.known_attributes import Knowledge
-from gsd_cli.core.editing.labelled import from_data
 from gsd_cli.core.models.generator import load_model
 from gsd_cli.options import EditOptions, InterpolateOptions
 from tests.support.shell import Shell
@@ -256,7 +256,7 @@ def test_an_attribute_from_the_labels_of_a_data_set(bench: Workbench) -> None:
         bench.edit("seed:2", data="toy.zip", attribute="nothing-like-it")
     assert error.value.code == ExitCode.USAGE
     known = str(error.value.hint).split(", ")[0]
-    has, without = from_data(Path("toy.zip"), known, _knowledge(), Session(Console(quiet=True)))
+    has, without = read_data_set(Path("toy.zip"), known, _knowledge(), Session(Console(quiet=True)))
     assert len(has) == 10
     assert len(without) == 90
 
