@@ -1,4 +1,4 @@
-"""Help: two columns, names and what they do, in group_by_panel; readable at 80 columns."""
+"""Prints help: panels with names on the left and explanations on the right, readable at 80 columns."""
 
 from __future__ import annotations
 

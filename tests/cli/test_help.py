@@ -1,3 +1,5 @@
+"""Help, and the files that are generated from the option models."""
+
 from __future__ import annotations
 
 import re
@@ -50,7 +52,7 @@ def test_version_and_the_list_of_commands(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_follows_from_the_option_models_is_up_to_date(path: Path) -> None:
+def test_generated_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == files()[path], "run: python -m scripts.generate"
 
 
@@ -60,7 +62,7 @@ def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands() == stored
 
 
-def test_the_first_word_needs_nothing_heavy() -> None:
+def test_the_first_line_of_a_plan_loads_nothing_heavy() -> None:
     script = (
         "import sys\n"
         "from gsd_cli.cli.preflight import plan_distill\n"

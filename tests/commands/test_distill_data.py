@@ -1,4 +1,4 @@
-"""Which images a distillation is given: the choice, what is refused, and the commands."""
+"""The images of a distillation: which are chosen, which are refused, and the commands that use them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAMPLES = "home/cache/teacher-samples"
 
 
 class TestChoice:
-    """--data, else what lies next to the teacher, else what is bundled, else nothing."""
+    """--data, else the data set next to the teacher, else the bundled images, else none."""
 
     @pytest.fixture
     def fitted(self, tmp_path: Path, toy_archive_path: Path) -> tuple[str, Path]:
@@ -127,7 +127,7 @@ def card(shell: Shell, run: str) -> dict:
 WITH_SAMPLES = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samples", "24")
 
 
-def test_samples_of_the_teacher_stand_in(alone: Shell) -> None:
+def test_samples_of_the_teacher_replace_real_images(alone: Shell) -> None:
     command = (*WITH_SAMPLES, "--adversarial", "0.01", "--steps", "2")
     said = gsd(alone, *command, "-o", "run")
     assert "none; the teacher's own 24 samples replace them" in said
@@ -169,8 +169,8 @@ def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixt
     assert len(list(path.parent.glob("*.zip"))) == 2
 
 
-def test_a_reference_that_is_there_stays(workshop: Shell, alone: Shell) -> None:
-    """Real images next to the teacher are measured against, whatever the discriminator sees."""
+def test_real_images_remain_the_reference(workshop: Shell, alone: Shell) -> None:
+    """Distances are measured to real images next to the teacher, whatever the discriminator sees."""
     for name in ("toy.zip", "toy-features"):
         source = workshop.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, alone.folder / name)
@@ -273,7 +273,7 @@ def test_a_dry_run_says_which_images_and_makes_none(alone: Shell) -> None:
 
 
 @pytest.mark.fault(4, "a file where the cache should be")
-def test_a_cache_that_cannot_be_written_is_said_before_the_work(alone: Shell) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_before_the_work(alone: Shell) -> None:
     (alone.folder / "file").touch()
     command = (*WITH_SAMPLES, "--steps", "1", "-o", "run", "--cache-dir", "file")
     text = gsd(alone, *command, code=8)
@@ -292,7 +292,7 @@ def test_two_processes_may_want_the_same_samples(alone: Shell) -> None:
     assert not list((alone.folder / SAMPLES).glob("*/"))  # no batches are left
 
 
-def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
+def test_a_process_that_waits_for_another_can_be_stopped(alone: Shell) -> None:
     options = DistillOptions(data="teacher", teacher_samples=16, cache_dir=alone.folder / "cache")
     samples = TeacherSamples(load_teacher(str(alone.folder / "toy-teacher")), 16, 0, alone.folder / "cache")
     stop = StopRequest()
@@ -304,8 +304,8 @@ def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
 
 
 @pytest.mark.fault(2, "a signal while the teacher is sampled")
-def test_an_interrupted_sampling_goes_on(alone: Shell) -> None:
-    """SIGINT between two batches: exit 130, the command that resumes is printed, batches are kept."""
+def test_interrupted_sampling_is_resumed(alone: Shell) -> None:
+    """SIGINT between two batches: exit 130, the command to resume is printed, and the batches are kept."""
     command = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samples", "400", "--steps", "1", "-o", "run")
     running = alone.running(*BRIEF, *command)
     wait_for(lambda: list((alone.folder / SAMPLES).glob("*/*.zip")), running)

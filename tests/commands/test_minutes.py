@@ -1,4 +1,4 @@
-"""`gsd distill --minutes`: what a run by the clock writes and prints. How long it takes is not tested."""
+"""gsd distill --minutes: the files and messages of a run by the clock. Its duration is not tested."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_minutes_take_the_place_of_the_presets_length() -> None:
     assert count_steps(both, None) == 10
 
 
-def test_the_command_that_goes_on_names_the_length_that_was_settled() -> None:
+def test_the_resume_command_has_the_settled_length() -> None:
     options = with_preset(DistillOptions(minutes=5, profile=Path("p")))
     assert "--minutes 5" in resume_command(options, Path("run")) and "--profile" not in resume_command(
         options, Path("run")

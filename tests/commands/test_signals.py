@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: saved, resumable, identical to a run that was left alone."""
+"""Ctrl-C and SIGTERM: saved, resumable, identical to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = "24"
 
 @pytest.fixture(scope="module")
 def untouched(workshop: Shell) -> Path:
-    """The weights of a run that was left alone."""
+    """The weights of an uninterrupted run."""
     done = workshop.gsd(*DISTILL, "--steps", STEPS, "-o", "untouched")
     assert done.returncode == 0, done.stderr.decode()
     return workshop.folder / "untouched" / WEIGHTS
