@@ -1,7 +1,7 @@
 """The flags of every subcommand as plain data.
 
 They are derived from the option models and stored in flags.json, so that help and completion need not load pydantic.
-The file holds a fingerprint of options/. If it is out of date, the flags are derived from the models again.
+The file holds a fingerprint of their sources. If it is out of date, the flags are derived from the models again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gsd_cli.options import Common
 
 SOURCE = Path(__file__).parents[1] / "options"
+NAMES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
+"""Modules whose names appear in choices and help texts."""
 STORE = Path(__file__).with_name("flags.json")
 
 
@@ -98,9 +100,9 @@ MODELS = Models()
 
 
 def fingerprint() -> str:
-    """The fingerprint of the option models' source files."""
+    """The fingerprint of the files that the flags are derived from."""
     found = hashlib.sha256()
-    for path in sorted(SOURCE.glob("*.py")):
+    for path in (*sorted(SOURCE.glob("*.py")), *NAMES):
         content = path.read_bytes()
         found.update(f"{path.name} {len(content)}\n".encode() + content)
     return found.hexdigest()

@@ -30,7 +30,7 @@ def run(options: BenchOptions, session: Session) -> Result:
 
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
-    bench = Bench(options, wanted, model, device, session.progress, session.check)
+    bench = Bench(options, wanted, model, device, session)
     for caution in bench.cautions():
         session.warn(caution)
     variants = _run_ablation(options, wanted, bench, session) if options.ablate else None
@@ -64,7 +64,7 @@ def _run_ablation(options: BenchOptions, wanted: set[str], first: Bench, session
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
     same = options.model_copy(update={"compare": "", "num_samples": first.samples})
-    bench = Bench(same, wanted, full, first.device, session.progress, session.check, FULL, variants)
+    bench = Bench(same, wanted, full, first.device, session, FULL, variants)
     return bench, bench.rows()
 
 

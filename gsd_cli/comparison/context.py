@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Set
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import cache_dir
+from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, resolve_precision, to_device
@@ -34,9 +32,6 @@ DEFAULT_SAMPLES = 2000
 GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
 """Features for images of any kind; the others are fitted on a domain by `gsd prepare --fit-features`."""
 
-ProgressOf = Callable[..., AbstractContextManager[Any]]
-"""progress(what, total=None) yields something with update(done, total=None) and advance(count)."""
-
 
 class Need(Enum):
     """What a metric needs before anything is measured."""
@@ -49,23 +44,22 @@ class Need(Enum):
 class Context:
     """What all metrics share.
 
-    name: what the model's row is called; rivals: other generators by name, after those of `--compare`. check: called
-    between batches, may raise to stop. Public attributes are read by the metrics; two are written while measuring:
-    missing, by contender the figures without images, and notes, what a reader of the figures must know.
+    name: what the model's row is called; rivals: other generators by name, after those of `--compare`. The metrics read
+    the public attributes. Two are written while measuring: missing, by contender the figures without images, and notes,
+    what a reader of the figures must know.
     """
 
     def __init__(
-        self, options: BenchOptions, needs: Set[Need], model: Model, device: torch.device, progress: ProgressOf,
-        check: Callable[[], None], name: str = "GSD", rivals: Mapping[str, Model] | None = None,
+        self, options: BenchOptions, needs: Set[Need], model: Model, device: torch.device, session: Session,
+        name: str = "GSD", rivals: Mapping[str, Model] | None = None,
     ):  # fmt: skip
-        self.options, self.model, self.device, self.progress, self.check = options, model, device, progress, check
+        self.options, self.model, self.device, self.session = options, model, device, session
         self.missing: dict[str, list[str]] = {}
         self.notes: list[str] = []
-        self.cache = cache_dir(options.cache_dir)
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
-        self.teacher = load_teacher(model.teacher, offline=options.offline, revision=revision)
+        self.teacher = load_teacher(model.teacher, offline=session.offline, revision=revision)
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
@@ -73,7 +67,7 @@ class Context:
             compile_network(self.teacher.denoiser.net)
             compile_network(model.generator.denoiser.net)
         precision = self.precision = resolve_precision(options.precision, device)
-        self.baselines = contenders(options.compare, self.teacher, device, check, precision)
+        self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         self.ours = Contender(generator_subject(name, model.generator, device, precision), model.generator)
         self._require_one_space()
@@ -103,17 +97,6 @@ class Context:
         """What the perceptual distance is, for protocols."""
         return f"distance: channel-normalised {self.perceptual.name} maps"
 
-    @contextmanager
-    def counting(self, what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-        """Show progress; yields on_progress(done, total=None), which also lets `check` stop the work."""
-        with self.progress(what, total) as bar:
-
-            def on_progress(done: int, total: int | None = None) -> None:
-                self.check()
-                bar.update(done, total)
-
-            yield on_progress
-
     def _require_one_space(self) -> None:
         shape = self.model.generator.latent_shape
         for contender in self.baselines:
@@ -130,7 +113,7 @@ class Context:
         if Need.FEATURES not in needs:
             return perceptual, perceptual
         general = GENERAL[self.options.features or self.model.features or "inception"]
-        return general(self.cache, self.device, offline=self.options.offline), perceptual
+        return general(self.session.cache, self.device, offline=self.session.offline), perceptual
 
     def _baseline_size(self) -> int:
         """As many samples as the shipped baseline has: distances compare at equal N."""
@@ -159,16 +142,16 @@ class Context:
 
     def _judge(self, extractor: Extractor, spec: str | None = None) -> Judge:
         """The extractor with the real images in its features. spec: its feature set, unless that is the model's."""
-        options = self.options
+        options, session = self.options, self.session
         spec = spec or self.domain_features
         stats = options.stats
         if stats is None and extractor.figure == "FID":
             known = TEACHERS.get(str(self.model.teacher))
             stats = known.statistics if known else None
-        with self.counting("real images") as on_image:
+        with session.progress("real images") as bar:
             real = reference_statistics(
-                stats, features_folder(spec) if spec else None, extractor, self.cache, self.device, options.batch_size,
-                shape=self.teacher.image_shape if spec else None, offline=options.offline, on_image=on_image,
+                stats, features_folder(spec) if spec else None, extractor, session.cache, self.device,
+                options.batch_size, shape=self.teacher.image_shape if spec else None, offline=session.offline, on_image=bar.update,
             )  # fmt: skip
         return Judge(extractor, real)
 

@@ -28,9 +28,9 @@ def _measure_edits(context: Context, entry: Entry) -> None:
     generator, options = entry.contender.model, context.options
     if not isinstance(generator, Generator):
         return
-    with context.counting(f"edits of {entry.contender.name}", len(TRAITS)) as on_attribute:
+    with context.session.progress(f"edits of {entry.contender.name}", len(TRAITS)) as bar:
         edited = replace(context.model, generator=generator)
-        entry.row.edits = measure_edits(edited, options.edit_samples, options.batch_size, on_attribute)
+        entry.row.edits = measure_edits(edited, options.edit_samples, options.batch_size, bar.update)
 
 
 def edits_table(rows: Sequence[Row]) -> Table | None:

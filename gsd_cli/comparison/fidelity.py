@@ -166,8 +166,8 @@ def _measure_grain(context: Context, entry: Entry) -> None:
 def _real_grain(context: Context) -> tuple[dict[str, float], str]:
     """The grain of the real images, and whose it is."""
     options, spec = context.options, context.domain_features
-    with context.counting("grain of real images") as on_image:
-        return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, on_image)
+    with context.session.progress("grain of real images") as bar:
+        return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, bar.update)
 
 
 def _grain_protocol(context: Context) -> dict[str, str]:

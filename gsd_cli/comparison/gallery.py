@@ -37,7 +37,7 @@ def make_gallery(context: Context) -> Gallery:
 def _samples(context: Context) -> dict[str, Tensor]:
     """Figure 1: each baseline's samples above the model's, with the same seeds."""
     z = latents(SAMPLES, context.latent_shape)
-    with context.progress("figure 1"):
+    with context.session.progress("figure 1"):
         return {one.name: one.subject.sample(z, SAMPLES).cpu() for one in context.contenders}
 
 
@@ -53,5 +53,5 @@ def _walks(context: Context) -> dict[str, list[Tensor]]:
 
         return [walk(a, b, FRAMES, "slerp", images, context.perceptual.embed).images.cpu() for a, b in pairs]
 
-    with context.progress("latent walks"):
+    with context.session.progress("latent walks"):
         return {contender.name: walks_of(contender) for contender in generators}

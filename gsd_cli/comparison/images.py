@@ -62,15 +62,10 @@ def look_at_images(context: Context, contender: Contender, looks: Sequence[Look]
 
 def _look_at_generator(context: Context, name: str, generator: Generator, looks: Sequence[Look]) -> Seen:
     options, measures = context.options, [look.measure for look in looks]
-    with context.progress(f"images of {name}", context.samples) as bar:
-
-        def on_image(count: int) -> None:
-            context.check()
-            bar.advance(count)
-
+    with context.session.progress(f"images of {name}", context.samples) as bar:
         seeds = range(context.samples)
         batches = generated_batches(generator, measures, seeds, options.batch_size, options.precision)
-        return _collect(batches, looks, context.samples, on_image)
+        return _collect(batches, looks, context.samples, bar.advance)
 
 
 def _look_at_baseline(context: Context, sampler: Sampler, looks: Sequence[Look]) -> tuple[Seen, str]:
@@ -78,15 +73,15 @@ def _look_at_baseline(context: Context, sampler: Sampler, looks: Sequence[Look])
     teacher, options = context.teacher, context.options
     shipped = _shipped(context, sampler, looks)
     needed = [look for look in looks if look.name not in shipped]
-    with context.counting(f"images of {sampler.name}") as on_step:
+    with context.session.progress(f"images of {sampler.name}") as bar:
         batches = sampled_batches(
-            teacher, sampler, [look.measure for look in needed], context.samples, context.cache, context.device,
-            options.batch_size, on_step, optional={look.name for look in needed if look.optional},
+            teacher, sampler, [look.measure for look in needed], context.samples, context.session.cache, context.device,
+            options.batch_size, bar.update, optional={look.name for look in needed if look.optional},
         )  # fmt: skip
         found = _collect(batches, needed, context.samples)
     for name, features in found.items():
         if isinstance(features, Tensor):
-            keep_statistics(teacher, sampler, name, features, context.cache)
+            keep_statistics(teacher, sampler, name, features, context.session.cache)
     missing = [look.title for look in needed if look.name not in found]
     if missing:
         context.missing[sampler.name] = missing

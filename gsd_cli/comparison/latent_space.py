@@ -42,10 +42,10 @@ def _measure_path_lengths(context: Context, entry: Entry) -> None:
 
 def _path_length(context: Context, contender: Contender, epsilon: float) -> PathLength:
     options, pairs = context.options, context.options.ppl_samples
-    with context.counting(f"PPL of {contender.name}", pairs) as on_batch:
+    with context.session.progress(f"PPL of {contender.name}", pairs) as bar:
         return path_length(
             contender.subject.images, context.perceptual.squared_distance, context.latent_shape, pairs, epsilon,
-            options.seed, options.batch_size, on_batch,
+            options.seed, options.batch_size, bar.update,
         )  # fmt: skip
 
 
@@ -69,10 +69,10 @@ PPL = Metric(
 def _measure_isometry(context: Context, entry: Entry) -> None:
     """The isometry report; a figure that is no number, of a collapsed generator, is absent."""
     options, subject = context.options, entry.contender.subject
-    with context.counting(f"isometry of {subject.name}") as on_batch:
+    with context.session.progress(f"isometry of {subject.name}") as bar:
         found = isometry.isometry_report(
             subject.images, context.perceptual.embed, context.latent_shape, seed=options.seed,
-            batch_size=options.batch_size, on_batch=on_batch,
+            batch_size=options.batch_size, on_batch=bar.update,
         )  # fmt: skip
     entry.row.figures |= {name: value for name, value in asdict(found).items() if math.isfinite(value)}
 
@@ -103,10 +103,10 @@ ISOMETRY = Metric(
 
 def _measure_diversity(context: Context, entry: Entry) -> None:
     subject = entry.contender.subject
-    with context.counting(f"diversity of {subject.name}", 2 * PAIRS) as on_batch:
+    with context.session.progress(f"diversity of {subject.name}", 2 * PAIRS) as bar:
         entry.row.figures |= diversity(
             subject.images, context.perceptual.squared_distance, context.latent_shape, context.options.batch_size,
-            on_batch,
+            bar.update,
         )  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 
+from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.comparison.contenders import Contender, Row
-from gsd_cli.comparison.context import Context, ProgressOf
+from gsd_cli.comparison.context import Context
 from gsd_cli.comparison.gallery import Gallery, make_gallery
 from gsd_cli.comparison.images import look_at_images
 from gsd_cli.comparison.metric import Entry
@@ -22,12 +23,12 @@ class Bench(Context):
     """The context of a bench with the metrics that are wanted, by name."""
 
     def __init__(
-        self, options: BenchOptions, wanted: Collection[str], model: Model, device: torch.device, progress: ProgressOf,
-        check: Callable[[], None], name: str = "GSD", rivals: Mapping[str, Model] | None = None,
+        self, options: BenchOptions, wanted: Collection[str], model: Model, device: torch.device, session: Session,
+        name: str = "GSD", rivals: Mapping[str, Model] | None = None,
     ):  # fmt: skip
         self.metrics = [metric for metric in METRICS if metric.name in wanted]
         needs = {need for metric in self.metrics for need in metric.needs}
-        super().__init__(options, needs, model, device, progress, check, name, rivals)
+        super().__init__(options, needs, model, device, session, name, rivals)
         for metric in self.metrics:
             if metric.real is not None:
                 figures, self.real_name = metric.real(self)

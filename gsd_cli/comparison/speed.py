@@ -28,7 +28,7 @@ MANY_CALLS = 100
 def _measure_times(context: Context, entries: Sequence[Entry]) -> None:
     batch, shape = context.options.time_batch, context.latent_shape
     tasks = {entry.row.name: _sampling_task(entry.contender.subject, batch, shape) for entry in entries}
-    with context.progress("timing", REPEATS * len(tasks)) as bar:
+    with context.session.progress("timing", REPEATS * len(tasks)) as bar:
         for entry in entries:
             if entry.contender.subject.calls <= MANY_CALLS:
                 tasks[entry.row.name]()
@@ -97,8 +97,8 @@ MEMORY = Metric(
 
 def _measure_throughput(context: Context, entries: Sequence[Entry]) -> None:
     """Images per second of the model, the last entry, by batch size."""
-    with context.progress("throughput"), autocast(context.device, context.options.precision):
-        rates = throughput(context.model.generator, context.device, context.options.batch_size, context.check)
+    with context.session.progress("throughput"), autocast(context.device, context.options.precision):
+        rates = throughput(context.model.generator, context.device, context.options.batch_size, context.session.check)
     entries[-1].row.figures |= {f"images_per_second_{size}": rate for size, rate in rates.items()}
 
 

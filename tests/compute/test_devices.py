@@ -18,6 +18,8 @@ import torch
 from diffusers import VQModel
 from torch import Tensor
 
+from gsd_cli.base.console import Console
+from gsd_cli.base.session import Session
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
 from gsd_cli.comparison.metric import Entry
 from gsd_cli.comparison.speed import MEMORY
@@ -243,24 +245,14 @@ def test_walks(path: str) -> None:
 
     z = latents(range(2), SHAPE)
     options: Any = SimpleNamespace(path=path, frames=4, batch_size=3, geodesic_steps=2)
-    console: Any = SimpleNamespace(progress=lambda *_: _Bar())
-    stop: Any = SimpleNamespace(check=lambda: None)
+    session = Session(Console(quiet=True))
     with pretend():
         model: Any = SimpleNamespace(generator=generator())
         features = encoder_features(model.generator)
         a = Anchor(z[0], {}, residual=torch.zeros(SHAPE))
-        found = _walk_leg(a, Anchor(z[1], {}), model, options, lambda x: features(x.to(PRETEND)), console, stop)
+        found = _walk_leg(a, Anchor(z[1], {}), model, options, lambda x: features(x.to(PRETEND)), session)
     assert found.z.device == found.images.device == CPU
     assert torch.allclose(found.z[0], z[0], atol=1e-5)
-
-
-class _Bar:
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def update(self, *_: object) -> None: ...
 
 
 def test_inversion_gaussianity_and_pivotal_tuning() -> None:

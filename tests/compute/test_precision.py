@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
@@ -14,6 +13,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from gsd_cli.base.console import Console
+from gsd_cli.base.session import Session
 from gsd_cli.cli.flags import MODELS
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
 from gsd_cli.comparison.latent_space import PPL
@@ -273,7 +274,7 @@ def test_a_noisy_path_length_is_said_to_be() -> None:
     for images, noisy in ((subject.images, False), (generator, True)):
         context: Any = SimpleNamespace(
             options=options, perceptual=judge, latent_shape=generator.latent_shape, notes=[],
-            counting=lambda *_: nullcontext(lambda *_: None),
+            session=Session(Console(quiet=True)),
         )  # fmt: skip
         assert PPL.measure is not None
         with torch.no_grad():

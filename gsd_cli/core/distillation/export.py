@@ -12,7 +12,7 @@ from typing import Any
 from gsd_cli.base.storage import read_json
 from gsd_cli.base.versions import versions
 from gsd_cli.catalogue.run_layout import BEST, CARD, CURVES, GENERATOR, METRICS_LOG
-from gsd_cli.core.models.card import generator_card
+from gsd_cli.core.distillation.card import generator_card
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator, save_generator
 from gsd_cli.core.models.teacher import Teacher

@@ -177,8 +177,8 @@ def test_micro_batches_change_nothing(toy_teacher: Denoiser, data: ImageArchive,
     whole, split = make(toy_teacher, data, **more), make(toy_teacher, data, micro_batch=3, **more)
     a, b = run_step(whole, 0), run_step(split, 0)
     assert a == pytest.approx(b, rel=1e-4)
-    for name in ("generator", "fake"):
-        gradients = [torch.cat([p.grad.flatten() for p in getattr(t, name).parameters()]) for t in (whole, split)]
+    for network in (lambda t: t.generator, lambda t: t.fake_score.network):
+        gradients = [torch.cat([p.grad.flatten() for p in network(t).parameters()]) for t in (whole, split)]
         assert torch.allclose(*gradients, atol=1e-4 * gradients[0].abs().max().item())
     heads = [torch.cat([p.grad.flatten() for p in t.adversarial.heads.parameters()]) for t in (whole, split)]
     # the penalty divides by the square of a small step, and so does its rounding

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gsd_cli.core.models.card import generator_card
+from gsd_cli.core.distillation.card import generator_card
 from gsd_cli.options import DistillSettings
 
 
