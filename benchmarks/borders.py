@@ -38,7 +38,7 @@ from gsd_cli.metrics.isometry import great_circles
 from gsd_cli.options import DistillSettings
 
 POINTS = 96
-"""Pictures on a great circle, as in transitions.py."""
+"""Images on a great circle, as in transitions.py."""
 BATCH = 64
 PROBES = {"class": "class, by the domain's classifier", "cluster": "likeliest cluster"}
 GRADIENTS = ("stress", "borders", "cells")
@@ -46,31 +46,35 @@ PAGE = """# What `borders` and `cells` have to work with
 
     {command}
 
-{machine}, seed {seed}. {clusters} clusters of {real} real images; temperature {temperature:.4g}. Mean largest
-membership: {real_top:.3f} of real images, {made_top:.3f} of {images} generated ones; of the targets {target_top:.3f}.
+{machine}, seed {seed}. {clusters} clusters of {real} real images; temperature {temperature:.4g}. The mean largest
+membership is {real_top:.3f} for real images, {made_top:.3f} for {images} generated images, and {target_top:.3f} for the
+targets.
 
 ## Is the class in the latent's 8 x 8 means?
 
-Logistic regression from the {dimensions} coarse values, fitted to three quarters of {images} latents, on the last
-quarter. *Chance*: two images drawn at random agree. *Target*: how often the likeliest target of `cells`, with nothing
-trained, is the image's likeliest cluster.
+A logistic regression from the {dimensions} coarse values is fitted to three quarters of {images} latents and tested on
+the last quarter. *Chance*: how often two images drawn at random agree. *Target*: how often the likeliest target of
+`cells`, without any training, is the image's likeliest cluster.
 
 {probes}
 
-## Does the way of memberships go with class changes?
+## Does the length of the way through memberships correlate with class changes?
 
-{circles} great circles of {points} pictures each, those of transitions.md. *Way*: half the sum of |q(next) - q| around
-the circle, a count of borders crossed.
+{circles} great circles of {points} images each, the same as in transitions.md. *Way*: half the sum of |q(next) - q|
+around the circle, a count of the borders crossed.
 
 {ways}
 
 ## What the gradients are at the images
 
-{places} latents. *Norm*: root mean square over the images looked at, of the gradient of the sum of the losses. *Even*:
-participation of images, (sum n^2)^2 / (N sum n^4) of their gradients' norms n, 1 where all pull alike. *Still*: images
-whose norm is below a hundredth of the mean. *Followed*: |J^T g|^2 / |g|^2, over the same for white noise in g's place:
-how much more of g the generator's latents can do. *Cosine*: of g and J J^T g, which `--irl-gradient manifold` puts in
-its place.
+{places} latents.
+
+- *Norm*: the gradient of the sum of the losses, root mean square over these images.
+- *Even*: the participation of images, (sum n^2)^2 / (N sum n^4) of their gradients' norms n; 1 if all norms are equal.
+- *Still*: the share of images whose norm is below a hundredth of the mean.
+- *Followed*: |J^T g|^2 / |g|^2, divided by the same for white noise instead of g: how much more of g than of noise the
+  generator's latents can produce.
+- *Cosine*: the cosine of g and J J^T g, which `--irl-gradient manifold` uses instead of g.
 
 {gradients}
 """

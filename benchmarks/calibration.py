@@ -34,10 +34,10 @@ The last checkpoint of `{run}` ({seen:,} images seen), {count} images each. {mac
 
 {table}
 
-Error: mean of image less estimate over pixels and images, on a scale where black is -1 and white 1. Slope: of an
-image's brightness over the brightness that the denoiser estimates; 1 is calibrated, less is an estimate that varies
-more than it knows. Difference: the teacher's estimate less the fake score's on the same noisy images, the quantity that
-distils.
+- Error: the mean of image minus estimate over pixels and images, on a scale where black is -1 and white is 1.
+- Slope: that of an image's brightness over the brightness that the denoiser estimates. 1 is calibrated; below 1, the
+  estimate varies more than it should.
+- Difference: the teacher's estimate minus the fake score's on the same noisy images. The distillation loss uses it.
 """
 Estimate = Callable[[Tensor, Tensor], Tensor]
 

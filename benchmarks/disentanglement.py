@@ -26,24 +26,27 @@ FIGURES = ("success", "leakage", "monotonicity", "class_kept", "auroc", "feature
 WALKED = ("largest_over_mean", "worst", "length")
 PAGE = """# Does the isometric term disentangle?
 
+{result}
+
     {command}
 
-Runs equal in seed and images, without the term and with it, in pairs ({count}): {pairs}. Mean ± standard
-deviation where there are several; in brackets the mean ratio of a pair. {machine}.
+Pairs of runs of equal seed and length, one without the term and one with it ({count}): {pairs}. With several pairs the
+figures are means ± standard deviations. Brackets give the mean ratio of a pair. {machine}.
 
 ## Walks: plain `slerp` in {frames} equal angles
 
 {walks}
 
-{number} latents joined two by two, the same for all runs; steps and lengths in the generator's own features.
+{number} latents are joined in pairs, the same for all runs. Steps and lengths are measured in the generator's own
+features.
 
 ## Edits of measurable attributes and classes in the latent
 
 {edits}
 
-{number} pictures for each attribute, directions found on {samples} samples of each generator. Success, Spearman's
-correlation with strength (monotonicity), class kept and AUROC are better when high, leakage and the distance from the
-untouched picture when low. What they are: `gsd_cli/metrics/edit_quality.py`.
+Each attribute is edited in {number} images. The directions come from {samples} samples of each generator. Success,
+Spearman's correlation with strength (monotonicity), class kept and AUROC are better when high; leakage and the feature
+distance from the unedited image are better when low. `gsd_cli/metrics/edit_quality.py` defines them.
 """
 
 
@@ -57,6 +60,7 @@ def main() -> None:
     publish(
         PAGE,
         args.page,
+        result=result(plain, term),
         pairs=", ".join(names),
         count=len(names),
         walks=table(["slerp"], WALKED, plain, term),
@@ -97,6 +101,21 @@ def table(
     return markdown(["", *(f.replace("_", " ") for f in figures)], lines)
 
 
+def result(plain: Sequence[dict[str, Row]], term: Sequence[dict[str, Row]]) -> str:
+    """The page's first sentence."""
+
+    def change(figure: str, names: Sequence[str]) -> str:
+        before, after = ([mean(run[n][figure] for n in names) for run in runs] for runs in (plain, term))
+        return f"{ratio(before, after):.2f} x"
+
+    attributes = [name for name in plain[0] if name != "slerp"]
+    return (
+        f"With the isometric term, the largest step of a walk over its mean step is {change(WALKED[0], ['slerp'])} "
+        f"that without it, the success of edits {change('success', attributes)} and their leakage "
+        f"{change('leakage', attributes)} (pairs of runs: {len(plain)})."
+    )
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean ± standard deviation."""
     return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
@@ -113,7 +132,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--without", type=Path, nargs="+", required=True, help="runs distilled with --irl off")
     parser.add_argument("--term", type=Path, nargs="+", required=True, help="runs distilled with the term")
     parser.add_argument("--attributes", nargs="*", help="these alone (all that are built in)")
-    parser.add_argument("-N", "--number", type=int, default=200, help="pictures edited for each direction")
+    parser.add_argument("-N", "--number", type=int, default=200, help="images edited for each direction")
     parser.add_argument("--samples", type=int, default=1024, help="samples that directions are found on")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", default="runs/disentanglement")

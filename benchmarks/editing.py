@@ -37,6 +37,8 @@ COLUMNS = (
 )  # fmt: skip
 PAGE = """# Walks and edits: measured
 
+{result}
+
     {command}
 
 {about}
@@ -50,16 +52,17 @@ PAGE = """# Walks and edits: measured
 
 {edits}
 
-`*`: the space that `gsd edit` takes. What the columns are: `gsd_cli/metrics/edit_quality.py`; for classes the success
-is the share of pictures of other classes that the classifier takes for the class at some strength up to 4.
+`*`: the space that `gsd edit` uses. `gsd_cli/metrics/edit_quality.py` defines the columns. For classes, the success is
+the share of images of other classes that the classifier assigns to the class at some strength up to 4.
 
 ## One attribute preserved while another is edited
 
 {preserving}
 
-In the latent, strengths -2 to 2. How much the preserved attribute moves with the edited one, in standard deviations for
-one of the edited attribute's (each the mean over pictures of what a strength of 2 changes against -2), without
-`--preserve` and with it; and how far the edit gets with it, of what was asked for.
+Edits are made in the latent, at strengths from -2 to 2. *Moves* is how much the preserved attribute moves with the
+edited one, without `--preserve` and with it, in standard deviations per standard deviation of the edited attribute.
+Each is the mean over images of the change from strength -2 to strength 2. *Reached* is the share of the requested
+change that the edit achieves with `--preserve`.
 """
 
 
@@ -142,9 +145,13 @@ def main() -> None:
         kept.once(name, lambda target=target, other=other: lab.preserved(target, other))
     if args.store is not None:
         lab.store(args.store)
+    even, plain = (walked.rows[way]["largest_over_mean"] for way in ("uniform", "slerp"))
+    used = sum(bool(row.get("default")) for name, row in rows.rows.items() if name.endswith(", latent"))
     publish(
         PAGE,
         args.page,
+        result=f"The largest step of a walk is {even:.3g} times its mean step with `uniform` and {plain:.3g} times "
+        f"with `slerp`, and `gsd edit` uses the latent for {used} of {len(lab.attributes)} attributes.",
         about="\n".join(f"* {name}: {value}" for name, value in protocol.items()),
         walks=markdown(WALK_COLUMNS, [[name, *row.values()] for name, row in walked.rows.items()]),
         frames=FRAMES,
@@ -170,7 +177,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fashion")
-    parser.add_argument("-N", "--number", type=int, default=200, help="pictures edited for each direction")
+    parser.add_argument("-N", "--number", type=int, default=200, help="images edited for each direction")
     parser.add_argument("--samples", type=int, default=1024, help="samples that directions are found on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

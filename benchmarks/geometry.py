@@ -271,7 +271,7 @@ def facts(lab: Laboratory, argv: list[str], rows: list[Row]) -> dict[str, str]:
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
         "pictures": "" if lab.args.page is None else lab.args.page.stem,
-        "start": "" if lab.args.start is None else f"Every run goes on from `{lab.args.start.name}`. ",
+        "start": "" if lab.args.start is None else f"Every run resumes `{lab.args.start.name}`. ",
         **{name: str(getattr(lab.args, name)) for name in PROTOCOL},
     }
 

@@ -29,11 +29,16 @@ Row = dict[str, Any]
 
 PAGE = """# The isometric term, measured
 
-Written by `benchmarks/geometry.py` from its CSV. Teacher `{teacher}`, {kimg} thousand images a run at batch
-{batch_size}. {start}Mean ± standard deviation over seeds; in brackets the ratio of means to the runs without the
-term (`off`). `speed-3`: form `speed` at a target ratio of 3 and `irl_gradient=free`; what follows a name are settings
-of its own.
-`segments`, `bottleneck`, `annealed`, `apart`: see `benchmarks/geometry_levers.py`.
+{outcome}
+
+The goal for the default: PPL <= {goal_ppl:.2f} x and speed CV <= {goal_cv:.2f} x those of the distillation alone, at a
+Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x.
+
+`benchmarks/geometry.py` writes this page from its CSV. Each run distils `{teacher}` for {kimg} thousand images at batch
+{batch_size}. {start}Figures are means ± standard deviations over seeds. Brackets give the ratio of the mean to that of
+the runs without the term (`off`). A name gives the form and its target ratio: `speed-3` is form `speed` at a ratio of 3
+with `irl_gradient=free`. Further settings of a variant follow its name. `benchmarks/geometry_levers.py` describes
+`segments`, `bottleneck`, `annealed` and `apart`.
 
 {command}
 
@@ -41,25 +46,24 @@ Machine: {machine}.
 
 {table}
 
-Goal for the default: PPL <= {goal_ppl:.2f} x and CV of speed <= {goal_cv:.2f} x those of the distillation alone, at a
-Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x. {outcome}
-
-FD: `{figure}` of {samples} samples, biased upwards at small N, comparable at equal N only. PPL: {ppl_pairs} pairs,
-e = 1e-4, slerp of flattened latents, float32 images neither rounded nor clamped, 1% trimmed at each end. Geometry
-on {paths} great circles. Distances in `{features}` maps. Blur and collapse lower PPL too: read it beside FD, recall
-and the distance of random pairs. Confidence: the domain classifier's mean top probability for a sample; what lies
-between classes lowers it. Cost: seconds an image of a whole training step, median of {repeats}, forms interleaved.
+- FD: `{figure}` of {samples} samples. It is biased upwards at small N, so compare it at equal N only.
+- PPL: {ppl_pairs} pairs, e = 1e-4, slerp of flattened latents, float32 images neither rounded nor clamped, 1% trimmed
+  at each end. Blur and collapse lower PPL too: read it next to FD, recall and the pair distance.
+- Isometry: {paths} great circles. Distances are measured in `{features}` maps. Pair distance is the mean distance of
+  random pairs of images.
+- Confidence: the domain classifier's mean top probability for a sample. Images between classes lower it.
+- Cost: seconds per image of a whole training step, median of {repeats}, forms interleaved.
 
 {more}
 
 ![Path length and variation of the speed against Frechet distance]({pictures}/frontier.png)
 
-Means over seeds; the line is the distillation alone, stopped at different lengths; px: `irl_phi=pixels`, wide:
-`tau_min=0.2 tau_max=1.2`.
+Points are means over seeds. The line joins runs of the distillation alone that were stopped at different lengths.
+px: `irl_phi=pixels`; wide: `tau_min=0.2 tau_max=1.2`.
 
 ![Speed along random great circles]({pictures}/speeds.png)
 
-![Angle between latents against the length of the pictures' path]({pictures}/angles.png)
+![Angle between latents against the length of the path of images]({pictures}/angles.png)
 
 ![Latent walks, without and with the term in turn]({pictures}/walks.png)
 """
@@ -204,9 +208,13 @@ def page(rows: list[Row], wanted: list[Variant], cost: dict[str, float], facts: 
     """docs/results/geometry.md; facts: command, machine and protocol."""
     best, reached = verdict(rows, wanted, cost)
     if best is None:
-        outcome = "**No variant keeps within the distance and the cost.**"
+        outcome = "**No variant keeps within the goal's distance and cost.**"
     else:
-        outcome = f"**`{best.name}` {'reaches it' if reached else 'comes nearest, and misses it'}.**"
+        ending = "and it reaches the goal" if reached else "but it misses the goal"
+        outcome = (
+            f"**Of the variants within the goal's distance and cost, `{best.name}` has the smallest product of PPL and "
+            f"speed CV, {ending}.**"
+        )
     limits = {
         "goal_ppl": GOAL["ppl"], "goal_cv": GOAL["speed_cv"], "goal_fd": GOAL["fd"], "goal_cost": GOAL["cost"]
     }  # fmt: skip

@@ -36,9 +36,11 @@ STEPS = (20, 40, 80, 160)
 COLUMNS = ("psnr", "psnr_p5", "feature_distance", "correlation", "kurtosis", "outside", "midpoint", "seconds")
 NAMES = (
     "", "N", "PSNR, dB", "5th percentile", "feature distance", "lag-1 correlation", "kurtosis", "outside bounds",
-    "midpoint confidence", "s an image",
+    "midpoint confidence", "s per image",
 )  # fmt: skip
 PAGE = """# Inversion: measured
+
+Inversions of held-out test images have a median PSNR of {held[psnr]:.3g} dB and take {held[seconds]:.3g} s per image.
 
     {command}
 
@@ -47,17 +49,22 @@ PAGE = """# Inversion: measured
 
 {table}
 
-Medians over pictures but for the percentile, the share of latents outside Gaussian bounds (four standard deviations
-of what N(0, I) shows in norm, lag-1 correlation and kurtosis) and the midpoint confidence (the domain classifier's
-mean top probability for pictures halfway between two inverted latents; the row "true noise" gives it for seeds). Rows
-`prior` and `steps` vary one option of `gsd interpolate` and `gsd edit` on the first pictures; the defaults are
+Figures are medians over images, with three exceptions:
+
+- *5th percentile* is that of the PSNR.
+- *Outside bounds* is the share of latents outside Gaussian bounds: four standard deviations of what N(0, I) shows in
+  norm, lag-1 correlation and kurtosis.
+- *Midpoint confidence* is the domain classifier's mean top probability for images halfway between two inverted latents.
+  The row "true noise" gives it for seeds.
+
+The rows `prior` and `steps` vary one option of `gsd interpolate` and `gsd edit` on the first images. The defaults are
 `--invert-prior 1` and `--invert-steps 80`.
 
-## Walks between held-out pictures, {frames} frames
+## Walks between held-out images, {frames} frames
 
 {walks}
 
-Between neighbours among the latents of the first row; the lengths are in the generator's own features.
+The walks join neighbours among the latents of the first row. Lengths are measured in the generator's own features.
 """
 
 
@@ -141,6 +148,7 @@ def main() -> None:
     publish(
         PAGE,
         args.page,
+        held=rows.rows["held-out test images"],
         about="\n".join(f"* {name}: {value}" for name, value in protocol.items()),
         table=markdown(NAMES, shown),
         walks=markdown(WALK_COLUMNS, [[name, *row.values()] for name, row in walked.rows.items()]),
@@ -154,7 +162,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="fashion")
     parser.add_argument("--data", type=Path, required=True, help="held-out prepared images")
     parser.add_argument("-N", "--number", type=int, default=200)
-    parser.add_argument("--curve", type=int, default=16, help="pictures of the rows that vary an option")
+    parser.add_argument("--curve", type=int, default=16, help="images in the rows that vary an option")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

@@ -83,7 +83,7 @@ def report(notes: Path, steps: int) -> str:
     half = len(rows) // 2
     early, late = _rate(rows[: half + 1]), _rate(rows[half:])
     change = f"{late / early - 1:+.1%} in all" if early else "too short to tell"
-    table.append(["steps a second, by halves", f"{early:.1f}", f"{late:.1f}", change])
+    table.append(["steps per second, by halves", f"{early:.1f}", f"{late:.1f}", change])
     return markdown(["figure", "least", "most", "slope per 1,000 steps"], table)
 
 

@@ -30,10 +30,12 @@ ABLATION = "--compare one-step-teacher --ablate --metrics fd,pr,ppl,isometry,tim
 VARIANTS = ("full loss", "without isometry loss", "without distillation loss")
 PAGE = """# The paper's tables, on ddpm-fashion
 
+{result}
+
     {command}
 
-{machine}. Not FID: Frechet distances in the features of the bundled classifier, biased upwards at small N and
-comparable at equal N only. Times are of this machine.
+{machine}. The Frechet distances are not FID: they are in the features of the bundled classifier. They are biased
+upwards at small N; compare them at equal N only. Times are those of this machine.
 
 {sections}
 """
@@ -42,6 +44,14 @@ comparable at equal N only. Times are of this machine.
 def goal(what: str, value: float, limit: float) -> str:
     """One line on a goal that is an upper limit."""
     return f"* {what}: {value:.3g}, goal at most {limit:.3g}: {'reached' if value <= limit else '**missed**'}"
+
+
+def result(sections: str) -> str:
+    """The page's first sentence: how many of the goals in its sections are reached, and which are missed."""
+    goals = [line.removeprefix("* ") for line in sections.splitlines() if "goal at most" in line]
+    missed = [line.partition(":")[0] for line in goals if "**missed**" in line]
+    ending = f" (missed: {'; '.join(missed)})" if missed else ""
+    return f"{len(goals) - len(missed)} of the {len(goals)} goals on this page are reached{ending}."
 
 
 def first_table(found: Figures, seconds: float) -> list[str]:
@@ -70,7 +80,7 @@ def order(found: Figures, seconds: float) -> list[str]:
 
 def quick_order(found: Figures, seconds: float) -> list[str]:
     """The order, and the time from nothing."""
-    return [*order(found, seconds), goal("minutes that the command took, three distillations in it", seconds / 60, 40)]
+    return [*order(found, seconds), goal("minutes that the command took, with its three distillations", seconds / 60, 40)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def main() -> None:
         for name, one in there.items():
             for picture in one.pictures:
                 shutil.copy(args.out / name / f"{picture}.png", beside / f"{name}-{picture}.png")
-    publish(PAGE, args.page, sections="\n\n".join(told_all))
+    publish(PAGE, args.page, sections="\n\n".join(told_all), result=result("\n".join(told_all)))
 
 
 if __name__ == "__main__":

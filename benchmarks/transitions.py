@@ -31,27 +31,34 @@ from gsd_cli.metrics.features import classifier_features
 from gsd_cli.metrics.isometry import STEP, great_circles
 
 NAMES = (
-    "", "unsure pictures", "pairs between", "their share of squared speed", "speed between / within",
+    "", "unsure images", "pairs between", "share of squared speed", "speed between / within",
     "CV of speed", "CV within", "class changes",
 )  # fmt: skip
 POINTS = 96
-"""Pictures on a great circle."""
+"""Images on a great circle."""
 PAGE = """# Where the latent space is not isometric
+
+Images change {speeds} times as fast between classes as within a class, and the pairs of latents between classes make up
+{shares} of the squared speed that PPL averages.
 
     {command}
 
-{machine}. {pairs} pairs of latents {step} rad apart, the same for every generator, distances in the vectors of
-the domain's classifier. A pair is *within* a class when it takes both pictures for one class with a probability of at
-least {sure}, else *between*; a picture below that is *unsure*. PPL is a mean of squared speeds: the third column is the
-part of it that the pairs between make up. CV: of the speed of all pairs, and of those within alone.
-*Class changes*: how often the likeliest class changes on a whole great circle, mean of {circles} circles of {points}
-pictures each, ± one standard error.
+{machine}. {pairs} pairs of latents {step} rad apart, the same for every generator. Distances are measured in the
+vectors of the domain's classifier.
+
+- A pair is *within* a class if the classifier assigns both images to one class with a probability of at least {sure},
+  else *between*. An image below that probability is *unsure*.
+- *Share of squared speed*: PPL is a mean of squared speeds; this is the part of it that comes from pairs between
+  classes.
+- *CV*: the coefficient of variation of the speed, of all pairs and of the pairs within a class.
+- *Class changes*: how often the likeliest class changes on a whole great circle, mean of {circles} circles of {points}
+  images each, ± one standard error.
 
 {table}
 
-The real images are {real} of the test set, never trained on. Where {classes} classes have equal shares of the latents,
-no layout of theirs has fewer than {fewest:.2f} changes: cells of equal weight have the shortest borders where each
-takes the latents nearest to its corner of a simplex (Milman and Neeman, The Gaussian double-bubble and multi-bubble
+The real images are {real} of the test set, which is never trained on. With {classes} classes of equal shares of the
+latents, no layout has fewer than {fewest:.2f} changes. Cells of equal weight have the shortest borders if each cell
+holds the latents nearest to its corner of a simplex (Milman and Neeman, The Gaussian double-bubble and multi-bubble
 conjectures, 2022).
 """
 
@@ -133,6 +140,11 @@ def unsure(run: str, args: argparse.Namespace) -> float:
     return (tops < args.sure).double().mean().item()
 
 
+def span(*values: float) -> str:
+    """The least and the largest value, in words."""
+    return f"{min(values):.3g} to {max(values):.3g}"
+
+
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,6 +175,8 @@ def main() -> None:
         classes=classes,
         fewest=fewest_changes(classes),
         table=markdown(NAMES, lines),
+        shares=span(*(float(str(line[3])) for line in lines[1:])),
+        speeds=span(*(float(str(line[4])) for line in lines[1:])),
     )
 
 

@@ -151,7 +151,8 @@ class Context:
         with session.progress("real images") as bar:
             real = reference_statistics(
                 stats, features_folder(spec) if spec else None, extractor, session.cache, self.device,
-                options.batch_size, shape=self.teacher.image_shape if spec else None, offline=session.offline, on_image=bar.update,
+                options.batch_size, shape=self.teacher.image_shape if spec else None, offline=session.offline,
+                on_image=bar.update,
             )  # fmt: skip
         return Judge(extractor, real)
 
