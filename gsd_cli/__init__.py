@@ -1,6 +1,6 @@
-"""gsd: from a pretrained diffusion model to a one-step generator, from the shell or from Python.
+"""gsd turns a pretrained diffusion model into a one-step generator, from the shell or from Python.
 
-`import gsd_cli` loads nothing heavy; torch comes with the first call.
+`import gsd_cli` is fast: torch is loaded by the first call.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""gsd from Python: each subcommand as a function of its option model.
+"""gsd from Python: one function per subcommand, which takes the subcommand's option model.
 
-The options mean what the flags mean, except that neither variables nor config files are read.
-Nothing is printed unless `verbose` is set; errors are GsdError, with `hint` and `code`.
+The options mean the same as the flags. Environment variables and config files are not read. Nothing is printed unless
+`verbose` is set. Errors are GsdError, with `hint` and `code`.
 """
 
 from __future__ import annotations
@@ -31,28 +31,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Latents:
-    """z: float32 [N, C, H, W], one latent a picture, of norm sqrt(C H W); figures: how well each stands for it
-    (`psnr` in dB, `feature_distance`, and how Gaussian it is: `norm`, `correlation`, `kurtosis`)."""
+    """The latents of images.
+
+    z: float32 [N, C, H, W], one latent of norm sqrt(C H W) per image. figures: one dict per image, with `image` (its
+    name) and, for an inverted image, its closeness (`psnr` in dB, `feature_distance`) and how Gaussian the latent is
+    (`norm`, `correlation`, `kurtosis`).
+    """
 
     z: Tensor
     figures: list[dict[str, Any]]
 
 
-class _Silent(Console):
-    """Says something only when asked to; never touches stdout."""
+class _ReturningConsole(Console):
+    """Prints messages only with `verbose`, and leaves stdout alone: results are returned."""
 
     def __init__(self, options: Common):
         super().__init__(quiet=not options.verbose, verbose=options.verbose)
 
     def finish(self, command: str, result: Result, config: dict[str, Any]) -> None:
-        """The result is returned instead."""
+        """Print nothing."""
 
 
 def prepare(options: PrepareOptions) -> Result:
-    """Images to a data set, statistics and, if asked, a teacher. `outputs` are the paths."""
+    """Turn images into a data set with statistics, and optionally train a teacher. `outputs` are the paths."""
     from gsd_cli.commands.prepare import run
 
-    return run(options, _session(options))
+    return run(options, _start_session(options))
 
 
 def distill(options: DistillOptions) -> Path:
@@ -60,55 +64,58 @@ def distill(options: DistillOptions) -> Path:
     from gsd_cli.commands.distill import run
     from gsd_cli.options.presets import with_preset
 
-    return Path(run(with_preset(options), _session(options)).outputs[0])
+    return Path(run(with_preset(options), _start_session(options)).outputs[0])
 
 
 def sample(options: SampleOptions) -> NDArray[np.uint8]:
-    """The images of the seeds, uint8 [N, H, W, C] with C = 1 or 3; also written when `output` was given."""
+    """The images of the seeds, uint8 [N, H, W, C] with C = 1 or 3. If `output` is given, they are also written."""
     import numpy as np
 
-    from gsd_cli.commands.sample import images_of, run
+    from gsd_cli.commands.sample import make_images, run
 
     if "output" in options.model_fields_set:
-        run(options, _session(options))
-    return np.asarray(images_of(options, _session(options)).permute(0, 2, 3, 1).numpy())
+        run(options, _start_session(options))
+    return np.asarray(make_images(options, _start_session(options)).permute(0, 2, 3, 1).numpy())
 
 
 def invert(options: InvertOptions) -> Latents:
-    """The latents of images: files, or `seed:42`. `generator(z)` makes them again."""
+    """The latents of images: files, or `seed:42`. `generator(z)` gives the images back."""
     import torch
 
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.locate import locate
-    from gsd_cli.core.models.open import keep_to_class, open_model
+    from gsd_cli.core.models.open import fix_class, open_model
 
-    session = _session(options)
+    session = _start_session(options)
     model = open_model(options.model, resolve_device(options.device), session)
-    keep_to_class(model, options.class_, session)
+    fix_class(model, options.class_, session)
     anchors = locate(options.images, model, options, session)
     return Latents(torch.stack([anchor.z for anchor in anchors]), [anchor.figures for anchor in anchors])
 
 
 def interpolate(options: InterpolateOptions) -> Result:
-    """A walk between images, written to `output`."""
+    """Walk between images in the latent space, and write the frames to `output`."""
     from gsd_cli.commands.interpolate import run
 
-    return run(options, _session(options))
+    return run(options, _start_session(options))
 
 
 def edit(options: EditOptions) -> Result:
-    """An image moved along a direction, written to `output`."""
+    """Move an image along a direction, and write the result to `output`."""
     from gsd_cli.commands.edit import run
 
-    return run(options, _session(options))
+    return run(options, _start_session(options))
 
 
 def bench(options: BenchOptions) -> Result:
-    """Figures of a generator and its baselines, in `metrics`. Raises GsdError (code 7) when a threshold was missed."""
+    """Measure a generator and its baselines; the figures are in `metrics`.
+
+    Raises GsdError (code 7) if a threshold is missed.
+    """
     from gsd_cli.commands.bench import run
 
-    return run(options, _session(options))
+    return run(options, _start_session(options))
 
 
-def _session(options: Common) -> Session:
-    return Session.start(options, _Silent(options))
+def _start_session(options: Common) -> Session:
+    return Session.start(options, _ReturningConsole(options))

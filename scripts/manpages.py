@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gsd_cli.base.errors import MEANINGS
-from gsd_cli.cli.app import SUMMARY
 from gsd_cli.cli.examples import EXAMPLES
 from gsd_cli.cli.flags import Command, Flag
+from gsd_cli.cli.parser import SUMMARY
 from scripts.text import ENVIRONMENT, ORDER, panels
 
 

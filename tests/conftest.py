@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked `gpu` run where there is one."""
+    """Skip tests marked `gpu` on machines without one."""
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
 
@@ -50,13 +50,13 @@ def _toy_teacher_once(toy_teacher_folder: Path) -> Denoiser:
 
 @pytest.fixture
 def toy_teacher(_toy_teacher_once: Denoiser) -> Denoiser:
-    """The toy teacher, loaded; a copy of its own for each test."""
+    """The toy teacher, loaded; each test gets its own copy."""
     return copy.deepcopy(_toy_teacher_once)
 
 
 @pytest.fixture(scope="session")
 def toy_images() -> np.ndarray:
-    """uint8 [12, 16, 16, 1]: smooth bumps, one place each."""
+    """uint8 [12, 16, 16, 1]: smooth bumps, each at another place."""
     grid = np.arange(16)
     centres = [(3 + 3 * (i % 4), 3 + 4 * (i // 4)) for i in range(12)]
     bumps = [np.exp(-((grid[:, None] - r) ** 2 + (grid[None] - c) ** 2) / 12) for r, c in centres]
@@ -76,7 +76,7 @@ def toy_archive_path(tmp_path_factory: pytest.TempPathFactory, toy_images: np.nd
 
 @pytest.fixture
 def quick_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layout of the isometric term is fitted to few images."""
+    """Fit layouts of the isometric term to few images."""
     monkeypatch.setattr("gsd_cli.core.distillation.fit_sources.IMAGES", 64)
 
 
@@ -88,7 +88,7 @@ def shell(tmp_path: Path) -> Shell:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A toy teacher and a run distilled from it, made once by the commands themselves."""
+    """A toy teacher and a run distilled from it, made once by gsd's own commands."""
     shell = Shell(tmp_path_factory.mktemp("workshop"))
     prepared = shell.gsd(
         "prepare", str(IMAGES), "--size", "16", "-o", "toy.zip",

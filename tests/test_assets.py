@@ -1,4 +1,4 @@
-"""What is shipped: sizes, formats, and that it does what its cards say."""
+"""The bundled models and data: their sizes and formats, and the figures in their cards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.shell import IMAGES, Shell
 MB = 1_000_000
 
 
-def test_sizes_stay_within_what_a_package_should_carry() -> None:
+def test_sizes_are_small_enough_for_a_package() -> None:
     sizes = {p: p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()}
     assert sum(sizes.values()) <= 16 * MB
     for name in ("ddpm-fashion", "fashion"):
@@ -113,7 +113,7 @@ def test_the_features_name_the_classes_of_real_images() -> None:
     assert accuracy >= 0.85  # 100 images: three standard errors below 0.92
 
 
-def test_reference_statistics_of_both_splits_are_of_the_same_world() -> None:
+def test_reference_statistics_of_both_splits_are_close() -> None:
     train = Statistics.load(ASSETS / "features-fashion" / "train.npz")
     test = Statistics.load(ASSETS / "features-fashion" / "test.npz")
     assert (train.n, test.n) == (60_000, 10_000)
@@ -159,17 +159,17 @@ def test_sample_works_the_moment_gsd_is_installed(shell: Shell) -> None:
     done = shell.gsd("sample", "-N", "16", "-o", "grid.png")
     assert done.returncode == 0, done.stderr.decode()
     assert "model: fashion" in done.stderr.decode()
-    picture = Image.open(shell.folder / "grid.png")
-    assert picture.size == (128, 128)
-    assert picture.getextrema()[1] > 200
+    image = Image.open(shell.folder / "grid.png")
+    assert image.size == (128, 128)
+    assert image.getextrema()[1] > 200
 
 
 def real_images(classes: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 100 real test images of the suite, as the models see them."""
+    """The 100 real test images of the suite [100, 1, 32, 32] in [-1, 1], and their labels."""
     images, labels = [], []
     with zipfile.ZipFile(IMAGES) as archive:
         for name in archive.namelist():
-            picture = Image.open(io.BytesIO(archive.read(name)))
-            images.append(torch.from_numpy(crop_and_resize(picture, 32, 1).copy()).permute(2, 0, 1))
+            image = Image.open(io.BytesIO(archive.read(name)))
+            images.append(torch.from_numpy(crop_and_resize(image, 32, 1).copy()).permute(2, 0, 1))
             labels.append(classes.index(Path(name).parent.name))
     return from_uint8(torch.stack(images)), torch.tensor(labels)

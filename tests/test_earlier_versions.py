@@ -1,4 +1,4 @@
-"""Runs and generators that an earlier version wrote go on working: tests/assets/earlier-run.zip is of commit 54aa988.
+"""Runs and generators of an earlier version still work. tests/assets/earlier-run.zip is from commit 54aa988.
 
 It was made with: gsd distill --teacher teacher --data images.zip --steps 3 --batch-size 4 --eval-samples 16
 --precision fp32 --seed 5 -o run; gsd sample --model run -N 2 -o before.npz

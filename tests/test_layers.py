@@ -1,4 +1,4 @@
-"""The plan of the house, from the text alone: data flows one way, and what is light stays light."""
+"""The order of the packages, checked from the text of the code: imports go one way, and light modules stay light."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ORDER = (
 )  # fmt: skip
 """A module imports from its own package and from those before it."""
 APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
-"""Neighbours that do not know each other."""
+"""Pairs of packages of which the second does not import the first."""
 LIGHT = ("base", "catalogue", "options", "cli", "api", "__init__", "__main__")
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "PIL", "diffusers", "sklearn", "matplotlib", "safetensors"}
 LATE = {"cli.app", "cli.preflight", "cli.flags", "api", "__init__", "__main__"}
-"""Modules that may import gsd's own modules inside functions: they answer before torch is loaded."""
+"""Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""
 
 
 def names() -> list[str]:
@@ -37,7 +37,7 @@ def package_of(module: str) -> str | None:
 
 @cache
 def imports(module: str) -> tuple[tuple[str, bool, bool], ...]:
-    """What a module imports: (dotted name, whether at import time, whether for type checkers alone)."""
+    """The imports of a module: (dotted name, whether at import time, whether only for type checkers)."""
     tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
     return tuple(_imports(tree, at_top=True, typing=False))
 
@@ -72,7 +72,7 @@ def ours(module: str) -> Iterator[tuple[str, bool, bool]]:
 
 
 def test_every_module_has_a_place() -> None:
-    """Nothing is loose at the root but the public API."""
+    """Only the public API is at the root."""
     loose = {name for name in names() if package_of(name) is None} - {"core.__init__"}
     assert loose == {"__init__", "__main__", "api"}
 
@@ -103,7 +103,7 @@ def test_imports_of_our_own_stand_at_the_top(module: str) -> None:
 
 
 def test_there_is_no_circle() -> None:
-    """Imports for type checkers count too: a reader follows them as well."""
+    """Imports for type checkers count too, because a reader follows them."""
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What is shipped: a wheel and an sdist that are whole, small, and run where they are installed."""
+"""The wheel and the sdist are complete and small, and an installed wheel runs."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_the_sdist_holds_what_tests_and_docs_need(built: Path) -> None:
 def test_the_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
-    # beside the packages that are here: the dependencies are not installed again
+    # the installed dependencies are shared, not installed again
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
-    (site / "beside.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (site / "shared.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")} | {
         "HOME": str(tmp_path)
     }

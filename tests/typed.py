@@ -1,4 +1,4 @@
-"""What a user of the Python API writes; mypy reads it strictly, test_api runs the parts."""
+"""Code as a user of the Python API writes it. mypy checks it strictly, and test_api runs it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def shorten(teacher: str, run: Path) -> Path:
     return distill(DistillOptions(teacher=teacher, output=run, steps=2, batch_size=4, eval_samples=16))
 
 
-def look(model: str, picture: Path) -> tuple[list[int], float]:
-    found = invert(InvertOptions(model=model, images=(str(picture), "seed:3"), invert_steps=5))
+def look(model: str, image: Path) -> tuple[list[int], float]:
+    found = invert(InvertOptions(model=model, images=(str(image), "seed:3"), invert_steps=5))
     return list(found.z.shape), float(found.figures[0]["psnr"])
 
 

@@ -27,7 +27,7 @@ SCHEMA = "gsd/1"
 
 @dataclass(frozen=True)
 class Result:
-    """What a command produced: paths (one a line on stdout) and figures (in --json)."""
+    """The result of a command. outputs: paths, one per line on stdout. metrics: figures, for --json."""
 
     outputs: list[str] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -48,44 +48,44 @@ class Console:
         return RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
     @property
-    def _plain(self) -> bool:
-        """Whether stderr is no terminal that colours and moving bars are for."""
+    def _is_plain(self) -> bool:
+        """Whether stderr cannot show colours and moving bars."""
         return sys.stderr is None or not sys.stderr.isatty() or self._err.is_dumb_terminal
 
     def claim_stdout(self) -> None:
-        """Keep stdout for results: whatever a library prints from here on goes to stderr."""
+        """Keep stdout for results: from now on, everything that a library prints goes to stderr."""
         if sys.stdout is not None:
             sys.stdout.flush()
         try:
             self._out = os.fdopen(os.dup(1), "wb")
-        except OSError:  # stdout was closed by the caller
+        except OSError:  # stdout is closed
             self._out = None
-        with suppress(OSError):  # or stderr was
+        with suppress(OSError):  # or stderr is closed
             os.dup2(2, 1)
 
     # -- messages ---------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
         if not self.quiet:
             self._print(text, wrap=True)
 
     def announce(self, text: str) -> None:
-        """A line that silent processes print too: why nothing happens."""
+        """Print a line even with --quiet and in silent processes, to explain a long wait."""
         self._print(text, wrap=True)
 
     def detail(self, text: str) -> None:
-        """A line for -v."""
+        """Print a line with --verbose."""
         if self.verbose:
             self._print(text, style="dim", wrap=True)
 
     def warn(self, text: str) -> None:
-        """Something the user should know before trusting the result."""
+        """Print a warning: a fact that the user should know before trusting the result."""
         if not self.quiet:
             self._print(f"warning: {text}", style="yellow", wrap=True)
 
     def fail(self, error: GsdError) -> None:
-        """One line of cause and one of advice."""
+        """Print an error: a line per cause, and a line with the hint."""
         if error.code >= ExitCode.HANGUP:
             self._print(error.message, style="yellow")
         else:
@@ -95,19 +95,19 @@ class Console:
             self._print(f"hint: {error.hint}")
 
     def _print(self, text: str, style: str | None = None, *, wrap: bool = False) -> None:
-        """wrap: break long lines between words; not for what somebody may copy, paths and commands."""
+        """wrap: break long lines between words. Lines with a path or command to copy are not wrapped."""
         encoding = getattr(sys.stderr, "encoding", None) or "ascii"
         safe = text.encode(encoding, "replace").decode(encoding)
         # a closed stderr must not turn a result into a failure
         with suppress(OSError, ValueError, AttributeError):
-            if self._plain:  # rich takes a tenth of a second to load
+            if self._is_plain:  # rich would take a tenth of a second to load
                 sys.stderr.write(safe + "\n")
                 sys.stderr.flush()
             else:
                 self._err.print(safe, style=style, markup=False, soft_wrap=not wrap)
 
-    def show(self, table: Table) -> None:
-        """A table on stderr, for the eyes."""
+    def show_table(self, table: Table) -> None:
+        """Print a table on stderr."""
         if self.quiet:
             return
         for part in fit_to_width(table, self._err):
@@ -119,24 +119,24 @@ class Console:
 
     @contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Progress]:
-        """Something that takes longer than a second; yields a Progress."""
+        """Show the progress of work that takes longer than a second; yields a Progress."""
         bar: Progress
         if self.quiet:
             bar = Progress(what, total)
-        elif self._plain:
+        elif self._is_plain:
             bar = PlainProgress(what, total, self.say)
         else:
             bar = RichProgress(what, total, self._err)
         with bar:
             yield bar
 
-    # -- pictures ---------------------------------------------------------------------------
+    # -- images -----------------------------------------------------------------------------
 
-    def picture(self, path: Path) -> None:
-        """A picture on the terminal: in pixels where it can (kitty, sixel, iTerm2), else in half blocks."""
+    def show_image(self, path: Path) -> None:
+        """Draw an image on the terminal: in pixels if it can (kitty, sixel, iTerm2), else in half blocks."""
         if self.quiet:
             return
-        if self._plain:
+        if self._is_plain:
             self.warn("--show needs a terminal")
             return
         self._err.print(draw_image(path, self._err.size))
@@ -146,7 +146,7 @@ class Console:
     def finish(self, command: str, result: Result, config: dict[str, Any]) -> None:
         """Print a command's result on stdout: paths, or one JSON object."""
         if result.table is not None:
-            self.show(result.table)
+            self.show_table(result.table)
         if self.as_json:
             report = {
                 "schema": SCHEMA,
@@ -157,30 +157,30 @@ class Console:
                 "versions": versions(),
             }
             self.write_lines([json.dumps(report, default=str)])
-        elif not self._seen(result):
+        elif not self._repeats_table(result):
             self.write_lines(result.outputs)
 
-    def _seen(self, result: Result) -> bool:
-        """Whether the lines would only repeat, on one terminal, the names in the table just shown."""
+    def _repeats_table(self, result: Result) -> bool:
+        """Whether the output lines would only repeat the names in a table on the same terminal."""
         names = [row[0] for row in result.table.rows] if result.table else None
         return names == result.outputs and not self.quiet and self._out is not None and self._out.isatty()
 
     def write_lines(self, lines: Iterable[str]) -> None:
-        """Lines of text on stdout."""
+        """Write lines of text to stdout."""
         text = "".join(line + "\n" for line in lines)
         self.write_bytes(text.encode("utf-8", "surrogateescape"))
 
     def write_bytes(self, payload: bytes) -> None:
-        """Bytes on stdout; a full device is exit 8, a reader that went away a BrokenPipeError."""
+        """Write bytes to stdout. Raises GsdError (exit 8) for a full device, BrokenPipeError if the reader is gone."""
         if payload:
             with self.stream() as out:
                 out.write(payload)
 
     @contextmanager
     def stream(self) -> Iterator[IO[bytes]]:
-        """stdout as a stream of bytes, flushed at the end."""
+        """stdout as a stream of bytes, flushed at the end. Raises the same errors as `write_bytes`."""
         if self._out is None:
-            raise GsdError("stdout is closed", hint="give a file with -o", code=ExitCode.STORAGE)
+            raise GsdError("stdout is closed", hint="write to a file with -o", code=ExitCode.STORAGE)
         with storage_errors(Path("stdout")):
             try:
                 yield self._out
@@ -190,7 +190,7 @@ class Console:
                 raise
 
     def abandon_stdout(self) -> None:
-        """The reader went away or the device is full: what is still buffered goes nowhere, quietly."""
+        """Discard everything that is still buffered, because the reader is gone or the device is full."""
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (self._out, sys.stdout):
             if stream is not None:

@@ -61,7 +61,7 @@ class Stopped(GsdError):
     """A signal ended the work at a step boundary; state is saved, and `resume` is the command that continues."""
 
     def __init__(self, resume: str | None, *, code: ExitCode = ExitCode.INTERRUPTED):
-        super().__init__("stopped, state saved", hint=resume and f"go on with: {resume}", code=code)
+        super().__init__("stopped, state saved", hint=resume and f"resume with: {resume}", code=code)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""How progress looks: silent, as lines in a pipe, as a moving bar or panel on a terminal."""
+"""Progress of long work: silent, as lines for a pipe, or as a moving bar or panel on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_INTERVAL = 10.0
 
 
 class Progress:
-    """Silent progress; the base of the two that show. Each update calls `poll`, which may raise to stop the work."""
+    """Silent progress, the base of the two others. Each update calls `poll`, which may raise to stop the work."""
 
     def __init__(self, what: str, total: int | None):
         self.what, self.total, self.done, self.note = what, total, 0, ""
@@ -31,7 +31,7 @@ class Progress:
     def update(
         self, done: int, total: int | None = None, note: str | None = None, facts: Mapping[str, str] | None = None
     ) -> None:
-        """`done` of `total`, with a short note next to the bar or facts in a panel around it."""
+        """Report `done` of `total`, with a short note next to the bar, or facts in a panel around it."""
         self.poll()
         self.done = done
         self.total = total if total is not None else self.total
@@ -39,12 +39,12 @@ class Progress:
         self.facts = dict(facts or self.facts)
 
     def advance(self, count: int = 1) -> None:
-        """`count` more are done."""
+        """Report that `count` more are done."""
         self.update(self.done + count)
 
 
 class RichProgress(Progress):
-    """A bar; once there are facts, a panel with the bar and the facts."""
+    """A moving bar; once there are facts, a panel with the bar and the facts."""
 
     def __init__(self, what: str, total: int | None, console: Any):
         super().__init__(what, total)
@@ -95,7 +95,7 @@ class RichProgress(Progress):
 
 
 class PlainProgress(Progress):
-    """A line now and then."""
+    """A line every PLAIN_INTERVAL seconds."""
 
     def __init__(self, what: str, total: int | None, say: Callable[[str], None]):
         super().__init__(what, total)
@@ -113,11 +113,11 @@ class PlainProgress(Progress):
         if now - self._last >= PLAIN_INTERVAL:
             self._last = now
             of = f"/{self.total}" if self.total else ""
-            shown = [f"{self.done}{of}", self.note, self._left(now)]
+            shown = [f"{self.done}{of}", self.note, self._estimate_time_left(now)]
             self._say(f"{self.what}: {', '.join(fact for fact in shown if fact)}")
 
-    def _left(self, now: float) -> str:
-        """The time left at the pace since the first update."""
+    def _estimate_time_left(self, now: float) -> str:
+        """The time left, at the rate since the first update; empty if it is unknown."""
         seconds, done = (now - self._first[0], self.done - self._first[1]) if self._first else (0.0, 0)
         if not self.total or done <= 0:
             return ""

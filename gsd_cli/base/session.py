@@ -1,4 +1,4 @@
-"""What a command works with besides its options: where it speaks, when it stops, where it fetches and keeps files."""
+"""The surroundings of a command: the console, the stop request, network access and the cache."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import cache_dir
 
 
-class HasPlaces(Protocol):
-    """Options that say whether the network may be used and where caches live."""
+class SessionOptions(Protocol):
+    """The options that a session needs: whether the network may be used, and the folder of the cache."""
 
     @property
     def offline(self) -> bool: ...  # noqa: D102
@@ -25,7 +25,7 @@ class HasPlaces(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """One run of a command. `cache`: the folder for files that may be fetched or computed again."""
+    """One run of a command. cache: the folder for files that can be downloaded or computed again."""
 
     console: Console = field(default_factory=Console)
     stop: StopRequest = field(default_factory=StopRequest)
@@ -33,25 +33,25 @@ class Session:
     cache: Path = field(default_factory=cache_dir)
 
     @classmethod
-    def start(cls, options: HasPlaces, console: Console, stop: StopRequest | None = None) -> Session:
-        """The session of a command with these options."""
+    def start(cls, options: SessionOptions, console: Console, stop: StopRequest | None = None) -> Session:
+        """Create the session of a command with these options."""
         return cls(console, stop or StopRequest(), options.offline, cache_dir(options.cache_dir))
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
         self.console.say(text)
 
     def warn(self, text: str) -> None:
-        """A line that the user should read before trusting the result."""
+        """Print a warning: a fact that the user should know before trusting the result."""
         self.console.warn(text)
 
     def check(self, *_: object) -> None:
-        """Raise Stopped if a signal came. Takes and ignores arguments, so it can be a callback."""
+        """Raise Stopped if a signal arrived. Arguments are ignored, so that it can be a callback."""
         self.stop.check()
 
     @contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator[Progress]:
-        """Progress of work that takes longer than a second. Each update raises Stopped if a signal came."""
+        """Show the progress of work that takes longer than a second. Each update raises Stopped after a signal."""
         with self.console.progress(what, total) as bar:
             bar.poll = self.stop.check
             yield bar

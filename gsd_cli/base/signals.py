@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM, SIGHUP: the first asks the work to stop at its next step; SIGINT or SIGTERM twice leaves at once."""
+"""Handles SIGINT, SIGTERM and SIGHUP: the first stops the work at its next step, a second SIGINT or SIGTERM at once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from types import FrameType
 from gsd_cli.base.errors import ExitCode, GsdError, Stopped
 
 CODES = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.TERMINATED}
-"""Exit codes of the signals that are listened for: 128 and the signal's number."""
+"""The exit code of each handled signal: 128 plus its number."""
 if hasattr(signal, "SIGHUP"):  # Windows has none
     CODES[signal.SIGHUP] = ExitCode.HANGUP
 _STREAMS = (0, 1, 2)
 
 
 class StopRequest:
-    """Whether the user asked to stop; poll it between steps.
+    """Whether the user asked to stop. The work polls it between steps.
 
-    begun: when the command began, by time.monotonic. report: says why the process leaves, where no caller can.
+    begun: the start of the command, by time.monotonic. report: prints the reason if the process exits at once.
 
-    Python runs a handler between two of its own instructions: never while the main thread is in a library that waits
-    for other processes. A thread of ours hears of signals even then.
+    Python runs a signal handler only between its own instructions, so never while the main thread waits inside a
+    library for other processes. A second thread learns of signals even then.
     """
 
     def __init__(self) -> None:
@@ -38,20 +38,20 @@ class StopRequest:
         self._terminals: list[int] = []
 
     def install(self) -> None:
-        """Listen for the signals; a SIGHUP that is ignored, as under nohup, stays ignored."""
+        """Start to handle the signals. An ignored SIGHUP (nohup) stays ignored."""
         self._terminals = [stream for stream in _STREAMS if _is_terminal(stream)]
         for number in CODES:
             if CODES[number] == ExitCode.HANGUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             signal.signal(number, self._receive)
-        heard, written = os.pipe()
-        os.set_blocking(written, False)
-        signal.set_wakeup_fd(written, warn_on_full_buffer=False)
-        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, args=(read_end,), daemon=True).start()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """In here nothing is to be saved and the main thread may be deaf: the first signal leaves at once."""
+        """In this context the first signal exits at once: nothing needs saving, and the main thread may not react."""
         self._waiting = True
         try:
             self.check()
@@ -60,22 +60,22 @@ class StopRequest:
             self._waiting = False
 
     def __call__(self) -> bool:
-        """Whether a signal came."""
+        """Whether a signal arrived."""
         return self.code is not None
 
     def follow(self) -> None:
-        """Another process of the same run was asked to stop."""
+        """Stop this process too, because another process of the same run was asked to stop."""
         self.code = self.code or ExitCode.INTERRUPTED
 
     def check(self, *_: object) -> None:
-        """Raise Stopped if a signal came. Takes and ignores arguments, so it can be a callback."""
+        """Raise Stopped if a signal arrived. Arguments are ignored, so that it can be a callback."""
         if self.code is not None:
             raise Stopped(self.resume, code=self.code)
 
-    def _listen(self, heard: int) -> None:
-        """Leave where the main thread cannot: at the first signal while it waits, at the second that is urgent."""
+    def _listen(self, read_end: int) -> None:
+        """Exit if the main thread cannot: at the first signal in `waiting`, else at the second urgent one."""
         urgent = 0
-        while numbers := os.read(heard, 64):
+        while numbers := os.read(read_end, 64):
             for code in (CODES[signal.Signals(number)] for number in numbers if number in CODES):
                 urgent += code != ExitCode.HANGUP
                 if self._waiting:
@@ -86,10 +86,10 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         code = CODES[signal.Signals(number)]
         if code == ExitCode.HANGUP:
-            # shell and kernel both send one, a session that ends a SIGTERM too: none of them is impatience
-            _silence(self._terminals)
+            # a closing terminal may send several, and a SIGTERM: they do not mean that the user is impatient
+            _redirect_to_null(self._terminals)
         elif self._urgent:
-            os._exit(code)  # files are renamed into place when whole: nothing to clean up
+            os._exit(code)  # files appear only when complete: nothing to clean up
         else:
             self._urgent = True
         self.code = self.code or code
@@ -101,8 +101,8 @@ def _is_terminal(stream: int) -> bool:
     return False
 
 
-def _silence(terminals: list[int]) -> None:
-    """What is written to a terminal that is gone would be an error: it goes nowhere instead."""
+def _redirect_to_null(terminals: list[int]) -> None:
+    """Redirect streams of a closed terminal to the null device, because writing to them would raise errors."""
     gone = [stream for stream in terminals if not _is_terminal(stream)]
     if gone:
         null = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""What a value may be, for the shell's completion. Nothing heavy: it runs at every press of Tab."""
+"""Completes values in the shell. It must be fast, because it runs at every press of Tab."""
 
 from __future__ import annotations
 
@@ -26,70 +26,70 @@ from gsd_cli.cli.flags import Flag
 Completion = list[tuple[str, str]]
 Completer = Callable[[typer.Context, str], Completion]
 
-DIRECTIONS = 16
+DIRECTION_COUNT = 16
 
 
-def completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
-    """What completes a flag's value; None, like an empty list, leaves it to the shell, which offers files."""
-    if one.public in _DYNAMIC:
-        return _DYNAMIC[one.public]
+def choose_completer(one: Flag) -> Callable[[typer.Context, str], Completion] | None:
+    """The function that completes a flag's value. For None, or an empty list, the shell offers files."""
+    if one.public in _COMPLETERS:
+        return _COMPLETERS[one.public]
     if not one.choices:
         return None
 
     def choices(ctx: typer.Context, incomplete: str) -> Completion:
-        # a word or a file: words, and data sets here
+        # the value may be a choice or a file: offer the choices and the data sets of this folder
         files = [(str(path), "a file") for path in sorted(Path().glob("*.zip"))] if one.path else []
-        return _starting([*((choice, "") for choice in one.choices), *files], incomplete)
+        return _keep_matching([*((choice, "") for choice in one.choices), *files], incomplete)
 
     return choices
 
 
-def teachers(ctx: typer.Context, incomplete: str) -> Completion:
-    """Names of the registry; then teachers that gsd prepare fitted here."""
+def complete_teachers(ctx: typer.Context, incomplete: str) -> Completion:
+    """The known teachers, then those that gsd prepare trained in this folder."""
     known = [(name, f"{t.size} x {t.size}, {t.hub or 'bundled'}") for name, t in TEACHERS.items()]
-    here = [(path.name, "fitted here") for path in sorted(Path().glob(f"*{TEACHER_SUFFIX}")) if path.is_dir()]
-    return _starting(known + here, incomplete)
+    here = [(path.name, "trained here") for path in sorted(Path().glob(f"*{TEACHER_SUFFIX}")) if path.is_dir()]
+    return _keep_matching(known + here, incomplete)
 
 
-def models(ctx: typer.Context, incomplete: str) -> Completion:
-    """Runs with a generator, the newest first, and the bundled generators."""
+def complete_models(ctx: typer.Context, incomplete: str) -> Completion:
+    """Runs that have a generator, newest first, then the bundled generators."""
     runs = [(str(run), "a run") for run in finished_runs(RUNS, Path())]
-    return _starting([*runs, *((name, "bundled") for name in BUNDLED_MODELS)], incomplete)
+    return _keep_matching([*runs, *((name, "bundled") for name in BUNDLED_MODELS)], incomplete)
 
 
-def directions(ctx: typer.Context, incomplete: str) -> Completion:
-    """Principal directions of the bottleneck."""
-    return _starting([(f"pc{k}", "principal direction") for k in range(DIRECTIONS)], incomplete)
+def complete_directions(ctx: typer.Context, incomplete: str) -> Completion:
+    """The principal directions of the bottleneck."""
+    return _keep_matching([(f"pc{k}", "principal direction") for k in range(DIRECTION_COUNT)], incomplete)
 
 
-def attributes(ctx: typer.Context, incomplete: str) -> Completion:
-    """What is measured in the pixels, then the attributes and classes that the model's card names."""
-    return _starting(_attributes(ctx).items(), incomplete)
+def complete_attributes(ctx: typer.Context, incomplete: str) -> Completion:
+    """The attributes measured in pixels, then the attributes and classes in the model's card."""
+    return _keep_matching(_list_attributes(ctx).items(), incomplete)
 
 
-def preserved(ctx: typer.Context, incomplete: str) -> Completion:
-    """The same, after what is already in the list."""
-    return _next_of(_attributes(ctx), incomplete)
+def complete_preserved(ctx: typer.Context, incomplete: str) -> Completion:
+    """The next attribute of a comma-separated list."""
+    return _complete_list(_list_attributes(ctx), incomplete)
 
 
-def classes(ctx: typer.Context, incomplete: str) -> Completion:
+def complete_classes(ctx: typer.Context, incomplete: str) -> Completion:
     """The classes of the model."""
-    return _starting(((name, "a class") for name in _named(ctx, "classes")), incomplete)
+    return _keep_matching(((name, "a class") for name in _read_names(ctx, "classes")), incomplete)
 
 
-def _attributes(ctx: typer.Context) -> dict[str, str]:
+def _list_attributes(ctx: typer.Context) -> dict[str, str]:
     found = dict.fromkeys(MEASURED_ATTRIBUTES, "measured")
-    return found | {name: f"of {key}" for key in ("attributes", "classes") for name in _named(ctx, key)}
+    return found | {name: f"of {key}" for key in ("attributes", "classes") for name in _read_names(ctx, key)}
 
 
-def _named(ctx: typer.Context, key: str) -> list[str]:
-    """The names that the cards of the model list under a key."""
-    lists = [card[key] for card in _cards(ctx.params.get("model")) if isinstance(card.get(key), list)]
+def _read_names(ctx: typer.Context, key: str) -> list[str]:
+    """The names under a key of the model's cards."""
+    lists = [card[key] for card in _read_cards(ctx.params.get("model")) if isinstance(card.get(key), list)]
     return [str(name) for names in lists for name in names]
 
 
-def _cards(spec: object) -> Iterable[dict[str, Any]]:
-    """The JSON files of the model that is meant: the one named, else the newest run, else the bundled one."""
+def _read_cards(spec: object) -> Iterable[dict[str, Any]]:
+    """The JSON files of the model: the given one, else the newest run, else the bundled one."""
     named = [Path(str(spec))] if spec else sorted(RUNS.glob("*"), key=lambda p: -p.stat().st_mtime)[:1]
     for base in [*named, ASSETS / str(spec or BUNDLED_MODELS[0])]:
         folder = base / GENERATOR if (base / GENERATOR).is_dir() else base
@@ -105,47 +105,47 @@ def _cards(spec: object) -> Iterable[dict[str, Any]]:
             return
 
 
-def baselines(ctx: typer.Context, incomplete: str) -> Completion:
-    """Samplers to compare with, after what is already in the list."""
-    return _next_of(BASELINES, incomplete)
+def complete_baselines(ctx: typer.Context, incomplete: str) -> Completion:
+    """The next baseline of a comma-separated list."""
+    return _complete_list(BASELINES, incomplete)
 
 
-def statistics(ctx: typer.Context, incomplete: str) -> Completion:
-    """Statistics here, and the names of published ones."""
+def complete_statistics(ctx: typer.Context, incomplete: str) -> Completion:
+    """Statistics files in this folder, then the names of published statistics."""
     here = [(str(path), "a file") for path in sorted(Path().glob("*.npz"))]
-    return _starting([*here, *((name, "published by clean-fid") for name in PUBLISHED_STATISTICS)], incomplete)
+    return _keep_matching([*here, *((name, "published by clean-fid") for name in PUBLISHED_STATISTICS)], incomplete)
 
 
-def metrics(ctx: typer.Context, incomplete: str) -> Completion:
-    """Figures of gsd bench, after what is already in the list."""
-    return _next_of(METRICS, incomplete)
+def complete_metrics(ctx: typer.Context, incomplete: str) -> Completion:
+    """The next metric of a comma-separated list."""
+    return _complete_list(METRICS, incomplete)
 
 
-def _next_of(names: Iterable[str], incomplete: str) -> Completion:
-    """The last of several comma-separated names."""
+def _complete_list(names: Iterable[str], incomplete: str) -> Completion:
+    """Complete the last of several comma-separated names; those before it are not offered again."""
     before, comma, last = incomplete.rpartition(",")
     taken = before.split(",")
     return [(before + comma + name, "") for name in names if name.startswith(last) and name not in taken]
 
 
-def sources(ctx: typer.Context, incomplete: str) -> Completion:
-    """Data sets known by name."""
-    return _starting([(name, "a data set") for name in DATA_SETS], incomplete)
+def complete_sources(ctx: typer.Context, incomplete: str) -> Completion:
+    """The known data sets."""
+    return _keep_matching([(name, "a data set") for name in DATA_SETS], incomplete)
 
 
-def _starting(names: Iterable[tuple[str, str]], incomplete: str) -> Completion:
+def _keep_matching(names: Iterable[tuple[str, str]], incomplete: str) -> Completion:
     return [(name, note) for name, note in names if name.startswith(incomplete)]
 
 
-_DYNAMIC: dict[str, Completer] = {
-    "teacher": teachers,
-    "model": models,
-    "direction": directions,
-    "attribute": attributes,
-    "preserve": preserved,
-    "class": classes,
-    "source": sources,
-    "compare": baselines,
-    "metrics": metrics,
-    "stats": statistics,
+_COMPLETERS: dict[str, Completer] = {
+    "teacher": complete_teachers,
+    "model": complete_models,
+    "direction": complete_directions,
+    "attribute": complete_attributes,
+    "preserve": complete_preserved,
+    "class": complete_classes,
+    "source": complete_sources,
+    "compare": complete_baselines,
+    "metrics": complete_metrics,
+    "stats": complete_statistics,
 }

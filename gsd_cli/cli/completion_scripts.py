@@ -1,6 +1,6 @@
-"""Completion scripts of the three shells, and where each shell looks for them.
+"""The completion scripts of bash, zsh and fish, and their installation.
 
-typer's own scripts do not complete after `--teacher=`: these do.
+Unlike Typer's scripts, they complete after `--teacher=`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ else
   compdef _gsd_completion gsd
 fi
 """
-"""A file that zsh finds in $fpath and runs as the function that completes; sourced, it registers itself."""
+"""zsh finds the file in $fpath and runs it as the completion function. If it is sourced, it registers itself."""
 
 FISH = """\
 function _gsd_completion
@@ -65,11 +65,8 @@ complete --command gsd --no-files --arguments "(_gsd_completion)" --condition \\
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def current_shell() -> str:
-    """The shell that started this process, as far as completions for it are known.
-
-    Raises UsageError where it is another, or none.
-    """
+def detect_shell() -> str:
+    """The shell that started this process: bash, zsh or fish. Raises UsageError for any other."""
     import shellingham
 
     try:
@@ -79,31 +76,31 @@ def current_shell() -> str:
     if name not in SCRIPTS:
         shells = ", ".join(SCRIPTS)
         raise UsageError(
-            [f"no completions for {name or 'a shell that cannot be told'}: there are {shells}"],
-            hint="run it from one of these",
+            [f"no completions for {name or 'an unknown shell'}; available: {shells}"],
+            hint="run the command from one of these shells",
         )
     return name
 
 
-def install(shell: str) -> list[Path]:
-    """Write a shell's script where its next start finds it; returns the files that changed.
+def install_script(shell: str) -> list[Path]:
+    """Write a shell's script to where the shell finds it at its next start; returns the files that changed.
 
-    bash and zsh are told of it by a line added, once, to ~/.bashrc, or to .zshrc in $ZDOTDIR or the home.
-    Raises GsdError: exit 8 (a file that cannot be written).
+    bash and zsh need a line in their start file: ~/.bashrc, or .zshrc in $ZDOTDIR or the home. It is added once. Raises
+    GsdError (exit 8) if a file cannot be written.
     """
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "gsd"
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     if shell == "fish":
-        return _written(config / "fish" / "completions" / "gsd.fish", FISH)
+        return _write(config / "fish" / "completions" / "gsd.fish", FISH)
     if shell == "zsh":
         start = Path(os.environ.get("ZDOTDIR") or Path.home()) / ".zshrc"
         line = f"fpath=({shlex.quote(str(data))} $fpath); autoload -Uz compinit; compinit"
-        return _written(data / "_gsd", ZSH) + _appended(start, line)
+        return _write(data / "_gsd", ZSH) + _append_line(start, line)
     script = data / "gsd.bash"
-    return _written(script, BASH) + _appended(Path.home() / ".bashrc", f"source {shlex.quote(str(script))}")
+    return _write(script, BASH) + _append_line(Path.home() / ".bashrc", f"source {shlex.quote(str(script))}")
 
 
-def _written(path: Path, text: str) -> list[Path]:
+def _write(path: Path, text: str) -> list[Path]:
     if path.is_file() and path.read_bytes() == text.encode():
         return []
     with atomic_file(path) as temporary:
@@ -111,8 +108,8 @@ def _written(path: Path, text: str) -> list[Path]:
     return [path]
 
 
-def _appended(path: Path, line: str) -> list[Path]:
-    """Added to, not replaced: a start file may be a link, and is not ours."""
+def _append_line(path: Path, line: str) -> list[Path]:
+    """Append a line to a start file. The file belongs to the user and may be a link, so it is not replaced."""
     with storage_errors(path):
         before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
         if line in before.splitlines():

@@ -1,4 +1,4 @@
-"""One value per option, from flag, environment, config files, preset or default, in that order."""
+"""Finds the value of each option: from its flag, the environment, config files, the preset or the default."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.text import did_you_mean
-from gsd_cli.cli.flags import flag
+from gsd_cli.cli.flags import flag_name
 from gsd_cli.options.presets import apply_preset
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -22,14 +22,14 @@ Options = TypeVar("Options", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Resolved(Generic[Options]):
-    """Validated options, and for each field where its value came from."""
+    """Validated options. origins: the source of each value, by public name."""
 
     options: Options
     origins: dict[str, str]
 
 
 def field_names(model: type[BaseModel]) -> dict[str, str]:
-    """Public name (flag, config key) to field name."""
+    """The field name of each public name (flag, config key)."""
     return {info.alias or name: name for name, info in model.model_fields.items()}
 
 
@@ -43,8 +43,8 @@ def resolve(
 ) -> Resolved[Options]:
     """Merge all sources and validate once.
 
-    given: the flags actually used, by public name. models: every subcommand's model, so that a
-    config file may serve them all. unknown: what is already known to be wrong.
+    given: the values of the flags in the call, by public name. models: the option models of all subcommands, because
+    one config file may serve them all. unknown: mistakes that were already found.
     Raises UsageError (exit 2) naming every wrong option.
     """
     problems = list(unknown)
@@ -56,29 +56,29 @@ def resolve(
             values[name] = value
             origins[name] = origin
 
-    for path, text in _config_files(config, problems):
+    for path, text in _read_config_files(config, problems):
         take(_read_config(command, path, text, models, problems), path)
     names = field_names(model)
     for public in names:
         if (value := os.environ.get("GSD_" + public.upper())) is not None:
             take({public: value}, "GSD_" + public.upper())
     for public, value in given.items():
-        take({public: value}, flag(public))
+        take({public: value}, flag_name(public))
     if "preset" in names:
         apply_preset(values, origins)
     try:
         options = model.model_validate(values)
     except ValidationError as error:
-        # a union (auto or a number) fails once per member: one line an option
+        # a union (auto or a number) gives one error per member: keep one line per option
         first = {e["loc"][:1] or (i,): e for i, e in reversed(list(enumerate(error.errors())))}
-        problems += [_describe(e, model, origins) for e in reversed(first.values())]
+        problems += [_describe_error(e, model, origins) for e in reversed(first.values())]
     if problems:
         raise UsageError(problems, hint=f"gsd {command} --help")
     return Resolved(options, {public: origins.get(public, "default") for public in names})
 
 
-def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:
-    """(name, text) of the config files that apply, weakest first."""
+def _read_config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:
+    """The names and texts of the config files that apply. Later ones override earlier ones."""
     from platformdirs import user_config_path
 
     found = []
@@ -90,7 +90,7 @@ def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, st
     elif config is not None:
         try:
             found.append((config, Path(config).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:  # ValueError: no text, or a name no file can have
+        except (OSError, ValueError) as error:  # ValueError: not text, or an impossible file name
             problems.append(f"--config: cannot read {config}: {error}")
     return found
 
@@ -98,7 +98,7 @@ def _config_files(config: str | None, problems: list[str]) -> list[tuple[str, st
 def _read_config(
     command: str, path: str, text: str, models: Mapping[str, type[BaseModel]], problems: list[str]
 ) -> dict[str, Any]:
-    """The keys of one config file that concern `command`: top-level ones, then its own table."""
+    """The values in one config file for `command`. Its own table overrides top-level keys."""
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -123,7 +123,7 @@ def _read_config(
     return chosen
 
 
-KINDS = {
+EXPECTED = {
     "float_parsing": "a number",
     "float_type": "a number",
     "int_parsing": "a whole number",
@@ -134,27 +134,27 @@ KINDS = {
     "string_type": "text",
     "finite_number": "a finite number",
 }
-"""What is needed instead, by pydantic's name of the error."""
+"""The expected kind of value, by the type of pydantic's error."""
 
 
-def _describe(error: Any, model: type[BaseModel], origins: Mapping[str, str]) -> str:
+def _describe_error(error: Any, model: type[BaseModel], origins: Mapping[str, str]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return str(message)
     public = str(error["loc"][0])
     info = next(i for n, i in model.model_fields.items() if (i.alias or n) == public)
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    name = str(extra["metavar"]) if extra.get("argument") else flag(public)
+    name = str(extra["metavar"]) if extra.get("argument") else flag_name(public)
     if error["type"] == "missing" or (extra.get("argument") and error["type"] == "too_short"):
         return f"missing argument {name}"
-    if (origin := origins.get(public, name)) not in (name, flag(public)):
+    if (origin := origins.get(public, name)) not in (name, flag_name(public)):
         name = f"{name} (from {origin})"
-    if error["type"] == "value_error":  # our own words: they name the value where it helps
+    if error["type"] == "value_error":  # our own messages already name the value if that helps
         return f"{name}: {message}"
     given = error["input"]
     if error["type"] == "string_pattern_mismatch":
         return f"{name}: {given!r} does not have the form {extra['metavar']}"
-    if kind := KINDS.get(error["type"]):
+    if kind := EXPECTED.get(error["type"]):
         return f"{name}: {kind} is needed, not {given!r}"
     hint = ""
     if expected := error.get("ctx", {}).get("expected"):

@@ -1,4 +1,4 @@
-"""Two examples for gsd and for each subcommand. Help, man pages and the reference show them, and tests run them."""
+"""Two examples for gsd and for each subcommand. Help, man pages and reference show them, and tests run them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The flags of every subcommand as plain data.
 
-They are derived from the option models, and kept in flags.json so that help and completion need not
-load pydantic. The file names the texts it was made from: when one of options/ differs, the models speak.
+They are derived from the option models and stored in flags.json, so that help and completion need not load pydantic.
+The file holds a fingerprint of their sources. If it is out of date, the flags are derived from the models again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parents[1] / "options"
 NAMES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
-"""Names that choices and help texts are made of."""
+"""Modules whose names appear in choices and help texts."""
 STORE = Path(__file__).with_name("flags.json")
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One option or argument: everything that help, completion, man page and reference show."""
+    """One option or argument, with everything that help, completion, man pages and the reference show."""
 
     public: str
     help: str
@@ -47,30 +47,30 @@ class Flag:
     @property
     def name(self) -> str:
         """The flag as typed: --batch-size."""
-        return flag(self.public)
+        return flag_name(self.public)
 
     @property
     def names(self) -> list[str]:
-        """Every spelling: --batch-size, --resume/--no-resume, -o."""
+        """Every spelling, such as --batch-size, --resume/--no-resume or -o."""
         off = f"/--no-{self.public.replace('_', '-')}" if self.boolean and self.switchable else ""
         return [self.name + off, *([self.short] if self.short else [])]
 
     @property
     def switchable(self) -> bool:
-        """Whether there is something to switch off: a boolean that is on, or unset, by default."""
+        """Whether the flag has a --no- form: a boolean that is on or unset by default."""
         return self.default != "off"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: one line of summary and its flags."""
+    """A subcommand: its name, a summary of one line, and its flags."""
 
     name: str
     summary: str
     flags: tuple[Flag, ...]
 
 
-def flag(public: str) -> str:
+def flag_name(public: str) -> str:
     """The flag of a public option name."""
     return "--" + public.replace("_", "-")
 
@@ -79,12 +79,12 @@ def commands() -> dict[str, Command]:
     """Every subcommand by name, in the order that help shows."""
     stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
     if stored.get("source") == fingerprint():
-        return {name: _read(name, content) for name, content in stored["commands"].items()}
+        return {name: _parse_command(name, content) for name, content in stored["commands"].items()}
     return {name: describe(name, model) for name, model in MODELS.items()}
 
 
 class Models(Mapping[str, "type[Common]"]):
-    """The option model of every subcommand; the first one loads pydantic, each is built when it is asked for."""
+    """The option model of every subcommand. Each is built when it is first used; the first loads pydantic."""
 
     def __getitem__(self, name: str) -> type[Common]:
         return SUBCOMMANDS[name].options
@@ -100,7 +100,7 @@ MODELS = Models()
 
 
 def fingerprint() -> str:
-    """Of the text that the flags are derived from."""
+    """The fingerprint of the files that the flags are derived from."""
     found = hashlib.sha256()
     for path in (*sorted(SOURCE.glob("*.py")), *NAMES):
         content = path.read_bytes()
@@ -109,7 +109,7 @@ def fingerprint() -> str:
 
 
 def dump(found: Mapping[str, Command]) -> str:
-    """What flags.json holds: fields that differ from their default."""
+    """The content of flags.json: of each flag, the fields that differ from their defaults."""
 
     def short(one: Flag) -> dict[str, Any]:
         return {k: v for k, v in asdict(one).items() if v not in (False, None, ())}
@@ -118,53 +118,53 @@ def dump(found: Mapping[str, Command]) -> str:
     return json.dumps({"source": fingerprint(), "commands": content}, indent=1) + "\n"
 
 
-def _read(name: str, content: dict[str, Any]) -> Command:
+def _parse_command(name: str, content: dict[str, Any]) -> Command:
     flags = tuple(Flag(**{**one, "choices": tuple(one.get("choices", ()))}) for one in content["flags"])
     return Command(name, content["summary"], flags)
 
 
 def describe(name: str, model: type[BaseModel]) -> Command:
-    """A subcommand as its option model says it: arguments first, common options last."""
-    flags = [_flag(info.alias or field, info) for field, info in model.model_fields.items()]
+    """Derive a subcommand from its option model: arguments first, common options last."""
+    flags = [_describe_flag(info.alias or field, info) for field, info in model.model_fields.items()]
     flags.sort(key=lambda one: (not one.argument, one.panel == "Common", one.panel != "Options"))
     return Command(name, (model.__doc__ or "").strip(), tuple(flags))
 
 
-def _flag(public: str, info: FieldInfo) -> Flag:
+def _describe_flag(public: str, info: FieldInfo) -> Flag:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    members = _members(info.annotation)
+    members = _list_types(info.annotation)
     choices = tuple(str(c) for member in members if get_origin(member) is Literal for c in get_args(member))
     return Flag(
         public,
         info.description or "",
         str(extra.get("panel", "Arguments")),
-        str(extra.get("metavar") or "|".join(_metavar(member) for member in members)),
+        str(extra.get("metavar") or "|".join(_choose_metavar(member) for member in members)),
         argument=bool(extra.get("argument")),
         boolean=bool in members,
         many=any(get_origin(member) is tuple for member in members) and bool(extra.get("argument")),
         path=Path in members,
         short=str(extra["short"]) if extra.get("short") else None,
-        default=None if info.is_required() or info.default is None else _shown(info.default),
+        default=None if info.is_required() or info.default is None else _format_default(info.default),
         choices=choices,
     )
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The types a value may have, without constraints and None."""
+def _list_types(annotation: Any) -> list[Any]:
+    """The types that a value may have, without constraints and None."""
     if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
+        return _list_types(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [member for part in get_args(annotation) if part is not type(None) for member in _members(part)]
+        return [member for part in get_args(annotation) if part is not type(None) for member in _list_types(part)]
     return [annotation]
 
 
-def _metavar(kind: Any) -> str:
+def _choose_metavar(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     return {int: "INTEGER", float: "NUMBER", Path: "PATH", bool: ""}.get(kind, "TEXT")
 
 
-def _shown(default: Any) -> str:
+def _format_default(default: Any) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -1,4 +1,4 @@
-"""The six subcommands in plain sight: what each takes, says beforehand, refuses beforehand, and does."""
+"""The table of the six subcommands: the options, check, plan and function of each."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Subcommand:
     """One subcommand.
 
-    option_model, function: `module:name`, loaded when first used: the first needs pydantic, the second torch.
-    check: raises GsdError for mistakes that need no torch to be found. plan: lines on what a run would do.
+    option_model, function: `module:name`, imported when first used, because they load pydantic and torch.
+    check: raises GsdError for mistakes that can be found without torch. plan: lines on what the command would do.
     """
 
     option_model: str
@@ -35,7 +35,7 @@ class Subcommand:
         return model
 
     def runner(self) -> Callable[[Any, Session], Result]:
-        """The function that does its work."""
+        """The function that does the work."""
         function: Callable[[Any, Session], Result] = resolve_name(self.function)
         return function
 

@@ -1,1 +1,1 @@
-"""The subcommands: options in, one core call, result out."""
+"""The subcommands. Each module has `run(options, session)`, which calls the core and returns a Result."""

@@ -1,4 +1,4 @@
-"""gsd bench --ablate: the paper's Table 2. Three distillations at equal images, then one bench over them."""
+"""gsd bench --ablate: distil the three variants of the paper's Table 2 on the same number of images."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def runs_folder(options: BenchOptions, teacher: str) -> Path:
-    """Where the variants' runs live, and are found again."""
+def resolve_runs_folder(options: BenchOptions, teacher: str) -> Path:
+    """The folder of the variants' runs. A later call finds them there."""
     return options.ablate_runs or RUNS / f"ablate-{Path(teacher).name}-{options.ablate_preset}"
 
 
 def distil_variants(options: BenchOptions, teacher: str, session: Session) -> dict[str, Model]:
-    """Distil what is not there yet, from one start and one seed; the generators by the variant's name.
+    """Distil the variants that are not finished, all from the same start and seed; returns generators by variant.
 
-    An interrupted run goes on where it stopped when the command is given again.
+    The same command resumes an interrupted run.
     """
-    folder, resume = runs_folder(options, teacher), session.stop.resume
+    folder, resume = resolve_runs_folder(options, teacher), session.stop.resume
     models = {}
     for name, changes in VARIANTS.items():
         run = folder / name.replace(" ", "-")
-        distill.run(_options(options, teacher, run, changes), session)
+        distill.run(_build_options(options, teacher, run, changes), session)
         session.stop.resume = resume
         models[name] = load_model(str(run))
     return models
 
 
-def _options(options: BenchOptions, teacher: str, run: Path, changes: dict[str, Any]) -> DistillOptions:
+def _build_options(options: BenchOptions, teacher: str, run: Path, changes: dict[str, Any]) -> DistillOptions:
     if options.precision == "fp16":
-        raise UsageError(["--ablate trains, and fp16 is not for training"], hint="give --precision bf16 or fp32")
+        raise UsageError(["--ablate trains generators, and fp16 cannot train"], hint="use --precision bf16 or fp32")
     shared = {
         name: getattr(options, name)
         for name in ("device", "precision", "seed", "offline", "cache_dir", "features")

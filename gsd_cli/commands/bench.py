@@ -1,4 +1,4 @@
-"""gsd bench: the paper's tables for any generator, live."""
+"""gsd bench: measure any generator and its baselines, as in the paper's tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsd_cli.options import BenchOptions
 
 
 def run(options: BenchOptions, session: Session) -> Result:
-    """Measure the model and each baseline, print the tables, judge the thresholds."""
+    """Measure the model and each baseline, print the tables, and check the thresholds."""
     wanted = options.wanted
     if options.report is not None:
         require_writable(options.report, folder=True)
@@ -33,33 +33,33 @@ def run(options: BenchOptions, session: Session) -> Result:
     bench = Bench(options, wanted, model, device, session)
     for caution in bench.cautions():
         session.warn(caution)
-    variants = _ablate(options, wanted, bench, session) if options.ablate else None
+    variants = _run_ablation(options, wanted, bench, session) if options.ablate else None
     rows = bench.rows()
     for note in bench.notes:
         session.warn(note)
     tables = [table1(rows, bench.figure, bench.facts(), bench.real_figures)]
-    metrics = _metrics(rows, bench)
+    metrics = _collect_metrics(rows, bench)
     if variants is not None:
         ablation, found = variants
         facts = ablation.facts() | {"model": f"{ablation.model.card['images']:,} images each, one start and one seed"}
         tables.append(table2(found, ablation.figure, facts, ablation.real_figures))
-        metrics["ablation"] = _metrics(found, ablation)
+        metrics["ablation"] = _collect_metrics(found, ablation)
     tables += bench.further_tables(rows)
     outputs = []
     if options.report is not None:
-        outputs = _report(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
+        outputs = _write_files(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
     for earlier in tables[:-1]:
-        session.console.show(earlier)
+        session.console.show_table(earlier)
     result = Result([str(path) for path in outputs], metrics, tables[-1])
-    missed = _missed(options, rows, bench.figure)
-    if missed:  # the result is printed all the same
+    missed = _find_missed(options, rows, bench.figure)
+    if missed:  # the result is printed even so
         session.console.finish("bench", result, options.model_dump(mode="json", by_alias=True))
         raise GsdError("; ".join(missed), code=ExitCode.THRESHOLD)
     return result
 
 
-def _ablate(options: BenchOptions, wanted: set[str], first: Bench, session: Session) -> tuple[Bench, list[Row]]:
-    """The variants under a bench of their own, each measured as the model is, at as many samples."""
+def _run_ablation(options: BenchOptions, wanted: set[str], first: Bench, session: Session) -> tuple[Bench, list[Row]]:
+    """Distil the variants and measure them in a second bench, with the same number of samples as the model."""
     variants = distil_variants(options, str(first.model.teacher), session)
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
@@ -68,10 +68,10 @@ def _ablate(options: BenchOptions, wanted: set[str], first: Bench, session: Sess
     return bench, bench.rows()
 
 
-def _report(
+def _write_files(
     folder: Path, bench: Bench, ablation: Bench | None, rows: list[Row], tables: list[Table], metrics: dict[str, Any]
 ) -> list[Path]:
-
+    """Write the files of --report; returns their paths."""
     model = bench.model
     title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
     run = model.folder.parent if (model.folder.parent / METRICS_LOG).exists() else None
@@ -79,7 +79,8 @@ def _report(
     return write_report(folder, Findings(title, bench.figure, rows, tables, metrics, bench.gallery(), variants, run))
 
 
-def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
+def _collect_metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
+    """The figures of all rows, for --json."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         time = asdict(row.time) if row.time else None
@@ -93,8 +94,8 @@ def _metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
     return {"rows": found, "figure": bench.figure, "real": real, "protocol": bench.facts()}
 
 
-def _missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:
-    """The thresholds that the model, the last row, misses."""
+def _find_missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:
+    """One message per threshold that the model (the last row) misses."""
     ours, first = rows[-1], rows[0]
     missed = []
     for name, key, limit in ((figure, "fd", options.max_fid), ("PPL", "ppl", options.max_ppl)):

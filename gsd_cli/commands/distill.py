@@ -1,4 +1,4 @@
-"""gsd distill: a teacher becomes a one-step generator."""
+"""gsd distill: train a one-step generator from a teacher."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_devi
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.distillation.draws import resolve_kind
 from gsd_cli.core.distillation.export import Exporter
-from gsd_cli.core.distillation.inputs import choose_data, describe, uses_images
-from gsd_cli.core.distillation.open_data import OpenData, open_images, with_samples
+from gsd_cli.core.distillation.inputs import choose_data, describe_images, uses_images
+from gsd_cli.core.distillation.open_data import OpenData, add_teacher_samples, open_real_images
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.run_folder import (
+    Record,
     check_options,
-    folder_mark,
+    collect_identity,
+    count_steps,
+    describe_early_end,
+    fingerprint_teacher,
     has_decayed,
-    identity,
-    recorded,
+    read_recorded,
+    resolve_run_folder,
     resume_command,
-    run_folder,
-    total_steps,
 )
-from gsd_cli.core.distillation.run_record import Record, shorter_than_asked
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
-from gsd_cli.core.training.drive import fit
+from gsd_cli.core.training.drive import run_training
 from gsd_cli.core.training.loop import Task
 from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
@@ -51,15 +52,15 @@ from gsd_cli.core.training.trackers import Tracker, open_tracker
 from gsd_cli.metrics.run_evaluation import RunDistance, build_evaluation, choose_distance, describe_distance
 from gsd_cli.options import PRESETS, DistillOptions
 
-EVALUATING, SAVING = 0.05, 0.02
-"""Shares of the steps' time that evaluations and checkpoints may take."""
-TRIED = 32
-"""Images in the passes that choose a precision, at most."""
+EVALUATION_SHARE, CHECKPOINT_SHARE = 0.05, 0.02
+"""The time that evaluations and checkpoints may take, as a share of the time of the steps."""
+MAX_TRIAL_IMAGES = 32
+"""The most images in the trial passes that choose a precision."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What every part of a distillation works with. folder: the run's; world: the processes that train it."""
+    """One distillation: its options, folder, device, teacher, and the processes (world) that train it."""
 
     options: DistillOptions
     folder: Path
@@ -69,60 +70,60 @@ class Run:
     teacher: Teacher
 
     def recorded(self, key: str) -> Any:
-        """What the resumed run noted in options.json; None where it noted nothing."""
-        return recorded(self.options, self.folder, key)
+        """A value from the options.json of the resumed run; None if there is none."""
+        return read_recorded(self.options, self.folder, key)
 
 
 def run(options: DistillOptions, session: Session) -> Result:
-    """Start or resume a run. Its generator/ is the result."""
-    folder, data = run_folder(options), OpenData(choose_data(options))
-    total = total_steps(options, data.epoch if options.epochs is not None else None)
+    """Start or resume a run. The result is its folder generator/."""
+    folder, data = resolve_run_folder(options), OpenData(choose_data(options))
+    total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if check_options(options, folder, total):
         session.say(f"nothing to do: {folder} is finished; --no-resume starts again")
-        return _result(folder)
+        return _read_result(folder)
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
-            "the learning rate had begun to fall towards the run's old end; from here on it follows the new one"
+            "the learning rate was already falling towards the end of the old length; it now follows the new length"
         )
     session.stop.resume = resume_command(options, folder)
     device = resolve_device(options.device)
     world = join_world(device, session)
-    # a teacher that moved on the hub must not change under a run
-    revision = options.revision or recorded(options, folder, "teacher_revision")
+    # a new revision on the hub must not change the teacher of a run
+    revision = options.revision or read_recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, session, revision)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return _result(folder)
+    return _read_result(folder)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:
-    """Open what the run needs, refuse what does not fit, then train."""
+    """Open the data and networks of the run, refuse what does not fit, then train."""
     options, folder, session = run.options, run.folder, run.session
     device, world, teacher = run.device, run.world, run.teacher
-    agreed = {**identity(options), "total_steps": total}
+    agreed = {**collect_identity(options), "total_steps": total}
     distance = choose_distance(options, data, teacher, device)
-    data = _with_samples(run, data, distance)
-    real = open_images(data, teacher, device, session) if uses_images(options) else None
-    _say_images(run, data, real, distance)
+    data = _add_samples(run, data, distance)
+    real = open_real_images(data, teacher, device, session) if uses_images(options) else None
+    _announce_images(run, data, real, distance)
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world)
-    phi = build_feature_map(options.irl_phi, _feature_map_sources(run, data))
+    phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     run = replace(run, options=options.model_copy(update=chosen))
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
-    origin = {"teacher_revision": teacher.revision, "teacher_mark": folder_mark(options.teacher)}
-    notes = {**origin, **chosen, "real_images": _count_and_origin(data, real)}
+    origin = {"teacher_revision": teacher.revision, "teacher_mark": fingerprint_teacher(options.teacher)}
+    notes = {**origin, **chosen, "real_images": _summarise_images(data, real)}
     record = Record(folder, agreed, notes, run.recorded("lengths") or [])
-    if world.main:  # nothing is written before everything that may be refused was looked at
+    if world.main:  # nothing is written until every check has passed
         if not options.resume:
             CheckpointStore(folder / CHECKPOINTS).clear()
-            exporter.forget()
+            exporter.discard_best()
         record.write()
     world.wait()
     with exact_if_fp32(device, run.options.precision):
@@ -132,27 +133,27 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
 def _train(
     run: Run, task: Distillation, total: int | None, exporter: Exporter, tracker: Tracker, pace: Pace | None
 ) -> None:
-    """Train to the end, to a signal or until the time is up, and export the generators."""
+    """Train until the end, a signal, or the end of --minutes; then export the generator."""
     options, session, world = run.options, run.session, run.world
     driven: Task = task
     if options.profile is not None and world.main:
         driven = ProfiledTask(task, task.device, options.profile, session.say)
     try:
-        last = fit(
-            driven, total, run.folder, _cadence(options), "distilling", session, world, tracker, pace,
+        last = run_training(
+            driven, total, run.folder, _choose_cadence(options), "distilling", session, world, tracker, pace,
             on_evaluation=lambda report: exporter.keep_best(task.average, report),
             on_rehearsal=lambda: exporter.rehearse(task.average) if world.main else None,
         )  # fmt: skip
     except Stopped:
         if world.main:
-            exporter.finish(task.average)
+            exporter.export(task.average)
         raise
     finally:
         tracker.close()
     if world.main:
-        exporter.finish(task.average)
+        exporter.export(task.average)
         _compare_with_best(run, exporter)
-    if (message := shorter_than_asked(last, pace)) is not None:
+    if (message := describe_early_end(last, pace)) is not None:
         session.say(message)
     world.wait()
 
@@ -168,51 +169,51 @@ def _start_clock(run: Run, total: int | None, task: Distillation, record: Record
         record.settle(step, length, write=run.world.main)
         settled = options.model_copy(update={"minutes": None, "steps": length})
         session.stop.resume = resume_command(settled, run.folder)
-        session.say(f"{length:,} steps fit into {options.minutes:g} minutes, {step:,} of them are done")
+        session.say(f"{length:,} steps fit into {options.minutes:g} minutes; {step:,} are done")
 
     return Pace(60 * options.minutes, session.stop.begun, settles=total is None, on_length=settle)
 
 
-def _cadence(options: DistillOptions) -> Cadence:
-    """How often the run measures and saves. An `--eval-every` that is not the preset's is obeyed whatever it costs."""
+def _choose_cadence(options: DistillOptions) -> Cadence:
+    """How often the run evaluates and saves. An `--eval-every` other than the preset's has no limit on its time."""
     preset = PRESETS[options.preset].get("eval_every", DistillOptions.model_fields["eval_every"].default)
-    share = EVALUATING if options.eval_every == preset else math.inf
+    share = EVALUATION_SHARE if options.eval_every == preset else math.inf
     every = max(1, round(options.eval_every * 1000 / options.batch_size))
-    return Cadence(every, evaluate_share=share, checkpoint_share=SAVING)
+    return Cadence(every, evaluate_share=share, checkpoint_share=CHECKPOINT_SHARE)
 
 
 # -- images and features ------------------------------------------------------------------------
 
 
-def _with_samples(run: Run, data: OpenData, distance: RunDistance) -> OpenData:
-    """`data` with the teacher's samples, where they are asked for and something looks at them."""
+def _add_samples(run: Run, data: OpenData, distance: RunDistance) -> OpenData:
+    """`data`, with the teacher's samples if `--data teacher` asks for them and something uses them."""
     if data.choice.origin != "teacher":
         return data
     if not uses_images(run.options) and distance.against != "samples":
-        run.session.warn("--data teacher: nothing uses the teacher's samples, for there is no discriminator")
+        run.session.warn("--data teacher: nothing uses the teacher's samples, because there is no discriminator")
         return data
-    data = with_samples(data, run.options, run.teacher, run.device, run.session, main=run.world.main)
+    data = add_teacher_samples(data, run.options, run.teacher, run.device, run.session, main=run.world.main)
     run.world.wait()
     return data
 
 
-def _say_images(run: Run, data: OpenData, real: RealImages | None, distance: RunDistance) -> None:
-    """Which real images are used, what is measured against, and whether a resumed run began with others."""
-    run.session.say(describe(data.choice, shown=real is not None, count=None if real is None else len(real)))
+def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance: RunDistance) -> None:
+    """Print which real images are used and what distances are measured to; warn if a resumed run had other images."""
+    run.session.say(describe_images(data.choice, shown=real is not None, count=None if real is None else len(real)))
     if data.choice.origin == "teacher" or distance.against == "nothing":
         run.session.say(describe_distance(distance, data))
-    before, now = run.recorded("real_images"), _count_and_origin(data, real)
+    before, now = run.recorded("real_images"), _summarise_images(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
 
 
-def _count_and_origin(data: OpenData, real: RealImages | None) -> str | None:
-    """What options.json notes of the real images."""
+def _summarise_images(data: OpenData, real: RealImages | None) -> str | None:
+    """The entry for the real images in options.json: their number and origin."""
     return None if real is None else f"{len(real)} {data.choice.origin}"
 
 
-def _feature_map_sources(run: Run, data: OpenData) -> FeatureMapSources:
-    """What the isometric term's features may need. Without real data the standard deviation of a channel is 1/2."""
+def _collect_sources(run: Run, data: OpenData) -> FeatureMapSources:
+    """What a feature map may be built from. Without real data, the standard deviation of a channel is 1/2."""
     std = [0.5] * run.teacher.image_shape[0]
     if (images := data.measured) is not None:
         variance = images.record.get("variance", [0.25] * len(std))
@@ -221,17 +222,21 @@ def _feature_map_sources(run: Run, data: OpenData) -> FeatureMapSources:
     return FeatureMapSources(denoiser, autoencoder, std, run.session.cache, run.session.offline, run.device)
 
 
-# -- what `auto` stands for ---------------------------------------------------------------------
+# -- resolving `auto` ---------------------------------------------------------------------------
 
 
 def _choose_precision(run: Run) -> str:
-    """The precision of `--precision`, the same in all processes. A resumed run keeps what it chose at its start."""
+    """The precision of the run, the same in all processes. A resumed run keeps the one it started with."""
     options = run.options
     before: str | None = run.recorded("precision")
     if options.precision == "auto" and before is not None:
         return before
     net = copy.deepcopy(run.teacher.denoiser).to(run.device).requires_grad_(True)
-    x = torch.zeros(min(options.batch_size, options.micro_batch or TRIED, TRIED), *net.shape, device=run.device)
+    x = torch.zeros(
+        min(options.batch_size, options.micro_batch or MAX_TRIAL_IMAGES, MAX_TRIAL_IMAGES),
+        *net.shape,
+        device=run.device,
+    )
     labels = torch.zeros(len(x), dtype=torch.long, device=run.device) if net.classes else None
 
     def train() -> None:
@@ -241,12 +246,12 @@ def _choose_precision(run: Run) -> str:
     if options.precision == "auto" and run.world.any(chosen == "fp32"):
         chosen = "fp32"
     if chosen != "fp32" and not math.isnan(gain):
-        run.session.say(f"precision: {chosen}, {gain:.1f} times as fast as fp32 here")
+        run.session.say(f"precision: {chosen}, {gain:.1f} times as fast as fp32 on this machine")
     return chosen
 
 
 def _choose_noise_device(run: Run) -> str:
-    """The device of `--noise-device`. A resumed run keeps the random numbers of its start."""
+    """The device that draws the noise. A resumed run keeps the one it started with, and so its random numbers."""
     asked, before = run.options.noise_device, run.recorded("noise_device")
     return resolve_kind(before if asked == "auto" and before else asked, run.device)
 
@@ -255,12 +260,13 @@ def _choose_noise_device(run: Run) -> str:
 
 
 def _compare_with_best(run: Run, exporter: Exporter) -> None:
+    """Tell the user if an earlier snapshot has a smaller distance than the last."""
     last = read_card(run.folder / GENERATOR).get("figures", {}).get("fd")
     if last is not None and exporter.best < last:
         best = run.folder / BEST
-        run.session.say(f"{exporter.figure} was {exporter.best:.4g} at its best: {best}; it is {last:.4g} at the end")
+        run.session.say(f"the best {exporter.figure} was {exporter.best:.4g}: {best}; the last is {last:.4g}")
 
 
-def _result(folder: Path) -> Result:
+def _read_result(folder: Path) -> Result:
     card = read_card(folder / GENERATOR)
     return Result([str(folder / GENERATOR)], {"images": card["images"], **card["figures"]})

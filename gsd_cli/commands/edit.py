@@ -1,4 +1,4 @@
-"""gsd edit: one thing in a picture changed."""
+"""gsd edit: change one attribute of an image."""
 
 from __future__ import annotations
 
@@ -19,48 +19,49 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, move_latents, orthogonalise, render_edits
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.response import Measure, respond
-from gsd_cli.core.editing.store import Directory
+from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.editing.unsupervised import sensitive_directions
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.models.generator import Model
-from gsd_cli.core.models.open import keep_to_class, open_model
+from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import direction_name, strengths
+from gsd_cli.options.edit import resolve_direction_name, resolve_strengths
 
-LISTED = (-3.0, -1.5, 0.0, 1.5, 3.0)
-LISTED_SEED = 0
+SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+SHOWN_SEED = 0
+"""Strengths and seed of the strips that --list draws."""
 
 
 def run(options: EditOptions, session: Session) -> Result:
-    """Locate the picture, move it by each strength, write what comes out."""
+    """Find the latent of the image, move it by each strength, and write the images."""
     target = Path(options.output)
     streaming = options.output == "-"
-    wanted = strengths(options)
+    wanted = resolve_strengths(options)
     if not (streaming or options.list):
         require_writable(target, folder=target.suffix == "")
 
     if not options.list and (streaming or target.suffix):
         require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), session)
-    keep_to_class(model, options.class_, session)
-    directory = Directory(model, options, session)
+    fix_class(model, options.class_, session)
+    store = DirectionStore(model, options, session)
     if options.list:
-        return _list(options, directory)
-    assert options.image is not None  # the option model asks for one unless --list
-    name = direction_name(options)
-    # of the picture's own directions the picture must be known first, of the others a wrong name is found sooner
+        return _list_directions(options, store)
+    assert options.image is not None  # the option model requires it without --list
+    name = resolve_direction_name(options)
+    # jac directions depend on the image; for all others, a wrong name is refused before the slow inversion
     own = name.startswith("jac") and options.attribute is None
-    direction = None if own else preserved(directory, directory.in_space(name, options.space), options)
+    direction = None if own else project_out_preserved(store, store.find(name, options.space), options)
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
-        raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one picture"])
+        raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
     if direction is None:
-        direction = preserved(directory, _own(name, anchors[0], model), options)
-    frames, z = _edited(model, anchors[0], direction, wanted, options)
+        direction = project_out_preserved(store, _find_sensitive(name, anchors[0], model), options)
+    frames, z = _render_frames(model, anchors[0], direction, wanted, options)
     metrics = {
         "image": anchors[0].figures,
         "direction": direction.name,
@@ -68,7 +69,7 @@ def run(options: EditOptions, session: Session) -> Result:
         "how": direction.how,
         "figures": {k: v for k, v in direction.figures.items() if not k.startswith("std.")},
         "strengths": wanted,
-        "measured": _measured(directory, anchors[0], direction, wanted, options, session),
+        "measured": _measure_edit(store, anchors[0], direction, wanted, options, session),
     }
     if streaming:
         session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
@@ -76,16 +77,16 @@ def run(options: EditOptions, session: Session) -> Result:
     return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
-def preserved(directory: Directory, direction: Direction, options: EditOptions) -> Direction:
-    """The direction with those that --preserve names, in the same space, projected out."""
+def project_out_preserved(store: DirectionStore, direction: Direction, options: EditOptions) -> Direction:
+    """The direction without its components along the directions that --preserve names, in the same space."""
     others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
     if direction.name in others:
-        raise UsageError([f"--preserve: {direction.name} is what is edited"])
-    return orthogonalise(direction, [directory.in_space(other, direction.space, "--preserve") for other in others])
+        raise UsageError([f"--preserve: {direction.name} is the edited attribute itself"])
+    return orthogonalise(direction, [store.find(other, direction.space, "--preserve") for other in others])
 
 
-def _own(name: str, anchor: Anchor, model: Model) -> Direction:
-
+def _find_sensitive(name: str, anchor: Anchor, model: Model) -> Direction:
+    """The direction jacK: the K-th of those that change this image most."""
     number = int(name[3:]) if name[3:].isdigit() else -1
     if not 0 <= number < 16:
         raise UsageError([f"--direction: no {name!r}"], hint="jac0 to jac15")
@@ -93,10 +94,10 @@ def _own(name: str, anchor: Anchor, model: Model) -> Direction:
     return found[number]
 
 
-def _edited(
+def _render_frames(
     model: Model, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions
 ) -> tuple[Tensor, Tensor | None]:
-    """The frames, and their latents where the edit is one of latents."""
+    """The images, one per strength, and their latents; None instead of latents for an edit of the bottleneck."""
     deltas = [anchor.delta] * len(wanted) if anchor.delta else []
     frames = render_edits(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
     if anchor.residual is not None:
@@ -107,12 +108,12 @@ def _edited(
     return frames, move_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
 
 
-def _measured(
-    directory: Directory, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions,
+def _measure_edit(
+    store: DirectionStore, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions,
     session: Session,
 ) -> dict[str, list[Any]]:  # fmt: skip
-    """What the edit did to this picture, one value a strength: attributes, distance from the picture, its class."""
-    knowledge, generator = directory.knowledge, directory.model.generator
+    """The effect on this image, one value per strength: attributes, feature distance to the image, class."""
+    knowledge, generator = store.knowledge, store.model.generator
     measures: dict[str, Measure] = {t.name: t.score for t in TRAITS} | {"features": encoder_features(generator)}
     if knowledge.classifier is not None:
         measures["class"] = knowledge.classifier
@@ -123,40 +124,40 @@ def _measured(
         names = [knowledge.classes[k] for k in seen.values["class"][:, 0].argmax(1).tolist()]
         before = knowledge.classes[int(seen.base["class"].argmax())]
         found["class"] = names
-        session.say(f"taken for: {before}; edited: {', '.join(dict.fromkeys(names))}")
+        session.say(f"class: {before}; after the edit: {', '.join(dict.fromkeys(names))}")
     return found
 
 
-def _list(options: EditOptions, directory: Directory) -> Result:
-    """Names on stdout; with -o FILE.png all are found and a strip of each on one seed is drawn."""
+def _list_directions(options: EditOptions, store: DirectionStore) -> Result:
+    """List all names; with -o FILE.png, also find each direction and draw a strip of it from one seed."""
     show = "output" in options.model_fields_set
     rows: list[list[str]] = []
     drawn: list[Direction] = []
     metrics: dict[str, Any] = {}
-    for pc in directory.components():
+    for pc in store.find_components():
         rows.append([pc.name, pc.space, pc.how, f"{pc.figures['variance_share']:.1%} of the variance"])
         metrics[pc.name] = pc.scale
         drawn.append(pc)
-    for name in [*directory.built_in, *directory.fitted_names()]:
-        found = _attempt(directory, name) if show else directory.stored(name)
-        rows.append([name, *(_row(found) if found != [] else ["", "", "nothing in the model changes it"])])
+    for name in [*store.built_in, *store.list_fitted()]:
+        found = _find_if_any(store, name) if show else store.load(name)
+        rows.append([name, *(_format_row(found) if found != [] else ["", "", "no direction of the model changes it"])])
         metrics[name] = found[0].figures if found else None
         drawn += found[:1] if found else []
-    table = Table("what can be edited", ["name", "space", "found by", "figures"], rows)
+    table = Table("attributes and directions", ["name", "space", "found by", "figures"], rows)
     if show:
-        return Result([str(_strips(options, directory, drawn))], metrics, table)
+        return Result([str(_draw_strips(options, store, drawn))], metrics, table)
     return Result([row[0] for row in rows], metrics, table)
 
 
-def _attempt(directory: Directory, name: str) -> list[Direction]:
-    """An attribute's directions, found now if need be; none where the model knows none."""
+def _find_if_any(store: DirectionStore, name: str) -> list[Direction]:
+    """The directions of an attribute; an empty list if no direction of the model changes it."""
     try:
-        return directory.attribute(name)
+        return store.find_attribute(name)
     except GsdError:
         return []
 
 
-def _row(found: Sequence[Direction] | None) -> list[str]:
+def _format_row(found: Sequence[Direction] | None) -> list[str]:
     if not found:
         return ["", "", "found when first used"]
     best, figures = found[0], found[0].figures
@@ -164,9 +165,8 @@ def _row(found: Sequence[Direction] | None) -> list[str]:
     return [best.space, best.how, shown]
 
 
-def _strips(options: EditOptions, directory: Directory, drawn: list[Direction]) -> Path:
-
-    generator = directory.model.generator
-    z = latents([LISTED_SEED], generator.latent_shape)
-    strips = [render_edits(generator, z, direction, LISTED, (), options.batch_size) for direction in drawn]
-    return save_grid(torch.cat(strips), Path(options.output), columns=len(LISTED))
+def _draw_strips(options: EditOptions, store: DirectionStore, drawn: list[Direction]) -> Path:
+    generator = store.model.generator
+    z = latents([SHOWN_SEED], generator.latent_shape)
+    strips = [render_edits(generator, z, direction, SHOWN_STRENGTHS, (), options.batch_size) for direction in drawn]
+    return save_grid(torch.cat(strips), Path(options.output), columns=len(SHOWN_STRENGTHS))

@@ -1,4 +1,4 @@
-"""gsd interpolate: a walk between pictures."""
+"""gsd interpolate: a walk between images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.latents.render import render_between
 from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
 from gsd_cli.core.models.generator import Model
-from gsd_cli.core.models.open import keep_to_class, open_model
+from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.options import InterpolateOptions
 
 
 def run(options: InterpolateOptions, session: Session) -> Result:
-    """Locate the pictures in latent space, walk from each to the next, write the frames."""
+    """Find the latents of the images, walk from each to the next, and write the frames."""
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
@@ -36,21 +36,21 @@ def run(options: InterpolateOptions, session: Session) -> Result:
         require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
-    keep_to_class(model, options.class_, session)
+    fix_class(model, options.class_, session)
     anchors = locate(options.images, model, options, session)
     if len(anchors) < 2:
-        raise UsageError(["a walk needs two pictures"], hint="give another IMAGE, or seed:42")
+        raise UsageError(["a walk needs two images"], hint="give another IMAGE, or seed:42")
     features = encoder_features(model.generator)
 
     def embed(images: Tensor) -> Tensor:
         return features(images.to(device))
 
     ends = [*anchors, anchors[0]] if options.loop else anchors
-    legs = [_leg(a, b, model, options, embed, session) for a, b in pairwise(ends)]
-    frames, z = _film(legs, options)
+    legs = [_walk_leg(a, b, model, options, embed, session) for a, b in pairwise(ends)]
+    frames, z = _join_legs(legs, options)
     metrics = {
         "images": [anchor.figures for anchor in anchors],
-        "legs": [_report(leg, embed, session) for leg in legs],
+        "legs": [_report_leg(leg, embed, session) for leg in legs],
         "frames": len(frames),
     }
     if streaming:
@@ -59,12 +59,12 @@ def run(options: InterpolateOptions, session: Session) -> Result:
     return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
 
 
-def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, session: Session) -> Walk:
-    """The walk from one picture to the next; what is each one's own fades from one to the other."""
+def _walk_leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, session: Session) -> Walk:
+    """The walk from one image to the next. Residuals and tuned weights fade from one to the other."""
 
     def images(z: Tensor, s: Tensor) -> Tensor:
         session.check()
-        # a geodesic is found by gradients, and without what is the pictures' own
+        # the search for a geodesic needs gradients, and leaves residuals and tuned weights out
         if torch.is_grad_enabled():
             return model.generator(z.to(model.generator.device))
         return render_between(model.generator, a, b, z, s, options.batch_size)
@@ -77,8 +77,8 @@ def _leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed:
         )
 
 
-def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor]:
-    """The frames and latents of all legs; each starts where the last one ended: that frame is shown once."""
+def _join_legs(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor]:
+    """The frames and latents of all legs. The image between two legs is shown once."""
     frames = torch.cat([legs[0].images, *(leg.images[1:] for leg in legs[1:])])
     z = torch.cat([legs[0].z, *(leg.z[1:] for leg in legs[1:])])
     if options.loop:
@@ -88,8 +88,8 @@ def _film(legs: list[Walk], options: InterpolateOptions) -> tuple[Tensor, Tensor
     return frames, z
 
 
-def _report(leg: Walk, embed: Embed, session: Session) -> dict[str, Any]:
-    """How even and how long a walk is, beside plain pixel cross-fading between its ends."""
+def _report_leg(leg: Walk, embed: Embed, session: Session) -> dict[str, Any]:
+    """Evenness and length of a walk, next to those of a pixel cross-fade between the same ends."""
     faded = step_lengths(cross_fade(leg.images[0], leg.images[-1], len(leg.images)), embed)
     figures = {"largest_over_mean_step": leg.unevenness, "length": leg.length}
     naive = {"largest_over_mean_step": unevenness(faded), "length": faded.sum().item()}

@@ -1,4 +1,4 @@
-"""gsd prepare: images to a data set, statistics, features, a teacher."""
+"""gsd prepare: turn images into a data set with statistics, and train features or a teacher on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEA
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
-from gsd_cli.core.training.drive import fit
+from gsd_cli.core.training.drive import run_training
 from gsd_cli.core.training.fit_features import FeatureFit
 from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
@@ -30,70 +30,71 @@ from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
-from gsd_cli.options.prepare import fit_settings, require_fit, target_file
+from gsd_cli.options.prepare import require_fit, resolve_fit_settings, resolve_target
 
 FEATURE_STEPS = 2000
-FEW = 512
-"""Images that one process prepares before another has started."""
+"""Training steps of --fit-features without --fit-steps."""
+IMAGES_PER_WORKER = 512
+"""One process prepares this many images in the time that another needs to start."""
 
 
 def run(options: PrepareOptions, session: Session) -> Result:
-    """Prepare the data set if it is not there, then fit what was asked for.
+    """Prepare the data set unless it exists, then train the features and the teacher that the options ask for.
 
-    Of several processes the first prepares and measures, all fit the teacher.
+    With several processes, the first prepares the data and the statistics, and all train the teacher.
     """
     require_fit(options)
-    target = target_file(options)
+    target = resolve_target(options)
     require_writable(target, folder=False)
     if options.fit_teacher is None:
-        return _first_part(options, target, session)
+        return _prepare_data(options, target, session)
 
     world = join_world(resolve_device(options.device), session)
-    result = _first_part(options, target, session) if world.main else Result()
+    result = _prepare_data(options, target, session) if world.main else Result()
     world.wait()
     result.outputs.append(str(_fit_teacher(options, target, world, session)))
     return result
 
 
-def _first_part(options: PrepareOptions, target: Path, session: Session) -> Result:
-    """The data set, its features and its statistics."""
+def _prepare_data(options: PrepareOptions, target: Path, session: Session) -> Result:
+    """Write the data set, its features and its statistics, and return their paths and figures."""
     outputs, metrics = [target], {}
     if target.exists() and not options.force:
-        record = _made_before(options, target, session)
+        record = _check_existing(options, target, session)
     else:
-        record = _prepare(options, target, session)
+        record = _write_data_set(options, target, session)
     metrics["data"] = record
     folder = None
     if options.fit_features:
         folder, figures = _fit_features(options, target, session)
         outputs.append(folder)
         metrics["features"] = figures
-    if (statistics := _statistics(options, target, folder, session)) is not None:
+    if (statistics := _write_statistics(options, target, folder, session)) is not None:
         outputs.append(statistics)
     return Result([str(path) for path in outputs], metrics)
 
 
-def _asked(options: PrepareOptions) -> dict[str, Any]:
-    """The options that decide what the data set holds; no paths."""
+def _collect_data_options(options: PrepareOptions) -> dict[str, Any]:
+    """The options that determine the content of the data set, without paths."""
     names = ("size", "grey", "split", "limit", "shards")
     labels = options.labels.name if options.labels else None
     return {name: getattr(options, name) for name in names} | {"labels": labels}
 
 
-def _made_before(options: PrepareOptions, target: Path, session: Session) -> dict[str, Any]:
-    """The record of a data set that is there. Raises UsageError when it was made with other options."""
+def _check_existing(options: PrepareOptions, target: Path, session: Session) -> dict[str, Any]:
+    """The record of an existing data set. Raises UsageError if it was made with other options."""
     record = ImageArchive(target).record
-    before, now = record.get("asked", {}), _asked(options)
+    before, now = record.get("asked", {}), _collect_data_options(options)
     differ = [f"--{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
     if differ:
         problems = [f"{target} was made with other options: {', '.join(differ)}"]
-        raise UsageError(problems, hint="--force makes it again; or choose another name with -o")
-    session.say(f"{target} is there already; --force makes it again")
+        raise UsageError(problems, hint="add --force to overwrite it, or choose another name with -o")
+    session.say(f"{target} already exists; --force overwrites it")
     return record
 
 
-def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[str, Any]:
-
+def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> dict[str, Any]:
+    """Read the source and write the data set; returns its record."""
     if options.quiet:
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     source = open_source(options.source, options.split, session.cache, offline=session.offline)
@@ -109,10 +110,10 @@ def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[st
             source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
         )
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
-    recipe = Recipe(options.size, channels, options.limit, options.shards, _asked(options))
+    recipe = Recipe(options.size, channels, options.limit, options.shards, _collect_data_options(options))
     total = min(len(source.names), options.limit or len(source.names))
-    workers = min(options.workers or available_cores(), -(-total // FEW))
-    pace = _pace()
+    workers = min(options.workers or available_cores(), -(-total // IMAGES_PER_WORKER))
+    pace = _rate_counter()
     with (
         exclusive(work_folder(target, source, recipe)),
         session.progress(f"preparing {source.name}", total) as bar,
@@ -122,13 +123,13 @@ def _prepare(options: PrepareOptions, target: Path, session: Session) -> dict[st
             lambda done: bar.update(done, note=pace(done)),
         )  # fmt: skip
     for name, cause in prepared.bad:
-        session.warn(f"left out {name}: {cause}")
+        session.warn(f"skipped {name}: {cause}")
     session.say(f"{prepared.record['images']} images of {source.name} in {target}")
     return prepared.record
 
 
-def _pace() -> Callable[[int], str]:
-    """A function of how many images are done: images per second since its first call."""
+def _rate_counter() -> Callable[[int], str]:
+    """A function from the number of finished images to a note: images per second since its first call."""
     begun: tuple[float, int] | None = None
 
     def note(done: int) -> str:
@@ -140,8 +141,11 @@ def _pace() -> Callable[[int], str]:
     return note
 
 
-def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, session: Session) -> Path | None:
-    """Reference statistics beside the zip, in the features just fitted, else those at hand."""
+def _write_statistics(options: PrepareOptions, target: Path, fitted: Path | None, session: Session) -> Path | None:
+    """Write reference statistics next to the data set, in the features just trained, else in those available.
+
+    Returns their file; None if no features are available.
+    """
     device = resolve_device(options.device)
     extractor: Extractor | None
     if fitted is not None:
@@ -149,14 +153,14 @@ def _statistics(options: PrepareOptions, target: Path, fitted: Path | None, sess
     else:
         extractor = reference.extractor_at_hand(target, session.cache, device)
     if extractor is None:
-        session.say("no Inception in the cache: gsd bench makes the statistics when it needs them")
+        session.say("Inception is not in the cache: gsd bench computes the statistics when it needs them")
         return None
     with session.progress(f"statistics ({extractor.figure})", len(ImageArchive(target))) as bar:
         return reference.write_statistics(target, extractor, device, options.batch_size, bar.update)
 
 
 def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tuple[Path, dict[str, float]]:
-
+    """Train a classifier on the labels and save it; returns its folder and its figures."""
     held_out = next_to_data(target, HELD_OUT_SUFFIX)
     steps = options.fit_steps or FEATURE_STEPS
     test = ImageArchive(held_out) if held_out.exists() else None
@@ -167,7 +171,7 @@ def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tu
     folder = next_to_data(target, FEATURES_SUFFIXES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
     with exact_if_fp32(task.device, options.precision):
-        fit(task, steps, work, Cadence(max(1, steps // 4)), "features", session)
+        run_training(task, steps, work, Cadence(max(1, steps // 4)), "features", session)
     figures = task.evaluate(steps)
     task.net.eval()
     card = {"name": features_name(folder), "data": task.data.record, "steps": steps, "seed": options.seed, **figures}
@@ -176,19 +180,17 @@ def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tu
     return folder, figures
 
 
-def _fit_teacher(
-    options: PrepareOptions, target: Path, world: World, session: Session
-) -> Path:  # fmt: skip
-
-    settings = fit_settings(options)
+def _fit_teacher(options: PrepareOptions, target: Path, world: World, session: Session) -> Path:
+    """Train a teacher on the data set and save it; returns its folder."""
+    settings = resolve_fit_settings(options)
     folder = next_to_data(target, TEACHER_SUFFIX)
     work = folder.with_name(folder.name + ".fit")
     task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world, options.precision)
     cadence = Cadence(max(1, settings.steps // 20))
     with exact_if_fp32(task.device, options.precision):
-        report = fit(task, settings.steps, work, cadence, "teacher", session, world)
+        report = run_training(task, settings.steps, work, cadence, "teacher", session, world)
     if report is None:
-        session.say(f"{folder} is trained already")
+        session.say(f"{folder} is already trained")
     if world.main:
         features = bundled_features(task.data.record)
         save_teacher(task, folder, half=options.weights == "fp16", features=features)

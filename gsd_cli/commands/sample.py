@@ -1,4 +1,4 @@
-"""gsd sample: pictures, one network call each."""
+"""gsd sample: generate images, one network call each."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.session import Session
 from gsd_cli.compute.device import autocast, resolve_device
 from gsd_cli.compute.distributed import join_world
-from gsd_cli.core.models.open import class_number, open_model
+from gsd_cli.core.models.open import open_model, resolve_class
 from gsd_cli.core.sampling.images import sample
 from gsd_cli.data.image_writers import open_writer
 from gsd_cli.data.pixels import to_uint8
 from gsd_cli.options import SampleOptions
-from gsd_cli.options.sample import seeds_of, written_format
+from gsd_cli.options.sample import resolve_format, resolve_seeds
 
 
 def run(options: SampleOptions, session: Session) -> Result:
-    """Generate the images of the seeds and write them as asked."""
-    seeds, format_ = seeds_of(options), written_format(options)
+    """Generate the images of the seeds and write them in the format of the output."""
+    seeds, format_ = resolve_seeds(options), resolve_format(options)
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:
@@ -32,7 +32,7 @@ def run(options: SampleOptions, session: Session) -> Result:
     device = resolve_device(options.device)
     world = join_world(device, session)
     model = open_model(options.model, device, session)
-    label = class_number(model, options.class_)
+    label = resolve_class(model, options.class_)
 
     def images() -> Iterator[tuple[int, Tensor]]:
         with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
@@ -52,11 +52,11 @@ def run(options: SampleOptions, session: Session) -> Result:
     return Result(open_writer(format_, target, options.format or "png")(images()), metrics)
 
 
-def images_of(options: SampleOptions, session: Session) -> Tensor:
+def make_images(options: SampleOptions, session: Session) -> Tensor:
     """The images of the seeds, uint8 [N, C, H, W]."""
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
-    label = class_number(model, options.class_)
+    label = resolve_class(model, options.class_)
     with autocast(device, options.precision):
-        made = sample(model.generator, seeds_of(options), options.batch_size, options.truncation, label)
-        return torch.stack([to_uint8(image) for _, image in made])
+        images = sample(model.generator, resolve_seeds(options), options.batch_size, options.truncation, label)
+        return torch.stack([to_uint8(image) for _, image in images])

@@ -84,7 +84,7 @@ class EditOptions(Common, InvertSettings):
         return self
 
 
-def strengths(options: EditOptions) -> list[float]:
+def resolve_strengths(options: EditOptions) -> list[float]:
     """The strengths of --strength or --range. Raises UsageError for a bad range."""
     if options.range is None:
         return [options.strength]
@@ -98,7 +98,7 @@ def strengths(options: EditOptions) -> list[float]:
     return [a + (b - a) * i / (n - 1) for i in range(n)]
 
 
-def direction_name(options: EditOptions) -> str:
+def resolve_direction_name(options: EditOptions) -> str:
     """The name of the attribute or direction that the image is moved along."""
     fitted = options.fit.partition("=")[0] if options.fit else None
     return options.attribute or options.direction or fitted or DEFAULT_DIRECTION

@@ -85,18 +85,20 @@ def require_fit(options: PrepareOptions) -> None:
         "--fit-teacher or --fit-features": (options.fit_teacher or options.fit_features, ("fit_steps",)),
     }
     idle = {
-        flag: [name for name in names if _given(options, name)] for flag, (asked, names) in fits.items() if not asked
+        flag: [name for name in names if _is_changed(options, name)]
+        for flag, (asked, names) in fits.items()
+        if not asked
     }
     problems = [f"--{name.replace('_', '-')} does nothing without {flag}" for flag in idle for name in idle[flag]]
     if problems:
         raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
 
 
-def _given(options: PrepareOptions, name: str) -> bool:
+def _is_changed(options: PrepareOptions, name: str) -> bool:
     return bool(getattr(options, name) != PrepareOptions.model_fields[name].default)
 
 
-def target_file(options: PrepareOptions) -> Path:
+def resolve_target(options: PrepareOptions) -> Path:
     """The zip or the index of shards to write. Raises UsageError if it is the source or has the wrong suffix."""
     suffix = ".json" if options.shards else ".zip"
     target = options.output
@@ -115,7 +117,7 @@ def target_file(options: PrepareOptions) -> Path:
     return target
 
 
-def fit_settings(options: PrepareOptions) -> FitSettings:
+def resolve_fit_settings(options: PrepareOptions) -> FitSettings:
     """Settings for training the teacher. Raises GsdError without --fit-teacher."""
     if options.fit_teacher is None:
         raise GsdError("--fit-teacher is not given")

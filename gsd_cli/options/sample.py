@@ -52,12 +52,12 @@ class SampleOptions(Common):
         return self
 
 
-def seeds_of(options: SampleOptions) -> tuple[int, ...] | range:
+def resolve_seeds(options: SampleOptions) -> tuple[int, ...] | range:
     """The seeds of --seeds or --num-samples."""
     return options.seeds if options.seeds is not None else range(options.num_samples or DEFAULT_COUNT)
 
 
-def written_format(options: SampleOptions) -> str:
+def resolve_format(options: SampleOptions) -> str:
     """The format of the output: png, jpg or webp (one image), npz, zip, tar or folder.
 
     Raises UsageError if --format, --grid and the name of the output contradict each other.

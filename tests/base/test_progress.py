@@ -56,7 +56,7 @@ def test_a_picture_is_drawn_in_half_blocks_where_there_are_no_pixels(tmp_path: P
 
 
 def test_show_without_a_terminal_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Console().picture(tmp_path / "a.png")
+    Console().show_image(tmp_path / "a.png")
     assert "needs a terminal" in capsys.readouterr().err
 
 

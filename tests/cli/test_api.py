@@ -1,4 +1,4 @@
-"""The Python API: the same option models, nothing printed, nothing heavy at import."""
+"""The Python API takes the same option models, prints nothing, and is fast to import."""
 
 from __future__ import annotations
 

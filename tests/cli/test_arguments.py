@@ -1,4 +1,4 @@
-"""Random argument lists: an exit code of the table and a sentence, never a traceback."""
+"""Random argument lists end with a documented exit code and a message, never a traceback."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ WORDS = st.one_of(
 
 @pytest.fixture
 def _harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is run, nothing is read from a terminal, stdout stays pytest's."""
+    """No work is done, no terminal is read, and stdout belongs to pytest."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(app, "_work", lambda *_: Result(["made"]))
+    monkeypatch.setattr(app, "execute", lambda *_: Result(["made"]))
     monkeypatch.setattr(Console, "claim_stdout", lambda self: setattr(self, "_out", io.BytesIO()))
     monkeypatch.setattr("sys.stdin", io.StringIO("seed = 3\n"))
 

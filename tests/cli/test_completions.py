@@ -1,4 +1,4 @@
-"""Completions, driven in the real shells: names of commands, options, values, runs, files."""
+"""Completions in the real shells: names of commands, options, values, runs and files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_bash(place: Shell) -> None:
     done = place.sh(script + "complete -p gsd")
     assert done.returncode == 0, done.stderr.decode()
     *lines, spec = done.stdout.decode().splitlines()
-    assert spec == "complete -o default -F _gsd_completion gsd"  # nothing to offer: readline completes files
+    assert spec == "complete -o default -F _gsd_completion gsd"  # without offers, readline completes files
     for (line, wanted), offered in zip(CASES, lines, strict=True):
         assert set(offered.split()) == (set() if wanted == {"photo.png"} else wanted), line
 
@@ -87,7 +87,7 @@ def test_fish(place: Shell) -> None:
 
 
 def test_zsh(place: Shell) -> None:
-    """zsh completes inside its line editor only: typed into a terminal, what can be inserted is."""
+    """zsh completes only inside its line editor, so the test types into a terminal."""
     zsh = need("zsh")
     master, slave = pty.openpty()
     environment = place.environment() | {"PATH": f"{place.folder}/bin:{os.environ['PATH']}", "TERM": "dumb"}
@@ -118,7 +118,7 @@ def test_zsh(place: Shell) -> None:
 
 
 def _typed(terminal: int, text: str, wanted: str, seconds: float = 30) -> str:
-    """Type, and give what the terminal showed until it had what is wanted, or the time was over."""
+    """Type into the terminal; returns its output up to `wanted`, or until the time is over."""
     os.write(terminal, text.encode())
     seen, end = "", time.monotonic() + seconds
     while wanted not in seen and time.monotonic() < end:
@@ -137,8 +137,8 @@ ANSWERS = {"bash": "_gsd_completion gsd", "zsh": "_gsd", "fish": "--teacher=ddpm
 
 
 @pytest.mark.parametrize("name", STARTS)
-def test_installed_once_it_works_at_the_next_start(name: str, place: Shell) -> None:
-    """Called from each shell, as a user does: the shell is told from the process."""
+def test_an_installed_completion_works_at_the_next_start(name: str, place: Shell) -> None:
+    """Called from each shell, as by a user: gsd detects the shell that started it."""
     need(name)
     home, start = place.folder / "home", STARTS[name]
     home.mkdir(exist_ok=True)
@@ -157,10 +157,10 @@ def test_installed_once_it_works_at_the_next_start(name: str, place: Shell) -> N
     assert shown == (COMPLETIONS / {"bash": "gsd.bash", "zsh": "_gsd", "fish": "gsd.fish"}[name]).read_text()
 
 
-def test_another_shell_is_named(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_shell_is_an_error(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shellingham, "detect_shell", lambda: ("tcsh", "/bin/tcsh"))
     with pytest.raises(UsageError, match="tcsh"):
-        shells.current_shell()
+        shells.detect_shell()
 
 
 def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
@@ -171,14 +171,14 @@ def test_a_home_that_cannot_be_written_is_exit_8(place: Shell) -> None:
 
 
 def test_attributes_come_from_the_card_of_the_model(place: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gsd_cli.cli.completion import attributes, classes, preserved
+    from gsd_cli.cli.completion import complete_attributes, complete_classes, complete_preserved
 
     context = cast(typer.Context, SimpleNamespace(params={"model": None}))
     monkeypatch.chdir(place.folder)
-    assert attributes(context, "sm") == [("smile", "of attributes")]
-    assert attributes(context, "x") == []
-    assert [name for name, _ in preserved(context, "width,s")] == ["width,symmetry", "width,smile"]
-    assert classes(context, "") == [("coat", "a class")]
+    assert complete_attributes(context, "sm") == [("smile", "of attributes")]
+    assert complete_attributes(context, "x") == []
+    assert [name for name, _ in complete_preserved(context, "width,s")] == ["width,symmetry", "width,smile"]
+    assert complete_classes(context, "") == [("coat", "a class")]
 
 
 def test_completion_loads_nothing_heavy(place: Shell) -> None:

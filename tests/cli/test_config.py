@@ -1,3 +1,5 @@
+"""Where the value of each option comes from, and which mistakes are named."""
+
 from __future__ import annotations
 
 import io
@@ -32,7 +34,7 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def _nothing_around(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working folder, user config and environment."""
+    """An empty working folder, no user config, and no variables of gsd."""
     import os
 
     (tmp_path / "work").mkdir()
@@ -132,9 +134,7 @@ def test_config_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "value"), [("JSON", "true", True), ("JSON", "0", False), ("JSON", "1", True)])
-def test_the_environment_speaks_of_public_names(
-    monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: bool
-) -> None:
+def test_variables_have_public_names(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: bool) -> None:
     monkeypatch.setenv(f"GSD_{name}", text)
     found = run("sample")
     assert found.options.json_ is value
@@ -175,7 +175,7 @@ def test_commands_without_presets_have_none() -> None:
     assert "preset" not in run("sample").origins
 
 
-# -- what is wrong, all at once -----------------------------------------------------------------
+# -- mistakes, all named at once ----------------------------------------------------------------
 
 
 def test_all_errors_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

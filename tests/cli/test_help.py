@@ -1,3 +1,5 @@
+"""Help, and the files that are generated from the option models."""
+
 from __future__ import annotations
 
 import re
@@ -6,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from gsd_cli.cli.app import build_app
 from gsd_cli.cli.flags import commands
 from gsd_cli.cli.help import OWN_FLAGS
+from gsd_cli.cli.parser import build_parser
 from scripts.generate import ROOT, files
 from tests.support.shell import Shell
 
@@ -46,12 +47,12 @@ def test_version_and_the_list_of_commands(shell: Shell) -> None:
     alone = shell.gsd()
     assert alone.returncode == 2
     assert all(name in alone.stdout.decode() for name in commands())
-    known = {name for param in typer.main.get_command(build_app()).params for name in param.opts}
+    known = {name for param in build_parser(lambda _: None).params for name in param.opts}
     assert known | {"-h", "--help"} == {name for one in OWN_FLAGS for name in one.names}  # what the list shows
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_follows_from_the_option_models_is_up_to_date(path: Path) -> None:
+def test_generated_files_are_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == files()[path], "run: python -m scripts.generate"
 
 
@@ -61,7 +62,7 @@ def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands() == stored
 
 
-def test_the_first_word_needs_nothing_heavy() -> None:
+def test_the_first_line_of_a_plan_loads_nothing_heavy() -> None:
     script = (
         "import sys\n"
         "from gsd_cli.cli.preflight import plan_distill\n"

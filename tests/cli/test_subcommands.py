@@ -1,4 +1,4 @@
-"""The table of subcommands: what it names exists."""
+"""Everything in the table of subcommands exists."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gsd_cli.options import Common
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
-def test_every_name_in_the_table_leads_somewhere(name: str) -> None:
+def test_every_name_in_the_table_can_be_imported(name: str) -> None:
     subcommand = SUBCOMMANDS[name]
     assert issubclass(subcommand.options, Common)
     assert list(inspect.signature(subcommand.runner()).parameters) == ["options", "session"]
 
 
-def test_examples_are_of_these_subcommands() -> None:
+def test_every_subcommand_has_examples() -> None:
     assert set(SUBCOMMANDS) <= set(EXAMPLES)

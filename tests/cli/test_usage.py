@@ -1,4 +1,4 @@
-"""Bad options: exit 2, all named at once, no traceback, before torch is loaded."""
+"""Wrong options: exit 2 before torch is loaded, with one message that names them all."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_wrong_options_are_all_named_with_exit_2(arguments: list[str], named: li
 
 @pytest.mark.parametrize("name", ["\x00", "a\x00.toml", "x" * 5000])
 @pytest.mark.fault(21, "a config under a name that no file can have")
-def test_a_config_that_no_file_can_be(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Within a process: the system passes no such word to one."""
+def test_a_config_with_an_impossible_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In this process, because the system cannot pass such a word to another."""
     assert main(["prepare", "--config", name]) == 2
     assert "--config: cannot read" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""The six subcommands end to end, on a toy teacher made by the first of them."""
+"""The six subcommands end to end, on a toy teacher that the first of them trains."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from gsd_cli.data.image_writers import encode_image
 from tests.support.shell import DISTILL, IMAGES, Shell
 
 
-def test_prepare_wrote_the_layout_that_others_read(workshop: Shell) -> None:
+def test_prepare_writes_the_layout_that_other_tools_read(workshop: Shell) -> None:
     with zipfile.ZipFile(workshop.folder / "toy.zip") as archive:
         labels = json.loads(archive.read("dataset.json"))["labels"]
         record = json.loads(archive.read("gsd.json"))
-        picture = Image.open(io.BytesIO(archive.read("00000/img00000000.png")))
-    assert picture.size == (16, 16)
-    assert picture.mode == "L"
+        image = Image.open(io.BytesIO(archive.read("00000/img00000000.png")))
+    assert image.size == (16, 16)
+    assert image.mode == "L"
     assert record["images"] == 100
     assert len(labels) == 100
     assert {label for _, label in labels} == set(range(10))
@@ -142,7 +142,7 @@ def test_bench_measures_edits_of_generators(workshop: Shell) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)["metrics"]
-    assert found["rows"]["GSD"]["edits"] == found["rows"]["./run"]["edits"]  # the same weights, the same pictures
+    assert found["rows"]["GSD"]["edits"] == found["rows"]["./run"]["edits"]  # the same weights give the same images
     assert "edits" not in found["rows"]["one-step-teacher"]
     ours = found["rows"]["GSD"]["edits"]
     # an untrained generator need not have a direction for each
@@ -165,10 +165,10 @@ def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
     assert row["fd"] > 0.0001
 
 
-def test_a_data_set_says_what_is_real(workshop: Shell) -> None:
+def test_stats_may_be_a_data_set(workshop: Shell) -> None:
     shutil.copy(workshop.folder / "toy.zip", workshop.folder / "mine.zip")
     found = []
-    for stats in ("toy.toy.npz", "mine.zip", "mine.zip"):  # measured, then found beside the data
+    for stats in ("toy.toy.npz", "mine.zip", "mine.zip"):  # measured, then found next to the data
         done = workshop.gsd(
             "bench", "--model", "run", "--features", "toy-features", "--stats", stats, "--compare", "one-step-teacher",
             "-N", "24", "--metrics", "fd", "--json",
@@ -182,7 +182,7 @@ def test_a_data_set_says_what_is_real(workshop: Shell) -> None:
     assert b"cifar10-train" in missing.stderr
 
 
-def test_a_second_network_gives_features_of_another_name(workshop: Shell, shell: Shell) -> None:
+def test_features_of_a_second_network_have_another_name(workshop: Shell, shell: Shell) -> None:
     fit = ("--fit-features", "--features-net", "convnext", "--fit-steps", "2")
     prepared = shell.gsd("prepare", str(IMAGES), "--size", "16", "-o", "toy.zip", *fit)
     assert prepared.returncode == 0, prepared.stderr.decode()
@@ -227,7 +227,7 @@ def test_bench_judges_thresholds(workshop: Shell) -> None:
     assert json.loads(done.stdout)["metrics"]["rows"]["GSD"]["ppl"] > 0
 
 
-def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
+def test_bench_ablates_and_reuses_finished_variants(workshop: Shell) -> None:
     arguments = (
         "bench", "--model", "run", "--compare", "one-step-teacher", "--metrics", "ppl,time", "--ppl-samples", "10",
         "--ablate", "--ablate-kimg", "0.128", "--ablate-runs", "variants", "--json",
@@ -252,8 +252,8 @@ def test_bench_ablates_and_finds_the_variants_again(workshop: Shell) -> None:
     assert (workshop.folder / "ablated" / "ablation-walks.png").exists()
 
 
-def test_pictures_are_written_as_their_name_says(workshop: Shell) -> None:
-    """JPEG and WebP like PNG: one image or a grid, on stdout, and one file an image in a folder."""
+def test_images_have_the_format_of_their_name(workshop: Shell) -> None:
+    """JPEG and WebP, like PNG: one image or a grid on stdout, and one file per image in a folder."""
     sample = ("sample", "--model", "run", "--seeds", "3,5")
     made = {}
     for name in ("grid.png", "grid.jpg", "grid.jpeg", "grid.webp"):
@@ -271,7 +271,7 @@ def test_pictures_are_written_as_their_name_says(workshop: Shell) -> None:
     assert [Path(line).name for line in folder.stdout.decode().split()] == ["seed-00000003.jpg", "seed-00000005.jpg"]
 
 
-def test_a_picture_too_large_for_its_format_is_a_usage_error() -> None:
+def test_an_image_too_large_for_its_format_is_a_usage_error() -> None:
     wide = np.zeros((1, 16_384, 1), np.uint8)
     assert encode_image(wide)
     with pytest.raises(GsdError, match="16,383") as caught:

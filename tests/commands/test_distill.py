@@ -1,4 +1,4 @@
-"""A run of gsd distill with everything switched on, as a process."""
+"""A run of gsd distill with every option on, as a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(run: Shell) -> list[dict]:
     return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_best_snapshot_is_kept_beside_the_newest(run: Shell) -> None:
+def test_the_best_snapshot_is_kept_next_to_the_newest(run: Shell) -> None:
     measured = {row["step"]: row["fd"] for row in rows(run) if "fd" in row and row["step"]}
     card = json.loads((run.folder / "best" / "gsd.json").read_text())
     assert card["figures"]["fd"] == min(measured.values())
@@ -72,7 +72,7 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> Non
     assert not (workshop.folder / "not-yet").exists()
 
 
-def test_what_is_missing_is_said(workshop: Shell) -> None:
+def test_missing_data_and_packages_are_errors(workshop: Shell) -> None:
     alone = workshop.folder / "alone"
     shutil.copytree(workshop.folder / "toy-teacher", alone)
     done = workshop.gsd("distill", "--teacher", "alone", "--adversarial", "1", "--steps", "1", "-o", "none")
@@ -85,7 +85,7 @@ def test_what_is_missing_is_said(workshop: Shell) -> None:
 
 @pytest.mark.parametrize("form", FITTED_FORMS)
 def test_a_form_that_is_fitted_end_to_end(workshop: Shell, form: str) -> None:
-    """Its layout is kept in checkpoints, and a longer run goes on with it."""
+    """Checkpoints hold its layout, and a longer run resumes with it."""
     assert FORMS[form].fitted_to is not None
     for steps in ("6", "8"):
         done = workshop.gsd(*DISTILL, "--steps", steps, "--irl", form, "-o", form)
@@ -104,7 +104,7 @@ def test_the_forms_that_are_given_real_images_are_those_that_are_fitted() -> Non
 
 
 def test_a_teacher_is_the_same_however_its_folder_is_spelt(workshop: Shell, tmp_path: Path) -> None:
-    """By its place, and by its weights and schedule where it moved; other weights at its place are another teacher."""
+    """The place identifies a teacher, or its weights and schedule if it moved. With other weights it is another one."""
     for name in ("toy.zip", "toy-features", "toy.toy.npz", "toy-teacher"):
         source = workshop.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)

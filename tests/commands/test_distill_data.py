@@ -1,4 +1,4 @@
-"""Which images a distillation is given: the choice, what is refused, and the commands."""
+"""The images of a distillation: which are chosen, which are refused, and the commands that use them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.inputs import choose_data, describe
-from gsd_cli.core.distillation.open_data import EPOCH, OpenData, with_samples
-from gsd_cli.core.distillation.run_folder import total_steps
+from gsd_cli.core.distillation.inputs import choose_data, describe_images
+from gsd_cli.core.distillation.open_data import EPOCH, OpenData, add_teacher_samples
+from gsd_cli.core.distillation.run_folder import count_steps
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.teacher_samples import TeacherSamples
 from gsd_cli.metrics.run_evaluation import build_evaluation, choose_distance
@@ -37,7 +37,7 @@ SAMPLES = "home/cache/teacher-samples"
 
 
 class TestChoice:
-    """--data, else what lies next to the teacher, else what is bundled, else nothing."""
+    """--data, else the data set next to the teacher, else the bundled images, else none."""
 
     @pytest.fixture
     def fitted(self, tmp_path: Path, toy_archive_path: Path) -> tuple[str, Path]:
@@ -65,7 +65,7 @@ class TestChoice:
         opened = OpenData(data)
         assert opened.shown is not None and len(opened.shown) == 6700
         assert opened.epoch == EPOCH
-        assert total_steps(DistillOptions(epochs=2, batch_size=100), opened.epoch) == 2 * EPOCH / 100
+        assert count_steps(DistillOptions(epochs=2, batch_size=100), opened.epoch) == 2 * EPOCH / 100
 
     def test_else_nothing(self) -> None:
         data = choose_data(DistillOptions(teacher="ddpm-cifar10"))
@@ -88,7 +88,7 @@ class TestChoice:
 
     def test_each_is_described_in_a_line(self, fitted: tuple[str, Path]) -> None:
         lines = [
-            describe(choose_data(DistillOptions(teacher=teacher, data=data)), count=6700)
+            describe_images(choose_data(DistillOptions(teacher=teacher, data=data)), count=6700)
             for teacher, data in (
                 ("ddpm-fashion", None), ("ddpm-fashion", Path("x.zip")), (fitted[0], None), ("ddpm-fashion", "teacher"),
                 ("ddpm-cifar10", None),
@@ -98,10 +98,10 @@ class TestChoice:
             "real images: 6,700 bundled training images (fashion-mnist)",
             "real images: 6,700 from --data, x.zip",
             f"real images: 6,700 next to the teacher, {fitted[1]}",
-            "real images: none; the teacher's own 6,700 samples stand in (DPM-Solver++-20, cached)",
+            "real images: none; the teacher's own 6,700 samples replace them (DPM-Solver++-20, cached)",
             "real images: none (data-free distillation)",
         ]
-        unused = describe(choose_data(DistillOptions()), shown=False)
+        unused = describe_images(choose_data(DistillOptions()), shown=False)
         assert "none used" in unused and "no discriminator" in unused
 
 
@@ -127,10 +127,10 @@ def card(shell: Shell, run: str) -> dict:
 WITH_SAMPLES = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samples", "24")
 
 
-def test_samples_of_the_teacher_stand_in(alone: Shell) -> None:
+def test_samples_of_the_teacher_replace_real_images(alone: Shell) -> None:
     command = (*WITH_SAMPLES, "--adversarial", "0.01", "--steps", "2")
     said = gsd(alone, *command, "-o", "run")
-    assert "none; the teacher's own 24 samples stand in" in said
+    assert "none; the teacher's own 24 samples replace them" in said
     assert "24 images are few" in said
     assert "FD-teacher is measured against the teacher's own samples, not against real images" in said
     made = card(alone, "run")
@@ -154,7 +154,7 @@ def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixt
     def samples(seed: int) -> Path:
         given = options.model_copy(update={"seed": seed})
         session = Session.start(given, Console())
-        data = with_samples(OpenData(choose_data(given)), given, teacher, torch.device("cpu"), session)
+        data = add_teacher_samples(OpenData(choose_data(given)), given, teacher, torch.device("cpu"), session)
         assert data.choice.shown is not None and data.measured is None
         return data.choice.shown
 
@@ -169,8 +169,8 @@ def test_damaged_samples_are_made_again(alone: Shell, capsys: pytest.CaptureFixt
     assert len(list(path.parent.glob("*.zip"))) == 2
 
 
-def test_a_reference_that_is_there_stays(workshop: Shell, alone: Shell) -> None:
-    """Real images next to the teacher are measured against, whatever the discriminator sees."""
+def test_real_images_remain_the_reference(workshop: Shell, alone: Shell) -> None:
+    """Distances are measured to real images next to the teacher, whatever the discriminator sees."""
     for name in ("toy.zip", "toy-features"):
         source = workshop.folder / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, alone.folder / name)
@@ -252,7 +252,7 @@ def test_a_latent_teacher_takes_images_of_its_autoencoder(shell: Shell) -> None:
     refused = shell.gsd(*BRIEF, *command, "--data", "latent.zip", "-o", "no")
     assert "the model makes (3, 32, 32)" in refusal(refused)
     said = gsd(shell, *command, "--data", "teacher", "--teacher-samples", "16", "-o", "own")
-    assert "16 samples stand in" in said
+    assert "16 samples replace them" in said
 
 
 def test_a_resumed_run_says_that_its_images_changed(toy_archive_path: Path, alone: Shell) -> None:
@@ -273,7 +273,7 @@ def test_a_dry_run_says_which_images_and_makes_none(alone: Shell) -> None:
 
 
 @pytest.mark.fault(4, "a file where the cache should be")
-def test_a_cache_that_cannot_be_written_is_said_before_the_work(alone: Shell) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_before_the_work(alone: Shell) -> None:
     (alone.folder / "file").touch()
     command = (*WITH_SAMPLES, "--steps", "1", "-o", "run", "--cache-dir", "file")
     text = gsd(alone, *command, code=8)
@@ -292,27 +292,27 @@ def test_two_processes_may_want_the_same_samples(alone: Shell) -> None:
     assert not list((alone.folder / SAMPLES).glob("*/"))  # no batches are left
 
 
-def test_who_waits_for_another_process_may_be_stopped(alone: Shell) -> None:
+def test_a_process_that_waits_for_another_can_be_stopped(alone: Shell) -> None:
     options = DistillOptions(data="teacher", teacher_samples=16, cache_dir=alone.folder / "cache")
     samples = TeacherSamples(load_teacher(str(alone.folder / "toy-teacher")), 16, 0, alone.folder / "cache")
     stop = StopRequest()
     stop.follow()
     session = Session.start(options, Console(), stop)
     with one_at_a_time(samples.path, lambda: None), pytest.raises(Stopped):
-        with_samples(OpenData(choose_data(options)), options, samples.teacher, torch.device("cpu"), session)
+        add_teacher_samples(OpenData(choose_data(options)), options, samples.teacher, torch.device("cpu"), session)
     assert not samples.path.exists()
 
 
 @pytest.mark.fault(2, "a signal while the teacher is sampled")
-def test_an_interrupted_sampling_goes_on(alone: Shell) -> None:
-    """SIGINT between two batches: exit 130, the command that resumes is printed, batches are kept."""
+def test_interrupted_sampling_is_resumed(alone: Shell) -> None:
+    """SIGINT between two batches: exit 130, the command to resume is printed, and the batches are kept."""
     command = ("--teacher", "toy-teacher", "--data", "teacher", "--teacher-samples", "400", "--steps", "1", "-o", "run")
     running = alone.running(*BRIEF, *command)
     wait_for(lambda: list((alone.folder / SAMPLES).glob("*/*.zip")), running)
     running.send(signal.SIGINT)
     done = running.wait()
     assert done.returncode == 130, done.stderr.decode()
-    assert b"go on with: gsd distill" in done.stderr and b"--data teacher" in done.stderr
+    assert b"resume with: gsd distill" in done.stderr and b"--data teacher" in done.stderr
     assert not list((alone.folder / SAMPLES).glob("*.zip"))
     assert list((alone.folder / SAMPLES).glob("*/*.zip"))
     assert not (alone.folder / "run").exists()

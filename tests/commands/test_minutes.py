@@ -1,4 +1,4 @@
-"""`gsd distill --minutes`: what a run by the clock writes and prints. How long it takes is not tested."""
+"""gsd distill --minutes: the files and messages of a run by the clock. Its duration is not tested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gsd_cli.base.launcher import process_age
 from gsd_cli.cli.preflight import plan_distill
-from gsd_cli.core.distillation.run_folder import resume_command, total_steps
+from gsd_cli.core.distillation.run_folder import count_steps, resume_command
 from gsd_cli.options import DistillOptions
 from gsd_cli.options.presets import with_preset
 from tests.support.shell import DISTILL, Shell
@@ -42,7 +42,7 @@ def test_a_run_by_the_clock_ends_measured_exported_and_recorded(workshop: Shell)
 def test_a_length_that_is_given_is_kept(workshop: Shell) -> None:
     done = workshop.gsd(*DISTILL, "--minutes", "0.02", "--steps", "100000", "-o", "sliced")
     assert done.returncode == 0, done.stderr.decode()
-    assert "the same command goes on" in done.stderr.decode()
+    assert "the same command resumes the run" in done.stderr.decode()
     run = workshop.folder / "sliced"
     assert read(run / "options.json")["total_steps"] == 100_000
     assert "lengths" not in read(run / "options.json")
@@ -52,13 +52,13 @@ def test_a_length_that_is_given_is_kept(workshop: Shell) -> None:
 def test_minutes_take_the_place_of_the_presets_length() -> None:
     options = with_preset(DistillOptions(minutes=5))
     assert options.kimg is None
-    assert total_steps(options, None) is None
+    assert count_steps(options, None) is None
     assert next(plan_distill(options)) == "ddpm-fashion: as many steps of batch 32 as fit into 5 minutes"
     both = with_preset(DistillOptions(minutes=5, steps=10))
-    assert total_steps(both, None) == 10
+    assert count_steps(both, None) == 10
 
 
-def test_the_command_that_goes_on_names_the_length_that_was_settled() -> None:
+def test_the_resume_command_has_the_settled_length() -> None:
     options = with_preset(DistillOptions(minutes=5, profile=Path("p")))
     assert "--minutes 5" in resume_command(options, Path("run")) and "--profile" not in resume_command(
         options, Path("run")

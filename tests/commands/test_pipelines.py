@@ -1,4 +1,4 @@
-"""gsd among other programs, with real shells and real pipes; readers that go away, devices that are full."""
+"""gsd in pipelines of real shells: other programs, readers that go away, full devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAMPLE = "gsd sample --model run"
 IDENTIFY = "identify" if shutil.which("identify") else "test -s"
 
 
-# each process that loads torch takes seconds: as few as show it
+# few cases, because each process that loads torch takes seconds
 @pytest.mark.parametrize(
     "script",
     [
@@ -22,7 +22,7 @@ IDENTIFY = "identify" if shutil.which("identify") else "test -s"
         "cat a.png | gsd edit - --model run --direction pc0 --strength 2 --invert-steps 5 -o - > b.png && "
         f"python -c '{LOAD}' < b.png && ! cmp a.png b.png",
         f"mkdir images && {SAMPLE} --seeds 0-9 -o - --format tar | tar x -C images && test $(ls images | wc -l) = 10",
-        # the reader goes away: quietly, nothing failed
+        # the reader goes away: not an error
         f"{SAMPLE} -N 40 -o many/ | head -1 | grep -q seed-00000000",
         f"{SAMPLE} -N 400 -o - --format tar | head -c 1 | wc -c | grep -q 1",
         "gsd distill --help | head -1",
@@ -59,7 +59,7 @@ def test_bytes_that_cannot_be_written_are_exit_8(script: str, workshop: Shell) -
 
 
 def test_bytes_on_stdout_are_bytes_only_whatever_libraries_print(workshop: Shell) -> None:
-    """A library that prints, by Python and by the descriptor itself, lands on stderr."""
+    """Text that a library prints, from Python or to the descriptor, goes to stderr."""
     noisy = (
         "import os, sys\n"
         "from gsd_cli.core.sampling import images as sampling\n"

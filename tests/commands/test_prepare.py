@@ -1,4 +1,4 @@
-"""gsd prepare as a user runs it: bad pictures, interruptions, workers, shards, labels."""
+"""gsd prepare as a user runs it: bad images, interruptions, workers, shards, labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ASKED = {"size": 32, "grey": None, "split": "train", "limit": None, "shards": No
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures that take a while: 1,500 JPEGs of three classes."""
+    """Enough images to be interrupted: 1,500 JPEGs of three classes."""
     folder = tmp_path_factory.mktemp("in") / "photos"
     pixels = np.random.default_rng(0).integers(0, 256, (160, 240, 3), dtype=np.uint8)
     for kind in ("a", "b", "c"):
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 
 
 def start_script(shell: Shell, photos: Path, workers: int) -> subprocess.Popen[bytes]:
-    """The core of the command, in a process of its own."""
+    """The core of the command, in a separate process."""
     (shell.folder / "script.py").write_text(SCRIPT % ASKED)
     command = [sys.executable, "script.py", str(photos), str(workers)]
     return subprocess.Popen(command, cwd=shell.folder, env=shell.environment())
@@ -62,7 +62,7 @@ def start_script(shell: Shell, photos: Path, workers: int) -> subprocess.Popen[b
 
 @pytest.fixture(scope="module")
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """What a run that was left alone, on one worker, writes."""
+    """The output of an uninterrupted run with one worker."""
     shell = Shell(tmp_path_factory.mktemp("whole"))
     assert start_script(shell, photos, 1).wait(200) == 0
     return (shell.folder / "x.zip").read_bytes()
@@ -76,7 +76,7 @@ def wait_for_work(shell: Shell, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.fault(2, "a signal to gsd prepare")
-def test_a_stopped_run_goes_on_to_the_same_bytes(photos: Path, whole: bytes, shell: Shell) -> None:
+def test_a_stopped_run_resumes_to_the_same_bytes(photos: Path, whole: bytes, shell: Shell) -> None:
     process = shell.start("prepare", str(photos), "-o", "x.zip", "--workers", "2")
     wait_for_work(shell, process)
     process.send_signal(signal.SIGINT)
@@ -85,14 +85,14 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(photos: Path, whole: bytes, she
     assert not out
     assert "stopped, state saved" in err.decode()
     assert not (shell.folder / "x.zip").exists()
-    done = shell.gsd(*shlex.split(err.decode().split("go on with: ")[1].splitlines()[0])[1:])
+    done = shell.gsd(*shlex.split(err.decode().split("resume with: ")[1].splitlines()[0])[1:])
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == "x.zip\n"
     assert (shell.folder / "x.zip").read_bytes() == whole
     assert {p.name for p in shell.folder.iterdir()} <= {"x.zip", "home"}
 
 
-def test_a_killed_run_goes_on_and_its_workers_end(photos: Path, whole: bytes, shell: Shell) -> None:
+def test_a_killed_run_is_resumed_and_its_workers_end(photos: Path, whole: bytes, shell: Shell) -> None:
     process = start_script(shell, photos, 2)
     wait_for_work(shell, process)
     workers = children(process.pid)
@@ -121,15 +121,15 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.fault(11, "bad files beside a good one")
-def test_every_bad_picture_is_named_once_on_its_own_line(shell: Shell) -> None:
-    folder = shell.folder / "pictures"
+@pytest.mark.fault(11, "bad files next to a good one")
+def test_every_bad_image_is_named_once_on_its_own_line(shell: Shell) -> None:
+    folder = shell.folder / "images"
     folder.mkdir()
     Image.new("L", (40, 40), 7).save(folder / "good.png")
     (folder / "text.png").write_text("text")
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "loop.png").symlink_to(folder / "loop.png")
-    done = shell.gsd("prepare", "pictures", "-o", "x.zip")
+    done = shell.gsd("prepare", "images", "-o", "x.zip")
     lines = done.stderr.decode().splitlines()
     assert done.returncode == 3
     assert sorted(line.split(": ")[1] for line in lines if line.startswith("error")) == [
@@ -139,7 +139,7 @@ def test_every_bad_picture_is_named_once_on_its_own_line(shell: Shell) -> None:
     ]
     assert "hint: --skip-bad leaves them out" in lines
     assert not (shell.folder / "x.zip").exists()
-    done = shell.gsd("prepare", "pictures", "-o", "x.zip", "--skip-bad", "--json")
+    done = shell.gsd("prepare", "images", "-o", "x.zip", "--skip-bad", "--json")
     assert done.returncode == 0, done.stderr.decode()
     data = json.loads(done.stdout)["metrics"]["data"]
     assert (data["images"], data["left_out"], data["channels"]) == (1, 3, 1)
@@ -166,7 +166,7 @@ def test_shards_and_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [data.record["classes"][k] for k in data.labels] == [n.split("/")[0] for n in sorted(names)]
 
 
-def test_the_same_again_does_nothing_and_other_options_are_an_error(
+def test_the_same_command_again_does_nothing_and_other_options_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(tmp_path, monkeypatch, output=Path("x.zip"))

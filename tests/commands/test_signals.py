@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: saved, resumable, identical to a run that was left alone."""
+"""Ctrl-C and SIGTERM: saved, resumable, identical to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS = "24"
 
 @pytest.fixture(scope="module")
 def untouched(workshop: Shell) -> Path:
-    """The weights of a run that was left alone."""
+    """The weights of an uninterrupted run."""
     done = workshop.gsd(*DISTILL, "--steps", STEPS, "-o", "untouched")
     assert done.returncode == 0, done.stderr.decode()
     return workshop.folder / "untouched" / WEIGHTS
@@ -56,7 +56,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     stopped_at = int(saved.name.removeprefix("step-"))
     assert 0 < stopped_at < int(STEPS)
 
-    hint = text.split("go on with: ")[1].splitlines()[0]
+    hint = text.split("resume with: ")[1].splitlines()[0]
     resumed = workshop.gsd(*shlex.split(hint)[1:])
     assert resumed.returncode == 0, resumed.stderr.decode()
     assert f"resumed at step {stopped_at}" in resumed.stderr.decode()

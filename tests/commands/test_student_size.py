@@ -35,7 +35,7 @@ def test_a_deeper_student_samples(workshop: Shell, run: Shell) -> None:
     assert "2 times the layers per block" in (run.folder / "generator" / "README.md").read_text()
 
 
-def test_the_walks_and_edits_take_it(run: Shell) -> None:
+def test_walks_and_edits_work_with_a_deeper_student(run: Shell) -> None:
     for command in (
         ("interpolate", "seed:1", "seed:2", "-o", "strip.png"),
         ("edit", "seed:1", "--direction", "pc0", "-o", "edit.png"),
@@ -80,7 +80,7 @@ def test_a_dry_run_counts_the_student(workshop: Shell, run: Shell) -> None:
     assert any("of the student's 143.0 M" in line for line in absent)
 
 
-def test_what_cannot_be_grown_is_refused_before_anything_is_written(workshop: Shell, tmp_path: Path) -> None:
+def test_a_network_that_cannot_grow_is_refused_before_anything_is_written(workshop: Shell, tmp_path: Path) -> None:
     changes = {"down_block_types": ("SkipDownBlock2D",) * 2, "up_block_types": ("SkipUpBlock2D",) * 2}
     net = teachers.unet({**teachers.SMALL, **changes, "in_channels": 3, "out_channels": 3})
     folder = teachers.flat(tmp_path / "skip", net)

@@ -25,7 +25,7 @@ def test_the_cifar10_teacher_comes_from_the_hub(shell: Shell) -> None:
         brief = ("--steps", "1", "--batch-size", "1", "--eval-samples", "16")  # 35.7 million parameters, three times
         done = shell.gsd("distill", "--teacher", "ddpm-cifar10", *brief, "-o", "run", "--irl", "off", env=online)
     assert done.returncode == 0, done.stderr.decode()
-    assert b"fusing/ddpm-cifar10-ema" in done.stderr  # the known catch is said
+    assert b"fusing/ddpm-cifar10-ema" in done.stderr  # its caution is printed
     card = json.loads((shell.folder / "run" / "generator" / "gsd.json").read_text())
     assert card["teacher_revision"] == COMMIT
     assert json.loads((shell.folder / "run" / "options.json").read_text())["teacher_revision"] == COMMIT
@@ -55,8 +55,8 @@ def test_a_latent_teacher_end_to_end(shell: Shell) -> None:
     done = shell.gsd("distill", "--teacher", "ldm", *SHORT, "-o", "run")
     assert done.returncode == 0, done.stderr.decode()
     assert shell.gsd("sample", "--model", "run", "-N", "1", "-o", "one.png").returncode == 0
-    with Image.open(shell.folder / "one.png") as picture:
-        assert picture.size == (32, 32)  # decoded: twice the latent's side
+    with Image.open(shell.folder / "one.png") as image:
+        assert image.size == (32, 32)  # decoded: twice the latent's side
     edited = shell.gsd("edit", "one.png", "--model", "run", "--invert-steps", "3", "-o", "e.png")
     assert edited.returncode == 0, edited.stderr.decode()
     bench = shell.gsd("bench", "--model", "run", "--compare", "ddim-2", "--metrics", "ppl,time", "--ppl-samples", "10")
@@ -72,7 +72,7 @@ def labelled(shell: Shell, toy_archive_path: Path) -> Path:
 
 
 def test_a_class_conditional_teacher_end_to_end(shell: Shell, labelled: Path) -> None:
-    """Fitted on labelled images, distilled, sampled by class."""
+    """Trained on labelled images, distilled, then sampled by class."""
     fit = shell.gsd(
         "prepare", "toy", "-o", "toy.zip", "--fit-teacher", "tiny", "--conditional", "--fit-steps", "2",
         "--batch-size", "4",
@@ -80,7 +80,7 @@ def test_a_class_conditional_teacher_end_to_end(shell: Shell, labelled: Path) ->
     assert fit.returncode == 0, fit.stderr.decode()
     done = shell.gsd("distill", "--teacher", "toy-teacher", *SHORT, "-o", "run")
     assert done.returncode == 0, done.stderr.decode()
-    assert b"no real images" not in done.stderr  # the images beside the teacher are its reference
+    assert b"no real images" not in done.stderr  # the images next to the teacher are its reference
 
     made = shell.gsd("sample", "--model", "run", "--seeds", "0-5", "--class", "1", "-o", "x.npz")
     assert made.returncode == 0, made.stderr.decode()

@@ -1,4 +1,4 @@
-"""gsd interpolate and gsd edit on a toy run: the commands themselves, and as processes where bytes and codes count."""
+"""gsd interpolate and gsd edit on a toy run: called directly, or as processes to check bytes and exit codes."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.cli.preflight import plan_interpolate
 from gsd_cli.commands import edit, interpolate
+from gsd_cli.core.editing.examples import read_data_set
 from gsd_cli.core.editing.known_attributes import Knowledge
-from gsd_cli.core.editing.labelled import from_data
 from gsd_cli.core.models.generator import load_model
 from gsd_cli.options import EditOptions, InterpolateOptions
 from tests.support.shell import Shell
@@ -29,7 +29,7 @@ PROCESS = ("--model", "run", "--invert-steps", "4", "--invert-starts", "1")
 
 @dataclass
 class Workbench:
-    """Runs commands in this process, in the toy run's folder, and keeps what they say."""
+    """Runs commands in this process, in the toy run's folder, and keeps their messages."""
 
     said: pytest.CaptureFixture[str]
 
@@ -49,7 +49,7 @@ class Workbench:
 
 @pytest.fixture(scope="module")
 def four(workshop: Shell) -> str:
-    """A picture of the model's own: seed 4."""
+    """An image that the model made: seed 4."""
     assert workshop.gsd("sample", "--model", "run", "--seeds", "4", "-o", "four.png").returncode == 0
     return "four.png"
 
@@ -145,7 +145,7 @@ def test_a_second_call_reads_the_inversion_from_the_cache(bench: Workbench, four
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "d.png").read_bytes()
 
 
-def test_saved_latents_serve_wherever_a_picture_does(bench: Workbench, four: str, tmp_path: Path) -> None:
+def test_saved_latents_replace_images(bench: Workbench, four: str, tmp_path: Path) -> None:
     latents, one = str(tmp_path / "two.safetensors"), str(tmp_path / "one.safetensors")
     bench.interpolate(four, "seed:5", output=str(tmp_path / "a.png"), save_latent=latents)
     bench.interpolate(latents, output=str(tmp_path / "b.png"))
@@ -185,8 +185,8 @@ def test_frames_go_round_and_back(bench: Workbench, tmp_path: Path) -> None:
 
 def test_a_folder_of_frames_with_their_latents(bench: Workbench, tmp_path: Path) -> None:
     done = bench.interpolate("seed:1", "seed:1", path="slerp", output=str(tmp_path / "frames"))
-    *pictures, latents = done.outputs
-    frames = [np.asarray(Image.open(line)) for line in pictures]
+    *images, latents = done.outputs
+    frames = [np.asarray(Image.open(line)) for line in images]
     assert len(frames) == 3
     np.testing.assert_array_equal(frames[0], frames[2])
     with np.load(latents, allow_pickle=False) as stored:
@@ -203,13 +203,13 @@ def test_a_geodesic_keeps_the_ends(bench: Workbench, tmp_path: Path) -> None:
     np.testing.assert_array_equal(strips[0][:, -16:], strips[1][:, -16:])
 
 
-def test_with_residuals_the_ends_are_the_pictures_themselves(bench: Workbench, four: str, tmp_path: Path) -> None:
+def test_with_residuals_the_ends_are_the_original_images(bench: Workbench, four: str, tmp_path: Path) -> None:
     bench.interpolate(four, "seed:5", keep_residual=True, output=str(tmp_path / "k.png"))
     strip = np.asarray(Image.open(tmp_path / "k.png"))
     np.testing.assert_array_equal(strip[:, :16], np.asarray(Image.open(four)))
 
 
-def test_pivotal_tuning_comes_nearer(bench: Workbench, four: str, tmp_path: Path) -> None:
+def test_pivotal_tuning_is_closer_to_the_image(bench: Workbench, four: str, tmp_path: Path) -> None:
     done = bench.edit(four, strength=0, tune=30, output=str(tmp_path / "t.png"))
     figures = done.metrics["image"]
     assert figures["psnr_tuned"] > figures["psnr"]
@@ -256,7 +256,7 @@ def test_an_attribute_from_the_labels_of_a_data_set(bench: Workbench) -> None:
         bench.edit("seed:2", data="toy.zip", attribute="nothing-like-it")
     assert error.value.code == ExitCode.USAGE
     known = str(error.value.hint).split(", ")[0]
-    has, without = from_data(Path("toy.zip"), known, _knowledge(), Session(Console(quiet=True)))
+    has, without = read_data_set(Path("toy.zip"), known, _knowledge(), Session(Console(quiet=True)))
     assert len(has) == 10
     assert len(without) == 90
 
@@ -269,24 +269,24 @@ def _knowledge() -> Knowledge:
 def test_edit_draws_its_directions(bench: Workbench, tmp_path: Path) -> None:
     drawn = bench.edit(None, list=True, output=str(tmp_path / "all.png"))
     assert drawn.outputs == [str(tmp_path / "all.png")]
-    picture = Image.open(tmp_path / "all.png")
-    assert picture.width == 5 * 16
-    assert picture.height >= 16 * 16
+    image = Image.open(tmp_path / "all.png")
+    assert image.width == 5 * 16
+    assert image.height >= 16 * 16
     assert set(drawn.metrics) >= {"pc0", "brightness"}
 
 
 # -- faults, row 22 -----------------------------------------------------------------------------
 
 
-@pytest.mark.fault(22, "two identical pictures")
-def test_two_identical_pictures_make_a_still_film(bench: Workbench, four: str, tmp_path: Path) -> None:
+@pytest.mark.fault(22, "two identical images")
+def test_two_identical_images_give_equal_frames(bench: Workbench, four: str, tmp_path: Path) -> None:
     done = bench.interpolate(four, four, output=str(tmp_path / "still.png"))
     assert done.metrics["legs"][0]["length"] == pytest.approx(0, abs=1e-3)
     assert done.metrics["legs"][0]["largest_over_mean_step"] == 1
 
 
 @pytest.mark.fault(22, "other sizes and modes")
-def test_pictures_of_other_sizes_and_modes_are_converted_and_that_is_said(bench: Workbench, tmp_path: Path) -> None:
+def test_images_of_other_sizes_and_modes_are_converted_with_a_message(bench: Workbench, tmp_path: Path) -> None:
     wide = Image.new("RGBA", (40, 24), (200, 10, 10, 128))
     wide.save(tmp_path / "wide.png")
     turned = Image.new("L", (30, 20), 90)
@@ -300,10 +300,10 @@ def test_pictures_of_other_sizes_and_modes_are_converted_and_that_is_said(bench:
 
 
 @pytest.mark.parametrize("bad", ["text.png", "text.safetensors", "missing.png"])
-@pytest.mark.fault(22, "no pictures")
-def test_what_is_no_picture_is_refused_and_nothing_is_written(bad: str, bench: Workbench, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture")
-    (tmp_path / "text.safetensors").write_text("not a picture")
+@pytest.mark.fault(22, "no images")
+def test_a_file_that_is_no_image_is_refused_and_nothing_is_written(bad: str, bench: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "text.safetensors").write_text("not an image")
     for command in (bench.interpolate, bench.edit):
         images = [str(tmp_path / bad)] + ["seed:1"] * (command == bench.interpolate)
         with pytest.raises(GsdError, match=bad) as error:

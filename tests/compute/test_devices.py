@@ -241,7 +241,7 @@ def test_sampling_the_generator(classes: int | None) -> None:
 
 @pytest.mark.parametrize("path", ["lerp", "slerp", "uniform", "geodesic"])
 def test_walks(path: str) -> None:
-    from gsd_cli.commands.interpolate import _leg
+    from gsd_cli.commands.interpolate import _walk_leg
 
     z = latents(range(2), SHAPE)
     options: Any = SimpleNamespace(path=path, frames=4, batch_size=3, geodesic_steps=2)
@@ -250,7 +250,7 @@ def test_walks(path: str) -> None:
         model: Any = SimpleNamespace(generator=generator())
         features = encoder_features(model.generator)
         a = Anchor(z[0], {}, residual=torch.zeros(SHAPE))
-        found = _leg(a, Anchor(z[1], {}), model, options, lambda x: features(x.to(PRETEND)), session)
+        found = _walk_leg(a, Anchor(z[1], {}), model, options, lambda x: features(x.to(PRETEND)), session)
     assert found.z.device == found.images.device == CPU
     assert torch.allclose(found.z[0], z[0], atol=1e-5)
 
@@ -283,7 +283,7 @@ def test_supervised_directions_of_a_learnt_attribute() -> None:
         made = generator()
         knowledge = Knowledge(Model("a", Path(), made, {}))
         vectors = [knowledge.vectors([Images(*SHAPE).batch(torch.arange(8)) + shift]) for shift in (0.0, 1.0)]
-        target, _ = knowledge.learnt("bright", vectors[1], vectors[0])
+        target, _ = knowledge.learn("bright", vectors[1], vectors[0])
         attributes = [*TRAITS, target]
         pool = supervised.gather(made, attributes, 8, 24)
         gradients = supervised.mean_gradients(made, attributes, 8, 8)

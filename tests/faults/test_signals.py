@@ -53,7 +53,7 @@ def test_stopped_within_seconds_and_told_how_to_go_on(
     assert time.monotonic() - begun < 20
     assert not done.stdout
     assert "stopped" in text and "error" not in text and "Traceback" not in text
-    assert shlex.split(text.split("go on with: ")[1].splitlines()[0]) == ["gsd", *arguments]
+    assert shlex.split(text.split("resume with: ")[1].splitlines()[0]) == ["gsd", *arguments]
     assert not leftovers(desk.folder)
     assert not list(desk.folder.glob("x.*"))
     require_whole_pictures(desk.folder / "many")
@@ -128,7 +128,7 @@ def test_the_wait_for_other_processes_is_said_and_can_be_ended(number: signal.Si
     done = running.wait(30)
     assert done.returncode == 128 + number, done.stderr.decode()
     assert time.monotonic() - begun < 5
-    assert b"go on with: gsd sample" in done.stderr and b"Traceback" not in done.stderr
+    assert b"resume with: gsd sample" in done.stderr and b"Traceback" not in done.stderr
     assert not (desk.folder / "pod").exists()
 
 

@@ -66,7 +66,7 @@ def test_closed_streams(closed: tuple[int, ...], desk: Shell) -> None:
 @pytest.mark.parametrize("given", [b"", b"text", b"\x89PNG\r\n\x1a\n\x00\x00"], ids=["nothing", "text", "half"])
 def test_what_is_no_picture_on_stdin_is_named_as_what_it_is(given: bytes, desk: Shell) -> None:
     done = desk.running("edit", "-", "--model", "run", "--direction", "pc0", input=given).wait()
-    require_refusal(done, 3, "- is not a picture")
+    require_refusal(done, 3, "- is not an image")
     assert b"0x" not in done.stderr and b"BytesIO" not in done.stderr
 
 

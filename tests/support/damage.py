@@ -1,4 +1,4 @@
-"""What disks and hands do to files."""
+"""Damages files as disks and people do."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 
 def flip(path: Path) -> None:
-    """One bit, three quarters in."""
+    """Flip one bit, at three quarters of the file."""
     payload = bytearray(path.read_bytes())
     payload[len(payload) * 3 // 4] ^= 4
     path.write_bytes(payload)
 
 
 def cut(path: Path) -> None:
-    """The last seven bytes gone."""
+    """Cut off the last seven bytes."""
     path.write_bytes(path.read_bytes()[:-7])
 
 
 def empty(path: Path) -> None:
-    """Nothing left of it but its name."""
+    """Empty the file."""
     path.write_bytes(b"")

@@ -1,8 +1,8 @@
-"""A device that no machine has: tensors on it hold real values, and mixing it with the CPU is an error, as on a GPU.
+"""A pretended GPU: tensors on it hold real values, and mixing it with the CPU is an error, as on a real GPU.
 
-`PRETEND` is torch's `meta` device by name, so that autograd needs no driver. In `pretend()` tensors sent there keep
-their numbers, results are those of the CPU, and whatever a GPU would refuse is refused: operands on two devices,
-`.numpy()` of what is not on the CPU. Reads that make a host wait are counted.
+`PRETEND` is torch's `meta` device by name, so that autograd needs no driver. Inside `pretend()`, tensors on it keep
+their values, and the CPU computes the results. What a GPU would refuse is refused: operands on two devices, and
+`.numpy()` of a tensor that is not on the CPU. Reads that make the host wait are counted.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ aten = torch.ops.aten
 CROSSING = {aten._to_copy.default, aten.copy_.default}
 """Operations whose operands may be on two devices."""
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._unsafe_index.Tensor}
-"""Operations that take indices from the CPU for values of a device (not the other way round)."""
+"""Operations that take indices from the CPU for values on the device (not the other way round)."""
 READS = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default, aten.masked_select.default}
-"""Operations whose result's value or size the host waits for."""
+"""Operations that make the host wait for a value or a size."""
 
 
 class OnDevice(Tensor):
-    """A tensor on the pretended device; `held` is the real one, on the CPU."""
+    """A tensor on the pretended device; `held` is the real tensor, on the CPU."""
 
     held: Tensor
 
@@ -47,11 +47,11 @@ class OnDevice(Tensor):
         return made
 
     def tolist(self) -> Any:
-        """As torch's own, which refuses subclasses."""
+        """Like torch's method, which refuses subclasses."""
         return self.cpu().tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
-        """As on a GPU: refused."""
+        """Refused, as on a GPU."""
         raise TypeError(f"can't convert {PRETEND} device type tensor to numpy; copy it to the CPU first")
 
     __array__ = numpy
@@ -62,9 +62,9 @@ class OnDevice(Tensor):
 
 
 class Pretend(TorchDispatchMode):
-    """The pretended device exists in here. waits: by operation how often the host waited for the device.
+    """A context in which the pretended device exists.
 
-    float64: whether the device has it; Apple's GPUs do not.
+    waits: how often the host waited for the device, by operation. float64: whether the device has it, unlike Apple's.
     """
 
     def __init__(self, *, float64: bool = True) -> None:

@@ -1,6 +1,6 @@
-"""What reads files that others made: each reader with whole inputs to begin from, for property tests and for atheris.
+"""The readers of foreign files, each with valid inputs to start from, for property tests and for atheris.
 
-A reader may return, or raise what it says it raises; anything else is a finding.
+A reader may return, or raise the errors that it declares. Anything else is a bug.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ NAMES = ("a/1.png", "b/2.png", "b/3.png")
 
 @dataclass(frozen=True)
 class Reader:
-    """`whole` are inputs that are read; `read` takes any bytes; `raises` is what it may raise."""
+    """whole: valid inputs. read: takes any bytes. raises: the errors that it may raise."""
 
     whole: list[bytes]
     read: Callable[[bytes], object]
     raises: tuple[type[Exception], ...] = (GsdError,)
 
     def survives(self, payload: bytes) -> None:
-        """Read it; what it may raise is swallowed."""
+        """Read the bytes, and ignore the declared errors."""
         with suppress(*self.raises):
             self.read(payload)
 
@@ -127,17 +127,18 @@ def _model_readers(folder: Path, teacher: Path) -> dict[str, Reader]:
     }
 
 
-def picture(kind: str = "png", mode: str = "L") -> bytes:
-    """A small picture file."""
+def image_file(kind: str = "png", mode: str = "L") -> bytes:
+    """The bytes of a small image file."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (12, 9, 4), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(buffer, kind)
     return buffer.getvalue()
 
 
-PICTURES = [
-    picture("png"), picture("png", "RGBA"), picture("png", "P"), picture("jpeg"), picture("jpeg", "CMYK"),
-    picture("webp", "RGB"), picture("bmp"), picture("gif", "P"), picture("tiff"), picture("ppm", "RGB"),
+IMAGE_FILES = [
+    image_file("png"), image_file("png", "RGBA"), image_file("png", "P"), image_file("jpeg"),
+    image_file("jpeg", "CMYK"), image_file("webp", "RGB"), image_file("bmp"), image_file("gif", "P"),
+    image_file("tiff"), image_file("ppm", "RGB"),
 ]  # fmt: skip
 
 
@@ -156,18 +157,18 @@ def _data_readers(folder: Path) -> dict[str, Reader]:
     stored, packed = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(stored, "w") as whole:
         for name in NAMES:
-            whole.writestr(name, picture())
+            whole.writestr(name, image_file())
         whole.writestr("dataset.json", json.dumps({"labels": [[name, 1] for name in NAMES]}))
         whole.writestr("gsd.json", json.dumps({"mean": [0], "variance": [0.1], "classes": ["x"]}))
     with tarfile.open(fileobj=packed, mode="w") as whole_tar:
         for name in NAMES:
             info = tarfile.TarInfo(name)
-            info.size = len(picture())
-            whole_tar.addfile(info, io.BytesIO(picture()))
+            info.size = len(image_file())
+            whole_tar.addfile(info, io.BytesIO(image_file()))
     (folder / "s-000000.tar").write_bytes(packed.getvalue())
     index = {"shardlist": [{"url": "s-000000.tar", "nsamples": 3, "filesize": len(packed.getvalue())}], "gsd": {}}
     return {
-        "picture": Reader(PICTURES, lambda raw: crop_and_resize(decode(raw), 8, 3), (ValueError, OSError)),
+        "picture": Reader(IMAGE_FILES, lambda raw: crop_and_resize(decode(raw), 8, 3), (ValueError, OSError)),
         "zip": Reader([stored.getvalue()], _file(folder, "z.zip", drained)),
         "tar": Reader([packed.getvalue()], _file(folder, "t.tar", drained)),
         "prepared zip": Reader([stored.getvalue()], _file(folder, "p.zip", archive)),

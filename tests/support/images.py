@@ -1,4 +1,4 @@
-"""Pictures and archives for the tests, good and bad."""
+"""Good and bad images and archives for the tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from PIL import Image
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
 
 
-def encoded(picture: Image.Image, kind: str = "png", **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str = "png", **options: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -67,7 +67,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def cifar_batch(images: np.ndarray, labels: list[int]) -> bytes:
-    """A batch as CIFAR-10's files hold it: Python 2's pickle, protocol 2, of a dict with an array of NumPy 1.
+    """A batch in the format of CIFAR-10's files: Python 2's pickle, protocol 2, of a dict with an array of NumPy 1.
 
     images: uint8 [N, 32, 32, 3]. Python 3 cannot write Python 2's str, so the opcodes are laid out here.
     """

@@ -1,4 +1,4 @@
-"""A generator whose answers are known in closed form: an orthogonal map of z, then a bottleneck that does nothing."""
+"""A generator with results in closed form: an orthogonal map of z, then a bottleneck that does nothing."""
 
 from __future__ import annotations
 

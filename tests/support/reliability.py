@@ -68,7 +68,7 @@ class Tally:
 
 
 class Table:
-    """Counts injections and outcomes by row; each test's last result is kept in `store`, so that runs add up."""
+    """Counts injections and outcomes per row. `store` keeps each test's last result, so that runs add up."""
 
     def __init__(self, store: Path | None = None) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""gsd as a user runs it: a real process, in a folder and a home of its own."""
+"""Runs gsd as a user does: a real process, with a separate folder and home."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGES = Path(__file__).parents[1] / "assets" / "fashion-100.zip"
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs gsd in a folder, with a cache and a home of its own and no network."""
+    """Runs gsd in a folder, with a separate cache and home and without network."""
 
     folder: Path
 
@@ -37,7 +37,7 @@ class Shell:
     def gsd(
         self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", cold: bool = False
     ) -> subprocess.CompletedProcess[bytes]:
-        """A command to its end; `cold`: from a fresh interpreter, as a change of what imports read needs."""
+        """Run a command to its end. cold: in a fresh interpreter, for variables that imports read."""
         changed = env or {}
         environment = self.environment() | changed
         if cold or any(name.startswith(warm.SETTLED) for name in changed):
@@ -51,13 +51,13 @@ class Shell:
         self, *arguments: str, env: dict[str, str] | None = None, input: bytes = b"", terminal: str | None = None,
         prepare: warm.Preparation | None = None,
     ) -> warm.Running:  # fmt: skip
-        """A command at work, to be stopped or killed; `terminal`: the device its three streams are."""
+        """Start a command, to stop or kill it later. terminal: the device for its three streams."""
         return warm.Running(arguments, self.folder, self.environment() | (env or {}), input, terminal, prepare)
 
     def python(
         self, script: str, *arguments: str, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[bytes]:
-        """A script of Python in the same surroundings, with gsd importable."""
+        """Run a Python script in the same environment, with gsd importable."""
         root = str(Path(__file__).parents[2])
         environment = self.environment() | {"PYTHONPATH": root} | (env or {})
         command = [sys.executable, "-c", script, *arguments]

@@ -1,4 +1,4 @@
-"""Steps of a training as numbers, and latents of the isometric term."""
+"""Runs single steps of a training and of the isometric term."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ GOOD = torch.zeros(())
 
 
 def run_step(task: Task, step: int) -> dict[str, float]:
-    """One step of a training; its metrics, read."""
+    """Run one step of a training; returns its metrics as numbers."""
     return read_all([task.step(step)])[0]
 
 
 def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:
-    """The weight of the isometric term, for these norms."""
+    """The weight of the isometric term for these gradient norms."""
     return float(term.weight(torch.tensor(own), torch.tensor(rest), step))
 
 
 def place(term: IsometricTerm, z: Tensor, step: int) -> Latents:
-    """The latents of one step of the isometric term, for a batch z whose rows are all here."""
+    """The latents of one step of the isometric term, for a complete batch z."""
     settings, batch = term.settings, len(z)
     rows = row_order(batch, settings.pair_every, term.world, term.group)
     return term.make_pairs(z, Draws(settings.seed, batch, rows, z.shape[1:], None, z.device), step)

@@ -1,4 +1,4 @@
-"""Teachers of the real formats, with random weights, as diffusers itself saves them."""
+"""Teachers with random weights in the real formats, saved by diffusers itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CIFAR10: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
 }  # fmt: skip
-"""google/ddpm-cifar10-32, all of it: 35,746,307 parameters."""
+"""google/ddpm-cifar10-32 at full size: 35,746,307 parameters."""
 
 FACES: dict[str, Any] = {
     **CIFAR10, "sample_size": 64, "block_out_channels": (32, 32, 64, 64, 128, 128), "attention_head_dim": None,
@@ -36,7 +36,7 @@ TINY: dict[str, Any] = {
     **SMALL, "sample_size": 8, "block_out_channels": (4, 4), "norm_num_groups": 2, "attention_head_dim": 4,
     "down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2,
 }  # fmt: skip
-"""5,000 parameters, for tests that count calls or go slowly from call to call."""
+"""5,000 parameters, for tests that count calls or make many."""
 
 LATENT: dict[str, Any] = {**SMALL, "in_channels": 3, "out_channels": 3}
 """CompVis/ldm-celebahq-256's UNet, small: three latent channels."""
@@ -48,13 +48,13 @@ FIRST_STAGE: dict[str, Any] = {
 
 
 def unet(config: dict[str, Any], seed: int = 0, **changes: Any) -> UNet2DModel:
-    """A network of random weights."""
+    """A network with random weights."""
     torch.manual_seed(seed)
     return UNet2DModel(**{**config, **changes}).eval().requires_grad_(False)
 
 
 def flat(folder: Path, net: UNet2DModel) -> Path:
-    """config.json, weights and scheduler_config.json side by side, as google/ddpm-cifar10-32 has them."""
+    """config.json, weights and scheduler_config.json in one folder, as in google/ddpm-cifar10-32."""
     net.save_pretrained(folder)
     PIXELS.save_pretrained(folder)
     DDPMPipeline(net, PIXELS).save_config(folder)
@@ -62,13 +62,13 @@ def flat(folder: Path, net: UNet2DModel) -> Path:
 
 
 def pipeline(folder: Path, net: UNet2DModel, *, safe: bool = True) -> Path:
-    """unet/ and scheduler/."""
+    """A pipeline folder with unet/ and scheduler/."""
     DDPMPipeline(net, PIXELS).save_pretrained(folder, safe_serialization=safe)
     return folder
 
 
 def latent_pipeline(folder: Path, net: UNet2DModel, kind: str = "VQModel") -> Path:
-    """A latent-diffusion folder in the manner of CompVis/ldm-celebahq-256: vqvae/, unet/, scheduler/."""
+    """A latent-diffusion folder like CompVis/ldm-celebahq-256: vqvae/, unet/, scheduler/."""
     torch.manual_seed(5)
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195, clip_sample=False)
     if kind == "VQModel":

@@ -1,4 +1,4 @@
-"""The figures of a run, without those that depend on the machine."""
+"""The figures of a run that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ MACHINE = ("images_per_second", "peak_memory")
 
 
 def timeless(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl but for rates and memory."""
+    """The rows of a run's metrics.jsonl without rates and memory."""
     return [{k: v for k, v in row.items() if k not in MACHINE} for row in read_metrics(run / "metrics.jsonl")]

@@ -1,7 +1,7 @@
-"""gsd in a process of its own that need not import torch again: forked from a server that has.
+"""Runs gsd in processes forked from a server that has already imported torch.
 
-Half of a short command's time is imports. multiprocessing's fork server makes them once; each
-command is still a process with its own files, signals and exit code.
+Half of a short command's time is imports. multiprocessing's fork server does them once. Each command is still a
+process with its own files, signals and exit code.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from contextlib import suppress
 from pathlib import Path
 
 SETTLED = ("HF_", "TORCH", "OMP_", "PYTHON", "XDG_", "LD_")
-"""Variables that libraries read while they are imported: they ask for a fresh interpreter."""
+"""Prefixes of variables that libraries read at import. A command with one needs a fresh interpreter."""
 
 TIMEOUT = 280
 
 
 def preload() -> None:
-    """All that any command imports; run once, in the server, by importing this module there."""
+    """Import everything that any command imports. The server does this once."""
     import diffusers
 
     import gsd_cli
 
-    for name in ("UNet2DModel", "DDPMScheduler", "DDIMScheduler"):  # diffusers imports what is asked for
+    for name in ("UNet2DModel", "DDPMScheduler", "DDIMScheduler"):  # diffusers imports a class when it is first used
         getattr(diffusers, name)
     for module in pkgutil.walk_packages(gsd_cli.__path__, "gsd_cli."):
         if not module.name.endswith("__main__"):
@@ -39,7 +39,7 @@ def preload() -> None:
 
 
 Preparation = Callable[[], object]
-"""What a command's process does before the command: set a limit of its own, say."""
+"""A function that the process calls before the command, for example to set a limit."""
 
 
 def _child(
@@ -70,7 +70,7 @@ def _child(
 
 
 class Running:
-    """A command at work in a process of its own; `streams` are its stdin, stdout and stderr, by path."""
+    """A command that runs in another process. streams: the files of its stdin, stdout and stderr."""
 
     def __init__(
         self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str], given: bytes = b"",
@@ -89,16 +89,16 @@ class Running:
 
     @property
     def alive(self) -> bool:
-        """Whether it is still at work."""
+        """Whether it still runs."""
         return self._process.is_alive()
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it is gone."""
+        """Send it a signal, unless it has ended."""
         with suppress(ProcessLookupError):
             os.kill(self._process.pid or 0, number)
 
     def wait(self, seconds: float = TIMEOUT) -> subprocess.CompletedProcess[bytes]:
-        """Its exit code (negative for a signal) and what it wrote, as subprocess.run gives them."""
+        """Wait for its end; returns its exit code (negative for a signal) and output, like subprocess.run."""
         self._process.join(seconds)
         if self._process.exitcode is None:
             self._process.kill()

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: see `tests.support.warm`."""
+"""Imported only by the fork server: see `tests.support.warm`."""
 
 import os
 

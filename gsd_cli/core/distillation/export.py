@@ -1,4 +1,4 @@
-"""What a distillation leaves behind: its newest and its best generator, and its curves."""
+"""Writes the results of a distillation: the newest and the best generator, and the curves."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ from gsd_cli.core.training.log import read_metrics
 from gsd_cli.core.training.report import Report
 from gsd_cli.options import DistillOptions
 
-VARIED = 0.95
-"""A snapshot with less than this share of the highest recall so far is not the best, whatever its distance."""
+RECALL_SHARE = 0.95
+"""A snapshot cannot be the best if its recall is below this share of the highest recall so far."""
 FIGURES = ("fd", "precision", "recall", "coverage", "class_balance", "speed_cv", "spearman", "pair_distance")
-"""What a generator's card keeps of its last evaluation."""
+"""The figures of the last evaluation that a generator's card holds."""
 
 
 class Exporter:
-    """Writes generator folders into a run; `settings` is the run's identity, `figure` its distance's name."""
+    """Writes generator folders into a run.
+
+    settings: the run's identity. features: the features of its distance. figure: the name of the distance.
+    """
 
     def __init__(
         self, options: DistillOptions, teacher: Teacher, folder: Path, settings: dict[str, Any],
@@ -36,33 +39,32 @@ class Exporter:
     ):  # fmt: skip
         self.options, self.teacher, self.folder = options, teacher, folder
         self.settings, self.features, self.figure = settings, features, figure
-        self.best, self.recall = best_distance(folder), best_recall(folder)
+        self.best, self.recall = read_best_distance(folder), read_best_recall(folder)
 
-    def forget(self) -> None:
-        """Drop the best snapshot: the run starts again."""
+    def discard_best(self) -> None:
+        """Delete the best snapshot, because the run starts again."""
         shutil.rmtree(self.folder / BEST, ignore_errors=True)
         self.best, self.recall = math.inf, 0.0
 
     def keep_best(self, average: Generator, report: Report) -> None:
-        """Keep the moving average as the best so far, if it is nearest and its recall has not fallen."""
+        """Save the moving average as the best snapshot if its distance is the smallest and its recall did not fall."""
         distance, recall = report.evaluation.get("fd", math.inf), report.evaluation.get("recall", math.inf)
-        varied = recall >= VARIED * self.recall
+        varied = recall >= RECALL_SHARE * self.recall
         self.recall = max(self.recall, recall) if math.isfinite(recall) else self.recall
         if distance < self.best and varied:
             row = {"step": report.step, "images": report.images, **report.evaluation}
             self._save(average, BEST, row)
             self.best = distance
 
-    def finish(self, average: Generator) -> None:
-        """The moving average as it is now, and the curves."""
+    def export(self, average: Generator) -> None:
+        """Write the current moving average and the curves."""
         rows = read_metrics(self.folder / METRICS_LOG)
         self._save(average, GENERATOR, rows[-1] if rows else {"step": 0})
         draw_curves(self.folder / METRICS_LOG, self.folder / CURVES, self.figure)
 
     def rehearse(self, average: Generator) -> None:
-        """What `finish` does, early, to be timed; there are no curves to draw yet, so some that are thrown away."""
-
-        self.finish(average)
+        """Do the work of `export`, so that its time can be measured. As there are no curves yet, draw made-up ones."""
+        self.export(average)
         with tempfile.TemporaryDirectory() as name:
             rows = [{"step": step, "images": step, **dict.fromkeys(PANELS, 1.0)} for step in range(2)]
             metrics = Path(name, METRICS_LOG)
@@ -70,7 +72,6 @@ class Exporter:
             draw_curves(metrics, Path(name, CURVES), self.figure)
 
     def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
-
         card = {
             "kind": "generator",
             "teacher": self.options.teacher,
@@ -79,9 +80,9 @@ class Exporter:
             "features": self.features,
             "classes": list(self.teacher.class_names),
             "preset": self.options.preset,
-            "parameters": _parameters(average.denoiser),
-            "teacher_parameters": _parameters(self.teacher.denoiser),
-            # before a run by the clock knows its length, it is as long as it is
+            "parameters": _count_parameters(average.denoiser),
+            "teacher_parameters": _count_parameters(self.teacher.denoiser),
+            # a run by the clock may not know its length yet: it is the steps so far
             "settings": self.settings | {"total_steps": self.settings["total_steps"] or row["step"]},
             "steps": row["step"],
             "images": row.get("images", 0),
@@ -90,17 +91,17 @@ class Exporter:
             "eval_samples": self.options.eval_samples,
             "versions": versions(),
         }
-        whole = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
+        generator = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
         half = self.options.weights == "fp16"
-        save_generator(whole, self.folder / name, card, generator_card(card), half=half)
+        save_generator(generator, self.folder / name, card, generator_card(card), half=half)
 
 
-def _parameters(network: Denoiser) -> int:
+def _count_parameters(network: Denoiser) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def best_distance(folder: Path) -> float:
-    """The distance of a run's best snapshot; infinite when there is none."""
+def read_best_distance(folder: Path) -> float:
+    """The distance of a run's best snapshot; infinite if there is none."""
     path = folder / BEST / CARD
     card = read_json(path) if path.exists() else {}
     figures = card.get("figures", {}) if isinstance(card, dict) else {}
@@ -108,7 +109,7 @@ def best_distance(folder: Path) -> float:
     return float(distance) if isinstance(distance, int | float) else math.inf
 
 
-def best_recall(folder: Path) -> float:
-    """The highest recall of a run's evaluations so far; 0 when there is none."""
+def read_best_recall(folder: Path) -> float:
+    """The highest recall of a run's evaluations so far; 0 if there is none."""
     recalls = [row.get("recall") for row in read_metrics(folder / METRICS_LOG)]
     return max((float(r) for r in recalls if isinstance(r, int | float)), default=0.0)

@@ -1,4 +1,4 @@
-"""Which images a distillation uses, decided from its options and from what exists. Nothing is opened; no torch."""
+"""Which images a distillation uses, chosen from its options and the files that exist. Needs no torch, opens nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ SAMPLER = SAMPLES_BY.replace("dpm++", "DPM-Solver++")
 
 
 @dataclass(frozen=True)
-class DistillData:
-    """The images of a distillation.
+class ImageChoice:
+    """The data sets of a distillation.
 
-    origin: where the discriminator's images come from. shown: their data set; None for `none`, and for `teacher`
-    until its samples are made. measured: the real images that distances, epochs and standard deviations are of;
-    None where there are none but the bundled ones, which are a part of what the bundled statistics are of.
+    origin: where the discriminator's images come from. shown: the data set that the discriminator sees; None for
+    `none`, and for `teacher` until its samples exist. measured: the real images that give reference statistics, epochs
+    and standard deviations; None without them. The bundled images do not count: they are a part of the images behind
+    the bundled statistics.
     """
 
     origin: Origin
@@ -30,44 +31,46 @@ class DistillData:
     measured: Path | None
 
 
-def choose_data(options: DistillOptions) -> DistillData:
-    """--data; else what `gsd prepare` left next to a teacher it fitted; else what is bundled with the teacher."""
+def choose_data(options: DistillOptions) -> ImageChoice:
+    """--data; else the data set next to a teacher of `gsd prepare`; else the images bundled with the teacher."""
     prepared = next_to_teacher(options.teacher, DATA_SUFFIX)
     if options.data == TEACHER:
-        return DistillData("teacher", None, prepared)
+        return ImageChoice("teacher", None, prepared)
     if options.data is not None:
         given = Path(options.data)
-        return DistillData("given", given, given)
+        return ImageChoice("given", given, given)
     if prepared is not None:
-        return DistillData("prepared", prepared, prepared)
+        return ImageChoice("prepared", prepared, prepared)
     entry = TEACHERS.get(options.teacher)
     if entry is not None and entry.data is not None:
-        return DistillData("bundled", ASSETS / entry.data, None)
-    return DistillData("none", None, None)
+        return ImageChoice("bundled", ASSETS / entry.data, None)
+    return ImageChoice("none", None, None)
 
 
 def uses_images(options: DistillOptions) -> bool:
-    """Whether real images are looked at: by a discriminator, for their mean features, or by an isometric form that
-    takes their clusters."""
+    """Whether real images are used: by a discriminator, for feature matching, or by an isometric form that is fitted
+    to their clusters."""
     fitted = options.irl in FITTED_FORMS and options.irl_weight != 0
-    return fitted or any(ratios(options, choose_data(options)).values())
+    return fitted or any(resolve_ratios(options, choose_data(options)).values())
 
 
-def ratios(options: DistillOptions, data: DistillData) -> dict[str, float]:
-    """What `--adversarial` and `--feature-matching` come to with these real images."""
+def resolve_ratios(options: DistillOptions, data: ImageChoice) -> dict[str, float]:
+    """The values of `--adversarial` and `--feature-matching` for these images, with `auto` resolved."""
     return options.ratios(real=data.origin != "none")
 
 
-def describe(data: DistillData, *, shown: bool = True, count: int | None = None) -> str:
-    """One line: the real images that a distillation uses. shown: whether it has a discriminator that sees them;
-    count: how many there are, where it is known."""
+def describe_images(data: ImageChoice, *, shown: bool = True, count: int | None = None) -> str:
+    """One line on the real images that a distillation uses.
+
+    shown: whether a discriminator sees them. count: their number, if it is known.
+    """
     number = "" if count is None else f"{count:,} "
     if data.origin == "none":
         return "real images: none (data-free distillation)"
     if not shown:
-        return "real images: none used, for there is no discriminator (data-free distillation)"
+        return "real images: none used, because there is no discriminator (data-free distillation)"
     if data.origin == "teacher":
-        return f"real images: none; the teacher's own {number}samples stand in ({SAMPLER}, cached)"
+        return f"real images: none; the teacher's own {number}samples replace them ({SAMPLER}, cached)"
     if data.origin == "bundled":
         return f"real images: {number}bundled training images ({Path(data.shown or '').stem})"
     where = "from --data" if data.origin == "given" else "next to the teacher"

@@ -1,4 +1,4 @@
-"""The images of a distillation, opened: checked against the teacher, or sampled from it."""
+"""Opens the images of a distillation: checks them against the teacher, or samples them from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gsd_cli.base.lock import one_at_a_time
 from gsd_cli.base.session import Session
 from gsd_cli.base.text import closest
 from gsd_cli.catalogue.registry import TEACHER
-from gsd_cli.core.distillation.inputs import SAMPLER, DistillData
+from gsd_cli.core.distillation.inputs import SAMPLER, ImageChoice
 from gsd_cli.core.distillation.real_images import RealImages, cautions, in_teacher_space, require_fit, require_readable
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.teacher_samples import TeacherSamples
@@ -20,27 +20,27 @@ from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillOptions
 
 EPOCH = 50_000
-"""Images per epoch where no real images are measured against."""
+"""Images per epoch if there are no real images to count."""
 
 
 class OpenData:
-    """The data sets that `choice` names, each opened once, when it is first used."""
+    """The data sets of `choice`, each opened once, when it is first used."""
 
-    def __init__(self, choice: DistillData):
+    def __init__(self, choice: ImageChoice):
         self.choice = choice
 
     @cached_property
     def shown(self) -> ImageArchive | None:
-        """The discriminator's images. Raises GsdError (exit 3) where they cannot be read."""
-        return _open(self.choice.shown)
+        """The discriminator's images. Raises GsdError (exit 3) if they cannot be read."""
+        return _open_archive(self.choice.shown)
 
     @cached_property
     def measured(self) -> ImageArchive | None:
-        """The real images that distances are measured against."""
-        return self.shown if self.choice.measured == self.choice.shown else _open(self.choice.measured)
+        """The real images that distances are measured to."""
+        return self.shown if self.choice.measured == self.choice.shown else _open_archive(self.choice.measured)
 
     def with_shown(self, path: Path) -> OpenData:
-        """The same with the discriminator's images at `path`; what is open stays open."""
+        """The same data with the discriminator's images from `path`; open files stay open."""
         other = OpenData(replace(self.choice, shown=path))
         if "measured" in self.__dict__:
             other.__dict__["measured"] = self.measured
@@ -52,20 +52,20 @@ class OpenData:
         return EPOCH if self.measured is None else len(self.measured)
 
 
-def with_samples(
+def add_teacher_samples(
     data: OpenData, options: DistillOptions, teacher: Teacher, device: Any, session: Session,
     *, main: bool = True,
 ) -> OpenData:  # fmt: skip
-    """`data` with the teacher's own samples as the discriminator's images: from the cache, else made now by the `main`
-    process.
+    """`data` with the teacher's own samples as the discriminator's images.
 
-    Raises GsdError (exit 8) where the cache cannot hold them, and Stopped; the same call resumes.
+    They come from the cache; if they are missing there, the `main` process makes them. Raises GsdError (exit 8) if the
+    cache cannot hold them, and Stopped after a signal; the same call then resumes.
     """
     samples = TeacherSamples(teacher, options.teacher_samples, options.seed, session.cache)
-    if main and samples.damage() is not None:  # a cache that is whole may be read-only
+    if main and samples.damage() is not None:  # a complete cache may be read-only
         try:
             with one_at_a_time(samples.path, session.check):
-                _make(samples, device, options.batch_size, session)
+                _make_samples(samples, device, options.batch_size, session)
         except GsdError as error:
             if error.code == ExitCode.STORAGE:
                 error.hint = "choose another cache with --cache-dir"
@@ -73,8 +73,8 @@ def with_samples(
     return data.with_shown(samples.path)
 
 
-def _make(samples: TeacherSamples, device: Any, batch_size: int, session: Session) -> None:
-    """Make the samples, unless another process made them while this one waited."""
+def _make_samples(samples: TeacherSamples, device: Any, batch_size: int, session: Session) -> None:
+    """Make the samples, unless another process made them while this one waited for the lock."""
     cause = samples.damage()
     if cause is None:
         return
@@ -84,10 +84,10 @@ def _make(samples: TeacherSamples, device: Any, batch_size: int, session: Sessio
         samples.make(device, batch_size, bar.update, session.check)
 
 
-def open_images(data: OpenData, teacher: Teacher, device: Any, session: Session) -> RealImages | None:
-    """The discriminator's images in the teacher's space, all looked at; None where there are none.
+def open_real_images(data: OpenData, teacher: Teacher, device: Any, session: Session) -> RealImages | None:
+    """The discriminator's images in the teacher's space, after each was read once; None if there are none.
 
-    Raises GsdError (exit 3) where they cannot be read or do not fit the teacher.
+    Raises GsdError (exit 3) if they cannot be read or do not fit the teacher.
     """
     images = data.shown
     if images is None:
@@ -100,7 +100,7 @@ def open_images(data: OpenData, teacher: Teacher, device: Any, session: Session)
     return in_teacher_space(images, teacher, device)
 
 
-def _open(path: Path | None) -> ImageArchive | None:
+def _open_archive(path: Path | None) -> ImageArchive | None:
     if path is None:
         return None
     if not path.exists():

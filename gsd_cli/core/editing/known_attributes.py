@@ -69,7 +69,7 @@ class Knowledge:
             on_image(done)
         return torch.cat(found) if found else torch.empty(0, 1)
 
-    def learnt(self, name: str, positive: Tensor, negative: Tensor) -> tuple[Attribute, float]:
+    def learn(self, name: str, positive: Tensor, negative: Tensor) -> tuple[Attribute, float]:
         """An attribute learnt from feature vectors [N, F] of images with it and without it, and the probe's AUROC."""
         probe = fit_probe(self.features, positive, negative, name)
         return Attribute(name, probe, signed=True), probe.auroc

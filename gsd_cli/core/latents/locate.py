@@ -1,4 +1,4 @@
-"""What interpolate and edit share: pictures in (files, stdin, seeds, saved latents), placed in latent space."""
+"""Finds the latents of images: interpolate, edit and invert take files, stdin, seeds and saved latents."""
 
 from __future__ import annotations
 
@@ -31,44 +31,45 @@ from gsd_cli.data.pixels import from_uint8
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 GOOD_PSNR = 24.0
-"""dB below which a picture is taken for one of another domain: noise, checks and negatives reach 10 to 23."""
+"""dB. A lower PSNR suggests an image of another domain: noise, checkerboards and negatives reach 10 to 23."""
 
 
 def locate(
     names: Sequence[str], model: Model, options: InvertOptions | InterpolateOptions | EditOptions, session: Session,
 ) -> list[Anchor]:  # fmt: skip
-    """Seeds become their latents, files of latents what they hold; pictures are inverted, and how well is said.
+    """The anchors of `names`, in their order: images are inverted, seeds drawn, and files of latents read.
 
-    Raises GsdError (exit 3) for what is no picture, UsageError for a bad seed.
+    A file of latents may give several anchors. The quality of each inversion is reported. Raises GsdError (exit 3) for
+    a file that is not an image, UsageError for a bad seed.
     """
     generator, mark = model.generator, weights_fingerprint(model.folder)
-    seeds = {name: _seed(name) for name in names if name.startswith("seed:")}
+    seeds = {name: _parse_seed(name) for name in names if name.startswith("seed:")}
     if sum(name == "-" for name in names) > 1:
         raise UsageError(["- can be given once: there is one stdin"])
-    pictures = {
-        name: read_picture(name, generator, session)
+    images = {
+        name: read_image(name, generator, session)
         for name in dict.fromkeys(names)
         if name not in seeds and not name.endswith(SUFFIX)
     }
-    placed = _place(pictures, model, mark, options, session) if pictures else {}
+    inverted = _find_anchors(images, model, mark, options, session) if images else {}
     anchors: list[Anchor] = []
     for name in names:
         if name in seeds:
             anchors.append(Anchor(latents([seeds[name]], generator.latent_shape)[0], {"image": name}))
-        elif name in placed:
-            anchors.append(placed[name])
+        elif name in inverted:
+            anchors.append(inverted[name])
         else:
-            anchors += _saved(Path(name), generator, mark, session)
+            anchors += _load_saved(Path(name), generator, mark, session)
     if options.save_latent is not None:
         save_anchors(options.save_latent, anchors, mark)
         session.say(f"latents saved: {options.save_latent}")
     return anchors
 
 
-def _place(
-    pictures: dict[str, Tensor], model: Model, mark: str, options: InvertSettings, session: Session
+def _find_anchors(
+    images: dict[str, Tensor], model: Model, mark: str, options: InvertSettings, session: Session
 ) -> dict[str, Anchor]:
-    """Anchors of pictures, by name: those in the cache at once, the others inverted together."""
+    """The anchors of images by name: from the cache if they are there, else inverted together."""
     settings = {
         name: value
         for name, value in options.model_dump(include=set(InvertSettings.model_fields)).items()
@@ -76,71 +77,72 @@ def _place(
     } | {"seed": getattr(options, "seed", 0), "label": model.generator.label}
     folder = session.cache / "inversions"
     sweep(folder)
-    paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in pictures.items()}
-    placed: dict[str, Anchor] = {}
+    paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in images.items()}
+    anchors: dict[str, Anchor] = {}
     for name, path in paths.items():
         if path.exists():
             try:
-                placed[name] = load_anchors(path, model.generator.latent_shape)[0][0]
-            except GsdError:  # a damaged entry is made again
+                anchors[name] = load_anchors(path, model.generator.latent_shape)[0][0]
+            except GsdError:  # a damaged entry is replaced
                 path.unlink(missing_ok=True)
-    missing = [name for name in pictures if name not in placed]
+    missing = [name for name in images if name not in anchors]
     if missing:
-        placed |= _invert(missing, pictures, model, options, session)
+        anchors |= _invert_images(missing, images, model, options, session)
     for name in missing:
         with tolerate_storage_errors(session.warn):
-            save_anchors(paths[name], [placed[name]], mark)
-    return {name: _finish(name, placed[name], pictures[name], options, model, session) for name in pictures}
+            save_anchors(paths[name], [anchors[name]], mark)
+    return {
+        name: _complete_anchor(name, anchors[name], image, options, model, session) for name, image in images.items()
+    }
 
 
-def _invert(
-    names: list[str], pictures: dict[str, Tensor], model: Model, options: Any, session: Session
+def _invert_images(
+    names: list[str], images: dict[str, Tensor], model: Model, options: Any, session: Session
 ) -> dict[str, Anchor]:
-
-    generator, teacher = model.generator, _teacher_at_hand(model)
+    """Invert the images of `names` in batches; with --tune, also tune the generator to each."""
+    generator, teacher = model.generator, _load_local_teacher(model)
     features = encoder_features(generator)
     groups = [names[i : i + options.batch_size] for i in range(0, len(names), options.batch_size)]
-    placed: dict[str, Anchor] = {}
-    with session.progress(f"inverting {plural(len(names), 'picture')}") as bar:
-        for turn, group in enumerate(groups):
+    anchors: dict[str, Anchor] = {}
+    with session.progress(f"inverting {plural(len(names), 'image')}") as bar:
+        for index, group in enumerate(groups):
 
-            def on_step(done: int, total: int, turn: int = turn) -> None:
-                bar.update(turn * total + done, len(groups) * total)
+            def on_step(done: int, total: int, index: int = index) -> None:
+                bar.update(index * total + done, len(groups) * total)
 
-            images = torch.stack([pictures[name] for name in group])
+            batch = torch.stack([images[name] for name in group])
             found = invert(
-                generator, images, features, options.invert_steps, options.invert_starts, options.invert_prior,
+                generator, batch, features, options.invert_steps, options.invert_starts, options.invert_prior,
                 options.seed, teacher, on_step,
             )  # fmt: skip
-            deltas = tune(generator, found.z, images, options.tune, options.seed, on_step) if options.tune else []
-            placed |= {name: _anchor(name, k, found, deltas) for k, name in enumerate(group)}
-    return placed
+            deltas = tune(generator, found.z, batch, options.tune, options.seed, on_step) if options.tune else []
+            anchors |= {name: _build_anchor(name, k, found, deltas) for k, name in enumerate(group)}
+    return anchors
 
 
-def _anchor(name: str, k: int, found: Inversion, deltas: Sequence[dict[str, Tensor]]) -> Anchor:
-
+def _build_anchor(name: str, k: int, found: Inversion, deltas: Sequence[dict[str, Tensor]]) -> Anchor:
     gaussian = asdict(found.gaussianity[k])
     figures = {"image": name, "psnr": found.psnr[k], "feature_distance": found.feature_distance[k], **gaussian}
     return Anchor(found.z[k], figures, deltas[k] if deltas else {})
 
 
-def _finish(
-    name: str, anchor: Anchor, picture: Tensor, options: InvertSettings, model: Model, session: Session
+def _complete_anchor(
+    name: str, anchor: Anchor, image: Tensor, options: InvertSettings, model: Model, session: Session
 ) -> Anchor:
-    """Name the anchor as it was given, add what is asked for, and say how good it is."""
+    """Give the anchor the name from the command line, add the residual if --keep-residual, and report its quality."""
     anchor = replace(anchor, figures={**anchor.figures, "image": name})
     if anchor.delta or options.keep_residual:
-        made = render(model.generator, anchor.z[None], [anchor.delta])[0]
+        rendered = render(model.generator, anchor.z[None], [anchor.delta])[0]
         if anchor.delta:
-            anchor.figures["psnr_tuned"] = psnr(made.clamp(-1, 1)[None], picture[None])[0]
+            anchor.figures["psnr_tuned"] = psnr(rendered.clamp(-1, 1)[None], image[None])[0]
         if options.keep_residual:
-            anchor = replace(anchor, residual=picture - made)
-    _tell(anchor.figures, session)
+            anchor = replace(anchor, residual=image - rendered)
+    _report_quality(anchor.figures, session)
     return anchor
 
 
-def _tell(figures: dict[str, Any], session: Session) -> None:
-
+def _report_quality(figures: dict[str, Any], session: Session) -> None:
+    """Print how close the inversion is, and warn if it is poor or the latent is not Gaussian."""
     name = figures["image"]
     tuned = f" ({figures['psnr_tuned']:.1f} tuned)" if "psnr_tuned" in figures else ""
     session.say(
@@ -151,13 +153,13 @@ def _tell(figures: dict[str, Any], session: Session) -> None:
     strange = Gaussianity(figures["norm"], figures["correlation"], figures["kurtosis"], figures["size"]).strange
     if strange:
         why = ", ".join(strange)
-        session.warn(f"{name}: its latent is not Gaussian ({why}); walks and edits may leave the model's images")
+        session.warn(f"{name}: its latent is not Gaussian ({why}), so walks and edits may give unlikely images")
     if figures["psnr"] < GOOD_PSNR:
-        session.warn(f"{name}: the model cannot make this picture well; is it of the model's domain?")
+        session.warn(f"{name}: the model does not reproduce this image well; is it like the training images?")
 
 
-def _teacher_at_hand(model: Model) -> Denoiser | None:
-    """The teacher the model was distilled from, where it can be read without the network and fits."""
+def _load_local_teacher(model: Model) -> Denoiser | None:
+    """The teacher of the model, if it can be loaded without the network and fits; else None."""
     if model.teacher is None:
         return None
     try:
@@ -172,54 +174,54 @@ def _teacher_at_hand(model: Model) -> Denoiser | None:
     return denoiser.with_labels(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
 
 
-def _saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
-
+def _load_saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
+    """The anchors in a file of saved latents. A file of another model gives a warning."""
     anchors, made_with = load_anchors(path, generator.latent_shape)
     if made_with != mark:
-        session.warn(f"{path} was made with another model: its latents mean other pictures here")
+        session.warn(f"{path} was made with another model: here its latents give other images")
     return anchors
 
 
-def _seed(name: str) -> int:
+def _parse_seed(name: str) -> int:
     text = name.removeprefix("seed:")
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise UsageError([f"{name!r}: write seed:42, a whole number"])
     return int(text)
 
 
-def read_picture(name: str, generator: Generator, session: Session | None = None) -> Tensor:
-    """One picture as the model's size and channels, [C, H, W] in [-1, 1]; what was changed is said.
+def read_image(name: str, generator: Generator, session: Session | None = None) -> Tensor:
+    """One image at the model's size and channels, [C, H, W] in [-1, 1]. A change of size or mode is reported.
 
-    Raises GsdError (exit 3) naming what is no picture.
+    Raises GsdError (exit 3) naming a file that is not an image.
     """
     channels, size, _ = generator.image_shape
     try:
-        picture = decode(_stdin() if name == "-" else _path(name))
+        image = decode(_read_stdin() if name == "-" else _resolve_path(name))
     except FileNotFoundError as error:
-        raise GsdError(f"no such file: {name}", hint="a picture, - for stdin, or seed:42") from error
+        raise GsdError(f"no such file: {name}", hint="an image, - for stdin, or seed:42") from error
     except GsdError:
         raise
-    except Exception as error:  # damaged pictures raise nearly anything
+    except Exception as error:  # damaged images raise nearly anything
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise GsdError(f"{name} is not a picture: {cause}", hint="PNG, JPEG, WebP and the like") from error
-    if session is not None and (picture.size != (size, size) or len(picture.getbands()) != channels):
+        raise GsdError(f"{name} is not an image: {cause}", hint="use PNG, JPEG, WebP or a similar format") from error
+    if session is not None and (image.size != (size, size) or len(image.getbands()) != channels):
         mode = "grey" if channels == 1 else "RGB"
-        session.say(f"{name}: {picture.width} x {picture.height} {picture.mode} -> {size} x {size} {mode}")
-    return from_uint8(torch.from_numpy(crop_and_resize(picture, size, channels).copy())).permute(2, 0, 1)
+        session.say(f"{name}: {image.width} x {image.height} {image.mode} -> {size} x {size} {mode}")
+    return from_uint8(torch.from_numpy(crop_and_resize(image, size, channels).copy())).permute(2, 0, 1)
 
 
-def _path(name: str) -> Path:
-    """A file, or one of the bundled pictures: example:NAME."""
+def _resolve_path(name: str) -> Path:
+    """The path of a file, or of a bundled image: example:NAME."""
     if not name.startswith("example:"):
         return Path(name)
     bundled = {path.stem: path for path in sorted((ASSETS / "examples").glob("*.png"))}
     wanted = name.removeprefix("example:")
     if wanted not in bundled:
-        raise UsageError([f"no example {wanted!r}"], hint=f"there are: {', '.join(bundled)}")
+        raise UsageError([f"no example {wanted!r}"], hint=f"available: {', '.join(bundled)}")
     return bundled[wanted]
 
 
-def _stdin() -> bytes:
+def _read_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(["- reads a picture from a pipe, and stdin is a terminal"], hint="cat a.png | gsd ...")
+        raise UsageError(["- reads an image from a pipe, but stdin is a terminal"], hint="cat a.png | gsd ...")
     return sys.stdin.buffer.read()

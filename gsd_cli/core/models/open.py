@@ -1,4 +1,4 @@
-"""Opening the generator that --model names and the teacher that --teacher names, said on stderr."""
+"""Opens the generator of --model and the teacher of --teacher, and prints on stderr what the user should know."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from gsd_cli.core.models.teacher import Teacher, load_teacher
 
 
 def open_model(spec: str | None, device: Any, session: Session) -> Model:
-    """Load a generator onto `device`, ready to sample, and say which it is."""
-
+    """Load a generator onto `device`, ready to sample; without --model, print which one it is."""
     model = load_model(spec)
     if spec is None:
         session.say(f"model: {model.name}")
@@ -20,10 +19,10 @@ def open_model(spec: str | None, device: Any, session: Session) -> Model:
     return model
 
 
-def class_number(model: Model, given: str | None) -> int | None:
-    """The class that --class names, as a number; None when it was left out.
+def resolve_class(model: Model, given: str | None) -> int | None:
+    """The number of the class that --class names; None without --class.
 
-    Raises UsageError for a class the model does not have.
+    given: a name or a number. Raises UsageError for a class that the model does not have.
     """
     count, names = model.generator.denoiser.classes, model.class_names
     if given is None:
@@ -38,16 +37,16 @@ def class_number(model: Model, given: str | None) -> int | None:
     raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
 
 
-def keep_to_class(model: Model, given: str | None, session: Session) -> None:
-    """Make a class-conditional model keep to one class, the first unless --class names another."""
-    label = class_number(model, given)
+def fix_class(model: Model, given: str | None, session: Session) -> None:
+    """Set the class of a class-conditional model: the one of --class, else the first."""
+    label = resolve_class(model, given)
     if label is None and model.generator.denoiser.classes:
         session.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
     model.generator.label = label or 0
 
 
 def open_teacher(spec: str, session: Session, revision: str | None = None) -> Teacher:
-    """Load a teacher, from the hub with progress, and say what should be known of it."""
+    """Load a teacher; show the progress of a download, and print notes and warnings about the teacher."""
     with session.progress(f"opening {spec}") as bar:
 
         def on_bytes(done: int, total: int) -> None:

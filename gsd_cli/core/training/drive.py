@@ -1,4 +1,4 @@
-"""Driving a training from a command: progress, notes, stopping, the same for every kind."""
+"""Runs a training for a command: shows progress and messages, logs to a tracker, and stops after a signal."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gsd_cli.core.training.pace import Pace
 from gsd_cli.core.training.report import Cadence, Report
 from gsd_cli.core.training.trackers import NoTracker, Tracker
 
-SHOWN = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "loss", "irl_weight": "IRL weight"}
+FIGURE_NAMES = {"fd": "FD", "accuracy": "accuracy", "speed_cv": "speed CV", "loss": "loss", "irl_weight": "IRL weight"}
 
 
-def fit(
+def run_training(
     task: Task, total: int | None, work: Path, cadence: Cadence, what: str, session: Session,
     world: World | None = None, tracker: Tracker | None = None, pace: Pace | None = None,
     on_evaluation: Callable[[Report], None] = lambda _: None, on_rehearsal: Callable[[], None] = lambda: None,
 ) -> Report | None:  # fmt: skip
-    """Train to the end, or for as long as `pace` allows; returns the last report, None when nothing was left to do.
+    """Train to the end, or as long as `pace` allows; returns the last report, None if the training was finished.
 
-    on_rehearsal: what the caller does at the end, called once early in a paced run, to be timed. Raises Stopped,
-    with the state saved, when a signal came.
+    on_rehearsal: does what the caller does at the end. A run with a pace calls it once early, to measure its time.
+    Raises Stopped after a signal, with the state saved.
     """
     keep_freed_memory()
-    last, shown = None, _Shown(work)
+    last, figures = None, _LatestFigures(work)
     tracker = tracker or NoTracker()
     with session.console.progress(what, total) as bar:
         for report in train(task, total, work, cadence, session.stop, world, pace):
@@ -42,19 +42,21 @@ def fit(
                 )
             if report.evaluation:
                 on_evaluation(report)
-                session.console.detail(f"{_line(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left")
+                session.console.detail(
+                    f"{_format_figures(report, report.evaluation)} · {report.seconds_left / 60:.0f} min left"
+                )
             if report.rehearse:
                 on_rehearsal()
             length = report.total if report.settled else None
-            # the texts cost more than a step of a small network on a fast device
+            # formatting takes longer than a step of a small network on a fast device
             if report.evaluation or logged or report.step == 1 or report.step == length:
-                bar.update(report.step, length, *shown.of(report))
+                bar.update(report.step, length, *figures.update(report))
             else:
                 bar.update(report.step, length)
     if last is not None:
         overhead = 1 - last.step_seconds / last.session_seconds
         session.console.detail(
-            f"evaluations, checkpoints and pictures took {overhead:.1%} of {last.session_seconds:.0f} s"
+            f"evaluations, checkpoints and images took {overhead:.1%} of {last.session_seconds:.0f} s"
         )
         if last.step < last.total and not last.over:
             session.stop.follow()
@@ -62,27 +64,27 @@ def fit(
     return last
 
 
-class _Shown:
-    """What the progress shows of a run in `work`: the newest of each figure, and the newest grid of samples."""
+class _LatestFigures:
+    """What the progress of a run in `work` shows: the latest value of each figure, and the latest grid of samples."""
 
     def __init__(self, work: Path):
-        self.work, self.figures, self.grid = work, dict[str, float](), self._newest(work)
+        self.work, self.figures, self.grid = work, dict[str, float](), self._find_newest(work)
 
-    def of(self, report: Report) -> tuple[str, dict[str, str]]:
-        """A short note and the facts of a live panel."""
+    def update(self, report: Report) -> tuple[str, dict[str, str]]:
+        """Take the figures of `report`; returns a short note and the facts for a live panel."""
         self.figures |= report.metrics | report.evaluation
         if report.evaluation:
-            self.grid = self._newest(self.work)
-        shown = {name: f"{self.figures[key]:.3g}" for key, name in SHOWN.items() if key in self.figures}
-        facts = {"images a second": f"{report.images_per_second:.0f}", **shown}
-        return _line(report, self.figures), facts | ({"last grid": self.grid} if self.grid else {})
+            self.grid = self._find_newest(self.work)
+        shown = {name: f"{self.figures[key]:.3g}" for key, name in FIGURE_NAMES.items() if key in self.figures}
+        facts = {"images per second": f"{report.images_per_second:.0f}", **shown}
+        return _format_figures(report, self.figures), facts | ({"last grid": self.grid} if self.grid else {})
 
     @staticmethod
-    def _newest(work: Path) -> str | None:
-        """Listing a folder of thousands of files takes longer than a step: only after an evaluation."""
+    def _find_newest(work: Path) -> str | None:
+        """The newest grid of samples. Called only after evaluations, because listing a large folder is slow."""
         return max((str(path) for path in (work / "samples").glob("*.png")), default=None)
 
 
-def _line(report: Report, figures: dict[str, float]) -> str:
-    shown = [f"{name} {figures[key]:.3g}" for key, name in SHOWN.items() if key in figures]
+def _format_figures(report: Report, figures: dict[str, float]) -> str:
+    shown = [f"{name} {figures[key]:.3g}" for key, name in FIGURE_NAMES.items() if key in figures]
     return " · ".join([f"{report.images_per_second:.0f} img/s", *shown])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gsd_cli.core.distillation.export import VARIED, Exporter
+from gsd_cli.core.distillation.export import RECALL_SHARE, Exporter
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import Teacher
@@ -39,12 +39,12 @@ def test_a_nearer_snapshot_with_less_variety_is_not_the_best(toy_teacher: Denois
     writer, average = exporter(run, toy_teacher), Generator(toy_teacher)
     writer.keep_best(average, report(1, 5.0, 0.8))
     assert best_step(run) == 1
-    writer.keep_best(average, report(2, 4.0, VARIED * 0.8 - 0.01))
+    writer.keep_best(average, report(2, 4.0, RECALL_SHARE * 0.8 - 0.01))
     assert best_step(run) == 1, "nearer, but recall has fallen"
-    writer.keep_best(average, report(3, 4.5, VARIED * 0.8 + 0.01))
+    writer.keep_best(average, report(3, 4.5, RECALL_SHARE * 0.8 + 0.01))
     assert best_step(run) == 3
     card = json.loads((run / "best" / "gsd.json").read_text())
-    assert card["figures"]["recall"] == pytest.approx(VARIED * 0.8 + 0.01)
+    assert card["figures"]["recall"] == pytest.approx(RECALL_SHARE * 0.8 + 0.01)
 
 
 def test_a_resumed_run_knows_the_variety_it_had(toy_teacher: Denoiser, run: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_resumed_run_knows_the_variety_it_had(toy_teacher: Denoiser, run: Path
     assert (again.best, again.recall) == (5.0, 0.9)
     again.keep_best(average, report(4, 4.0, 0.8))
     assert best_step(run) == 1
-    again.forget()
+    again.discard_best()
     again.keep_best(average, report(5, 9.0, 0.1))
     assert best_step(run) == 5
 

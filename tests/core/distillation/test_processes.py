@@ -132,8 +132,8 @@ teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3])
 task = Distillation(teacher, settings, 2, torch.device("cpu"), lambda *_: {}, world=world, data=data)
 metrics = [run_step(task, step) for step in range(2)]
 images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
-fit_settings = FitSettings(architecture="tiny", batch_size=8)
-fit = TeacherFit(data, fit_settings, Path("fit"), torch.device("cpu"), world)
+resolve_fit_settings = FitSettings(architecture="tiny", batch_size=8)
+fit = TeacherFit(data, resolve_fit_settings, Path("fit"), torch.device("cpu"), world)
 metrics += [run_step(fit, step) for step in range(2)]
 judge = TeacherFeatures(teacher, Autoencoder())
 real = gaussian_statistics([judge.features(data.batch(torch.arange(12)))], judge.name)

@@ -1,4 +1,4 @@
-"""Pictures with an attribute and without it, as feature vectors: from two folders, or a prepared data set."""
+"""Feature vectors of example images with and without an attribute, from two folders or a prepared data set."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from gsd_cli.base.session import Session
 from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.core.editing.known_attributes import Knowledge, labelled
 from gsd_cli.core.editing.probe import MOST
-from gsd_cli.core.latents.locate import read_picture
+from gsd_cli.core.latents.locate import read_image
 from gsd_cli.data.dataset import ImageArchive
 
 BATCH = 64
 
 
-def from_folders(positive: Path, negative: Path, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
-    """Feature vectors [N, F] of the pictures of two folders. Raises GsdError (exit 3) naming a bad one."""
-
+def read_folders(positive: Path, negative: Path, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
+    """Feature vectors [N, F] of the images in each of two folders. Raises GsdError (exit 3) naming a bad file."""
     vectors = []
     for folder in (positive, negative):
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
-            raise GsdError(f"{folder} holds no pictures", hint="pictures with the attribute, and without it")
+            raise GsdError(f"{folder} has no images", hint="give images with the attribute, and others without")
         with session.progress(f"reading {folder}", len(files)) as bar:
-            vectors.append(knowledge.vectors(_pictures(files, knowledge), bar.update))
+            vectors.append(knowledge.vectors(_read_batches(files, knowledge), bar.update))
     return vectors[0], vectors[1]
 
 
-def _pictures(files: list[Path], knowledge: Knowledge) -> Iterator[Tensor]:
-
+def _read_batches(files: list[Path], knowledge: Knowledge) -> Iterator[Tensor]:
     for start in range(0, len(files), BATCH):
-        yield torch.stack([read_picture(str(file), knowledge.generator) for file in files[start : start + BATCH]])
+        yield torch.stack([read_image(str(file), knowledge.generator) for file in files[start : start + BATCH]])
 
 
-def from_data(path: Path, name: str, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
-    """Feature vectors [N, F] of a prepared data set's pictures with a label and without it, MOST of each."""
+def read_data_set(path: Path, name: str, knowledge: Knowledge, session: Session) -> tuple[Tensor, Tensor]:
+    """Feature vectors [N, F] of the images in a prepared data set with a label and without it, at most MOST of each.
+
+    Raises GsdError for a data set without labels, without this one, or with images of another shape.
+    """
     archive = ImageArchive(path)
     if archive.labels is None:
         raise GsdError(f"{path} has no labels", hint="make it with: gsd prepare SOURCE --labels FILE")
@@ -49,7 +50,7 @@ def from_data(path: Path, name: str, knowledge: Knowledge, session: Session) -> 
             hint="prepare the data with the model's --size and --grey",
         )
     has = labelled(archive.labels, archive.record, name, path)
-    # spread over the whole set, which may be sorted
+    # evenly spaced, because the data set may be sorted by label
     sides = [torch.where(side)[0] for side in (has, ~has)]
     picked = [side[:: max(1, -(-len(side) // MOST))] for side in sides]
     vectors = []
