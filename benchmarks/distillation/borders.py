@@ -2,7 +2,7 @@
 
     python -m benchmarks.distillation.borders --data fashion.zip --page docs/results/borders.md
 
-Takes about a quarter of an hour and writes the page. Nothing is trained here but a linear probe. `cells` reads an
+Takes half an hour and writes the page. Nothing is trained here but a linear probe. `cells` reads an
 image's class from its latent's coarse values: how much of the class can the probe read there today? `borders` shortens
 the way of memberships along a path: does that way go with the class changes that `benchmarks.latents.transitions`
 counts? How do the gradients of both at the images compare with those of `stress`?
