@@ -41,7 +41,7 @@ def test_the_wheel_holds_everything_and_is_small(wheel: Path) -> None:
         names = set(archive.namelist())
         metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
     assert wheel.stat().st_size <= LARGEST
-    kept = ["py.typed", "flags.json", "__main__.py", "assets/fashion/README.md", "assets/ddpm-fashion/README.md",
+    kept = ["py.typed", "cli/flags.json", "__main__.py", "assets/fashion/README.md", "assets/ddpm-fashion/README.md",
             "assets/fashion/diffusion_pytorch_model.safetensors", "assets/features-fashion/train.npz",
             "assets/fashion-mnist.zip"]  # fmt: skip
     assert {f"gsd_cli/{name}" for name in kept} <= names
