@@ -241,7 +241,7 @@ def test_preserve_and_space(bench: Workbench, tmp_path: Path) -> None:
     assert done.metrics["space"] == "latent"
     kept = bench.edit("seed:2", direction="pc0", preserve="pc1,pc2", output=str(tmp_path / "q.png"))
     assert kept.metrics["figures"]["kept"] == pytest.approx(1, abs=1e-3)  # components are orthogonal as they are
-    with pytest.raises(GsdError, match="is what is edited"):
+    with pytest.raises(GsdError, match="is the edited attribute itself"):
         bench.edit("seed:2", attribute="brightness", preserve="brightness")
     with pytest.raises(GsdError, match="--preserve: unknown 'nonsense'"):
         bench.edit("seed:2", attribute="brightness", preserve="nonsense")

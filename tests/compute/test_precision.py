@@ -204,7 +204,7 @@ class Watched(torch.nn.Module):
         super().__init__()
         self.layer = torch.nn.Conv2d(1, 1, 1)
         self.denoiser = SimpleNamespace(classes=None)
-        self.latent_shape = (1, 8, 8)
+        self.latent_shape, self.device = (1, 8, 8), CPU
         self.seen: list[torch.dtype] = []
 
     def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
