@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.data.build import Recipe, prepare
+from gsd_cli.data.build import Preparation, prepare
 from gsd_cli.data.png import encode_png
 from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.workers import available_cores
@@ -63,7 +63,7 @@ def make_files(folder: Path, width: int, height: int, kind: str, count: int) -> 
 def with_gsd(folder: Path, target: Path, size: int, workers: int) -> None:
     """The core of gsd prepare."""
     source = open_source(str(folder), "train", folder, offline=True)
-    prepare(source, target, Recipe(size, 3), source.labels, False, workers, StopRequest(), lambda done: None)
+    prepare(source, target, Preparation(size, 3), source.labels, False, workers, StopRequest(), lambda done: None)
 
 
 def with_torchvision(folder: Path, target: Path, size: int, workers: int) -> None:
@@ -174,7 +174,7 @@ def one(count: int, workers: int, shards: int | None) -> None:
             (folder / f"{i // 1000:04d}" / f"{i:08d}.png").write_bytes(payloads[i % 16])
         source = open_source(str(folder), "train", folder, offline=True)
         target = Path(temporary) / ("x.json" if shards else "x.zip")
-        recipe = Recipe(32, 3, shards=shards)
+        recipe = Preparation(32, 3, shards=shards)
         start, worker = time.perf_counter(), 0.0
 
         def on_done(done: int) -> None:

@@ -28,7 +28,7 @@ from gsd_cli.core.distillation import step as distillation
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.isometric_forms import Form, distance, speed_loss
 from gsd_cli.core.distillation.isometric_term import IsometricGradient, IsometricTerm
-from gsd_cli.core.distillation.latent_pairs import Latents
+from gsd_cli.core.distillation.latent_pairs import LatentBatch
 from gsd_cli.core.distillation.step import Batch, Distillation, Metrics
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.sphere import angle, rotate
@@ -52,7 +52,7 @@ class Segments(Distillation):
 class Unmoved(IsometricTerm):
     """A term that places its pairs and leaves the images alone."""
 
-    def measure(self, images: Tensor, latents: Latents, labels: Tensor | None = None) -> IsometricGradient:
+    def measure(self, images: Tensor, latents: LatentBatch, labels: Tensor | None = None) -> IsometricGradient:
         """Nothing."""
         nothing = images.new_zeros(())
         return IsometricGradient(nothing, torch.zeros_like(images), nothing)
@@ -90,13 +90,13 @@ class Bottleneck(Distillation):
 class Beside(IsometricTerm):
     """Neighbours of all images of the batch, made for this term alone."""
 
-    def make_pairs(self, z: Tensor, draws: Draws, step: int) -> Latents:
+    def make_pairs(self, z: Tensor, draws: Draws, step: int) -> LatentBatch:
         """The batch as it is, and a neighbour of every latent of it."""
         if self.form is None or self._strength(step) == 0:
-            return Latents(z, z[:0], torch.zeros(0, device=z.device))
+            return LatentBatch(z, z[:0], torch.zeros(0, device=z.device))
         directions = draws.normal("isometric", step, 0)
         neighbours = rotate(z, directions, self.draw_angles(draws, step, len(z)))
-        return Latents(z, neighbours, angle(z, neighbours))
+        return LatentBatch(z, neighbours, angle(z, neighbours))
 
 
 class Apart(Distillation):

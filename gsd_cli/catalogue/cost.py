@@ -12,12 +12,12 @@ from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.registry import TEACHERS
 
 VALUES_TRAINED, STUDENT_TRAINED = 5, 5
-"""Numbers that training keeps per parameter of the teacher (two networks, a gradient, two Adam moments) and of the
-student (the same)."""
+"""float32 numbers that training keeps per parameter of the teacher (teacher, fake score, a gradient, two Adam moments)
+and of the student (generator, its average, a gradient, two Adam moments)."""
 VALUES_SAVED, STUDENT_SAVED = 3, 4
 """Numbers in a checkpoint per parameter of the teacher (the fake score and its Adam moments) and of the student
 (generator, its average, Adam moments)."""
-CHECKPOINTS = 2
+CHECKPOINTS_KEPT = 2
 
 
 def distillation(teacher: str, passes: float, own_passes: float = 0, growth: float = 1) -> list[str]:
@@ -46,7 +46,7 @@ def disk_needed(teacher: str, growth: float = 1) -> int | None:
     parameters = teacher_parameters(teacher)
     if parameters is None:
         return None
-    saved = CHECKPOINTS * (VALUES_SAVED + growth * STUDENT_SAVED) + growth
+    saved = CHECKPOINTS_KEPT * (VALUES_SAVED + growth * STUDENT_SAVED) + growth
     return round(4 * saved * parameters)
 
 
@@ -69,8 +69,8 @@ def teacher_parameters(spec: str) -> int | None:
     return weights.size // (2 if halves else 4) or None if weights else None
 
 
-def describe_images(model: str | None, count: int) -> str:
-    """`64 images, 64 network calls, 65 kB of pixels`."""
+def describe_sample_size(model: str | None, count: int) -> str:
+    """`64 images (one network call each, 66 kB of pixels)`."""
     counted = plural(count, "image")
     try:
         config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
 """Folders of networks; in the flat layout the network is at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
 SCHEDULE = "scheduler_config.json"
-AGAIN = "the files are damaged or do not belong together; fetch them again"
+DAMAGED_HINT = "the files are damaged or do not belong together; fetch them again"
 """The hint for damaged weights."""
 
 
@@ -103,13 +103,14 @@ def _shards(index: Path) -> tuple[Path, ...]:
     """The files that an index names. Raises GsdError (exit 3) where it is damaged or they are missing."""
     names = read_object(index).get("weight_map")
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
-        raise GsdError(f"{index} is damaged: it names no files", hint=AGAIN)
+        raise GsdError(f"{index} is damaged: it names no files", hint=DAMAGED_HINT)
     pieces = sorted(set(names.values()))
     if strange := [name for name in pieces if Path(name).name != name or "\\" in name]:
-        raise GsdError(f"{index} names {strange[0]!r}, which is no file of its folder", hint=AGAIN)
+        raise GsdError(f"{index} names {strange[0]!r}, which is no file of its folder", hint=DAMAGED_HINT)
     missing = [name for name in pieces if not (index.parent / name).is_file()]
     if missing:
         raise GsdError(
-            f"{len(missing)} of the {len(pieces)} files that {index} names are missing, {missing[0]} first", hint=AGAIN
+            f"{len(missing)} of the {len(pieces)} files that {index} names are missing, {missing[0]} first",
+            hint=DAMAGED_HINT,
         )
     return tuple(index.parent / name for name in pieces)

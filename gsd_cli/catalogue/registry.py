@@ -1,4 +1,4 @@
-"""Every name that a user can type, once: teachers, models, samplers, data sets, metrics. Plain data."""
+"""The names of teachers, models, samplers, data sets and metrics that a user can type, once. Plain data."""
 
 from __future__ import annotations
 

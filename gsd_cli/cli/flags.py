@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gsd_cli.options import Common
 
 SOURCE = Path(__file__).parents[1] / "options"
-NAMES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
+NAME_SOURCES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
 """Modules whose names appear in choices and help texts."""
 STORE = Path(__file__).with_name("flags.json")
 
@@ -102,7 +102,7 @@ MODELS = Models()
 def fingerprint() -> str:
     """The fingerprint of the files that the flags are derived from."""
     found = hashlib.sha256()
-    for path in (*sorted(SOURCE.glob("*.py")), *NAMES):
+    for path in (*sorted(SOURCE.glob("*.py")), *NAME_SOURCES):
         content = path.read_bytes()
         found.update(f"{path.name} {len(content)}\n".encode() + content)
     return found.hexdigest()

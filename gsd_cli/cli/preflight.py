@@ -1,4 +1,4 @@
-"""Checks and plans of each subcommand that need no torch: mistakes are refused, and the work is described."""
+"""Checks and plans of each subcommand. The checks load no torch; a plan may, after what it can say without."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsd_cli.catalogue.find import find_model, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 
 if TYPE_CHECKING:
-    from gsd_cli.core.distillation.cost import Estimate
+    from gsd_cli.core.distillation.estimate import Estimate
     from gsd_cli.options import (
         BenchOptions,
         DistillOptions,
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, and a target that cannot be written."""
-    from gsd_cli.options.prepare import require_fit, resolve_target
+    from gsd_cli.options.prepare import require_consistent_training, resolve_target
 
-    require_fit(options)
+    require_consistent_training(options)
     require_writable(resolve_target(options), folder=False)
 
 
 def plan_prepare(options: PrepareOptions) -> Iterator[str]:
     """What the command would write."""
-    from gsd_cli.options.prepare import require_fit, resolve_fit_settings, resolve_target
+    from gsd_cli.options.prepare import require_consistent_training, resolve_fit_settings, resolve_target
 
-    require_fit(options)
+    require_consistent_training(options)
     target = resolve_target(options)
     yield f"writes {target}, unless it exists"
     if options.shards:
@@ -91,7 +91,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     yield describe_images(data, shown=uses_images(options))
     if data.origin == "teacher":
         yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
-    from gsd_cli.core.distillation.cost import generator_passes, passes
+    from gsd_cli.core.distillation.estimate import generator_passes, passes
 
     if steps is None:
         yield _describe_estimate(_estimate(options), options, None)
@@ -148,7 +148,7 @@ def _describe_length(options: DistillOptions, steps: int | None) -> str:
 def _estimate(options: DistillOptions) -> Estimate | GsdError:
     """Memory and time of a run, or the reason why they are unknown: a dry run downloads no teacher."""
     from gsd_cli.compute.device import resolve_device
-    from gsd_cli.core.distillation.cost import estimate
+    from gsd_cli.core.distillation.estimate import estimate
     from gsd_cli.core.models.teacher import load_teacher
 
     try:
@@ -193,7 +193,7 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
     where = "stdout" if options.output == "-" else options.output
     format_ = resolve_format(options)
     what = "a grid" if options.grid else format_
-    yield f"{cost.describe_images(options.model, len(resolve_seeds(options)))} as {what} to {where}"
+    yield f"{cost.describe_sample_size(options.model, len(resolve_seeds(options)))} as {what} to {where}"
 
 
 def check_interpolate(options: InterpolateOptions) -> None:

@@ -20,7 +20,7 @@ from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
 from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
-from gsd_cli.core.distillation.draws import resolve_kind
+from gsd_cli.core.distillation.draws import resolve_noise_device
 from gsd_cli.core.distillation.export import Exporter
 from gsd_cli.core.distillation.inputs import choose_data, describe_images, uses_images
 from gsd_cli.core.distillation.open_data import OpenData, add_teacher_samples, open_real_images
@@ -253,7 +253,7 @@ def _choose_precision(run: Run) -> str:
 def _choose_noise_device(run: Run) -> str:
     """The device that draws the noise. A resumed run keeps the one it started with, and so its random numbers."""
     asked, before = run.options.noise_device, run.recorded("noise_device")
-    return resolve_kind(before if asked == "auto" and before else asked, run.device)
+    return resolve_noise_device(before if asked == "auto" and before else asked, run.device)
 
 
 # -- the result ---------------------------------------------------------------------------------

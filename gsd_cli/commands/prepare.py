@@ -22,7 +22,7 @@ from gsd_cli.core.training.drive import run_training
 from gsd_cli.core.training.fit_features import FeatureFit
 from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
-from gsd_cli.data.build import Recipe, channels_of, prepare, work_folder
+from gsd_cli.data.build import Preparation, channels_of, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.labels import describe_labels, read_labels
 from gsd_cli.data.sources.open import open_source
@@ -30,7 +30,7 @@ from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
-from gsd_cli.options.prepare import require_fit, resolve_fit_settings, resolve_target
+from gsd_cli.options.prepare import require_consistent_training, resolve_fit_settings, resolve_target
 
 FEATURE_STEPS = 2000
 """Training steps of --fit-features without --fit-steps."""
@@ -43,7 +43,7 @@ def run(options: PrepareOptions, session: Session) -> Result:
 
     With several processes, the first prepares the data and the statistics, and all train the teacher.
     """
-    require_fit(options)
+    require_consistent_training(options)
     target = resolve_target(options)
     require_writable(target, folder=False)
     if options.fit_teacher is None:
@@ -110,7 +110,7 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
             source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
         )
     channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
-    recipe = Recipe(options.size, channels, options.limit, options.shards, _collect_data_options(options))
+    recipe = Preparation(options.size, channels, options.limit, options.shards, _collect_data_options(options))
     total = min(len(source.names), options.limit or len(source.names))
     workers = min(options.workers or available_cores(), -(-total // IMAGES_PER_WORKER))
     pace = _rate_counter()

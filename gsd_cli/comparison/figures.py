@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
+from gsd_cli.core.latents.walks import Embed
 from gsd_cli.data.pixels import save_grid
-from gsd_cli.metrics.isometry import Embed, Paths, great_circles
+from gsd_cli.metrics.isometry import Paths, great_circles
 from gsd_cli.metrics.path_length import Images
 
 if TYPE_CHECKING:

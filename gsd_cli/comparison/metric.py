@@ -56,25 +56,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Metric:
-    """One name of `--metrics`. Every field but the name may be left out.
-
-    measure: puts the figures of one contender into its row. measure_together: the same for all contenders at once,
-    where they share the machine's conditions. needs, looks: what `Context` loads, and what sees the images. columns:
-    of the tables, or a function of the rows and the name of the first Frechet distance. protocol: by title how the
-    figures were taken. real: the same figures of real images, and whose. caution: what to warn of before measuring.
-    table: a table next to the paper's two; None where nothing was measured.
-    """
+    """One name of `--metrics`. Every field but the name may be left out."""
 
     name: str
     measure: Callable[[Context, Entry], None] | None = None
+    """Puts the figures of one contender into its row."""
     measure_together: Callable[[Context, Sequence[Entry]], None] | None = None
+    """The same for all contenders at once, for figures that depend on the state of the machine."""
     needs: frozenset[Need] = frozenset()
+    """What `Context` loads."""
     looks: Callable[[Context], Sequence[Look]] | None = None
+    """What sees the images."""
     columns: Sequence[Column] | Callable[[Sequence[Row], str], Sequence[Column]] = ()
+    """The columns of the tables, or a function of the rows and of the name of the first Frechet distance."""
     protocol: Callable[[Context], Mapping[str, str]] = lambda context: {}
+    """How the figures were measured, by title."""
     real: Callable[[Context], tuple[dict[str, float], str]] | None = None
+    """The figures of real images, and the name of these images."""
     caution: Callable[[Context], str | None] = lambda context: None
+    """A warning before anything is measured."""
     table: Callable[[Sequence[Row]], Table | None] = lambda rows: None
+    """A table of its own; None where nothing was measured."""
 
     def columns_of(self, rows: Sequence[Row], figure: str) -> Sequence[Column]:
         """The columns for these rows."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gsd_cli.base.versions import versions
 from gsd_cli.comparison.context import Context
 from gsd_cli.comparison.metric import Metric
-from gsd_cli.metrics.baselines import AGAIN
+from gsd_cli.metrics.baselines import MOST_CALLS
 
 
 def protocol(context: Context, metrics: Sequence[Metric]) -> dict[str, str]:
@@ -22,8 +22,8 @@ def protocol(context: Context, metrics: Sequence[Metric]) -> dict[str, str]:
         facts |= metric.protocol(context)
     for name, figures in context.missing.items():
         facts[name] = (
-            f"{' and '.join(figures)}: not stored with its samples; gsd does not sample again at over {AGAIN} calls "
-            "per image"
+            f"{' and '.join(figures)}: not stored with its samples; gsd does not sample again at over "
+            f"{MOST_CALLS} calls per image"
         )
     for metric in metrics:
         if metric not in of_images:

@@ -33,7 +33,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Preparation:
     """How images become the data set: `channels` 1 or 3; at most `limit` images; `shards` tars, or one zip.
 
     asked: the user's options, for the record.
@@ -82,7 +82,7 @@ class _Tally:
 def prepare(
     source: Source,
     target: Path,
-    recipe: Recipe,
+    recipe: Preparation,
     labels: Labels | None,
     skip_bad: bool,
     workers: int,
@@ -122,7 +122,7 @@ def prepare(
     return Prepared(record, _left_out(source, tally))
 
 
-def work_folder(target: Path, source: Source, recipe: Recipe) -> Path:
+def work_folder(target: Path, source: Source, recipe: Preparation) -> Path:
     """The folder of the chunks, named after everything that they depend on."""
     facts = (_FORMAT, PIL.__version__, source.identity, recipe.size, recipe.channels, recipe.limit)
     return target.parent / f"{_prefix(target)}{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
@@ -142,7 +142,9 @@ def channels_of(source: Source) -> int:
     return 3
 
 
-def _chunks(source: Source, work: Path, recipe: Recipe, total: int, workers: int, stop: StopRequest) -> Iterator[Chunk]:
+def _chunks(
+    source: Source, work: Path, recipe: Preparation, total: int, workers: int, stop: StopRequest
+) -> Iterator[Chunk]:
     """All chunks in order: those that an earlier run left, then the rest as they are finished."""
     start = 0
     while start < total and (done := read_chunk(work, start)) is not None:
@@ -175,7 +177,7 @@ def _left_out(source: Source, tally: _Tally) -> list[tuple[str, str]]:
     return [*source.refused, *((source.names[place], cause) for place, cause in tally.bad)]
 
 
-def _record(source: Source, recipe: Recipe, labels: Labels | None, tally: _Tally) -> dict[str, Any]:
+def _record(source: Source, recipe: Preparation, labels: Labels | None, tally: _Tally) -> dict[str, Any]:
     pixels = tally.count * recipe.size**2
     mean = np.asarray(tally.total / pixels, float)
     variance = np.asarray((tally.squares * pixels - tally.total**2) / pixels**2, float)

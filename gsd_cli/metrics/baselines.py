@@ -21,7 +21,7 @@ from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.features import Measure
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics, read_arrays
 
-AGAIN = 100
+MOST_CALLS = 100
 """Most network calls at which a sampler's images are made again for an optional measure: more would take hours."""
 
 
@@ -51,7 +51,7 @@ def sampled_batches(
     """Sample seeds 0..n-1; for each batch the vectors [B, F] by each measure's name, all from the same images.
 
     Batches already in the cache are not made again. optional: names of measures that are left out where the cache
-    has nothing of them and an image takes more than AGAIN calls.
+    has nothing of them and an image takes more than MOST_CALLS calls.
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
     """
@@ -70,7 +70,7 @@ def sampled_batches(
 
         found = {m.name: _read(paths[m.name], len(seeds)) for m in measures}
         missing = [m for m in measures if found[m.name] is None]
-        if any(calls <= AGAIN or m.name not in optional for m in missing):
+        if any(calls <= MOST_CALLS or m.name not in optional for m in missing):
             noise = latents(seeds, teacher.denoiser.shape).to(device)
             with full_precision(device):  # as the shipped statistics were, in whatever precision samples are made here
                 images = sample_teacher(teacher, sampler, noise, seeds, report)

@@ -19,10 +19,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.latents.walks import Embed
 from gsd_cli.core.models.sphere import rotate, tangent
 from gsd_cli.metrics.path_length import Images
-
-Embed = Callable[[Tensor], Tensor]
 
 REPORT_PATHS, EVALUATION_PATHS = 96, 40
 """Paths of the report of `gsd bench`, and of each evaluation during a training: 10 images per path."""

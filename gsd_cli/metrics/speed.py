@@ -82,7 +82,7 @@ def throughput(
 
 
 @torch.no_grad()
-def peak_memory(call: Callable[[Tensor], object], x: Tensor) -> int | None:
+def memory_of_call(call: Callable[[Tensor], object], x: Tensor) -> int | None:
     """Bytes that `call(x)` takes at its peak, above what was in use before; None where no system counter says it.
 
     On a GPU it is the allocator's figure. On Linux it is the process's resident memory; its high-water mark is reset

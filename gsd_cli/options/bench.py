@@ -57,8 +57,7 @@ class BenchOptions(Common):
     model: str | None = MODEL
     compare: Annotated[str, AfterValidator(_baselines)] = opt(
         "msa",
-        "Baselines, comma-separated: samplers (msa, msa-100, ddim-50, heun-18, euler-50, dpm++-20, pc-500, hybrid-18, "
-        "one-step-teacher) or generator folders (runs/a).",
+        f"Baselines, comma-separated: samplers ({', '.join(BASELINES)}) or generator folders (runs/a).",
     )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the bundled baseline has.", short="-N"

@@ -20,7 +20,8 @@ FITTED_FORMS = ("borders", "cells")
 
 
 class DistillSettings(BaseModel):
-    """Settings of the method. A resumed run must have the same ones."""
+    """Settings of the method and of its computation. A resumed run must share those that it uses; precision, noise
+    device and what saves memory may change."""
 
     model_config = ConfigDict(frozen=True, defer_build=True, extra="forbid")
 
@@ -222,7 +223,7 @@ class DistillOptions(Common, DistillSettings):
     weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored generator weights.")
 
     @model_validator(mode="after")
-    def _one_length(self) -> DistillOptions:
+    def _refuse_contradictions(self) -> DistillOptions:
         given = [name for name in ("kimg", "steps", "epochs") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of --{', --'.join(given)}")

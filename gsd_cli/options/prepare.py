@@ -77,7 +77,7 @@ class PrepareOptions(Common):
     weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored weights.", panel="Training")
 
 
-def require_fit(options: PrepareOptions) -> None:
+def require_consistent_training(options: PrepareOptions) -> None:
     """Raise UsageError, which names all options for a training that was not selected."""
     fits = {
         "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr")),

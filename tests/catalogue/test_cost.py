@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gsd_cli.base.text import format_bytes
-from gsd_cli.catalogue.cost import describe_images, disk_needed, distillation, growth, teacher_parameters
+from gsd_cli.catalogue.cost import describe_sample_size, disk_needed, distillation, growth, teacher_parameters
 from gsd_cli.options.seeds import format_seeds, parse_seeds
 
 
@@ -29,8 +29,8 @@ def test_what_is_said() -> None:
     assert disk_needed("ddpm-fashion") == 4 * parameters * (2 * 7 + 1)
     assert disk_needed("ddpm-fashion", 3) == 4 * parameters * (2 * (3 + 3 * 4) + 3)
     assert (growth(1, 1), growth(2, 1), growth(2, 3)) == (1, 4, 12)
-    assert describe_images("fashion", 64) == "64 images (one network call each, 66 kB of pixels)"
-    assert describe_images("nowhere", 1) == "1 image"
+    assert describe_sample_size("fashion", 64) == "64 images (one network call each, 66 kB of pixels)"
+    assert describe_sample_size("nowhere", 1) == "1 image"
     assert [format_bytes(n) for n in (9, 1200, 75_800_000, 5e9)] == ["9 B", "1 kB", "76 MB", "5.0 GB"]
 
 

@@ -43,12 +43,12 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from gsd_cli.data.sources.open import open_source
-from gsd_cli.data.build import Recipe, prepare
+from gsd_cli.data.build import Preparation, prepare
 from gsd_cli.base.signals import StopRequest
 
 if __name__ == "__main__":
     source = open_source(sys.argv[1], "train", Path("cache"), offline=True)
-    recipe = Recipe(32, 3, asked=%r)
+    recipe = Preparation(32, 3, asked=%r)
     prepare(source, Path("x.zip"), recipe, source.labels, False, int(sys.argv[2]), StopRequest(), lambda done: None)
 """
 

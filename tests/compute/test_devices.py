@@ -22,7 +22,7 @@ from gsd_cli.base.console import Console
 from gsd_cli.base.session import Session
 from gsd_cli.comparison.contenders import Contender, Row, generator_subject
 from gsd_cli.comparison.metric import Entry
-from gsd_cli.comparison.speed import MEMORY
+from gsd_cli.comparison.resources import MEMORY
 from gsd_cli.compute.device import to_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial

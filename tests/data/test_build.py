@@ -15,7 +15,7 @@ from PIL import Image
 from gsd_cli.base.errors import GsdError, Stopped
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.data import chunks
-from gsd_cli.data.build import Prepared, Recipe, UnreadableImages, channels_of, prepare
+from gsd_cli.data.build import Preparation, Prepared, UnreadableImages, channels_of, prepare
 from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import Payload
@@ -51,7 +51,7 @@ def made(
         if stop_at is not None and done >= stop_at:
             stop.code = 130  # type: ignore[assignment]
 
-    recipe = Recipe(size, channels_of(source), limit, shards)
+    recipe = Preparation(size, channels_of(source), limit, shards)
     return prepare(source, target, recipe, labels, skip_bad, workers, stop, on_done)
 
 
@@ -125,7 +125,7 @@ def test_a_resumed_run_does_not_decode_again(tmp_path: Path) -> None:
         return iter(PIXELS[start:])  # type: ignore[return-value]
 
     resumed = Source("arrays", of_arrays().names, payloads, "arrays-1")  # type: ignore[arg-type]
-    recipe = Recipe(8, 3)
+    recipe = Preparation(8, 3)
     prepare(resumed, tmp_path / "x.zip", recipe, None, False, 1, StopRequest(), lambda done: None)
     assert starts == [256]
 

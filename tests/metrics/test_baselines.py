@@ -14,7 +14,7 @@ import torch
 from gsd_cli.core.models.feature_nets import ConvNeXtNet, ResidualNet
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
-from gsd_cli.metrics.baselines import AGAIN, keep_statistics, sampled_batches
+from gsd_cli.metrics.baselines import MOST_CALLS, keep_statistics, sampled_batches
 from gsd_cli.metrics.features import ClassifierFeatures, Measure
 from gsd_cli.metrics.grain import GrainCounts
 from gsd_cli.metrics.statistics import Statistics
@@ -72,7 +72,7 @@ def test_measures_see_the_same_images_and_what_one_lacks_is_made_for_it_alone(
 def test_what_is_optional_is_not_worth_many_calls(
     teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
 ) -> None:
-    measures, steps = [extractor, GrainCounts()], AGAIN + 1
+    measures, steps = [extractor, GrainCounts()], MOST_CALLS + 1
     (missing,), said = sampled(teacher, [GrainCounts()], 1, tmp_path, steps, {"grain-counts"})
     assert (missing, said) == ({}, [])
     (one,), said = sampled(teacher, measures, 1, tmp_path, steps, {"grain-counts"})  # made for what is needed

@@ -7,7 +7,7 @@ import torch
 
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.metrics.speed import peak_memory, throughput, time_interleaved
+from gsd_cli.metrics.speed import memory_of_call, throughput, time_interleaved
 
 
 def test_tasks_take_turns_and_times_are_per_image() -> None:
@@ -34,7 +34,7 @@ def test_peak_memory_sees_what_a_call_allocates() -> None:
     def call(x: torch.Tensor) -> torch.Tensor:
         return (x.expand(64, -1) + 1).sum(0)
 
-    found = peak_memory(call, torch.zeros(250_000))
+    found = memory_of_call(call, torch.zeros(250_000))
     if found is None:
         pytest.skip("this system tells no high-water mark")
     assert 50e6 < found < 200e6  # 64 MB, and pages around it

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
-from gsd_cli.core.distillation.latent_pairs import Latents, row_order
+from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.training.loop import Task
 from gsd_cli.core.training.report import read_all
 
@@ -25,7 +25,7 @@ def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:
     return float(term.weight(torch.tensor(own), torch.tensor(rest), step))
 
 
-def place(term: IsometricTerm, z: Tensor, step: int) -> Latents:
+def place(term: IsometricTerm, z: Tensor, step: int) -> LatentBatch:
     """The latents of one step of the isometric term, for a complete batch z."""
     settings, batch = term.settings, len(z)
     rows = row_order(batch, settings.pair_every, term.world, term.group)

@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.discriminator import build_heads, encoder_maps
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
-from gsd_cli.core.distillation.noise_levels import Recipe
+from gsd_cli.core.distillation.noise_levels import NoiseRecipe
 from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
 from gsd_cli.core.distillation.real_images import RealImages, ResidentImages, keep_on, require_comparable
 from gsd_cli.core.models.denoiser import Denoiser
@@ -38,7 +38,7 @@ class AdversarialTerm:
     """
 
     def __init__(
-        self, settings: DistillSettings, teacher: Denoiser, data: RealImages | None, draws: Draws, recipe: Recipe,
+        self, settings: DistillSettings, teacher: Denoiser, data: RealImages | None, draws: Draws, recipe: NoiseRecipe,
         world: World | None = None,
     ):  # fmt: skip
         self.ratio = settings.adversarial_ratio(real=data is not None)

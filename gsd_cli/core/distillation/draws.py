@@ -95,9 +95,9 @@ def make_draws(
 ) -> Draws:  # fmt: skip
     """The random numbers of `--noise-device` KIND."""
     kinds = {"cpu": Draws, "device": DeviceDraws}
-    return kinds[resolve_kind(kind, device)](seed, batch, rows, shape, classes, device)
+    return kinds[resolve_noise_device(kind, device)](seed, batch, rows, shape, classes, device)
 
 
-def resolve_kind(kind: str, device: torch.device) -> str:
+def resolve_noise_device(kind: str, device: torch.device) -> str:
     """Resolve `--noise-device`: `auto` is the CPU for a run on the CPU, else the device."""
     return kind if kind != "auto" else "cpu" if device.type == "cpu" else "device"

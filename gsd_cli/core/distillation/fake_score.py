@@ -15,7 +15,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
-from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, Recipe
+from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import set_dropout
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -43,7 +43,7 @@ class Preconditioning:
         return f + column(self.share(sigma)) * (g - f)
 
 
-def build_preconditioning(settings: DistillSettings, teacher: Denoiser, recipe: Recipe) -> Preconditioning:
+def build_preconditioning(settings: DistillSettings, teacher: Denoiser, recipe: NoiseRecipe) -> Preconditioning:
     """`--fake-score plain`: the network alone with the recipe's weight, as Zhou et al. (ICML 2024) published it.
     `bounded`: the teacher and a correction that high noise does not amplify.
 
@@ -76,7 +76,7 @@ class FakeScore:
     """
 
     def __init__(
-        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, draws: Draws, recipe: Recipe,
+        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, draws: Draws, recipe: NoiseRecipe,
         world: World,
     ):  # fmt: skip
         s = settings

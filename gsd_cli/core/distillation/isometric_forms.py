@@ -46,7 +46,7 @@ class Form:
 
     @property
     def group(self) -> int:
-        """Places of the batch that a point and its neighbours take; two for a form that takes none."""
+        """Rows of the batch per pair. A form that shares none (`jacobian`) gets as many pairs as if it took two."""
         return self.shared or 2
 
     @property

@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.isometric_forms import FORMS
-from gsd_cli.core.distillation.latent_pairs import Latents, pair_count
+from gsd_cli.core.distillation.latent_pairs import LatentBatch, pair_count
 from gsd_cli.core.distillation.manifold_gradient import along_manifold
 from gsd_cli.core.distillation.micro_batches import select
 from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
@@ -90,7 +90,7 @@ class IsometricTerm:
         """Whether the term has its turn: every `irl_every`-th step."""
         return (step + 1) % self.settings.irl_every == 0
 
-    def make_pairs(self, z: Tensor, draws: Draws, step: int) -> Latents:
+    def make_pairs(self, z: Tensor, draws: Draws, step: int) -> LatentBatch:
         """Put neighbours into the batch z [B, C, H, W] and add the extra latents, if the term is on in this step.
 
         z's rows are in `row_order`. Angles and directions have their own random stream: runs with and without the term
@@ -98,20 +98,20 @@ class IsometricTerm:
         """
         pairs = pair_count(len(z), self.settings.pair_every, self.group)
         if self.form is None or self._strength(step) == 0 or pairs == 0:
-            return Latents(z, z[:0], torch.zeros(0, device=z.device))
+            return LatentBatch(z, z[:0], torch.zeros(0, device=z.device))
         shared = self.form.shared
         directions = torch.stack([draws.normal("isometric", step, k, count=pairs) for k in range(2)])
         points = self.form.points(z[:pairs], directions, self.draw_angles(draws, step, pairs))
         batch = torch.cat([*points[:shared], z[shared * pairs :]])
         extra = torch.cat([z[:0], *points[shared:]])
-        return Latents(batch, extra, angle(points[0], points[min(1, len(points) - 1)]))
+        return LatentBatch(batch, extra, angle(points[0], points[min(1, len(points) - 1)]))
 
     def draw_angles(self, draws: Draws, step: int, count: int) -> Tensor:
         """The angles tau of the first `count` rows, log-uniform in [tau_min, tau_max], radians: [count]."""
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
         return (low + (high - low) * draws.uniform("isometric", step)[:count]).exp()
 
-    def share_classes(self, labels: Tensor | None, latents: Latents) -> Tensor | None:
+    def share_classes(self, labels: Tensor | None, latents: LatentBatch) -> Tensor | None:
         """Classes of batch and extra latents [B + M], from those drawn for the batch [B]: neighbours of z get z's."""
         if labels is None or latents.pairs == 0 or self.form is None:
             return labels
@@ -119,13 +119,13 @@ class IsometricTerm:
         copies = len(latents.extra) // latents.pairs
         return torch.cat([own.repeat(shared), labels[shared * latents.pairs :], own.repeat(copies)])
 
-    def rows(self, latents: Latents) -> Tensor:
+    def rows(self, latents: LatentBatch) -> Tensor:
         """The rows of batch and extra latents [B + M] that the form looks at, in its order: int64 [S P]."""
         shared = self.form.shared * latents.pairs if self.form else 0
         rows = torch.arange(len(latents.z) + len(latents.extra), device=latents.z.device)
         return torch.cat([rows[:shared], rows[len(latents.z) :]])
 
-    def measure(self, images: Tensor, latents: Latents, labels: Tensor | None = None) -> IsometricGradient:
+    def measure(self, images: Tensor, latents: LatentBatch, labels: Tensor | None = None) -> IsometricGradient:
         """The term over all processes, and its gradient at this one's images [B + M, C, H, W]: those of latents.z and
         latents.extra, of classes `labels` int64 [B + M].
 
@@ -158,7 +158,7 @@ class IsometricTerm:
         return features if self.fitted is None else self.fitted.log_memberships(features)
 
     def _compare(
-        self, features: Tensor, latents: Latents, labels: Tensor | None
+        self, features: Tensor, latents: LatentBatch, labels: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Losses and speeds of all processes' pairs, and the loss's gradient at this one's features [S, P, F].
 
@@ -177,7 +177,7 @@ class IsometricTerm:
         return losses.detach(), speed.detach(), slope * self.world.size
 
     def restrict(
-        self, term: IsometricGradient, latents: Latents, labels: Tensor | None, generator: Generator
+        self, term: IsometricGradient, latents: LatentBatch, labels: Tensor | None, generator: Generator
     ) -> IsometricGradient:  # fmt: skip
         """The gradient as `--irl-gradient` lets it act: any change of the images, or only those along the manifold of
         the generator's images."""

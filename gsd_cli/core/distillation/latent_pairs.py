@@ -16,8 +16,8 @@ def pair_count(batch: int, every: int, group: int = 2) -> int:
 
 
 def row_order(batch: int, every: int, world: World, group: int = 2) -> list[int]:
-    """The numbers of this process's rows within the batch of all processes, in the order in which it works on them:
-    points, their neighbours, with a group of three the latents between them, then the rest.
+    """The numbers of this process's rows within the batch of all processes, in working order: all points, then
+    all their neighbours, then all middle latents (for a group of three), then the other rows.
 
     A pair's places have neighbouring numbers, so that a process's share of the batch holds whole pairs, and the same
     pairs for any number of processes (if each one's share is a multiple of `every` and holds two pairs).
@@ -31,7 +31,7 @@ def row_order(batch: int, every: int, world: World, group: int = 2) -> list[int]
 
 
 @dataclass(frozen=True)
-class Latents:
+class LatentBatch:
     """The latents of one generator step.
 
     z: [B, C, H, W] ~ N(0, I), for all terms. Its first `pairs` rows are the points, the next `pairs` their neighbours,

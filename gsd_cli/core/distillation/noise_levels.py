@@ -35,7 +35,7 @@ COARSE_SHARE = 1 / 7
 
 
 @dataclass(frozen=True)
-class Recipe:
+class NoiseRecipe:
     """How noise levels are drawn for the three updates, and the weight of the fake score's loss.
 
     fake_sigma, generator_sigma, discriminator_sigma: (n, random generator) -> sigma, float32 [n], on the random
@@ -54,7 +54,7 @@ def recipe_name(settings: DistillSettings, *, pixels: bool) -> str:
     return settings.noise if settings.noise != "auto" else "pixels" if pixels else "ddpm"
 
 
-def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: bool = True) -> Recipe:
+def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: bool = True) -> NoiseRecipe:
     """The recipe of these settings. Raises GsdError (exit 2) for timesteps that the schedule does not have."""
     name = recipe_name(settings, pixels=pixels)
     if name == "edm":
@@ -76,21 +76,24 @@ def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: 
     return pixel_recipe(schedule, low, high) if name == "pixels" else ddpm_recipe(schedule, low, high)
 
 
-def ddpm_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
-    """Both draw t uniformly in {t_min..t_max}; the fake score's loss is the eps error of Ho et al. (2020)."""
+def ddpm_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> NoiseRecipe:
+    """The fake score and the generator draw t uniformly in {t_min..t_max}; the discriminator has its own levels.
+
+    The loss of the fake score is the eps error of Ho et al. (2020).
+    """
     draw = _uniform_timestep(schedule, t_min, t_max)
-    return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
+    return NoiseRecipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
 
 
-def pixel_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> Recipe:
+def pixel_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> NoiseRecipe:
     """As `ddpm_recipe`, but LOW_SHARE of the levels are log-uniform in [GRAIN_MIN, GRAIN_MAX]: uniform timesteps
     rarely give a noise that hides only an image's grain."""
     uniform, low = _uniform_timestep(schedule, t_min, t_max), _log_uniform(schedule, GRAIN_MIN, GRAIN_MAX)
     draw = _either(low, uniform, LOW_SHARE)
-    return Recipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
+    return NoiseRecipe(draw, draw, lambda sigma: sigma**-2, _discriminator_level(schedule))
 
 
-def edm_recipe(schedule: NoiseSchedule) -> Recipe:
+def edm_recipe(schedule: NoiseSchedule) -> NoiseRecipe:
     """Karras et al. (2022) for the fake score, log-normal levels and their weight; the Karras grid up to
     DEEPEST for the generator (Zhou et al., ICML 2024). Levels are clamped to the range of a discrete schedule."""
     low, high = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
@@ -102,7 +105,7 @@ def edm_recipe(schedule: NoiseSchedule) -> Recipe:
         return karras_level(DEEPEST * torch.rand(n, generator=random, device=random.device)).clamp(low, high)
 
     weight = lambda sigma: (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2  # noqa: E731
-    return Recipe(fake, generator, weight, _discriminator_level(schedule))
+    return NoiseRecipe(fake, generator, weight, _discriminator_level(schedule))
 
 
 def karras_level(u: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.fake_score import FakeScore
 from gsd_cli.core.distillation.losses import score_identity_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
-from gsd_cli.core.distillation.noise_levels import Recipe
+from gsd_cli.core.distillation.noise_levels import NoiseRecipe
 from gsd_cli.core.distillation.norm_ratio import TermGradient
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import without_dropout
@@ -25,7 +25,7 @@ class ScoreIdentityTerm:
     """
 
     def __init__(
-        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, draws: Draws, recipe: Recipe,
+        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, draws: Draws, recipe: NoiseRecipe,
         world: World,
     ):  # fmt: skip
         self.settings, self.teacher, self.fake_score = settings, teacher, fake_score

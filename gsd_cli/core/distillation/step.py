@@ -31,7 +31,7 @@ from gsd_cli.core.distillation.feature_matching import FeatureMatching
 from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
-from gsd_cli.core.distillation.latent_pairs import Latents, row_order
+from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches, select
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.real_images import RealImages
@@ -56,7 +56,7 @@ class Batch:
     The images carry their graph, unless micro-batches will make it again part by part.
     """
 
-    latents: Latents
+    latents: LatentBatch
     labels: Tensor | None
     images: Tensor
 
@@ -218,7 +218,7 @@ class Distillation:
                 with nullcontext() if last else self.world.without_sync(self._shared_generator):
                     self._call_generator(latents, batch.labels, part).backward(gradient[part])
 
-    def _call_generator(self, latents: Latents, labels: Tensor | None, part: slice) -> Tensor:
+    def _call_generator(self, latents: LatentBatch, labels: Tensor | None, part: slice) -> Tensor:
         """Images of some rows of the batch and, after it, the isometric term's extra latents."""
         z, own = torch.cat([latents.z, latents.extra])[part], select(labels, part)
         if part.stop <= len(latents.z):
@@ -228,7 +228,7 @@ class Distillation:
         with full_precision(self.device):
             return self._shared_generator(z, own)
 
-    def _parts(self, latents: Latents) -> list[tuple[slice, bool]]:
+    def _parts(self, latents: LatentBatch) -> list[tuple[slice, bool]]:
         return micro_batches(self.settings.micro_batch, len(latents.z), len(latents.extra))
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.catalogue.diffusers_layout import Weights
+from gsd_cli.catalogue.diffusers_layout import DAMAGED_HINT, Weights
 
 LARGEST = 2**20
 """The largest number allowed in a config: channels, embeddings, groups."""
@@ -32,7 +32,7 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
     wrong += [f"{key} has {len(value)} entries" for key, value in config.items() if _long(value)]
     wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]
     if wrong:
-        raise GsdError(f"{folder / 'config.json'}: {wrong[0]}, which no network here has", hint=_HINT)
+        raise GsdError(f"{folder / 'config.json'}: {wrong[0]}, which no network here has", hint=DAMAGED_HINT)
     import diffusers
 
     with torch.device("meta"):
@@ -40,11 +40,9 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
     needed, there = sum(p.numel() for p in net.parameters()), weights.size
     if needed > there:
         raise GsdError(
-            f"{folder / 'config.json'} describes {needed:,} parameters, {weights.name} has {there:,} bytes", hint=_HINT
+            f"{folder / 'config.json'} describes {needed:,} parameters, {weights.name} has {there:,} bytes",
+            hint=DAMAGED_HINT,
         )
-
-
-_HINT = "the files are damaged or do not belong together; fetch them again"
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

@@ -21,9 +21,9 @@ from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.diffusers_layout import (
-    AGAIN,
     AUTOENCODERS,
     BIN_WEIGHTS,
+    DAMAGED_HINT,
     SAFE_WEIGHTS,
     UNETS,
     Weights,
@@ -158,13 +158,13 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
     except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
-            hint=AGAIN,
+            hint=DAMAGED_HINT,
         ) from error
     # diffusers fills what is missing with random numbers and only warns
     if report["missing_keys"]:
         raise GsdError(
             f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
-            hint=AGAIN,
+            hint=DAMAGED_HINT,
         )
     return net
 
@@ -180,7 +180,7 @@ def _require_whole(weights: Weights) -> None:
         absent = sorted(key for key, name in placed.items() if name == path.name and key not in there)
         if absent:
             raise GsdError(
-                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=AGAIN
+                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=DAMAGED_HINT
             )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.run_layout import last_grid
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.training.loop import Task, train
@@ -82,7 +83,8 @@ class _LatestFigures:
     @staticmethod
     def _find_newest(work: Path) -> str | None:
         """The newest grid of samples. Called only after evaluations, because listing a large folder is slow."""
-        return max((str(path) for path in (work / "samples").glob("*.png")), default=None)
+        newest = last_grid(work)
+        return None if newest is None else str(newest)
 
 
 def _format_figures(report: Report, figures: dict[str, float]) -> str:

@@ -25,7 +25,7 @@ from gsd_cli.compute.memory import peak_memory
 from gsd_cli.core.training.checkpoint import CheckpointStore, CheckpointWriter
 from gsd_cli.core.training.log import MetricsLog
 from gsd_cli.core.training.pace import UNSETTLED, Allowance, Pace
-from gsd_cli.core.training.report import Cadence, Metrics, Progress, Report
+from gsd_cli.core.training.report import Cadence, Metrics, Report, StepCounter
 from gsd_cli.core.training.watchdog import review
 
 
@@ -264,15 +264,15 @@ def _device(task: Task) -> torch.device:
     return device
 
 
-def _restore(task: Task, store: CheckpointStore, total: int, pace: Pace | None) -> tuple[Progress, list[str]]:
+def _restore(task: Task, store: CheckpointStore, total: int, pace: Pace | None) -> tuple[StepCounter, list[str]]:
     """Load the newest intact checkpoint into the task. Returns the progress of the run, and notes for the user."""
     checkpoint, damaged = store.latest()
     notes = [f"damaged checkpoint skipped: {path}" for path in damaged]
     if checkpoint is None:
-        return Progress(total), notes
+        return StepCounter(total), notes
     task.load(checkpoint.tensors)
     state = checkpoint.state
     if pace is not None:
         pace.know(state)
-    at = Progress(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
+    at = StepCounter(total, checkpoint.step, state["skipped"], seconds_before=state["seconds"])
     return at, [*notes, f"resumed at step {checkpoint.step}"]

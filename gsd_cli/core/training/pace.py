@@ -48,13 +48,11 @@ class Allowance:
 class Pace:
     """A session of a run that must be over, evaluated, saved and exported, after `seconds`.
 
-    `settles`: the run's length is what fits. It is settled once the steps' rate is known (SETTLE), before
-    anything depends on it: the learning rate is at its full height until then, the isometric term has not begun.
-    From there on the run is the one that `--steps LENGTH` makes, bit for bit. Only where the rate changes, so that
-    the length would be off by more than TOLERANCE, it is settled again. So the learning rate's fall takes place on
-    a machine of changing speed too, and on a steady one a run can be repeated and resumed exactly, which a fall that
-    is a function of the clock in every step would not allow. A resumed session starts from the rate of the one
-    before. Without `settles` the length was given, and the run merely ends early.
+    `settles`: the length is chosen to fit the time. It is chosen once the step rate is known (SETTLE). Nothing depends
+    on the length before that: the learning rate is constant and the isometric term is off. From then on the run equals
+    one started with `--steps LENGTH`, bit for bit. If the rate changes by more than TOLERANCE, the length is chosen
+    again. A learning rate that followed the clock would make runs unrepeatable. A resumed session starts with the rate
+    of the previous session. Without `settles` the length is given, and the session may end before it.
 
     on_length: called with (step, length) in every process whenever a length is settled. started: when the session
     began, by time.monotonic.

@@ -70,7 +70,7 @@ class Cadence:
     checkpoint_share: float = math.inf
 
 
-class Progress:
+class StepCounter:
     """Counts the steps done and skipped, and their time; makes the reports.
 
     skipped: in all; bad: skipped steps in a row; seconds_before: of earlier sessions; step_seconds: spent in steps in

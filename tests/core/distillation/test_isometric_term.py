@@ -16,7 +16,7 @@ from gsd_cli.core.distillation.cells import Cells
 from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.isometric_forms import FORMS, SEGMENTS, STEP
 from gsd_cli.core.distillation.isometric_term import IsometricGradient, IsometricTerm
-from gsd_cli.core.distillation.latent_pairs import Latents
+from gsd_cli.core.distillation.latent_pairs import LatentBatch
 from gsd_cli.core.models.sphere import angle
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import place, weigh
@@ -137,7 +137,7 @@ def test_a_linear_generator_has_the_computed_speed_spread() -> None:
     p = latents.pairs
     w = latents.z[p : 2 * p] - latents.z[:p]
     unit = (w.flatten(1) / w.flatten(1).norm(dim=1, keepdim=True)).reshape(w.shape)
-    even = Latents(torch.cat([latents.z[:p], latents.z[:p] + 0.01 * unit]), z[:0], torch.full((p,), 0.01))
+    even = LatentBatch(torch.cat([latents.z[:p], latents.z[:p] + 0.01 * unit]), z[:0], torch.full((p,), 0.01))
     found = it.measure(linear(a)(even.z).requires_grad_(True), even)
     assert found.loss == pytest.approx(wanted, rel=0.1)
     assert found.speed_spread == pytest.approx(math.sqrt(wanted), rel=0.1)

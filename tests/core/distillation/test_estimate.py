@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsd_cli.core.distillation.cost import COPIES, STUDENT_COPIES, activation_bytes, estimate, generator_passes, passes
+from gsd_cli.core.distillation.estimate import (
+    STUDENT_TRAINED,
+    VALUES_TRAINED,
+    activation_bytes,
+    estimate,
+    generator_passes,
+    passes,
+)
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
@@ -58,7 +65,7 @@ def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser, growth: dict[str, 
     )
     found = estimate(toy_teacher, settings, CPU)
     assert found.student_parameters == sum(p.numel() for p in task.generator.parameters())
-    assert found.state_bytes == 4 * (COPIES * found.parameters + STUDENT_COPIES * found.student_parameters)
+    assert found.state_bytes == 4 * (VALUES_TRAINED * found.parameters + STUDENT_TRAINED * found.student_parameters)
     assert 4 * held == pytest.approx(found.state_bytes, rel=0.02)
     assert found.seconds_per_step > 0
 
@@ -79,7 +86,7 @@ def test_without_the_distillation_the_generator_is_all_that_runs(toy_teacher: De
 
 
 def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsd_cli.core.distillation.cost.seconds_per_call", lambda _model, _device, batch, _: batch)
+    monkeypatch.setattr("gsd_cli.core.distillation.estimate.seconds_per_call", lambda _model, _device, batch, _: batch)
 
     def seconds(**settings: object) -> float:
         return estimate(toy_teacher, DistillSettings(batch_size=8, **settings), CPU).seconds_per_step / 8
@@ -95,7 +102,7 @@ def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkey
 def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
     size = sum(p.numel() for p in toy_teacher.parameters())
     monkeypatch.setattr(
-        "gsd_cli.core.distillation.cost.seconds_per_call",
+        "gsd_cli.core.distillation.estimate.seconds_per_call",
         lambda model, _device, batch, _: batch * (1 if sum(p.numel() for p in model.parameters()) == size else 10),
     )
     plain = DistillSettings(batch_size=8, irl_gradient="free")
@@ -142,8 +149,8 @@ def test_a_call_has_a_price_of_its_own(
         asked.append(batch)
         return 3 + batch / 2
 
-    monkeypatch.setattr("gsd_cli.core.distillation.cost.seconds_of", seconds)
-    monkeypatch.setattr("gsd_cli.core.distillation.cost._choose", lambda *_: "bf16")
+    monkeypatch.setattr("gsd_cli.core.distillation.estimate.seconds_of", seconds)
+    monkeypatch.setattr("gsd_cli.core.distillation.estimate._choose", lambda *_: "bf16")
     settings = DistillSettings(batch_size=64, micro_batch=micro_batch, irl_gradient="free")
     found = estimate(toy_teacher, settings, torch.device(device)).seconds_per_step
     size = micro_batch or 64

@@ -15,7 +15,7 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.one_step import ONE_STEP_SIGMA
-from gsd_cli.metrics.speed import peak_memory, throughput, time_interleaved
+from gsd_cli.metrics.speed import memory_of_call, throughput, time_interleaved
 
 REPEATS = 5
 MANY_CALLS = 100
@@ -74,7 +74,7 @@ def _measure_memory(context: Context, entries: Sequence[Entry]) -> None:
         teacher = partial(denoiser, sigma=per_image(ONE_STEP_SIGMA, z), labels=labels)
         model = entry.contender.model
         with autocast(context.device, context.options.precision):
-            found = peak_memory(model if isinstance(model, Generator) else teacher, z)
+            found = memory_of_call(model if isinstance(model, Generator) else teacher, z)
         if found is not None:
             entry.row.figures["peak_memory_mb"] = found / 1e6
 

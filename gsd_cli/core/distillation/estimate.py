@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.catalogue.cost import STUDENT_TRAINED, VALUES_TRAINED
 from gsd_cli.compute.device import autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
@@ -17,9 +18,6 @@ from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
 
 FLOAT = 4
-COPIES, STUDENT_COPIES = 5, 5
-"""float32 numbers kept per parameter of the teacher (teacher, fake score, a gradient, an Adam of two) and of the
-student (generator, its average, a gradient, an Adam of two)."""
 FEWEST, TRIED = 2, 8
 """Images in the two calls that are timed on a CPU; the second is an upper limit."""
 FAKE_CALLS, GENERATOR_CALLS, JUDGING_CALLS, MANIFOLD_CALLS = 4, 4, 4, 3
@@ -53,11 +51,6 @@ class Estimate:
     activation_bytes: int
     seconds_per_step: float
 
-    @property
-    def memory_bytes(self) -> int:
-        """Approximate peak, without libraries and fragmentation."""
-        return self.state_bytes + self.activation_bytes
-
 
 def estimate(
     teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
@@ -75,7 +68,7 @@ def estimate(
         own = sum(p.numel() for p in student.parameters())
         own_kept = activation_bytes(student, recompute=settings.recompute)
         own_forward = seconds_per_call(student, device, together, precision)
-    state = FLOAT * (COPIES * parameters + STUDENT_COPIES * own)
+    state = FLOAT * (VALUES_TRAINED * parameters + STUDENT_TRAINED * own)
     # the generator's graph, and those of f and g at its images, live at once
     activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)
