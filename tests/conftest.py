@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from tests.support.shell import DISTILL, IMAGES, Shell
 pytest_plugins = ["tests.support.reliability"]
 
 torch.set_num_threads(1)
+if hasattr(signal, "SIGHUP"):  # commands leave it ignored where it is, as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

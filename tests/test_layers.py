@@ -18,7 +18,9 @@ ORDER = (
 APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
 """Pairs of packages of which the second does not import the first."""
 LIGHT = ("base", "catalogue", "options", "cli", "api", "__init__", "__main__")
-ALSO_LIGHT = {"core.distillation.inputs", "core.distillation.run_folder", "core.models.fingerprint"}
+ALSO_LIGHT = {
+    "core.distillation.inputs", "core.distillation.run_folder", "core.models.fingerprint", "core.training.pace",
+}  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "PIL", "diffusers", "sklearn", "matplotlib", "safetensors"}
 LATE = {"cli.app", "cli.preflight", "cli.flags", "api", "__init__", "__main__"}

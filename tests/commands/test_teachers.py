@@ -17,6 +17,7 @@ from tests.support.shell import Shell
 SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16")
 
 
+@pytest.mark.slow
 def test_the_cifar10_teacher_comes_from_the_hub(shell: Shell) -> None:
     """`gsd distill --teacher ddpm-cifar10` at the full 35.7 M parameters, against a hub on loopback."""
     folder = teachers.flat(shell.folder / "served", teachers.unet(teachers.CIFAR10))
