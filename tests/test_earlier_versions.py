@@ -43,7 +43,15 @@ def test_a_run_is_resumed(earlier: Shell) -> None:
     assert [row["step"] for row in rows if "fd" in row][-1] == 4
 
 
-def test_a_finished_run_is_known(earlier: Shell) -> None:
-    done = earlier.gsd(*DISTILL, "--steps", "3", "--seed", "5", "-o", "run")
+def test_a_finished_run_is_known_before_torch_is_loaded(earlier: Shell) -> None:
+    script = (
+        "import sys\n"
+        "from gsd_cli.cli.app import main\n"
+        "code = main(sys.argv[1:])\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(code)\n"
+    )
+    done = earlier.python(script, *DISTILL, "--steps", "3", "--seed", "5", "-o", "run")
     assert done.returncode == 0, done.stderr.decode()
     assert "nothing to do" in done.stderr.decode()
+    assert done.stdout.decode().split() == ["run/generator"]

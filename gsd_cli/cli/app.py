@@ -23,7 +23,6 @@ from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.run_layout import image_to_show
 from gsd_cli.cli.flags import MODELS, Command
 from gsd_cli.cli.parser import Invocation, parse_and_run
-from gsd_cli.cli.preflight import list_teachers
 from gsd_cli.cli.subcommands import SUBCOMMANDS
 
 if TYPE_CHECKING:
@@ -85,12 +84,11 @@ def execute(name: str, options: Any, console: Console) -> Result:
     stop.install()
     command = SUBCOMMANDS[name]
     command.check(options)
-    if name == "distill" and options.list_teachers:
-        return list_teachers()
     for line in command.plan(options):
         console.say(line)  # only the first line: the others may load torch, which takes seconds
         break
-    return command.runner()(options, Session.start(options, console, stop))
+    answer = command.answer(options, console)
+    return answer if answer is not None else command.runner()(options, Session.start(options, console, stop))
 
 
 def _resolve(call: Invocation) -> Resolved[Common]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsd_cli.base.atomic import require_writable
-from gsd_cli.base.console import Result
+from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
@@ -104,6 +104,17 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
         times = times if isinstance(estimate, GsdError) else estimate.student_parameters / estimate.parameters
     yield from cost.distillation(options.teacher, passes(options) * images, generator_passes(options) * images, times)
     yield _describe_estimate(estimate or _estimate(options), options, steps)
+
+
+def answer_distill(options: DistillOptions, console: Console) -> Result | None:
+    """The list of teachers, or the generator of a run that is finished; None where there is something to train."""
+    from gsd_cli.core.distillation.run_folder import count_steps, read_finished, resolve_run_folder
+
+    if options.list_teachers:
+        return list_teachers()
+    if options.epochs is not None:  # its length takes opening the data
+        return None
+    return read_finished(options, resolve_run_folder(options), count_steps(options, None), console.say)
 
 
 def list_teachers() -> Result:

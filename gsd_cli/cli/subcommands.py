@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gsd_cli.cli import preflight
 
 if TYPE_CHECKING:
-    from gsd_cli.base.console import Result
+    from gsd_cli.base.console import Console, Result
     from gsd_cli.base.session import Session
     from gsd_cli.options import Common
 
@@ -21,12 +21,14 @@ class Subcommand:
 
     option_model, function: `module:name`, imported when first used, because they load pydantic and torch.
     check: raises GsdError for mistakes that can be found without torch. plan: lines on what the command would do.
+    answer: the result where it is known without torch, else None.
     """
 
     option_model: str
     function: str
     check: Callable[[Any], None]
     plan: Callable[[Any], Iterable[str]]
+    answer: Callable[[Any, Console], Result | None] = lambda options, console: None
 
     @property
     def options(self) -> type[Common]:
@@ -48,7 +50,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     ),
     "distill": Subcommand(
         "gsd_cli.options:DistillOptions", "gsd_cli.commands.distill:run",
-        preflight.check_distill, preflight.plan_distill,
+        preflight.check_distill, preflight.plan_distill, preflight.answer_distill,
     ),
     "sample": Subcommand(
         "gsd_cli.options:SampleOptions", "gsd_cli.commands.sample:run",

@@ -27,13 +27,14 @@ from gsd_cli.core.distillation.open_data import OpenData, add_teacher_samples, o
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.run_folder import (
     Record,
-    check_options,
     collect_identity,
     count_steps,
     describe_early_end,
     fingerprint_teacher,
     has_decayed,
+    read_finished,
     read_recorded,
+    read_result,
     resolve_run_folder,
     resume_command,
 )
@@ -82,9 +83,8 @@ def run(options: DistillOptions, session: Session) -> Result:
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
-    if check_options(options, folder, total):
-        session.say(f"nothing to do: {folder} is finished; --no-resume starts again")
-        return _read_result(folder)
+    if (finished := read_finished(options, folder, total, session.say)) is not None:
+        return finished
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
@@ -97,7 +97,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
     teacher = open_teacher(options.teacher, session, revision)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return _read_result(folder)
+    return read_result(folder)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:
@@ -265,8 +265,3 @@ def _compare_with_best(run: Run, exporter: Exporter) -> None:
     if last is not None and exporter.best < last:
         best = run.folder / BEST
         run.session.say(f"the best {exporter.figure} was {exporter.best:.4g}: {best}; the last is {last:.4g}")
-
-
-def _read_result(folder: Path) -> Result:
-    card = read_card(folder / GENERATOR)
-    return Result([str(folder / GENERATOR)], {"images": card["images"], **card["figures"]})

@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.atomic import write_json
+from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.catalogue.find import read_card
@@ -109,6 +111,22 @@ def has_decayed(options: DistillOptions, folder: Path, total: int | None) -> boo
     saved = [path.name.removeprefix("step-") for path in checkpoints(folder / CHECKPOINTS)]
     done = max((int(step) for step in saved if step.isdigit()), default=0)
     return done > (1 - options.lr_decay) * min(total or before, before)
+
+
+def read_finished(
+    options: DistillOptions, folder: Path, total: int | None, say: Callable[[str], None]
+) -> Result | None:
+    """The result of a run that is finished; None where there is something to train. Raises as `check_options`."""
+    if not check_options(options, folder, total):
+        return None
+    say(f"nothing to do: {folder} is finished; --no-resume starts again")
+    return read_result(folder)
+
+
+def read_result(folder: Path) -> Result:
+    """The generator of a run, and its figures."""
+    card = read_card(folder / GENERATOR)
+    return Result([str(folder / GENERATOR)], {"images": card["images"], **card["figures"]})
 
 
 def check_options(options: DistillOptions, folder: Path, total: int | None) -> bool:

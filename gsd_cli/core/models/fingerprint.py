@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,15 @@ def weights_fingerprint(folder: Path) -> str:
     for part in PARTS:
         weights = find_weights(folder / part)
         for path in weights.files if weights else ():
-            digest.update(bytes.fromhex(file_sha256(path)))
+            facts = path.stat()
+            digest.update(_digest(path, facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _digest(path: Path, size: int, changed: int) -> bytes:
+    """The sha256 of a file, computed once per process while its size and time stay: weights may have gigabytes."""
+    return bytes.fromhex(file_sha256(path))
 
 
 def folder_fingerprint(folder: Path) -> str:
