@@ -1,4 +1,4 @@
-"""Pictures of a terminal for the documentation: python -m scripts.capture FOLDER COMMAND PATTERN OUT.svg [--light]
+"""Images of a terminal for the documentation: python -m scripts.capture FOLDER COMMAND PATTERN OUT.svg [--light]
 
 Runs a command in tmux, in FOLDER, until PATTERN is on the screen, and draws it, colours included. Needs tmux.
 """
@@ -40,7 +40,7 @@ def screen(folder: Path, command: str, pattern: str, columns: int, seconds: floa
 
 
 def main() -> None:
-    """Draw one picture."""
+    """Draw one image."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("command")

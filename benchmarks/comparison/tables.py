@@ -3,7 +3,7 @@
     python -m benchmarks.comparison.tables --page docs/results/tables.md
 
 Takes ten minutes for `--only msa`, half an hour for `ablation-quick` and many hours for `ablation`, which distils at
-full length. Writes the page and its pictures. Every section is a `gsd bench --report` in its own folder under --out,
+full length. Writes the page and its figures. Every section is a `gsd bench --report` in its own folder under --out,
 and is not made again while that folder exists; seconds.json there has the time taken, distillations included. The runs
 of the ablations are in ./runs, where an interrupted one resumes.
 """
@@ -88,12 +88,12 @@ def quick_order(found: Figures, seconds: float) -> list[str]:
 
 @dataclass(frozen=True)
 class Section:
-    """One bench: title, arguments, which tables and pictures of its report are shown, its goals."""
+    """One bench: title, arguments, which tables and figures of its report are shown, its goals."""
 
     title: str
     arguments: str
     tables: tuple[str, ...]
-    pictures: tuple[str, ...]
+    figures: tuple[str, ...]
     goals: Callable[[Figures, float], list[str]] | None = None
 
 
@@ -125,7 +125,7 @@ def bench(model: str, section: Section, folder: Path) -> None:
     write_json(folder / "seconds.json", {"seconds": time.perf_counter() - begun})
 
 
-def told(name: str, section: Section, model: str, folder: Path, pictures: str) -> str:
+def write_section(name: str, section: Section, model: str, folder: Path, figures: str) -> str:
     """A section of the page."""
     found = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     seconds = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))["seconds"]
@@ -133,7 +133,7 @@ def told(name: str, section: Section, model: str, folder: Path, pictures: str) -
     parts += [(folder / f"{table}.md").read_text(encoding="utf-8").strip() for table in section.tables]
     if section.goals is not None:
         parts.append("\n".join(section.goals(found, seconds)))
-    parts += [f"![{section.title}]({pictures}/{name}-{picture}.png)" for picture in section.pictures]
+    parts += [f"![{section.title}]({figures}/{name}-{figure}.png)" for figure in section.figures]
     return "\n\n".join(parts)
 
 
@@ -143,7 +143,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="fashion")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
     parser.add_argument("--out", type=Path, default=Path("runs/tables"), help="reports")
-    parser.add_argument("--page", type=Path, help="write the page here, its pictures beside it")
+    parser.add_argument("--page", type=Path, help="write the page here, its figures next to it")
     return parser.parse_args()
 
 
@@ -154,15 +154,15 @@ def main() -> None:
         if not (args.out / name / "seconds.json").exists():
             bench(args.model, SECTIONS[name], args.out / name)
     there = {name: one for name, one in SECTIONS.items() if (args.out / name / "seconds.json").exists()}
-    pictures = args.page.stem if args.page else str(args.out)
-    told_all = [told(name, one, args.model, args.out / name, pictures) for name, one in there.items()]
+    figures = args.page.stem if args.page else str(args.out)
+    sections = [write_section(name, one, args.model, args.out / name, figures) for name, one in there.items()]
     if args.page is not None:
-        beside = args.page.with_suffix("")
-        beside.mkdir(parents=True, exist_ok=True)
+        folder = args.page.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
         for name, one in there.items():
-            for picture in one.pictures:
-                shutil.copy(args.out / name / f"{picture}.png", beside / f"{name}-{picture}.png")
-    publish(PAGE, args.page, sections="\n\n".join(told_all), result=result("\n".join(told_all)))
+            for figure in one.figures:
+                shutil.copy(args.out / name / f"{figure}.png", folder / f"{name}-{figure}.png")
+    publish(PAGE, args.page, sections="\n\n".join(sections), result=result("\n".join(sections)))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ MEMORY_SIZES = (10_000, 50_000, 200_000)
 
 
 def make_files(folder: Path, width: int, height: int, kind: str, count: int) -> None:
-    """Smooth pictures with a little noise, as compressible as photographs."""
+    """Smooth images with a little noise, as compressible as photographs."""
     random = np.random.default_rng(0)
     payloads = []
     for _ in range(16):
@@ -72,25 +72,25 @@ def with_torchvision(folder: Path, target: Path, size: int, workers: int) -> Non
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-    with Image.open(next((folder / "all").iterdir())) as picture:
-        side = min(picture.size)
+    with Image.open(next((folder / "all").iterdir())) as image:
+        side = min(image.size)
     resize = Compose([CenterCrop(side), Resize(size, InterpolationMode.BICUBIC), _pillow_png])
-    pictures = ImageFolder(str(folder), resize)
-    loaded = DataLoader(pictures, batch_size=32, num_workers=workers, collate_fn=list) if workers else None
-    encoded = (png for batch in loaded for png, _ in batch) if loaded else (png for png, _ in pictures)
+    images = ImageFolder(str(folder), resize)
+    loaded = DataLoader(images, batch_size=32, num_workers=workers, collate_fn=list) if workers else None
+    encoded = (png for batch in loaded for png, _ in batch) if loaded else (png for png, _ in images)
     with zipfile.ZipFile(target, "w") as archive:
         for i, png in enumerate(encoded):
             archive.writestr(f"{i // 1000:05d}/img{i:08d}.png", png)
 
 
-def _pillow_png(picture: Image.Image) -> bytes:
+def _pillow_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "png", compress_level=0)
+    image.save(buffer, "png", compress_level=0)
     return buffer.getvalue()
 
 
 def pixels(path: Path) -> Iterator[np.ndarray]:
-    """The pictures of a zip, in order."""
+    """The images of a zip, in order."""
     with zipfile.ZipFile(path) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".png")):
             yield np.asarray(Image.open(io.BytesIO(archive.read(name))))
@@ -132,8 +132,8 @@ def compare(rounds: int, workers: int) -> None:
                 for i, (name, (run, processes)) in enumerate(contestants.items()):
                     times[name].append(seconds(run, folder, out / f"{i}.zip", size, processes))
             first, *others = (pixels(out / f"{i}.zip") for i in range(len(contestants)))
-            for picture, *rest in zip(first, *others, strict=True):
-                assert all(np.array_equal(picture, other) for other in rest)
+            for image, *rest in zip(first, *others, strict=True):
+                assert all(np.array_equal(image, other) for other in rest)
         print(f"\n{title}, N = {count}; equal pixels", flush=True)
         baseline = next(iter(times.values()))
         for name, taken in times.items():

@@ -43,7 +43,7 @@ def known(path: Path) -> dict[str, list[dict[str, object]]]:
 
 
 def draw(found: Sequence[list[dict[str, object]]], target: Path) -> None:
-    """Distances on a scale that shows a start of 76 beside an end of 5."""
+    """Distances on a scale that shows a start of 76 next to an end of 5."""
     canvas = Figure(figsize=(10.5, 3.6), layout="constrained")
     distance, speed, both = canvas.subplots(1, 3)
     for rows in found:

@@ -6,8 +6,8 @@
 Takes half a minute per thousand images of each run, and some minutes to measure each: most of a day for the command
 above. It resumes where it stopped: finished runs and measured rows are not repeated. Every variant is a `gsd distill`
 of equal length in its own run folder under --out. --out also holds results.csv (a row for each variant and seed),
-cost.csv (the seconds per image) and commands.txt (the commands given). The page and its pictures come from these, and
-show all variants and seeds measured so far. Copies of the three lie with the page's pictures: copied into --out on
+cost.csv (the seconds per image) and commands.txt (the commands given). The page and its figures come from these, and
+show all variants and seeds measured so far. Copies of the three lie with the page's figures: copied into --out on
 another machine, they let the experiment resume there.
 """
 
@@ -160,9 +160,9 @@ class Laboratory:
         if classifier is None:
             return {}
         z = latents(range(self.args.samples), model.generator.latent_shape)
-        pictures = generate(model.generator.to(self.device).eval(), z, self.args.batch_size).clamp(-1, 1)
+        samples = generate(model.generator.to(self.device).eval(), z, self.args.batch_size).clamp(-1, 1)
         with torch.no_grad():
-            tops = [classifier(part).softmax(1).amax(1) for part in pictures.split(self.args.batch_size)]
+            tops = [classifier(part).softmax(1).amax(1) for part in samples.split(self.args.batch_size)]
         return {"confidence": torch.cat(tops).mean().item()}
 
     def cost(self, steps: Sequence[str]) -> dict[str, float]:
@@ -274,7 +274,7 @@ def facts(lab: Laboratory, argv: list[str], rows: list[Row]) -> dict[str, str]:
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {versions}",
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
-        "pictures": "" if lab.args.page is None else lab.args.page.stem,
+        "figures": "" if lab.args.page is None else lab.args.page.stem,
         "start": "" if lab.args.start is None else f"Every run resumes `{lab.args.start.name}`. ",
         **{name: str(getattr(lab.args, name)) for name in PROTOCOL},
     }
@@ -306,7 +306,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="ddpm-fashion")
-    parser.add_argument("--out", default="runs/geometry", help="run folders, CSV files and pictures")
+    parser.add_argument("--out", default="runs/geometry", help="run folders, CSV files and figures")
     parser.add_argument("--kimg", type=float, default=24.0, help="thousand images a run")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--forms", default=FORMS)
@@ -330,7 +330,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="timings of a training step")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--page", type=Path, help="write the page here, its pictures beside it")
+    parser.add_argument("--page", type=Path, help="write the page here, its figures next to it")
     args = parser.parse_args(argv)
     args.set, args.own = (dict(pair.split("=", 1) for pair in pairs) for pairs in (args.set, args.own))
     return args
@@ -344,18 +344,18 @@ def main(argv: list[str]) -> None:
     rows = experiment(lab, wanted, seeds)
     wanted = measured(rows)
     cost = costs(lab, wanted)
-    pictures = Path(args.out) / "pictures"
+    figures = Path(args.out) / "figures"
     best = shown(rows, wanted, cost)
-    draw_frontier(rows, pictures / "frontier.png")
-    draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), pictures)
+    draw_frontier(rows, figures / "frontier.png")
+    draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), figures)
     text = page(rows, wanted, cost, facts(lab, argv, rows))
     if args.page is not None:
         with atomic_file(args.page) as temporary:
             temporary.write_text(text, encoding="utf-8")
-        beside = args.page.with_suffix("")
-        shutil.copytree(pictures, beside, dirs_exist_ok=True)
+        folder = args.page.with_suffix("")
+        shutil.copytree(figures, folder, dirs_exist_ok=True)
         for name in KEPT:
-            shutil.copy(Path(args.out) / name, beside / name)
+            shutil.copy(Path(args.out) / name, folder / name)
     print(text)
 
 

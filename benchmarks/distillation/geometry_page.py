@@ -56,16 +56,16 @@ Machine: {machine}.
 
 {more}
 
-![Path length and variation of the speed against Frechet distance]({pictures}/frontier.png)
+![Path length and variation of the speed against Frechet distance]({figures}/frontier.png)
 
 Points are means over seeds. The line joins runs of the distillation alone that were stopped at different lengths.
 px: `irl_phi=pixels`; wide: `tau_min=0.2 tau_max=1.2`.
 
-![Speed along random great circles]({pictures}/speeds.png)
+![Speed along random great circles]({figures}/speeds.png)
 
-![Angle between latents against the length of the path of images]({pictures}/angles.png)
+![Angle between latents against the length of the path of images]({figures}/angles.png)
 
-![Latent walks, without and with the term in turn]({pictures}/walks.png)
+![Latent walks, without and with the term in turn]({figures}/walks.png)
 """
 
 
@@ -177,7 +177,7 @@ def verdict(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> t
 
 
 def shown(rows: list[Row], wanted: list[Variant], cost: dict[str, float]) -> Variant:
-    """The variant to draw beside the distillation alone: the verdict's; where none keeps within distance and cost, the
+    """The variant to draw next to the distillation alone: the verdict's; where none keeps within distance and cost, the
     one of least FD x PPL x CV of speed; itself where there is no other."""
     best, _ = verdict(rows, wanted, cost)
     products = {v: prod(found.values()) for v in wanted if v != OFF and (found := ratios(rows, v)) is not None}

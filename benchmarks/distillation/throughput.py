@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", help="variants besides the plain loop, with ; between them")
+    parser.add_argument("--only", help="variants in addition to the plain loop, with ; between them")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
     names = [*VARIANTS, *(ON_A_GPU if resolve_device(arguments.device).type == "cuda" else ())]

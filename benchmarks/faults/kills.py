@@ -79,7 +79,7 @@ TASKS = {
 
 @dataclass
 class Outcome:
-    """What came of so many kills."""
+    """The outcome of a number of kills."""
 
     kills: int = 0
     through: int = 0
@@ -110,7 +110,7 @@ def workshop(folder: Path) -> Shell:
 
 
 def kill_often(shop: Shell, name: str, kills: int, seed: int, scratch: Path) -> Outcome:
-    """Kill one command so many times, in copies of the workshop under `scratch`."""
+    """Kill one command a number of times, in copies of the workshop under `scratch`."""
     task, chance, outcome = TASKS[name], random.Random(seed), Outcome()
     alone = _copy(shop, scratch / "alone")
     begun = time.monotonic()
@@ -160,8 +160,8 @@ def bad_files(folder: Path) -> Iterator[Path]:
 
 
 def _load_picture(path: Path) -> None:
-    with Image.open(path) as picture:
-        picture.load()
+    with Image.open(path) as image:
+        image.load()
 
 
 def _load_zip(path: Path) -> None:

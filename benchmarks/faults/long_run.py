@@ -28,10 +28,10 @@ COLUMNS = ("session", "seconds", "step", "rss_mb", "open_files", "files", "folde
 
 
 def watch(shop: Shell, steps: int, notes: Path, every: float) -> None:
-    """Run or resume the distillation to its end, and write a line of notes every so many seconds."""
+    """Run or resume the distillation to its end, and write a line of notes at regular intervals."""
     run = shop.folder / "long"
     session = 1 + max((int(row["session"]) for row in _read(notes)), default=0)
-    evaluations = ("--eval-every", str(8 * steps / 20 / 1000))  # twenty pictures in all
+    evaluations = ("--eval-every", str(8 * steps / 20 / 1000))  # twenty images in all
     process = shop.start(*DISTILL, "--steps", str(steps), *evaluations, "-o", "long", "-q")
     begun, new = time.monotonic(), not notes.exists()
     with notes.open("a", newline="") as file:

@@ -1,1 +1,1 @@
-"""How latents can be found, joined by walks and told apart."""
+"""How latents can be found, joined by walks and distinguished."""

@@ -99,7 +99,7 @@ class Laboratory:
         return {"n": len(images), "seconds": seconds} | self.judged(found)
 
     def judged(self, found: list[Inversion]) -> Row:
-        """Medians over pictures; `outside` is the share of latents outside Gaussian bounds."""
+        """Medians over images; `outside` is the share of latents outside Gaussian bounds."""
         psnr = sorted(p for one in found for p in one.psnr)
         gaussian = [g for one in found for g in one.gaussianity]
         return {
@@ -114,12 +114,12 @@ class Laboratory:
 
     @torch.no_grad()
     def midpoint(self, z: Tensor) -> float:
-        """The classifier's mean confidence in pictures halfway between neighbours: near that of the
+        """The classifier's mean confidence in images halfway between neighbours: near that of the
         generator's own samples where latents are still noise to it; nan without a classifier."""
         if self.knowledge.classifier is None:
             return float("nan")
-        pictures = generate(self.generator, slerp(z, z.roll(1, 0), 0.5), 64)
-        return self.knowledge.classifier(pictures).softmax(1).amax(1).mean().item()
+        images = generate(self.generator, slerp(z, z.roll(1, 0), 0.5), 64)
+        return self.knowledge.classifier(images).softmax(1).amax(1).mean().item()
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def fewest_changes(classes: int) -> float:
 
 
 def class_changes(classes: Tensor) -> tuple[float, float]:
-    """Mean number of changes on closed circles of pictures' classes [P, S], and its standard error."""
+    """Mean number of changes on closed circles of images' classes [P, S], and its standard error."""
     changes = (classes != classes.roll(1, 1)).double().sum(1)
     return changes.mean().item(), (changes.std() / len(changes) ** 0.5).item()
 

@@ -19,7 +19,7 @@ GEODESICS = 4
 
 def walk_figures(generator: Generator, z: Tensor, way: str) -> Row:
     """Latents z [2 n, C, H, W] joined two by two: largest over mean step (mean and worst over pairs) and the
-    perceptual length, of a path through the latent space or of cross-fading the pictures of both ends."""
+    perceptual length, of a path through the latent space or of cross-fading the images of both ends."""
     features = encoder_features(generator)
     uneven, length = [], []
     pairs = list(zip(z[:-1:2], z[1::2], strict=False))

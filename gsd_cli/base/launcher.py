@@ -1,4 +1,4 @@
-"""What a launcher (torchrun, accelerate) told this process through the environment. No heavy imports."""
+"""What a launcher (torchrun, accelerate) says to this process through the environment. No heavy imports."""
 
 from __future__ import annotations
 

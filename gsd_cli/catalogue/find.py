@@ -1,4 +1,4 @@
-"""Finding what --model and --teacher name, without torch, so that a wrong name is reported at once."""
+"""Finding what --model, --teacher and a source of images name, without torch: a wrong name is reported at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.base.text import closest
-from gsd_cli.catalogue.registry import BUNDLED_MODELS, TEACHERS
+from gsd_cli.catalogue.registry import BUNDLED_MODELS, DATA_SETS, TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, GENERATOR
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -72,6 +72,16 @@ def require_teacher(spec: str) -> None:
         return
     known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
     raise GsdError(f"no such teacher: {spec}", hint=_did_you_mean(spec, TEACHERS) or known)
+
+
+def require_source(spec: str) -> None:
+    """Raise GsdError (exit 3) where a name can be neither a data set's nor a path's."""
+    if spec in DATA_SETS or spec.startswith("hf:") or (spec and Path(spec).exists()):
+        return
+    raise GsdError(
+        f"no such data set or path: {spec}",
+        hint=f"known names: {', '.join(DATA_SETS)}; or hf:OWNER/NAME; or give a folder, zip, tar or LMDB of images",
+    )
 
 
 def _did_you_mean(spec: str, known: Iterable[str]) -> str | None:

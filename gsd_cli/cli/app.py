@@ -55,7 +55,7 @@ def run_subcommand(call: Invocation) -> None:
     """Check the options, run the subcommand, print its result. Raises GsdError."""
     global _console
     command = call.command
-    # bench writes only a report, besides what it keeps in the cache
+    # bench writes only a report and its own cache
     set_output_options(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
     _console = Console(quiet=bool(call.given.get("quiet")))
     resolved = _resolve(call)

@@ -12,7 +12,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
-from gsd_cli.catalogue.find import find_model, require_teacher
+from gsd_cli.catalogue.find import find_model, require_source, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 
 if TYPE_CHECKING:
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 
 def check_prepare(options: PrepareOptions) -> None:
-    """Refuse options that contradict each other, and a target that cannot be written."""
+    """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
     from gsd_cli.options.prepare import require_consistent_training, resolve_target
 
     require_consistent_training(options)
-    require_writable(resolve_target(options), folder=False)
+    target = resolve_target(options)
+    require_writable(target, folder=False)
+    if options.force or not target.exists():  # a data set that exists needs no source
+        require_source(options.source)
 
 
 def plan_prepare(options: PrepareOptions) -> Iterator[str]:
@@ -259,4 +262,4 @@ def plan_bench(options: BenchOptions) -> Iterator[str]:
 def _require_writable_output(output: str) -> None:
     target = Path(output)
     if output != "-":
-        require_writable(target, folder=target.suffix == "")
+        require_writable(target)

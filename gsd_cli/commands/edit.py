@@ -42,8 +42,7 @@ def run(options: EditOptions, session: Session) -> Result:
     streaming = options.output == "-"
     wanted = resolve_strengths(options)
     if not (streaming or options.list):
-        require_writable(target, folder=target.suffix == "")
-
+        require_writable(target)
     if not options.list and (streaming or target.suffix):
         require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     model = open_model(options.model, resolve_device(options.device), session)

@@ -30,8 +30,7 @@ def run(options: InterpolateOptions, session: Session) -> Result:
     target = Path(options.output)
     streaming = options.output == "-"
     if not streaming:
-        require_writable(target, folder=target.suffix == "")
-
+        require_writable(target)
     if streaming or target.suffix:
         require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
     device = resolve_device(options.device)

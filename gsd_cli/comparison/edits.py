@@ -18,8 +18,8 @@ COLUMNS = {
     "leakage": ("leakage", "mean change of the other attributes over the target's, in standard deviations"),
     "monotonicity": ("Spearman", "of strength (-2 to 2 standard deviations) and attribute"),
     "auroc": ("AUROC", "of a linear probe along the direction, on held-out samples: linear separability"),
-    "class_kept": ("kept", "share of edited pictures that the classifier still calls the same"),
-    "feature_distance": ("distance", "squared, in the generator's encoder, from the untouched picture at strength 2"),
+    "class_kept": ("kept", "share of edited images that the classifier still calls the same"),
+    "feature_distance": ("distance", "squared, in the generator's encoder, from the unchanged image at strength 2"),
 }
 
 

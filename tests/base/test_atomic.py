@@ -201,7 +201,7 @@ def test_ready_sees_a_read_only_folder(tmp_path: Path) -> None:
 
 
 def left(folder: Path, killed: bool) -> None:
-    """Write into a folder until told otherwise, or be killed at it."""
+    """Write into a folder until it is stopped, or be killed at it."""
     with atomic_file(folder / "a.npz") as file, atomic_folder(folder / "b") as temporary:
         file.write_text("half")
         (temporary / "x").write_text("half")
@@ -215,7 +215,7 @@ def left(folder: Path, killed: bool) -> None:
 @pytest.mark.parametrize(
     "clear", [sweep, lambda folder: require_writable(folder, folder=True)], ids=["sweep", "require"]
 )
-@pytest.mark.fault(1, "a process killed while it writes, beside one that is writing")
+@pytest.mark.fault(1, "a process killed while it writes, next to one that is writing")
 def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(
     tmp_path: Path, clear: Callable[[Path], None]
 ) -> None:

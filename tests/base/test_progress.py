@@ -1,4 +1,4 @@
-"""Progress and pictures on terminals and in pipes."""
+"""Progress and images on terminals and in pipes."""
 
 from __future__ import annotations
 

@@ -162,5 +162,5 @@ def test_a_further_feature_set_is_bundled_without_features_of_single_images(
     assert frechet_distance(gaussian_statistics([features], "toy-2"), found.statistics) == pytest.approx(0, abs=1e-6)
     assert real_grain(None, folder, 64)[0] == real_grain(str(tmp_path / "toy.zip"), None, 64)[0]
     (folder / "train.npz").unlink()
-    beside = reference_of_features(tmp_path / "toy-features-2", extractor)  # DATA.toy-2.npz, as gsd prepare leaves it
-    assert (beside.name, beside.features is not None) == ("toy.toy-2.npz", True)
+    adjacent = reference_of_features(tmp_path / "toy-features-2", extractor)  # DATA.toy-2.npz, as gsd prepare leaves it
+    assert (adjacent.name, adjacent.features is not None) == ("toy.toy-2.npz", True)

@@ -1,4 +1,4 @@
-"""From pictures to a data set: the right pixels, the same bytes whatever happened on the way."""
+"""From images to a data set: the right pixels, the same bytes whatever happened on the way."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_limits_and_shards(tmp_path: Path, limit: int | None, shards: int) -> No
     )
 
 
-# -- bad pictures -------------------------------------------------------------------------------
+# -- bad images -------------------------------------------------------------------------------
 
 GOOD: dict[str, bytes] = {
     "grey.png": grey(100, (9, 9)),
@@ -192,7 +192,7 @@ FORMS = {"folder": folder_of, "zip": make_zip, "tar": make_tar, "tar.gz": lambda
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.fault(11, "bad pictures in folders and archives")
+@pytest.mark.fault(11, "bad images in folders and archives")
 def test_every_bad_picture_is_named_and_good_ones_are_right(tmp_path: Path, form: str) -> None:
     suffix = "" if form == "folder" else f".{form}"
     mixed = FORMS[form](tmp_path / f"mixed{suffix}", {**GOOD, **BAD})
@@ -241,7 +241,7 @@ def test_refused_members_are_bad_pictures(tmp_path: Path, skip_bad: bool) -> Non
 
 
 @pytest.mark.parametrize("skip_bad", [True, False])
-@pytest.mark.fault(11, "no readable picture")
+@pytest.mark.fault(11, "no readable image")
 def test_nothing_readable_is_an_input_error(tmp_path: Path, skip_bad: bool) -> None:
     source = open_source(str(folder_of(tmp_path / "in", BAD)), "train", tmp_path, offline=True)
     with pytest.raises(GsdError) as caught:
@@ -250,7 +250,7 @@ def test_nothing_readable_is_an_input_error(tmp_path: Path, skip_bad: bool) -> N
     assert not (tmp_path / "x.zip").exists()
 
 
-@pytest.mark.fault(11, "one picture")
+@pytest.mark.fault(11, "one image")
 def test_one_image_is_a_data_set(tmp_path: Path) -> None:
     made(of_arrays(PIXELS[:1]), tmp_path / "x.zip")
     assert len(ImageArchive(tmp_path / "x.zip")) == 1

@@ -271,7 +271,7 @@ def test_pictures_of_several_sizes_are_an_input_error(tmp_path: Path) -> None:
     assert caught.value.code == 3
 
 
-# -- pictures -----------------------------------------------------------------------------------
+# -- images -----------------------------------------------------------------------------------
 
 
 def test_every_byte_survives_the_way_to_floats_and_back() -> None:

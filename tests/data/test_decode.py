@@ -83,7 +83,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.fault(11, "pictures of every mode")
+@pytest.mark.fault(11, "images of every mode")
 def test_every_mode_gives_the_right_pixels(name: str) -> None:
     make, expected = CASES[name]
     picture = decode(make())
@@ -104,7 +104,7 @@ def test_decode_reads_files_too(tmp_path: Path) -> None:
     ],
     ids=["empty", "text", "signature", "png", "jpeg", "gif", "tiff"],
 )  # fmt: skip
-@pytest.mark.fault(11, "bytes that are no picture")
+@pytest.mark.fault(11, "bytes that are no image")
 def test_what_is_no_picture_raises_what_callers_expect(payload: bytes) -> None:
     with pytest.raises((ValueError, OSError)):
         decode(payload)

@@ -25,7 +25,7 @@ def desk(workshop: Shell, tmp_path: Path) -> Shell:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """A function that mounts a file system of so many kB; skips where mounts are not permitted."""
+    """A function that mounts a file system of a given size in kB; skips where mounts are not permitted."""
     mounted: list[Path] = []
 
     def mount(name: str, kilobytes: int, options: str = "") -> Path:

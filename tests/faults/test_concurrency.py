@@ -1,4 +1,4 @@
-"""Two processes at once where two are allowed: one cache, one hub cache, one output folder of pictures."""
+"""Two processes at once where two are allowed: one cache, one hub cache, one output folder of images."""
 
 from __future__ import annotations
 

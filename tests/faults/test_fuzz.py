@@ -74,7 +74,7 @@ def test_the_readers_are_those_named(all_readers: dict[str, Reader]) -> None:
                 reader.read(whole)
 
 
-@pytest.mark.fault(11, "fuzzed pictures, archives, indices, labels and models (examples: see GSD_TEST_FUZZ)")
+@pytest.mark.fault(11, "fuzzed images, archives, indices, labels and models (examples: see GSD_TEST_FUZZ)")
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_bytes(name: str, all_readers: dict[str, Reader], record_property: Any) -> None:
     reader, tried = all_readers[name], [0]

@@ -148,7 +148,7 @@ def bomb(members: dict[str, bytes]) -> Callable[[Path], None]:
 LARGE = bytes(200 * 2**20)
 
 
-@pytest.mark.fault(12, "a prepared zip whose picture, dataset.json or record is a bomb")
+@pytest.mark.fault(12, "a prepared zip whose image, dataset.json or record is a bomb")
 @pytest.mark.parametrize("name", ["00000/img00000000.png", "dataset.json", "gsd.json"])
 def test_a_prepared_zip_may_be_a_bomb(name: str, desk: Shell) -> None:
     bomb({"00000/img00000000.png": picture(), name: LARGE})(desk.folder / "toy.zip")

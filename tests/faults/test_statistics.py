@@ -31,7 +31,7 @@ def test_data_of_another_kind(prepare: tuple[str, ...], kind: str, desk: Shell) 
     assert contents(desk.folder) == before
 
 
-@pytest.mark.fault(18, "features fitted on pictures of another size or mode, in bench and in distill")
+@pytest.mark.fault(18, "features fitted on images of another size or mode, in bench and in distill")
 @pytest.mark.parametrize("prepare", [("--size", "32"), ("--size", "16", "--no-grey")], ids=["size", "mode"])
 def test_features_of_another_kind(prepare: tuple[str, ...], desk: Shell) -> None:
     fit = ("--fit-features", "--fit-steps", "2")

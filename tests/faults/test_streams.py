@@ -62,7 +62,7 @@ def test_closed_streams(closed: tuple[int, ...], desk: Shell) -> None:
     assert len(list((desk.folder / "out").glob("*.png"))) == 2  # the work is done, whoever listens
 
 
-@pytest.mark.fault(16, "nothing, text, half a picture on stdin")
+@pytest.mark.fault(16, "nothing, text, half an image on stdin")
 @pytest.mark.parametrize("given", [b"", b"text", b"\x89PNG\r\n\x1a\n\x00\x00"], ids=["nothing", "text", "half"])
 def test_what_is_no_picture_on_stdin_is_named_as_what_it_is(given: bytes, desk: Shell) -> None:
     done = desk.running("edit", "-", "--model", "run", "--direction", "pc0", input=given).wait()

@@ -69,7 +69,7 @@ class Visual(nn.Module):
 
 
 class StandIn(nn.Module):
-    """Image side with a piece of the text side beside it, which is not to be read."""
+    """Image side with a piece of the text side next to it, which is not to be read."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def test_features_round_trip_and_count_images_as_saved(tmp_path: Path) -> None:
     images = torch.rand(4, 1, 32, 32) * 2 - 1
     torch.testing.assert_close(load_features(tmp_path)(images), net(images))
     extractor = classifier_features(str(tmp_path), torch.device("cpu"))
-    # 8-bit rounding is part of a saved picture, and values outside [-1, 1] are clamped
+    # 8-bit rounding is part of a saved image, and values outside [-1, 1] are clamped
     torch.testing.assert_close(extractor.features(images + 1e-4), extractor.features(images), atol=2e-2, rtol=0)
     torch.testing.assert_close(extractor.features(images * 9), extractor.features((images * 9).clamp(-1, 1)))
 

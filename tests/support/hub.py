@@ -19,7 +19,7 @@ COMMIT = "5f0a" * 10
 class Hub:
     """Repositories by `owner/name`, and what goes wrong.
 
-    cut_after: break the connection after so many bytes of a weight file, once. damage: flip a byte of
+    cut_after: break the connection after this number of bytes of a weight file, once. damage: flip a byte of
     every weight file sent. gated: names that need permission. requests: (method, path, range). tokens: what
     clients sent to authorise themselves.
     """

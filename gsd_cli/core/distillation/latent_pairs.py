@@ -35,7 +35,7 @@ class LatentBatch:
     """The latents of one generator step.
 
     z: [B, C, H, W] ~ N(0, I), for all terms. Its first `pairs` rows are the points, the next `pairs` their neighbours,
-    the next the latents between them, as far as the form has them. extra: [M, C, H, W], for the isometric term only.
+    the next the latents between them, if the form has any. extra: [M, C, H, W], for the isometric term only.
     theta: [pairs], the angle of each pair, radians; 0 for a form that looks at single points.
     """
 

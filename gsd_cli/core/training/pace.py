@@ -29,7 +29,7 @@ UNKNOWN = {"evaluation": 0.05, "checkpoint": 0.02, "export": 0.03}
 
 @dataclass
 class Allowance:
-    """Work besides the steps that may take `share` of their time: what it took so far, and the last time."""
+    """Work other than steps that may take `share` of their time: what it took so far, and the last time."""
 
     share: float = math.inf
     spent: float = 0.0

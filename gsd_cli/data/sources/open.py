@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.catalogue.registry import DATA_SETS
+from gsd_cli.catalogue.find import require_source
 from gsd_cli.data.sources.archive import open_tar, open_zip
 from gsd_cli.data.sources.cifar10 import batch_reader, open_cifar10, open_cifar10_files
 from gsd_cli.data.sources.folder import open_folder
@@ -29,13 +29,8 @@ def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Sourc
         return open_path(find_manual_set(source, split, cache), split)
     if source.startswith("hf:"):
         return open_hub(source.removeprefix("hf:"), split, offline=offline)
-    path = Path(source)
-    if source and path.exists():
-        return open_path(path, split)
-    raise GsdError(
-        f"no such data set or path: {source}",
-        hint=f"known names: {', '.join(DATA_SETS)}; or hf:OWNER/NAME; or give a folder, zip, tar or LMDB of images",
-    )
+    require_source(source)
+    return open_path(Path(source), split)
 
 
 def open_path(path: Path, split: str) -> Source:

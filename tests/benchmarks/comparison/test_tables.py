@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison.tables import SECTIONS, VARIANTS, first_table, goal, order, told
+from benchmarks.comparison.tables import SECTIONS, VARIANTS, first_table, goal, order, write_section
 
 
 def report(fd: float, ppl: float, seconds: float) -> dict[str, object]:
@@ -36,6 +36,6 @@ def test_a_section_is_told_from_its_report(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text(json.dumps({"rows": {}}))
     (tmp_path / "seconds.json").write_text(json.dumps({"seconds": 1.0}))
     (tmp_path / "table1.md").write_text("| a |\n| - |\n")
-    text = told("samplers", SECTIONS["samplers"], "fashion", tmp_path, "tables")
+    text = write_section("samplers", SECTIONS["samplers"], "fashion", tmp_path, "tables")
     assert text.startswith("## The same teacher, more calls\n\n    gsd bench --model fashion --compare ddim-10,")
     assert "| a |\n| - |\n\n![" in text and text.endswith("(tables/samplers-pareto.png)")

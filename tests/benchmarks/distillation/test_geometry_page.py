@@ -100,7 +100,7 @@ def test_the_page_has_means_spreads_and_ratios() -> None:
     made = rows(off=(10, 40, 0.8), speed_1=(20, 30, 0.4))
     facts = dict.fromkeys(
         ["command", "machine", "figure", "features", "teacher", "kimg", "batch_size", "samples", "ppl_pairs",
-         "paths", "repeats", "start", "pictures"], "x",
+         "paths", "repeats", "start", "figures"], "x",
     )  # fmt: skip
     text = geometry.page(made, wanted, {"off": 0.5, "speed": 0.6}, facts)
     assert "| variant | seeds | FD | PPL | speed CV | s / image |" in text

@@ -212,7 +212,7 @@ def anisotropy(form: str, net: nn.Module) -> float:
 @pytest.mark.parametrize("form", PLAIN)
 def test_training_a_small_network_lowers_its_own_anisotropy(form: str) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(D, 64), nn.Tanh(), nn.Linear(64, 32))
-    with torch.no_grad():  # a picture in which few things change fast and most hardly
+    with torch.no_grad():  # an image in which few things change fast and most hardly
         net[3].weight.mul_(torch.logspace(-2, 1, 32)[:, None])
     before = anisotropy(form, net)
     it, adam = term(form), torch.optim.Adam(net.parameters(), 3e-3)

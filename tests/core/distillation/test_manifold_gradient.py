@@ -1,4 +1,4 @@
-"""Gradients along the generator's own pictures, on maps whose Jacobian is known."""
+"""Gradients along the generator's own images, on maps whose Jacobian is known."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_scaled_it_is_the_product_itself(matrix: Tensor) -> None:
 
 
 def test_what_no_latent_can_make_is_left_out() -> None:
-    # pictures have a bright left half alone: a gradient in the right one cannot be followed
+    # images have a bright left half alone: a gradient in the right one cannot be followed
     mask = torch.zeros(SHAPE)
     mask[..., :2] = 1
     z, gradient = torch.randn(2, 6, *SHAPE)

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 class Share(World):
-    """One of several, as far as arithmetic on rows goes."""
+    """One of several, for arithmetic on rows."""
 
     def __init__(self, rank: int, size: int):
         super().__init__()

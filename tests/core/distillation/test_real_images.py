@@ -145,7 +145,7 @@ def test_few_images_and_other_names_are_cautions(pixel: Teacher, conditional: Te
 
 
 class TestEncoded:
-    """EncodedImages beside the autoencoder itself."""
+    """EncodedImages next to the autoencoder itself."""
 
     @pytest.fixture
     def images(self, tmp_path: Path) -> ImageArchive:

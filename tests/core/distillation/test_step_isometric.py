@@ -154,7 +154,7 @@ def distil(teacher: Denoiser, run: Path, steps: int, **settings: object) -> tupl
 def test_auto_reaches_its_target_ratio_and_holds_it(
     gaussian_teacher: Denoiser, tmp_path: Path, ratio: float, every: int, gradient: str
 ) -> None:
-    # along the manifold the norm is one of pictures moved, which does not fall as this toy converges: the memory of 20
+    # along the manifold the norm is one of images moved, which does not fall as this toy converges: the memory of 20
     # turns, 80 steps with `every`, would lag behind a fast one
     settings = {"irl_ratio": ratio, "irl_every": every, "irl_gradient": gradient, "lr": 3e-3 if every == 1 else 3e-4,
                 "fake_score": "plain"}  # fmt: skip
@@ -183,10 +183,10 @@ def test_a_weight_a_hundred_times_too_large_is_noticed_and_reported(gaussian_tea
     rows, notes = distil(gaussian_teacher, tmp_path, 240, irl_weight=100 * held, **settings)
     harmed = [row["fd"] for row in rows if "fd" in row]
     assert min(harmed[-3:]) > 2 * good[-1]
-    resumed, *told = notes
+    resumed, *warnings = notes
     assert resumed == "resumed at step 120"
-    assert any("times the others': the images will suffer; use --irl-weight auto" in note for note in told)
-    assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in told)
+    assert any("times the others': the images will suffer; use --irl-weight auto" in note for note in warnings)
+    assert any(f"the Frechet distance rises, from {min(good):.4g}" in note for note in warnings)
 
 
 def rows_of(*distances: float | None, ratio: float = 1.0) -> list[dict[str, object]]:
@@ -205,7 +205,7 @@ def test_a_rise_is_told_once_and_blamed_on_what_leads() -> None:
     (light,) = review(rows_of(70, 10, None, 16, 19))
     assert "from 10 at step 1 to 19" in light
     assert "--lr" in light
-    assert review(rows_of(70, 10, None, 16, 19, 25)) == []  # told before
+    assert review(rows_of(70, 10, None, 16, 19, 25)) == []  # reported before
     assert review(rows_of(70, 10, 16, 19, 12)) == []
     assert len(review(rows_of(70, 10, 16, 9, 20, 21))) == 1  # a second time, after it had ended
 

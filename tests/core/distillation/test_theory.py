@@ -23,7 +23,7 @@ def add_noise(y: Tensor, sigma: Tensor) -> Tensor:
 
 
 def gaussian_denoiser(mean: Tensor, covariance: Tensor) -> Denoise:
-    """D(x, s) = mu + S (S + s^2 I)^-1 (x - mu) for pictures [B, 1, 1, 2]."""
+    """D(x, s) = mu + S (S + s^2 I)^-1 (x - mu) for images [B, 1, 1, 2]."""
     values, vectors = torch.linalg.eigh(covariance)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

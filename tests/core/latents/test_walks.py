@@ -19,7 +19,7 @@ def embed(images: Tensor) -> Tensor:
 
 
 def hurried(z: Tensor, _s: Tensor) -> Tensor:
-    """A generator whose pictures change fast in one place: cubed amplitudes."""
+    """A generator whose images change fast in one place: cubed amplitudes."""
     return z**3
 
 

@@ -125,7 +125,7 @@ class Payload:
         return os.mkdir, (self.target,)
 
 
-@pytest.mark.parametrize("kind", ["raw", "torch", "beside tensors"])
+@pytest.mark.parametrize("kind", ["raw", "torch", "next to tensors"])
 @pytest.mark.fault(6, "pickles as a teacher's .bin")
 def test_a_hostile_pickle_is_refused_and_not_run(folder: Path, tmp_path: Path, kind: str) -> None:
     state = load_file(folder / SAFE)

@@ -213,7 +213,7 @@ class TestLatentDiffusion:
 
     @torch.no_grad()
     def test_the_scale_of_vq_latents_is_one_unless_named(self, tmp_path: Path) -> None:
-        """CompVis's config names none; diffusers would take 0.18215, at which its pictures are spoilt."""
+        """CompVis's config names none; diffusers would take 0.18215, at which its images are spoilt."""
         folder = teachers.latent_pipeline(tmp_path / "ldm", teachers.unet(teachers.LATENT))
         config = json.loads((folder / "vqvae" / "config.json").read_text())
         del config["scaling_factor"]

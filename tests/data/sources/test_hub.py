@@ -28,7 +28,7 @@ COLOUR = encoded(Image.new("RGB", (3, 3), (1, 2, 3)))
 
 
 def parquet() -> bytes:
-    """Five pictures with classes, and a column that is neither, as the hub's own library writes them."""
+    """Five images with classes, and a column that is neither, as the hub's own library writes them."""
     import datasets
 
     features = datasets.Features(

@@ -235,7 +235,7 @@ def test_a_second_member_of_a_name_is_refused(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_hidden_members_are_left_out(tmp_path: Path, kind: str) -> None:
-    # what macOS puts beside every picture it packs
+    # what macOS puts next to every image it packs
     members = {"a.png": grey(1), "__MACOSX/._a.png": b"\0\5\x16\7 no picture", ".b.png": b"x"}
     source = opened(MAKERS[kind](tmp_path / f"a.{kind}", members))
     assert contents(source) == [(1, None)]
