@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
-import shutil
 import socket
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,22 +35,17 @@ def file_sha256(path: Path) -> str:
 def download(url: str, path: Path, sha256: str = "") -> None:
     """Fetch `url` into `path`; sha256 is the start of the digest it must have.
 
-    Raises OSError: no network, a server that is silent, or content that is cut short or differs. Raises GsdError
-    (exit 8) when `path` cannot be written.
+    Raises OSError: no network, a server that is silent, or content that differs. Raises GsdError (exit 8) when `path`
+    cannot be written.
     """
+    from torch.hub import download_url_to_file  # torch is slow to load, and only a download needs it here
+
     sweep(path.parent)
-    request = urllib.request.Request(url, headers={"User-Agent": "gsd"})
     with network_timeout(), atomic_file(path) as temporary:
         try:
-            with urllib.request.urlopen(request) as response, temporary.open("wb") as file:
-                shutil.copyfileobj(response, file, 2**20)
-                missing = response.length
-        except http.client.HTTPException as error:
-            raise OSError(f"the server's answer is damaged: {error!r}") from error
-        if missing:
-            raise OSError(f"the connection ended {missing:,} bytes early")
-        if not (found := file_sha256(temporary)).startswith(sha256):
-            raise OSError(f"its sha256 is {found[:12]}..., not {sha256[:12]}...")
+            download_url_to_file(url, str(temporary), hash_prefix=sha256 or None, progress=False)
+        except RuntimeError as error:  # the digest differs
+            raise OSError(str(error)) from error
 
 
 def fetch_file(path: Path, url: str, sha256: str, what: str, hint: str, *, offline: bool) -> Path:

@@ -177,3 +177,17 @@ sys.exit(code)
     assert done.returncode == 2, text
     assert "hint: " in text and all(word in text for word in named), text
     assert not [path for path in shell.folder.iterdir() if path.name != "home"]
+
+
+def test_a_source_that_does_not_exist_is_refused_before_torch_is_loaded(shell: Shell) -> None:
+    script = """
+import sys
+from gsd_cli.cli.app import main
+code = main(sys.argv[1:])
+assert not {"torch", "numpy"} & set(sys.modules)
+sys.exit(code)
+"""
+    done = shell.python(script, "prepare", "nowhere")
+    assert done.returncode == 3, done.stderr.decode()
+    assert "no such data set or path: nowhere" in done.stderr.decode()
+    assert not [path for path in shell.folder.iterdir() if path.name != "home"]

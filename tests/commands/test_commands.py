@@ -230,7 +230,7 @@ def test_bench_judges_thresholds(workshop: Shell) -> None:
 def test_bench_ablates_and_reuses_finished_variants(workshop: Shell) -> None:
     arguments = (
         "bench", "--model", "run", "--compare", "one-step-teacher", "--metrics", "ppl,time", "--ppl-samples", "10",
-        "--ablate", "--ablate-kimg", "0.064", "--ablate-runs", "variants", "--json",
+        "--ablate", "--ablate-kimg", "0.128", "--ablate-runs", "variants", "--json",
     )  # fmt: skip
     done = workshop.gsd(*arguments)
     assert done.returncode == 0, done.stderr.decode()
@@ -241,7 +241,7 @@ def test_bench_ablates_and_reuses_finished_variants(workshop: Shell) -> None:
     cards = [
         json.loads(path.read_text()) for path in sorted((workshop.folder / "variants").glob("*/generator/gsd.json"))
     ]
-    assert [card["images"] for card in cards] == [64] * 3
+    assert [card["images"] for card in cards] == [128] * 3
     assert [(card["settings"]["irl"], card["settings"]["sidl_weight"]) for card in cards] == [
         ("stress", 1.0), ("stress", 0.0), ("off", 1.0),
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from gsd_cli.options import DistillSettings
 from tests.support.timeless import timeless
 
 STEPS = 40
-KILLS = int(os.environ.get("GSD_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("GSD_TEST_KILLS", "3"))
 EVERY = Cadence(evaluate_steps=4, log_steps=1, checkpoint_seconds=0.0)
 
 

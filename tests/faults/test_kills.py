@@ -1,4 +1,4 @@
-"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/faults/kills.py; 8 kills here."""
+"""Four commands killed with SIGKILL at random moments, by the code of benchmarks/faults/kills.py; 12 kills here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from benchmarks.faults.kills import TASKS, kill_often
 from tests.support.shell import Shell
 
-KILLS = int(os.environ.get("GSD_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("GSD_TEST_KILLS", "3"))
 """Of each command."""
 
 
