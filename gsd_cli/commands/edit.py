@@ -14,6 +14,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
+from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, move_latents, orthogonalise, render_edits
@@ -29,7 +30,8 @@ from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import resolve_direction_name, resolve_strengths
+from gsd_cli.options.edit import naming_option, resolve_direction_name, resolve_strengths
+from gsd_cli.options.frames import resolve_frames_format
 
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
@@ -41,20 +43,23 @@ def run(options: EditOptions, session: Session) -> Result:
     target = Path(options.output)
     streaming = options.output == "-"
     wanted = resolve_strengths(options)
+    format_ = "png" if options.list else resolve_frames_format(options)
+    name = "" if options.list else resolve_direction_name(options)
     if not (streaming or options.list):
-        require_writable(target)
-    if not options.list and (streaming or target.suffix):
-        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_writable(target, folder=format_ == "folder")
+    if format_ != "folder":
+        require_animation_format(format_)
     model = open_model(options.model, resolve_device(options.device), session)
     fix_class(model, options.class_, session)
     store = DirectionStore(model, options, session)
     if options.list:
         return _list_directions(options, store)
     assert options.image is not None  # the option model requires it without --list
-    name = resolve_direction_name(options)
     # jac directions depend on the image; for all others, a wrong name is refused before the slow inversion
     own = name.startswith("jac") and options.attribute is None
-    direction = None if own else project_out_preserved(store, store.find(name, options.space), options)
+    direction = (
+        None if own else project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
+    )
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
@@ -71,9 +76,11 @@ def run(options: EditOptions, session: Session) -> Result:
         "measured": _measure_edit(store, anchors[0], direction, wanted, options, session),
     }
     if streaming:
-        session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(frames, format_, options.fps, options.scale))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
+    kind = options.format if options.format in IMAGE_FORMATS else "png"
+    written = write_animation(frames, target, format_, options.fps, z, options.scale, kind)
+    return Result([str(path) for path in written], metrics)
 
 
 def project_out_preserved(store: DirectionStore, direction: Direction, options: EditOptions) -> Direction:
@@ -168,4 +175,4 @@ def _draw_strips(options: EditOptions, store: DirectionStore, drawn: list[Direct
     generator = store.model.generator
     z = latents([SHOWN_SEED], generator.latent_shape)
     strips = [render_edits(generator, z, direction, SHOWN_STRENGTHS, (), options.batch_size) for direction in drawn]
-    return save_grid(torch.cat(strips), Path(options.output), columns=len(SHOWN_STRENGTHS))
+    return save_grid(torch.cat(strips), Path(options.output), len(SHOWN_STRENGTHS), options.scale or 1)

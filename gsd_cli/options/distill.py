@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
@@ -231,4 +232,6 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--tau-min is larger than --tau-max")
         if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
             raise ValueError("--t-min is larger than --t-max")
+        if self.revision is not None and self.teacher in TEACHERS and TEACHERS[self.teacher].hub is None:
+            raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
         return self
