@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsd_cli.base.session import Session
+from gsd_cli.base.text import format_number
 from gsd_cli.catalogue.run_layout import last_grid
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.memory import keep_freed_memory
@@ -75,6 +76,11 @@ def run_training(
     return last
 
 
+def _format_rate(report: Report) -> str:
+    rate = report.images_per_second
+    return f"{rate:,.0f}" if rate >= 10 else format_number(rate, 2)
+
+
 class _LatestFigures:
     """What the progress of a run in `work` shows: the latest value of each figure, and the latest grid of samples."""
 
@@ -88,13 +94,13 @@ class _LatestFigures:
         if report.evaluation:
             self.grid = self._find_newest(self.work)
         shown = {name: f"{self.figures[key]:.3g}" for key, name in self.names.items() if key in self.figures}
-        facts = {"images per second": f"{report.images_per_second:.0f}", **shown}
+        facts = {"images per second": _format_rate(report), **shown}
         return self.format(report, self.figures), facts | ({"last grid": self.grid} if self.grid else {})
 
     def format(self, report: Report, figures: dict[str, float]) -> str:
         """The rate and these figures, in one line."""
         shown = [f"{name} {figures[key]:.3g}" for key, name in self.names.items() if key in figures]
-        return " · ".join([f"{report.images_per_second:.0f} img/s", *shown])
+        return " · ".join([f"{_format_rate(report)} img/s", *shown])
 
     @staticmethod
     def _find_newest(work: Path) -> str | None:
