@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
 def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
-    from gsd_cli.options.prepare import require_consistent_training, resolve_target
+    from gsd_cli.options.prepare import require_consistent_training, resolve_target, resolve_value_range
 
     require_consistent_training(options)
+    resolve_value_range(options)
     target = resolve_target(options)
     require_writable(target, folder=False)
     if options.force or not target.exists():  # a data set that exists needs no source

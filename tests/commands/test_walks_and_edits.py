@@ -296,7 +296,7 @@ def test_images_of_other_sizes_and_modes_are_converted_with_a_message(bench: Wor
     bench.interpolate(str(tmp_path / "wide.png"), str(tmp_path / "turned.jpg"), output=str(tmp_path / "x.png"))
     said = bench.stderr()
     assert "40 x 24 RGB -> 16 x 16 grey" in said
-    assert "20 x 30 L -> 16 x 16 grey" in said
+    assert "20 x 30 grey -> 16 x 16 grey" in said
 
 
 @pytest.mark.parametrize("bad", ["text.png", "text.safetensors", "missing.png"])

@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gsd_cli.base.atomic import sweep
@@ -28,6 +30,7 @@ from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.data.decode import crop_and_resize, decode
 from gsd_cli.data.pixels import from_uint8
+from gsd_cli.data.survey import survey
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 GOOD_PSNR = 24.0
@@ -196,7 +199,10 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     """
     channels, size, _ = generator.image_shape
     try:
-        image = decode(_read_stdin() if name == "-" else _resolve_path(name))
+        payload = _read_stdin() if name == "-" else _resolve_path(name)
+        looked = survey([payload], 1, remedy="")
+        image = decode(payload, looked.ranges)
+        pixels = crop_and_resize(image, size, channels)
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {name}", hint="an image, - for stdin, or seed:42") from error
     except GsdError:
@@ -204,10 +210,21 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     except Exception as error:  # damaged images raise nearly anything
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise GsdError(f"{name} is not an image: {cause}", hint="use PNG, JPEG, WebP or a similar format") from error
-    if session is not None and (image.size != (size, size) or len(image.getbands()) != channels):
-        mode = "grey" if channels == 1 else "RGB"
-        session.say(f"{name}: {image.width} x {image.height} {image.mode} -> {size} x {size} {mode}")
-    return from_uint8(torch.from_numpy(crop_and_resize(image, size, channels).copy())).permute(2, 0, 1)
+    height, width, found = image.shape if isinstance(image, np.ndarray) else _shape_of(image)
+    if session is not None:
+        for line in looked.messages:
+            session.say(f"{name}: {line}")
+        if (height, width, found) != (size, size, channels):
+            session.say(f"{name}: {width} x {height} {_mode(found)} -> {size} x {size} {_mode(channels)}")
+    return from_uint8(torch.from_numpy(pixels.copy())).permute(2, 0, 1)
+
+
+def _shape_of(image: Image.Image) -> tuple[int, int, int]:
+    return image.height, image.width, len(image.getbands())
+
+
+def _mode(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
 
 
 def _resolve_path(name: str) -> Path:

@@ -6,7 +6,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -42,10 +42,10 @@ def open_zip(path: Path, split: str = "train") -> Source:
     listing.require(found)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
         with zipfile.ZipFile(path) as archive:
-            for name in kept[start:]:
-                yield _member(partial(archive.read, name))
+            for place in places:
+                yield _member(partial(archive.read, kept[place]))
 
     return Source(
         path.stem,
@@ -105,18 +105,19 @@ def open_tar(path: Path, split: str = "train") -> Source:
     layout = read_layout(found, split, path, companions.get)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
-        ahead = iter(kept)
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        ahead = iter(places)
         wanted, position = next(ahead, None), 0
         with tarfile.open(path) as archive:
             for member in _members(archive):
                 if wanted is None:
                     return
                 # a duplicate, a link or a folder may share the name; the first file with it was admitted
-                if member.name == wanted and member.isfile():
-                    if position >= start:
+                if member.name == kept[position] and member.isfile():
+                    if position == wanted:
                         yield _member(partial(_extract, archive, member))
-                    wanted, position = next(ahead, None), position + 1
+                        wanted = next(ahead, None)
+                    position += 1
 
     facts = path.stat()
     whole = (members, facts.st_size, facts.st_mtime_ns)
@@ -130,6 +131,7 @@ def open_tar(path: Path, split: str = "train") -> Source:
         warnings=(*listing.warnings(), *layout.warnings),
         labels_message=layout.labels_message,
         messages=(*listing.messages(), *layout.messages),
+        in_order=True,
     )
 
 

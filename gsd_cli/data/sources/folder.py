@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def open_folder(root: Path, split: str = "train") -> Source:
     layout = read_layout(names, split, root, companion)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
-        return (root / name for name in kept[start:])
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        return (root / kept[place] for place in places)
 
     return Source(
         root.resolve().name,
