@@ -181,7 +181,12 @@ def _write_statistics(options: PrepareOptions, target: Path, fitted: Path | None
     else:
         extractor = reference.extractor_at_hand(target, session.cache, device)
     if extractor is None:
-        session.say("Inception is not in the cache: gsd bench computes the statistics when it needs them")
+        channels = ImageArchive(target).shape[0]
+        session.say(
+            "Inception is not in the cache: gsd bench computes the statistics when it needs them"
+            if channels in (1, 3)
+            else f"no statistics: Inception reads grey or RGB images, these have {plural(channels, 'channel')}"
+        )
         return None
     with session.progress(f"statistics ({extractor.figure})", len(ImageArchive(target))) as bar:
         return reference.write_statistics(target, extractor, device, options.batch_size, bar.update)

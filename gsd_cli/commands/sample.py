@@ -33,6 +33,10 @@ def run(options: SampleOptions, session: Session) -> Result:
     world = join_world(device, session)
     model = open_model(options.model, device, session)
     label = resolve_class(model, options.class_)
+    channels = model.generator.image_shape[0]
+    if channels not in (1, 3) and format_ != "npz" and world.main:
+        shown = "the first three" if channels > 3 else "the first"
+        session.warn(f"images of {channels} channels are shown by {shown}: a .npz holds all of them")
 
     def images() -> Iterator[tuple[int, Tensor]]:
         with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):

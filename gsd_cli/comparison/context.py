@@ -24,6 +24,7 @@ from gsd_cli.metrics.features import (
     classifier_features,
     features_folder,
     inception_features,
+    require_grey_or_rgb,
 )
 from gsd_cli.metrics.reference import Judge, is_data_set, reference_statistics
 from gsd_cli.options import BenchOptions
@@ -112,8 +113,9 @@ class Context:
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if Need.FEATURES not in needs:
             return perceptual, perceptual
-        general = GENERAL[self.options.features or self.model.features or "inception"]
-        return general(self.session.cache, self.device, offline=self.session.offline), perceptual
+        name = self.options.features or self.model.features or "inception"
+        require_grey_or_rgb(self.teacher.image_shape[0], name.capitalize())
+        return GENERAL[name](self.session.cache, self.device, offline=self.session.offline), perceptual
 
     def _baseline_size(self) -> int:
         """As many samples as the shipped baseline has: distances compare at equal N."""

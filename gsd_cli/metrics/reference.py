@@ -59,7 +59,8 @@ def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extracto
     bundled = bundled_features(ImageArchive(data).record)
     if bundled is not None and (bundled_features_folder(bundled) / CARD).exists():
         return classifier_features(bundled, device)
-    if (cache / "inception" / INCEPTION_FILE).exists():
+    colours = ImageArchive(data).shape[0] in (1, 3)
+    if colours and (cache / "inception" / INCEPTION_FILE).exists():
         return inception_features(cache, device, offline=True)
     return None
 

@@ -136,7 +136,7 @@ def test_values_become_black_to_white_and_it_is_said(name: str) -> None:
 
 DECLARED: dict[str, tuple[bytes, float, float]] = {
     "SMin and SMax": (tiff((RAMP / 2).astype(np.float32), more={340: (11, (0.0,)), 341: (11, (2.0,))}), 0, 2),
-    "SMin and SMax, signed": (tiff((100 * RAMP - 50).astype(np.int16), more={340: (8, (-99,)), 341: (8, (99,))}), -99, 99),
+    "SMin and SMax, signed": (tiff((9 * RAMP - 5).astype(np.int16), more={340: (8, (-99,)), 341: (8, (99,))}), -99, 99),
     "MaxSampleValue": (tiff(u16(900), more={280: (3, (0,)), 281: (3, (4095,))}), 0, 4095),
     "sBIT of 12, not scaled up": (png16(u16(4000)[..., None], 12), 0, 4095),
     "sBIT of 12, scaled up": (png16(u16(65535)[..., None], 12), 0, 65535),

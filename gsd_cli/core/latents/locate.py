@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gsd_cli.base.atomic import sweep
@@ -28,7 +27,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.data.decode import crop_and_resize, decode
+from gsd_cli.data.decode import Decoded, crop_and_resize, decode
 from gsd_cli.data.pixels import from_uint8
 from gsd_cli.data.survey import survey
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
@@ -202,6 +201,7 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
         payload = _read_stdin() if name == "-" else _resolve_path(name)
         looked = survey([payload], 1, remedy="")
         image = decode(payload, looked.ranges)
+        _require_channels(name, image, channels)
         pixels = crop_and_resize(image, size, channels)
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {name}", hint="an image, - for stdin, or seed:42") from error
@@ -210,7 +210,7 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     except Exception as error:  # damaged images raise nearly anything
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise GsdError(f"{name} is not an image: {cause}", hint="use PNG, JPEG, WebP or a similar format") from error
-    height, width, found = image.shape if isinstance(image, np.ndarray) else _shape_of(image)
+    height, width, found = _shape_of(image)
     if session is not None:
         for line in looked.messages:
             session.say(f"{name}: {line}")
@@ -219,8 +219,20 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     return from_uint8(torch.from_numpy(pixels.copy())).permute(2, 0, 1)
 
 
-def _shape_of(image: Image.Image) -> tuple[int, int, int]:
+def _shape_of(image: Decoded) -> tuple[int, int, int]:
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1], image.shape[2]
     return image.height, image.width, len(image.getbands())
+
+
+def _require_channels(name: str, image: Decoded, channels: int) -> None:
+    """Raise GsdError (exit 3) unless the image can have as many channels as the model's: grey and RGB are converted."""
+    found = _shape_of(image)[2]
+    if found != channels and not (found in (1, 3) and channels in (1, 3)):
+        raise GsdError(
+            f"{name} has {plural(found, 'channel')}, the model's images have {channels}",
+            hint=f"give a .npy or a TIFF with {plural(channels, 'channel')}",
+        )
 
 
 def _mode(channels: int) -> str:

@@ -13,6 +13,8 @@ from gsd_cli.catalogue.diffusers_layout import DAMAGED_HINT, Weights
 
 LARGEST = 2**20
 """The largest number allowed in a config: channels, embeddings, groups."""
+MOST_CHANNELS = 16
+"""Channels of the images of a pixel teacher."""
 DEEPEST = 64
 """The largest number of blocks, and of layers per block."""
 MAX_SIDE = 2048

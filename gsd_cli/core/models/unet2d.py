@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import DEEPEST, LARGEST, MAX_SIDE
+from gsd_cli.core.models.config_check import DEEPEST, LARGEST, MAX_SIDE, MOST_CHANNELS
 from gsd_cli.core.models.network_kind import NetworkKind
 
 _HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
@@ -25,10 +25,10 @@ def require_usable(folder: Path, config: dict[str, Any], latent: bool) -> None:
     latent: whether the folder has an autoencoder, so that any number of channels is right.
     """
     channels = config.get("in_channels")
-    if not (latent or channels in (1, 3)) or config.get("out_channels") != channels:
+    if not (latent or channels in range(1, MOST_CHANNELS + 1)) or config.get("out_channels") != channels:
         raise GsdError(
             f"{folder}: {channels} channels in, {config.get('out_channels')} out",
-            hint="a teacher maps grey or RGB images (or the latents of an autoencoder in vqvae/) to themselves",
+            hint=f"a teacher maps images of 1 to {MOST_CHANNELS} channels (or an autoencoder's latents) to themselves",
         )
     if config.get("class_embed_type") is not None:
         raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)

@@ -15,7 +15,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import normalise_path
 from gsd_cli.data.sources.admission import Listing, refusal
-from gsd_cli.data.sources.layout import COMPANIONS, read_layout
+from gsd_cli.data.sources.layout import COMPANIONS, SIDECAR, read_layout
 from gsd_cli.data.sources.source import Source, identity
 
 # RuntimeError: encrypted; NotImplementedError, which is one: unknown compression
@@ -31,11 +31,8 @@ def open_zip(path: Path, split: str = "train") -> Source:
         files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         members = [info for info in files if listing.is_image(info.filename, partial(_head, archive, info))]
         kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
-        found = sorted(
-            listing.admit(
-                (i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True)
-            )
-        )
+        facts = ((i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True))
+        found = listing.select(sorted(listing.admit(facts)))
         crcs = {i.filename: i.CRC for i in members}
         unused: list[str] = []
         layout = read_layout(found, split, path, partial(_companion, archive, set(archive.namelist()), unused))
@@ -96,11 +93,11 @@ def open_tar(path: Path, split: str = "train") -> Source:
                 members.append((m.name, m.size, m.size, cause))
             elif (
                 m.isfile()
-                and normalise_path(m.name).rpartition("/")[2] in COMPANIONS
+                and (normalise_path(m.name).rpartition("/")[2] in COMPANIONS or m.name.endswith(SIDECAR))
                 and not refusal(m.name, m.size, m.size)
             ):
                 companions[normalise_path(m.name)] = _extract(archive, m)
-    found = list(listing.admit(members))
+    found = listing.select(list(listing.admit(members)))
     listing.require(found)
     layout = read_layout(found, split, path, companions.get)
     kept = layout.names

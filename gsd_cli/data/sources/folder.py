@@ -16,14 +16,15 @@ from gsd_cli.data.sources.source import Source, identity
 def open_folder(root: Path, split: str = "train") -> Source:
     """All images under `root`, or of one of its splits, sorted by path. Raises GsdError (exit 3): no images."""
     listing = Listing(root)
-    names: list[str] = []
+    every: list[str] = []
 
     def found() -> Iterator[tuple[str, int, int]]:
         for name, size, changed in _walk(root, "", listing):
-            names.append(name)
+            every.append(name)
             yield name, size, changed
 
     state = identity(found())
+    names = listing.select(every)
     listing.require(names)
 
     def companion(name: str) -> bytes | None:
