@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from PIL import Image
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _KEPT = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
 """Chunks that are not critical and still decide how pixels look, or which frame is the first."""
-_ORIENTATION = 0x0112
+_ORIENTATION, _SHORT = 0x0112, 3
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,7 +62,8 @@ def strip_jpeg(data: bytes) -> bytes:
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
         if marker == 0xDA:
             break
-        if marker == 0xEE or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+        whole_adobe = marker == 0xEE and end - place >= 14
+        if whole_adobe or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(data[place:end])
         place = end
     return b"".join([*kept, data[place:]])
@@ -70,9 +71,27 @@ def strip_jpeg(data: bytes) -> bytes:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; damaged EXIF turns nothing. EXIF is not written back."""
+    orientation = _read_orientation(image.info.get("exif"))
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        orientation = orientation or image.getexif().get(_ORIENTATION)  # XMP may name it too
     except Exception:  # damaged metadata raises nearly anything
         return image
     turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
+
+
+def _read_orientation(exif: object) -> int | None:
+    """The orientation among the first entries of EXIF, whatever the others hold; None where it is not there."""
+    if not isinstance(exif, bytes):
+        return None
+    data = exif.removeprefix(b"Exif\0\0")
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+
+    def number(place: int, size: int) -> int:
+        return int.from_bytes(data[place : place + size], order)
+
+    start = number(4, 4)
+    for place in range(start + 2, min(start + 2 + 12 * number(start, 2), len(data) - 11), 12):
+        if (number(place, 2), number(place + 2, 2), number(place + 4, 4)) == (_ORIENTATION, _SHORT, 1):
+            return number(place + 8, 2)
+    return None
