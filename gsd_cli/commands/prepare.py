@@ -148,7 +148,7 @@ def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey
     # an archive that is read in order shows its first images in the least time
     places = range(count) if source.in_order else spread(len(source.names), count)
     found = survey(
-        source.payloads(places), count, grey=options.grey, value_range=resolve_value_range(options),
+        source.payloads(places), count, size=options.size, grey=options.grey, value_range=resolve_value_range(options),
         check=session.stop.check,
     )  # fmt: skip
     for line in found.messages:

@@ -34,7 +34,7 @@ class Stored:
     """An image as its file holds it: `raster`, or `image` of 8 bits in any of Pillow's modes; both None: not loaded.
 
     channels: without alpha. wide: whether it has a raster. frames: more than 1 where the file has further pages or
-    frames, which are not read.
+    frames, which are not read. side: pixels of the shorter side.
     """
 
     channels: int
@@ -42,6 +42,7 @@ class Stored:
     image: Image.Image | None = None
     raster: Raster | None = None
     frames: int = 1
+    side: int = 0
 
 
 def decode(payload: Payload, ranges: Ranges = AS_STORED) -> Decoded:
@@ -116,7 +117,8 @@ def _open_tiff(file: BinaryIO, header_only: bool) -> Stored:
         raise ValueError("a TIFF without a page")
     frames = len(pages) if tiff.channel_pages(pages) == 1 else 1
     if header_only and not tiff.is_plain(pages):
-        return Stored(tiff.count_channels(pages), True, frames=frames)
+        side = min(pages[0].width, pages[0].height)
+        return Stored(tiff.count_channels(pages), True, frames=frames, side=side)
     if (raster := tiff.read_raster(file, pages, MAX_PIXELS)) is not None:
         return _as_stored(raster, frames)
     file.seek(0)
@@ -132,7 +134,8 @@ def _open_with_pillow(file: BinaryIO, header_only: bool, formats: tuple[str, ...
         frames = 2 if header_only and kind != "MPO" and getattr(opened, "is_animated", False) else 1
         colours = _sixteen_bits(opened)
         if header_only:
-            return Stored(channels, colours is not None or opened.mode in _WIDE, frames=frames)
+            wide = colours is not None or opened.mode in _WIDE
+            return Stored(channels, wide, frames=frames, side=min(opened.size))
         if colours is not None:
             return _as_stored(_read_sixteen_bits(file, opened, colours, bits))
         opened.load()
@@ -148,7 +151,7 @@ def _open_with_pillow(file: BinaryIO, header_only: bool, formats: tuple[str, ...
 
 
 def _as_stored(raster: Raster, frames: int = 1) -> Stored:
-    return Stored(raster.channels, True, raster=raster, frames=frames)
+    return Stored(raster.channels, True, raster=raster, frames=frames, side=min(raster.pixels.shape[:2]))
 
 
 def _sixteen_bits(image: Image.Image) -> str | None:

@@ -33,6 +33,7 @@ def survey(
     payloads: Iterable[Payload],
     count: int,
     *,
+    size: int = 0,
     grey: bool | None = None,
     value_range: Range | None = None,
     remedy: str = "; --value-range changes it",
@@ -40,12 +41,13 @@ def survey(
 ) -> Survey:
     """Decide from `count` images, of which unreadable ones are passed over: they are reported when their turn comes.
 
-    grey, value_range: the user's choice; remedy: ends the line on a range that the values show; check: called before
-    each image, may raise. Raises GsdError (exit 2) for --grey and images of other than 1 or 3 channels.
+    size: the side to store; grey, value_range: the user's choice; remedy: ends the line on a range that the values
+    show; check: called before each image, may raise. Raises GsdError (exit 2) for --grey and images of other than 1 or 3
+    channels.
     """
     kinds: Counter[int] = Counter()
     seen: dict[str, Seen] = {}
-    frames, wide, step = 0, 0, max(1, -(-count // MOST_RASTERS))
+    frames, small, wide, step = 0, 0, 0, max(1, -(-count // MOST_RASTERS))
     for payload in payloads:
         check()
         try:
@@ -57,13 +59,18 @@ def survey(
             continue
         kinds[stored.channels] += 1
         frames += stored.frames > 1
+        small += 0 < stored.side < size
         if raster is not None and raster.pixels.dtype != np.uint8:
             seen.setdefault(number_kind(raster.pixels.dtype), Seen()).add(raster)
     channels, said = _choose_channels(kinds, grey)
     ranges, lines = _choose_ranges(seen, value_range, remedy)
-    if frames:
-        lines.append(f"{plural(frames, 'image')} with several pages or frames: the first is read")
-    return Survey(channels, ranges, (*said, *lines))
+    return Survey(channels, ranges, (*said, *lines, *_remarks(frames, small, kinds.total(), size)))
+
+
+def _remarks(frames: int, small: int, total: int, size: int) -> list[str]:
+    """What is read in part, and what is enlarged."""
+    found = [f"{plural(frames, 'image')} with several pages or frames: the first is read"] if frames else []
+    return found + ([f"{small} of {plural(total, 'image')} are smaller than {size} pixels: enlarged"] if small else [])
 
 
 def _choose_ranges(seen: Mapping[str, Seen], given: Range | None, remedy: str) -> tuple[Ranges, list[str]]:

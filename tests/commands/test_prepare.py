@@ -24,7 +24,7 @@ from gsd_cli.options import PrepareOptions
 from tests.support.shell import IMAGES, Shell
 
 N = 1500
-ASKED = {"size": 32, "grey": None, "split": "train", "limit": None, "shards": None, "labels": None}
+ASKED = {"size": 32, "grey": None, "value_range": None, "split": "train", "limit": None, "shards": None, "labels": None}
 
 
 @pytest.fixture(scope="module")

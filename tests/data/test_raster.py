@@ -284,3 +284,10 @@ def test_a_damaged_tiff_is_no_crash(cut: int) -> None:
             decode(payload)
         except (ValueError, OSError):
             continue
+
+
+@pytest.mark.parametrize("payload", [by_pillow(EIGHT, "png"), by_pillow(u16(4095), "png"), tiff(COLOURS), EIGHT])
+def test_images_that_are_enlarged_are_counted(payload: bytes | np.ndarray) -> None:
+    said = "1 of 2 images are smaller than 7 pixels: enlarged"
+    assert said in survey([payload, by_pillow(np.tile(EIGHT, (2, 2)), "png")], 2, size=7).messages
+    assert said not in survey([payload], 1, size=6).messages
