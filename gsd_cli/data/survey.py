@@ -42,8 +42,8 @@ def survey(
     """Decide from `count` images, of which unreadable ones are passed over: they are reported when their turn comes.
 
     size: the side to store; grey, value_range: the user's choice; remedy: ends the line on a range that the values
-    show; check: called before each image, may raise. Raises GsdError (exit 2) for --grey and images of other than 1 or 3
-    channels.
+    show; check: called before each image, may raise. Raises GsdError (exit 2) for --grey and images of other than one
+    or three channels.
     """
     kinds: Counter[int] = Counter()
     seen: dict[str, Seen] = {}
