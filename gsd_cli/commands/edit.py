@@ -25,6 +25,7 @@ from gsd_cli.core.editing.unsupervised import sensitive_directions
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
+from gsd_cli.core.latents.walks import step_lengths, unevenness
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
@@ -64,7 +65,7 @@ def run(options: EditOptions, session: Session) -> Result:
         "direction": resolve_direction_name(options),
         **about,
         "strengths": wanted,
-        **_measure_edit(store, anchors[0], edited, wanted, options, session),
+        **_measure_edit(model.generator, store, anchors[0], edited, wanted, options, session),
     }
     if streaming:
         session.console.write_bytes(encode_animation(edited.images, f".{options.format}", options.fps))
@@ -80,7 +81,7 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
     """Choose the way to edit. Names are looked up here, so that a wrong one is refused before the slow inversion."""
     name = resolve_direction_name(options)
     generator, batch_size = store.model.generator, options.batch_size
-    if options.method == "direction" or options.direction is not None:
+    if options.method == "direction" or not _has_score(name, options):
         if name.startswith("jac") and options.attribute is None:
             return lambda anchor, wanted: _edit_along(
                 project_out_preserved(store, _find_sensitive(name, anchor, store.model), options),
@@ -106,6 +107,11 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
         return edited, {"method": "solved for this image", "space": "latent"}
 
     return solve
+
+
+def _has_score(name: str, options: EditOptions) -> bool:
+    """Whether what is edited is an attribute, which has a measure to reach, and not a direction of the model."""
+    return options.direction is None and not (options.attribute is None and options.fit is None)
 
 
 def _edit_along(
@@ -156,21 +162,24 @@ def _find_sensitive(name: str, anchor: Anchor, model: Model) -> Direction:
 @torch.no_grad()
 @in_full_precision
 def _measure_edit(
-    store: DirectionStore, anchor: Anchor, edited: Edited, wanted: list[float], options: EditOptions, session: Session
-) -> dict[str, Any]:
+    generator: Generator, store: DirectionStore, anchor: Anchor, edited: Edited, wanted: list[float],
+    options: EditOptions, session: Session,
+) -> dict[str, Any]:  # fmt: skip
     """The effect on this image, one value per strength: attributes, feature distance to the image, class.
 
     Warns if the change was not reached, or if the class changed and is not what was edited.
     """
-    knowledge, generator = store.knowledge, store.model.generator
+    knowledge = store.knowledge
     original = edit_along(generator, anchor, _stand_still(anchor), [0.0], 1).images.to(generator.device)
     images = edited.images.to(generator.device)
     found: dict[str, list[Any]] = {t.name: t.score(images).tolist() for t in TRAITS}
     features = encoder_features(generator)
     found["feature_distance"] = (features(images) - features(original)).square().sum(1).tolist()
     report: dict[str, Any] = {"measured": found}
+    if len(images) > 2:
+        report["largest_over_mean_step"] = unevenness(step_lengths(images, features))
     name = resolve_direction_name(options)
-    if options.direction is None:
+    if _has_score(name, options):
         target, deviation = store.find_target(name), store.deviations([name])[name]
         reached = ((target.score(images) - target.score(original)) / deviation).tolist()
         report["reached"] = reached

@@ -11,6 +11,8 @@ POINTS = 33
 """Strengths per side at which the change is looked at first."""
 FARTHEST = 3.0
 """The search ends at this multiple of the wanted strength."""
+WRONG_WAY = 0.5
+"""A change this far the wrong way, in standard deviations, ends the search for the largest one."""
 BISECTIONS = 6
 """A strength is then exact to FARTHEST |wanted| / (POINTS - 1) / 2^BISECTIONS."""
 
@@ -33,7 +35,9 @@ def _find_strength(change: Callable[[Tensor], Tensor], wanted: float) -> float:
     seen[0] = 0.0
     beyond = (seen >= abs(wanted)).nonzero()
     if not len(beyond):
-        return tried[int(seen.argmax())].item()
+        wrong = (seen < -WRONG_WAY).nonzero()
+        before = int(wrong[0]) if len(wrong) else POINTS
+        return tried[int(seen[:before].argmax())].item()
     first = int(beyond[0])
     low, high = tried[first - 1].item(), tried[first].item()
     for _ in range(BISECTIONS):
