@@ -14,6 +14,7 @@ from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.find import find_model, require_source, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
+from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.estimate import Estimate
@@ -246,8 +247,11 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
 
 
 def check_bench(options: BenchOptions) -> None:
-    """Refuse an unknown model and a report folder that cannot be written."""
-    find_model(options.model)
+    """Refuse an unknown model, samplers of more steps than its teacher has noise levels, and a report folder that
+    cannot be written."""
+    from gsd_cli.options.bench import split
+
+    require_steps_of_teacher(split(options.compare), find_model(options.model))
     if options.report is not None:
         require_writable(options.report, folder=True)
 

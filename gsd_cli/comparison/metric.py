@@ -32,6 +32,21 @@ class Column:
         """The figure of a row; None where it was not measured."""
         return self.figures(row).get(self.key)
 
+    def interval(self, row: Row) -> tuple[float, float] | None:
+        """The 95 % interval of a row's figure; None where it has no spread."""
+        figures = self.figures(row)
+        value, spreads = figures.get(self.key), [figures[key] for key in self.spread if key in figures]
+        if value is None or not spreads:
+            return None
+        if len(spreads) == 2:
+            return spreads[0], spreads[1]
+        return value - 1.96 * spreads[0], value + 1.96 * spreads[0]
+
+    def resolved(self, one: Row, other: Row) -> bool:
+        """Whether the 95 % intervals of two rows do not overlap; True where one has none."""
+        first, second = self.interval(one), self.interval(other)
+        return first is None or second is None or first[1] <= second[0] or second[1] <= first[0]
+
     def cell(self, row: Row) -> str:
         """The figure of a row as text, with its spread."""
         figures = self.figures(row)
@@ -43,6 +58,11 @@ class Column:
             return text
         spread = spreads[0] if len(spreads) == 1 else (spreads[1] - spreads[0]) / 2
         return f"{text} ± {spread:.2g}"
+
+
+def distance_figures(name: str) -> Callable[[Row], Mapping[str, float]]:
+    """The figures of one Frechet distance of a row, by the distance's name."""
+    return lambda row: row.distances.get(name, {})
 
 
 @dataclass(frozen=True)

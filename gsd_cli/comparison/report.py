@@ -18,7 +18,8 @@ from gsd_cli.catalogue.run_layout import CURVES, METRICS_LOG
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
-from gsd_cli.comparison.tables import comma_separated, latex, markdown
+from gsd_cli.comparison.metric import Column, distance_figures
+from gsd_cli.comparison.tables import NOT_RESOLVED, comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 
@@ -92,13 +93,15 @@ def headlines(rows: list[Row], figure: str) -> list[Headline]:
     found = []
     further = [name for name in ours.distances if name != figure]
     compared = [
-        (figure, ours.figures.get("fd"), first.figures.get("fd")),
-        *((name, ours.distances[name].get("fd"), first.distances.get(name, {}).get("fd")) for name in further),
-        ("PPL", ours.figures.get("ppl"), first.figures.get("ppl")),
+        (figure, Column("fd", figure, spread=("fd_error",))),
+        *((name, Column("fd", name, spread=("fd_error",), figures=distance_figures(name))) for name in further),
+        ("PPL", Column("ppl", "PPL", spread=("ppl_low", "ppl_high"))),
     ]
-    for name, mine, theirs in compared:
+    for name, column in compared:
+        mine, theirs = column.value(ours), column.value(first)
         if mine is not None and theirs:
-            found.append(Headline(name, f"{mine / theirs:.2f} x", f"{mine:.3g}, {first.name} has {theirs:.3g}"))
+            doubt = "" if column.resolved(ours, first) else f" ({NOT_RESOLVED}: the 95 % intervals overlap)"
+            found.append(Headline(name, f"{mine / theirs:.2f} x", f"{mine:.3g}, {first.name} has {theirs:.3g}{doubt}"))
     if ours.time is not None and first.time is not None:
         times = first.time.median / ours.time.median
         text = f"{1000 * ours.time.median:.3g} ms an image, {first.name} takes {1000 * first.time.median:.3g} ms"

@@ -12,6 +12,8 @@ from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.metric import Column
 from gsd_cli.comparison.metric_table import METRICS
 
+NOT_RESOLVED = "not resolved"
+
 
 def table1(rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None = None) -> Table:
     """The paper's Table 1: a line per model, one for the real images, and the last model's ratio to each baseline."""
@@ -35,14 +37,18 @@ def _table(
     of_real = [f"{real[column.key]:.3g}" if real and column.key in real else "-" for column in columns]
     if any(cell != "-" for cell in of_real):
         lines.append(["real images", "-", *of_real])
+    unresolved = False
     if ratios_too:
         for i, row in enumerate(rows[:-1]):
             ratios = [
-                _ratio(found[-1], found[i]) if column.compared else "-"
+                _ratio(found[-1], found[i], resolved=column.resolved(rows[-1], row)) if column.compared else "-"
                 for column, found in zip(columns, values, strict=True)
             ]
+            unresolved |= any(NOT_RESOLVED in ratio for ratio in ratios)
             lines.append([f"{rows[-1].name} / {row.name}", f"1/{row.calls}", *ratios])
     notes = [f"{name}: {fact}" for name, fact in facts.items()]
+    if unresolved:
+        notes.append(f"{NOT_RESOLVED}: the 95 % intervals of the two figures overlap; more samples narrow them")
     return Table(title, ["model", "calls", *(column.title for column in columns)], lines, notes)
 
 
@@ -53,11 +59,12 @@ def _columns(rows: list[Row], figure: str) -> list[Column]:
     return sorted(measured, key=lambda column: column.place)
 
 
-def _ratio(ours: float | None, theirs: float | None) -> str:
+def _ratio(ours: float | None, theirs: float | None, *, resolved: bool) -> str:
     if ours is None or not theirs:
         return "-"
     ratio = ours / theirs
-    return f"{ratio:.2f}" if ratio >= 0.01 else f"1/{1 / ratio:.0f}"
+    shown = f"{ratio:.2f}" if ratio >= 0.01 else f"1/{1 / ratio:.0f}"
+    return shown if resolved else f"{shown}, {NOT_RESOLVED}"
 
 
 def markdown(shown: Table) -> str:

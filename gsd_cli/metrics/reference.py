@@ -214,11 +214,15 @@ def data_statistics(data: Path, extractor: Extractor, device: torch.device, batc
 
 
 def _some_kept(batches: Iterator[Tensor], total: int, kept: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the feature batches; the features of evenly spaced images, at most KEPT, are added to `kept`."""
-    stride, seen = max(1, -(-total // KEPT)), 0
+    """Yield the feature batches; the features of at most KEPT images, a fixed random choice, are added to `kept`.
+
+    Data sets are sorted by class or repeat their classes in turn: the first images, or every k-th, would show few.
+    """
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:KEPT]] = True
+    seen = 0
     for batch in batches:
-        first = -seen % stride
-        kept.append(batch[first::stride].cpu())
+        kept.append(batch[chosen[seen : seen + len(batch)].to(batch.device)].cpu())
         seen += len(batch)
         yield batch
 

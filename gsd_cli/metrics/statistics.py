@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,18 +140,29 @@ def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[s
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017), never below 0.
 
-    The root's trace is taken from eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which has
-    the spectrum of S_a S_b; singular covariances are no special case. Raises GsdError (exit 3)
-    for features of different kinds.
+    Raises GsdError (exit 3) for features of different kinds.
     """
-    if a.extractor != b.extractor or a.mu.shape != b.mu.shape:
-        raise GsdError(
-            f"statistics of {a.extractor} ({len(a.mu)}) and {b.extractor} ({len(b.mu)}) cannot be compared",
-            hint="make both with the same features",
-        )
-    values, vectors = np.linalg.eigh(a.sigma)
+    return distance_to(a)(b)
+
+
+def distance_to(reference: Statistics) -> Callable[[Statistics], float]:
+    """The Frechet distance to `reference` as a function: what depends on the reference alone is computed once.
+
+    The root's trace is taken from eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which has
+    the spectrum of S_a S_b; singular covariances are no special case.
+    """
+    values, vectors = np.linalg.eigh(reference.sigma)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    product = root @ b.sigma @ root
-    trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
-    squared = np.square(a.mu - b.mu).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * trace_root
-    return float(max(squared, 0.0))
+
+    def distance(other: Statistics) -> float:
+        if reference.extractor != other.extractor or reference.mu.shape != other.mu.shape:
+            ours, theirs = (f"{one.extractor} ({len(one.mu)})" for one in (reference, other))
+            raise GsdError(
+                f"statistics of {ours} and {theirs} cannot be compared", hint="make both with the same features"
+            )
+        product = root @ other.sigma @ root
+        trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
+        squared = np.square(reference.mu - other.mu).sum() + np.trace(reference.sigma) + np.trace(other.sigma)
+        return float(max(squared - 2 * trace_root, 0.0))
+
+    return distance

@@ -86,9 +86,16 @@ class DistillSettings(BaseModel):
         panel="Method",
     )
     t_min: NonNegativeInt | None = opt(
-        None, "Smallest of the uniform timesteps; default: set by --noise.", panel="Method"
+        None,
+        "Smallest of the uniform noise levels, as a timestep of Ho et al.'s 1000 (20 is sigma 0.079), whatever the "
+        "teacher's schedule; default: set by --noise.",
+        panel="Method",
     )
-    t_max: PositiveInt | None = opt(None, "Largest of the uniform timesteps; default: set by --noise.", panel="Method")
+    t_max: PositiveInt | None = opt(
+        None,
+        "Largest of the uniform noise levels, counted as --t-min (793 is sigma 24); default: set by --noise.",
+        panel="Method",
+    )
     adversarial: Literal["auto", "off"] | NonNegativeFloat = opt(
         "auto",
         "Gradient norm of the discriminator term, as a multiple of the distillation's. auto: 2 with real images, else "
@@ -231,4 +238,8 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--tau-min is larger than --tau-max")
         if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
             raise ValueError("--t-min is larger than --t-max")
+        if self.reuse_images and self.dropout:
+            raise ValueError(
+                "--reuse-images shows the fake score images that were made with --dropout; give one of the two"
+            )
         return self

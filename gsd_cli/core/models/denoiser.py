@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+GSD_CHAIN = Chain()
+"""How the teachers that gsd trains are sampled."""
 
 
 class Denoiser(nn.Module):
@@ -21,8 +24,8 @@ class Denoiser(nn.Module):
 
     Wraps a network that predicts eps, v or x0 from the variance-preserving x / sqrt(1 + sigma^2) and
     an integer-trained t, as k-diffusion's DiscreteEpsDDPMDenoiser does (Karras et al. 2022, section 5).
-    The estimate is not clipped: a clamp would cut the gradient. `clip_sample` says whether the model's
-    own samplers clip it to [-1, 1], as pixel models do. `kind` knows the network's blocks and config.
+    The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
+    limit it, and how they step. `kind` knows the network's blocks and config.
 
     A class-conditional network takes its labels from the call or from the view of `with_labels`.
     """
@@ -33,7 +36,7 @@ class Denoiser(nn.Module):
         schedule: NoiseSchedule,
         prediction: str = "epsilon",
         *,
-        clip_sample: bool = True,
+        chain: Chain = GSD_CHAIN,
         kind: NetworkKind = UNET2D,
     ):
         super().__init__()
@@ -46,7 +49,7 @@ class Denoiser(nn.Module):
         self.kind = kind
         self.schedule = schedule
         self.prediction = prediction
-        self.clip_sample = clip_sample
+        self.chain = chain
         self.labels: Tensor | None = None
 
     def with_labels(self, labels: Tensor | None) -> Denoiser:
@@ -54,6 +57,11 @@ class Denoiser(nn.Module):
         view = copy.copy(self)
         view.labels = labels
         return view
+
+    @property
+    def clip_sample(self) -> bool:
+        """Whether the model's own samplers limit the clean estimate, as pixel models do."""
+        return self.chain.limits
 
     @property
     def device(self) -> torch.device:

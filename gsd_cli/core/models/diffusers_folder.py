@@ -32,6 +32,7 @@ from gsd_cli.catalogue.diffusers_layout import (
     schedule_file,
 )
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.config_check import require_plausible
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.network_kind import NetworkKind
@@ -57,9 +58,9 @@ def load_denoiser(folder: Path) -> Denoiser:
     # configs older than prediction_type may say predict_epsilon
     older = "epsilon" if schedule.get("predict_epsilon", True) else "sample"
     prediction = schedule.get("prediction_type", older)
-    clip = bool(schedule.get("clip_sample", True))
+    chain = Chain.from_config(schedule)
     net = _load_network(part, kind.diffusers_class, config)
-    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip, kind=kind)
+    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, chain=chain, kind=kind)
     return denoiser.eval().requires_grad_(False)
 
 
@@ -244,6 +245,5 @@ def _ddpm_scheduler(model: Denoiser) -> Any:
         beta_schedule="linear",
         trained_betas=None if linear else betas.tolist(),
         prediction_type=model.prediction,
-        variance_type="fixed_large",
-        clip_sample=model.clip_sample,
+        **model.chain.to_config(),
     )
