@@ -74,7 +74,6 @@ def run_subcommand(call: Invocation) -> None:
         )
     limit_threads(options.threads)  # before torch is loaded
     if call.dry_run:
-        SUBCOMMANDS[command.name].check(options)  # what the command would refuse
         _print_dry_run(console, command.name, resolved)
         return
     result = execute(command.name, options, console)

@@ -67,8 +67,7 @@ def check_distill(options: DistillOptions) -> None:
 
     if options.list_teachers:
         return
-    require_teacher(options.teacher)
-    _check_local_teacher(options)
+    _check_teacher(options)
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
     needed = cost.disk_needed(options.teacher, cost.growth(options.student_width, options.student_depth))
@@ -78,12 +77,14 @@ def check_distill(options: DistillOptions) -> None:
         check_options(options, folder, count_steps(options, None))
 
 
-def _check_local_teacher(options: DistillOptions) -> None:
-    """Refuse a folder whose config files are not those of a teacher, or do not say how it was trained."""
+def _check_teacher(options: DistillOptions) -> None:
+    """Refuse an unknown teacher, and a folder whose config files are not those of one or do not say how it was
+    trained."""
     from gsd_cli.core.distillation.inputs import choose_data
     from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
     from gsd_cli.core.models.teacher_config import read_teacher_config
 
+    require_teacher(options.teacher)
     place = local_teacher(options.teacher)
     if place is None:
         return
@@ -101,6 +102,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the known teachers"
         return
+    _check_teacher(options)
     data = choose_data(options)
     steps = count_steps(options, _count_epoch(options))
     options = options.model_copy(update=resolve_ratios(options, data))
@@ -197,7 +199,8 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
         if error.code != ExitCode.NETWORK or options.offline:
             raise
         return error
-    settle_reading(teacher, OpenData(choose_data(options)), device, Session.start(options, Console(quiet=True)))
+    if teacher.config is not None and len(teacher.config.readings) > 1:
+        settle_reading(teacher, OpenData(choose_data(options)), device, Session.start(options, Console(quiet=True)))
     return estimate(teacher.denoiser.cpu(), options, device)
 
 
