@@ -196,7 +196,7 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     try:
         teacher = load_teacher(options.teacher, offline=True, revision=revision, assume=assume, undecided=True)
     except GsdError as error:
-        if error.code != ExitCode.NETWORK or options.offline:
+        if error.code != ExitCode.NETWORK:
             raise
         return error
     if teacher.config is not None and len(teacher.config.readings) > 1:

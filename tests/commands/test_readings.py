@@ -51,6 +51,7 @@ def test_images_that_no_reading_denoises_settle_nothing(silent: Shell, workshop:
     assert b"no known reading of ddpm denoises" in done.stderr and b"--assume" in done.stderr
 
 
+@pytest.mark.slow
 def test_real_images_tell_how_a_teacher_was_trained(shell: Shell) -> None:
     shutil.copytree(ASSETS / "ddpm-fashion", shell.folder / "ddpm")
     schedule = shell.folder / "ddpm" / "scheduler_config.json"
