@@ -34,7 +34,7 @@ from gsd_cli.core.models.config_check import require_plausible, without_averagin
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
-from gsd_cli.core.models.state import load_weights
+from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
 
@@ -101,10 +101,11 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weig
     import diffusers
 
     try:
+        state = read_state(weights)  # a pickle is refused before anything else
         require_plausible(folder, kind, config, weights)
         with contextlib.redirect_stdout(io.StringIO()):
             net: Any = getattr(diffusers, kind).from_config(without_averaging_keys(config))
-        load_weights(net, weights, folder)
+        load_state(net, state, folder)
     except GsdError:
         raise
     except Exception as error:  # a damaged config or file raises many kinds

@@ -18,16 +18,21 @@ _EARLIER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 """The layers of an attention in diffusers before 0.15."""
 
 
-def load_weights(net: nn.Module, weights: Weights, folder: Path) -> None:
+def read_state(weights: Weights) -> dict[str, Tensor]:
+    """The tensors in weight files, by name. Raises GsdError (exit 3) for a pickle, and where a shard lacks tensors."""
+    state: dict[str, Tensor] = {}
+    for path in weights.files:
+        state |= load_file(path) if weights.safe else _load_bin(path)
+    _require_whole(weights)
+    return state
+
+
+def load_state(net: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
     """Fill a network with the tensors of its weight files, as float32.
 
     Names may have a prefix that all tensors share, as `_orig_mod.` (torch.compile) or `module.` (DataParallel). Raises
     GsdError (exit 3) where tensors are missing or have other shapes.
     """
-    _require_whole(weights)
-    state: dict[str, Tensor] = {}
-    for path in weights.files:
-        state |= load_file(path) if weights.safe else _load_bin(path)
     expected = net.state_dict()
     state = _with_expected_names(state, expected)
     if missing := sorted(expected.keys() - state.keys()):
