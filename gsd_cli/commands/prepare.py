@@ -10,6 +10,7 @@ from typing import Any
 
 from gsd_cli.base.atomic import atomic_folder, require_writable
 from gsd_cli.base.console import Result
+from gsd_cli.base.cores import available_cores
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.lock import exclusive
 from gsd_cli.base.session import Session
@@ -30,7 +31,6 @@ from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from gsd_cli.data.sources.subset import choose_places, spread, take, take_labels
 from gsd_cli.data.survey import MOST, Survey, survey
-from gsd_cli.data.workers import available_cores
 from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
@@ -60,7 +60,7 @@ def run(options: PrepareOptions, session: Session) -> Result:
 
     world = join_world(resolve_device(options.device), session)
     result = _prepare_data(options, target, session) if world.main else Result()
-    world.wait()
+    world.wait("the data set that the first process prepares")
     result.outputs.append(str(_fit_teacher(options, target, world, session)))
     return result
 

@@ -60,7 +60,9 @@ class Context:
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
-        self.teacher = load_teacher(model.teacher, offline=session.offline, revision=revision)
+        self.teacher = load_teacher(
+            model.teacher, offline=session.offline, revision=revision, assume=model.teacher_reading
+        )
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)

@@ -153,6 +153,8 @@ def real_grain(
 def _read(path: Path) -> Real:
     found = Statistics.load(path)
     name = f"{path.parent.name}/{path.name}" if path.name == FEATURE_STATISTICS else path.name
+    if "arrays" in found.about:
+        name = f"{name} (arrays {found.about['arrays']})"
     return Real(found, name, found.features, name)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from gsd_cli.catalogue.readings import SCHEDULES, normalize
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
@@ -188,6 +189,12 @@ class DistillOptions(Common, DistillSettings):
         metavar="NAME|FOLDER|HUB_ID",
     )
     revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")
+    assume: Annotated[str, AfterValidator(normalize)] | None = opt(
+        None,
+        "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
+        f"the noise schedule ({', '.join(SCHEDULES)}).",
+        metavar="PREDICTION,SCHEDULE",
+    )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(
         None,

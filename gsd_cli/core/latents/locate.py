@@ -165,7 +165,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
     if model.teacher is None:
         return None
     try:
-        teacher = load_teacher(model.teacher, offline=True)
+        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading)
     except GsdError:
         return None
     generator = model.generator

@@ -84,17 +84,19 @@ class Denoiser(nn.Module):
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
-        s = sigma.reshape(-1, 1, 1, 1)
-        scale = (1 + s**2).sqrt()
+        return clean_estimate(self.prediction, self.raw(x, sigma, labels), x, sigma)
+
+    def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The output [B, C, H, W] of the network for the arguments of `forward`: eps, v or the clean image."""
+        scale = (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
         labels = self.labels if labels is None else labels
-        raw = self.kind.call(self.net, x / scale, self.schedule.timestep(sigma), labels)
-        if self.prediction == "epsilon":
-            clean: Tensor = x - s * raw
-        elif self.prediction == "v_prediction":
-            clean = x / scale**2 - (s / scale) * raw
-        else:
-            clean = raw
-        return clean
+        return self.kind.call(self.net, x / scale, self.schedule.timestep(sigma), labels)
+
+    def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
+        """A model of the same network whose output means something else."""
+        view = copy.copy(self)
+        view.prediction, view.schedule = prediction, schedule
+        return view
 
     def amplification(self, sigma: Tensor) -> Tensor:
         """The change of the clean estimate per unit change of the network's output, of sigma's shape."""
@@ -118,6 +120,17 @@ class Denoiser(nn.Module):
     def output_layers(self) -> tuple[str, ...]:
         """The names, in this module, of the layers nearest to the pixels."""
         return tuple(f"net.{name}" for name in self.kind.output_layers(self.net))
+
+
+def clean_estimate(prediction: str, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """The clean image that the output `raw` of a network stands for, by what it predicts; shapes as in `forward`."""
+    s = sigma.reshape(-1, 1, 1, 1)
+    if prediction == "epsilon":
+        return x - s * raw
+    if prediction == "v_prediction":
+        scale = (1 + s**2).sqrt()
+        return x / scale**2 - (s / scale) * raw
+    return raw
 
 
 def per_image(value: float, like: Tensor) -> Tensor:
