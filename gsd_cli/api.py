@@ -70,12 +70,17 @@ def distill(options: DistillOptions) -> Path:
 def sample(options: SampleOptions) -> NDArray[np.uint8]:
     """The images of the seeds, uint8 [N, H, W, C] with C = 1 or 3. If `output` is given, they are also written."""
     import numpy as np
+    import torch
 
     from gsd_cli.commands.sample import make_images, run
 
     if "output" in options.model_fields_set:
-        run(options, _start_session(options))
-    return np.asarray(make_images(options, _start_session(options)).permute(0, 2, 3, 1).numpy())
+        kept: list[Tensor] = []
+        run(options, _start_session(options), kept.append)
+        images = torch.stack(kept)
+    else:
+        images = make_images(options, _start_session(options))
+    return np.asarray(images.permute(0, 2, 3, 1).numpy())
 
 
 def invert(options: InvertOptions) -> Latents:

@@ -29,11 +29,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from gsd_cli.base.cores import available_cores
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.data.build import Preparation, prepare
 from gsd_cli.data.png import encode_png
 from gsd_cli.data.sources.open import open_source
-from gsd_cli.data.workers import available_cores
 
 SETS = {
     "CelebA-like: 178 x 218 JPEG to 64": (178, 218, "jpeg", 64, 4000),

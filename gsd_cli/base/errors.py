@@ -73,3 +73,11 @@ def out_of_memory(error: BaseException) -> bool:
     text = str(error)
     signs = ("out of memory", "DefaultCPUAllocator", "bad_alloc", "Cannot allocate memory", "could not create a")
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+
+
+def lost_process(error: BaseException) -> bool:
+    """Whether an error means that another process of the same run is gone, as PyTorch's backends report it."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Gloo", "gloo", "TCPStore")
+    return type(error).__name__.startswith("Dist") or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

@@ -5,25 +5,42 @@ from __future__ import annotations
 import os
 import time
 
+from gsd_cli.base.errors import UsageError
+
 
 def process_count() -> int:
-    """The number of processes that a launcher started together; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if _is_launched() else 1
+    """The number of processes that a launcher started together; 1 without a launcher. Raises UsageError (exit 2)."""
+    # some schedulers set RANK by themselves
+    if "MASTER_ADDR" not in os.environ or "RANK" not in os.environ:
+        return 1
+    return max(1, _number("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """This process's number among all of them, from 0."""
-    return int(os.environ["RANK"]) if _is_launched() else 0
+    """This process's number among all of them, from 0. Raises UsageError (exit 2)."""
+    size = process_count()
+    if size == 1:  # variables that an earlier job left behind do not make it another than the first
+        return 0
+    own = _number("RANK", 0)
+    if not 0 <= own < size:
+        raise UsageError([f"RANK={own} and WORLD_SIZE={size} in the environment contradict each other"], hint=_ALONE)
+    return own
 
 
 def local_rank() -> int:
     """This process's number among those on this machine, from 0: the index of its device."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _is_launched() else 0
+    return _number("LOCAL_RANK", 0) if process_count() > 1 else 0
 
 
-def _is_launched() -> bool:
-    # some schedulers set RANK by themselves
-    return "MASTER_ADDR" in os.environ and "RANK" in os.environ
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError([f"{name}={text!r} in the environment is no number"], hint=_ALONE) from None
+
+
+_ALONE = "a launcher sets RANK and WORLD_SIZE; to run gsd alone: env -u RANK gsd ..."
 
 
 def process_age() -> float:

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Protocol
 
 from gsd_cli.base.console import Console
+from gsd_cli.base.cores import limit_threads
 from gsd_cli.base.progress import Progress
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import cache_dir
 
 
 class SessionOptions(Protocol):
-    """The options that a session needs: whether the network may be used, and the folder of the cache."""
+    """The options that a session needs: whether the network may be used, the folder of the cache, and the threads."""
 
     @property
     def offline(self) -> bool: ...  # noqa: D102
     @property
     def cache_dir(self) -> Path | None: ...  # noqa: D102
+    @property
+    def threads(self) -> int | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Session:
 
     @classmethod
     def start(cls, options: SessionOptions, console: Console, stop: StopRequest | None = None) -> Session:
-        """Create the session of a command with these options."""
+        """Create the session of a command with these options, and limit torch to its threads."""
+        limit_threads(options.threads)
         return cls(console, stop or StopRequest(), options.offline, cache_dir(options.cache_dir))
 
     def say(self, text: str) -> None:

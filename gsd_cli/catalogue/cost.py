@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import format_bytes, plural
-from gsd_cli.catalogue.diffusers_layout import find_weights, network_folder
-from gsd_cli.catalogue.find import find_model
+from gsd_cli.catalogue.diffusers_layout import locate_model
+from gsd_cli.catalogue.find import find_model, local_teacher
 from gsd_cli.catalogue.registry import TEACHERS
 
 VALUES_TRAINED, STUDENT_TRAINED = 5, 5
@@ -59,10 +58,11 @@ def teacher_parameters(spec: str) -> int | None:
     """The number of parameters of a teacher, by name or from the size of its weights; None when unknown."""
     if spec in TEACHERS:
         return TEACHERS[spec].parameters
-    if not Path(spec).is_dir():
+    place = local_teacher(spec)
+    if place is None:
         return None
     try:
-        weights = find_weights(network_folder(Path(spec)))
+        weights = locate_model(place).find_weights()
     except GsdError:  # reported when the teacher is opened
         return None
     halves = weights is not None and weights.variant in ("fp16", "bf16")

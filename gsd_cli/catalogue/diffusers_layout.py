@@ -1,31 +1,44 @@
-"""The files of a diffusers folder: names only, no heavy imports."""
+"""The files of a diffusers folder: where they are, by their names only. No heavy imports."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import read_object
+from gsd_cli.base.storage import read_json, read_object
 
 STEM = "diffusion_pytorch_model"
 SAFE_WEIGHTS = f"{STEM}.safetensors"
 BIN_WEIGHTS = f"{STEM}.bin"
 SAFE_INDEX = f"{SAFE_WEIGHTS}.index.json"
+OTHER_SAFE_WEIGHTS, OTHER_BIN_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+"""The names that accelerate and transformers give to weights."""
+WEIGHTS = {SAFE_WEIGHTS: True, OTHER_SAFE_WEIGHTS: True, BIN_WEIGHTS: False, OTHER_BIN_WEIGHTS: False}
+"""The names of weights in the order of preference, and whether they are safetensors."""
 AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
 """Folders of the network in the pipeline layout; a training checkpoint also has its moving average."""
+NETWORKS = (*UNETS, "transformer")
 PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
 """Folders of networks; in the flat layout the network is at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
+INDEX = "model_index.json"
 SCHEDULE = "scheduler_config.json"
 DAMAGED_HINT = "the files are damaged or do not belong together; fetch them again"
 """The hint for damaged weights."""
+_DEEPEST = 3
+"""A model is looked for so many folders below the one that was given: the hub's cache has snapshots/COMMIT/."""
+
+
+# -- weights ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files of one network; diffusers finds them by `variant` and `safe`. index: that of sharded weights."""
+    """The weight files of one network. variant: `fp16` and the like. index: that of sharded weights."""
 
     files: tuple[Path, ...]
     safe: bool
@@ -50,36 +63,13 @@ def find_weights(folder: Path) -> Weights | None:
     """
     variants = [None, *sorted(_variants(folder), key=lambda name: (name == "non_ema", name))]
     for variant in variants:
-        for safe in (True, False):
-            base = SAFE_WEIGHTS if safe else BIN_WEIGHTS
+        for base, safe in WEIGHTS.items():
             index = folder / _named(f"{base}.index.json", variant)
             if index.is_file():  # diffusers looks for it first
                 return Weights(_shards(index), safe, variant, index)
             if (single := folder / _named(base, variant)).is_file():
                 return Weights((single,), safe, variant)
     return None
-
-
-def network_folder(folder: Path) -> Path:
-    """The folder of the denoising network; its moving average is preferred to the network itself."""
-    return next((folder / name for name in UNETS if (folder / name).is_dir()), folder)
-
-
-def schedule_file(folder: Path) -> Path:
-    """The file of the noise schedule. Raises GsdError (exit 3) where there is none."""
-    own = [folder / "scheduler" / SCHEDULE, folder / SCHEDULE]
-    # a training script writes its last pipeline next to its checkpoint-500/
-    whole = folder.resolve()
-    after = [whole.parent / "scheduler" / SCHEDULE] if whole.name.startswith("checkpoint-") else []
-    found = next((path for path in (*own, *after) if path.is_file()), None)
-    if found is None:
-        place = own[0] if network_folder(folder) != folder else own[1]
-        raise GsdError(
-            f"{folder} does not say which noise schedule its network was trained with: it has no {SCHEDULE}",
-            hint=f"add {place}: the one of the pipeline that the training ended with, or what "
-            "DDPMScheduler(...).save_pretrained writes with the training's own arguments",
-        )
-    return found
 
 
 def _named(name: str, variant: str | None) -> str:
@@ -90,12 +80,13 @@ def _named(name: str, variant: str | None) -> str:
 
 def _variants(folder: Path) -> set[str]:
     found = set()
-    for path in folder.glob(f"{STEM}.*"):
-        for base in (SAFE_WEIGHTS, BIN_WEIGHTS, f"{SAFE_WEIGHTS}.index.json", f"{BIN_WEIGHTS}.index.json"):
-            start, _, end = base.rpartition(".")
-            middle = path.name.removeprefix(f"{start}.").removesuffix(f".{end}")
-            if path.name == f"{start}.{middle}.{end}" and "." not in middle and "-of-" not in middle:
-                found.add(middle)
+    for base in WEIGHTS:
+        for name in (base, f"{base}.index.json"):
+            start, _, end = name.rpartition(".")
+            for path in folder.glob(f"{start}.*.{end}"):
+                middle = path.name.removeprefix(f"{start}.").removesuffix(f".{end}")
+                if "." not in middle and "-of-" not in middle:
+                    found.add(middle)
     return found
 
 
@@ -114,3 +105,105 @@ def _shards(index: Path) -> tuple[Path, ...]:
             hint=DAMAGED_HINT,
         )
     return tuple(index.parent / name for name in pieces)
+
+
+# -- the parts of a model -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the parts of a model are.
+
+    folder: the model's own. network: the folder of the denoising network. schedule: the file of the noise schedule.
+    autoencoder: the folder of a latent model's autoencoder. weights: the one file that was asked for, if any.
+    """
+
+    folder: Path
+    network: Path
+    schedule: Path | None
+    autoencoder: Path | None
+    weights: Path | None = None
+
+    def find_weights(self) -> Weights | None:
+        """The network's weights. Raises GsdError (exit 3), see `find_weights`."""
+        found = find_weights(self.network)
+        if self.weights is None or (found is not None and self.weights in found.files):
+            return found
+        return Weights((self.weights,), self.weights.suffix == ".safetensors", self.weights.name)
+
+
+def locate_model(path: Path) -> ModelFiles:
+    """The parts of the model that a path means: its folder, the folder around it, its network's, or a file in them.
+
+    A weight file, and one of unet/ and unet_ema/, are taken as named. Otherwise the moving average is preferred.
+    Raises GsdError (exit 3) where a folder holds several models, or lacks an autoencoder that its index names.
+    """
+    given = path.parent if path.is_file() else path
+    weights = path if path.suffix in (".safetensors", ".bin") and path.is_file() else None
+    around = Path(os.path.abspath(given)).parent
+    named = Path(os.path.abspath(given)).name
+    if named in NETWORKS and _is_pipeline(around, besides=named):
+        folder, network = given.parent if given.name == named else around, given
+    else:
+        folder = given if weights else _model_in(given)
+        network = next((folder / name for name in NETWORKS if (folder / name).is_dir()), folder)
+    autoencoder = next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
+    if autoencoder is None:
+        _require_no_autoencoder(folder)
+    return ModelFiles(folder, network, _schedule_file(folder), autoencoder, weights)
+
+
+def _is_pipeline(folder: Path, besides: str) -> bool:
+    """Whether a folder is that of a pipeline or of a training checkpoint, of which `besides` is one part."""
+    parts = ("scheduler", *AUTOENCODERS, *(name for name in NETWORKS if name != besides))
+    return (folder / INDEX).is_file() or any((folder / part).is_dir() for part in parts)
+
+
+def _model_in(folder: Path) -> Path:
+    """The folder itself if it holds a model, else the only folder in it that does; itself where there is none."""
+    if _holds_model(folder):
+        return folder
+    found = sorted(_models_below(folder, _DEEPEST))
+    if len(found) > 1:
+        names = ", ".join(str(one.relative_to(folder)) for one in found[:5])
+        raise GsdError(f"{folder} holds {len(found)} models: {names}", hint="give the folder of one of them")
+    return found[0] if found else folder
+
+
+def _holds_model(folder: Path) -> bool:
+    names = ("config.json", INDEX, *(f"{name}/config.json" for name in NETWORKS))
+    return any((folder / name).is_file() for name in names) or any((folder / name).is_dir() for name in UNETS)
+
+
+def _models_below(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+    except OSError:  # reported when the folder is read
+        return
+    for path in inner:
+        if _holds_model(path):
+            yield path
+        elif depth > 1:
+            yield from _models_below(path, depth - 1)
+
+
+def _require_no_autoencoder(folder: Path) -> None:
+    """Raise GsdError (exit 3) where an index names an autoencoder that is not there: its latents are no images."""
+    index = folder / INDEX
+    parts = read_json(index) if index.is_file() else {}
+    for name in AUTOENCODERS:
+        entry = parts.get(name) if isinstance(parts, dict) else None
+        if isinstance(entry, list) and any(entry):
+            raise GsdError(
+                f"{index} names an autoencoder, {name}/, which is not there",
+                hint="fetch the whole folder again: without it the model's latents give no images",
+            )
+
+
+def _schedule_file(folder: Path) -> Path | None:
+    """The file of the noise schedule; None where there is none."""
+    own = [folder / "scheduler" / SCHEDULE, folder / SCHEDULE]
+    # a training script writes its last pipeline next to its checkpoint-500/
+    whole = Path(os.path.abspath(folder))
+    after = [whole.parent / "scheduler" / SCHEDULE] if whole.name.startswith("checkpoint-") else []
+    return next((path for path in (*own, *after) if path.is_file()), None)

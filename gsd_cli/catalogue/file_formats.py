@@ -29,6 +29,12 @@ def looks_like_image(head: bytes) -> bool:
     return riff or isobmff or head.startswith(_SIGNATURES)
 
 
+_CAMERA_SUFFIXES = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
+))  # fmt: skip
+"""Raw files of cameras. Many are TIFFs, whose first page is a thumbnail."""
+
 # -- what is written ----------------------------------------------------------------------------
 
 ImageFormat = Literal["png", "jpg", "webp"]
@@ -56,3 +62,7 @@ FILE_SUFFIXES = IMAGE_SUFFIXES | {
     ".safetensors", ".lmdb", ".mdb", ".h5", ".hdf5", ".parquet", ".tfrecord",
 }  # fmt: skip
 """Suffixes of files of any kind: a name that ends with one is never a folder, nor a file of another kind."""
+OTHER_SUFFIXES = (FILE_SUFFIXES - IMAGE_SUFFIXES) | _CAMERA_SUFFIXES | {
+    ".lsm", ".svs", ".ndpi", ".scn", ".psd", ".psb", ".cls", ".db", ".xml", ".yaml", ".md",
+}  # fmt: skip
+"""Suffixes of files that are no images of a data set, whatever their first bytes are: those of whole slides too."""

@@ -11,8 +11,11 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.base.text import closest
 from gsd_cli.catalogue.registry import BUNDLED_MODELS, DATA_SETS, TEACHERS
-from gsd_cli.catalogue.run_layout import CARD, GENERATOR
+from gsd_cli.catalogue.run_layout import BEST, CARD, GENERATOR
 
+_PARTS_OF_LATENT_MODELS = ("unet", "scheduler", "vqvae", "vae")
+_PARTS_OF_MODELS = (".safetensors", ".bin", ".json")
+"""Suffixes of files that stand for the folder of a model that they are in."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -25,17 +28,44 @@ def find_model(spec: str | None) -> Path:
         runs = finished_runs(RUNS)
         return runs[0] / GENERATOR if runs else ASSETS / BUNDLED_MODELS[0]
     path = Path(spec)
-    for folder in (path, path / GENERATOR):
+    place = path.parent if path.suffix in _PARTS_OF_MODELS and path.is_file() else path
+    for folder in (place, place / GENERATOR):
         if (folder / CARD).is_file():
             return folder
     if spec in BUNDLED_MODELS:
         return ASSETS / spec
+    if place.name in _PARTS_OF_LATENT_MODELS and (place.parent / CARD).is_file():
+        return place.parent
     if path.is_dir():
-        raise GsdError(
-            f"{spec} holds no generator", hint="give a run of gsd distill or its generator/; an unfinished run has none"
-        )
+        return _generator_below(path)
     near = _did_you_mean(spec, [*BUNDLED_MODELS, *map(str, finished_runs(RUNS))])
     raise GsdError(f"no such model: {spec}", hint=near or f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
+
+
+def _generator_below(folder: Path) -> Path:
+    """The only generator in a folder, as of a run in the folder that an unpacked archive has around it.
+
+    Raises GsdError (exit 3) for none and for several.
+    """
+    cards = [card for pattern in (f"*/{CARD}", f"*/{GENERATOR}/{CARD}") for card in folder.glob(pattern)]
+    found = sorted(card.parent for card in cards if card.parent.name != BEST and _is_of_generator(card))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(str(one) for one in found[:5])
+        raise GsdError(f"{folder} holds {len(found)} models: {names}", hint="give one of them")
+    hint = "give a run of gsd distill or its generator/; an unfinished run has none"
+    if (folder / BEST / CARD).is_file():
+        hint = f"the run is not finished; its best snapshot so far is {folder / BEST}"
+    raise GsdError(f"{folder} holds no generator", hint=hint)
+
+
+def _is_of_generator(card: Path) -> bool:
+    """Whether a card is a generator's: teachers, features and data sets have cards too."""
+    try:
+        return "sigma_init" in read_object(card)
+    except GsdError:
+        return False
 
 
 def finished_runs(*folders: Path) -> list[Path]:
@@ -67,11 +97,18 @@ def require_teacher(spec: str) -> None:
             hint="EDM's networks come in no other form: take a diffusers folder or hub id with safetensors weights "
             "(ddpm-cifar10, say), or train one on your images with gsd prepare --fit-teacher",
         )
-    path = Path(spec)
-    if spec in TEACHERS or path.is_dir() or (HUB_ID.fullmatch(spec) and not path.exists()):
+    if local_teacher(spec) is not None or spec in TEACHERS or (HUB_ID.fullmatch(spec) and not Path(spec).exists()):
         return
     known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
     raise GsdError(f"no such teacher: {spec}", hint=_did_you_mean(spec, TEACHERS) or known)
+
+
+def local_teacher(spec: str) -> Path | None:
+    """The folder of a bundled teacher, or the folder or file that a teacher is named by; None for others."""
+    entry, path = TEACHERS.get(spec), Path(spec)
+    if entry is not None:
+        return ASSETS / spec if entry.hub is None else None
+    return path if path.is_dir() or (path.suffix in _PARTS_OF_MODELS and path.is_file()) else None
 
 
 def require_source(spec: str) -> None:

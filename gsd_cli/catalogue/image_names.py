@@ -83,9 +83,9 @@ def _require_image_file(name: str) -> None:
 
 
 def _may_be_image(head: bytes) -> bool:
-    """Whether a file that begins with `head` may be an image; BMP and Netpbm files begin like many a text."""
+    """Whether a file that begins with `head` may be an image or an array; BMP and Netpbm begin like many a text."""
     netpbm = head[:1] == b"P" and head[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"F", b"f", b"y")
-    return looks_like_image(head) or netpbm or head.startswith(b"BM")
+    return looks_like_image(head) or netpbm or head.startswith((b"BM", b"\x93NUMPY"))
 
 
 def latents_in_file(path: Path) -> list[tuple[int, ...]]:

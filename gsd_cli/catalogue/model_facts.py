@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_object
-from gsd_cli.catalogue.diffusers_layout import network_folder
+from gsd_cli.catalogue.diffusers_layout import locate_model
 from gsd_cli.catalogue.find import find_model, read_card
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.catalogue.run_layout import (
@@ -85,7 +85,7 @@ class ModelFacts:
 def model_facts(spec: str | None) -> ModelFacts:
     """The facts of the model that `--model` names. Raises GsdError (exit 3) where it is missing or its card damaged."""
     folder = find_model(spec)
-    return ModelFacts(folder, read_card(folder), _read(network_folder(folder) / "config.json"))
+    return ModelFacts(folder, read_card(folder), _read_config(folder))
 
 
 def stored_directions(*folders: Path) -> Iterator[str]:
@@ -109,6 +109,13 @@ def data_labels(data: Path) -> tuple[str, ...] | None:
         return tuple(map(str, record.get("attributes") or record.get("classes") or ()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, zipfile.BadZipFile):
         return None
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return _read(locate_model(folder).network / "config.json")
+    except GsdError:  # reported when the model is opened
+        return {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,6 +59,8 @@ SAMPLERS: dict[str, int | None] = {
 `core/sampling/samplers.py`."""
 SMALLEST_STEPS = {"hybrid": 4}
 """The smallest number of steps of the kinds that need more than one."""
+DISCRETE_SAMPLERS = ("msa", "ddim")
+"""The kinds that step through the teacher's own noise levels, of which a teacher has a finite number."""
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
 """Samplers to suggest; names with other numbers of steps are valid too."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
+from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
+from gsd_cli.catalogue.diffusers_layout import locate_model
 
 # -- in a run of gsd distill (and in the work folder of a training of gsd prepare) --------------
 
@@ -87,9 +90,12 @@ def statistics_path(data: Path, extractor: str) -> Path:
 def next_to_teacher(teacher: str | Path, suffix: str) -> Path | None:
     """What `gsd prepare` wrote next to a teacher NAME-teacher that it trained: NAME.zip, or NAME-features.
 
-    None where there is no such file, or the teacher is not a folder of that name.
+    teacher: as `locate_model` takes it. None where there is no such file, or the teacher is not a folder of that name.
     """
-    folder = Path(teacher).resolve()
+    folder = Path(teacher)
+    with suppress(GsdError):  # reported when the teacher is opened
+        folder = locate_model(folder).folder if folder.exists() else folder
+    folder = folder.resolve()
     if not folder.is_dir() or not folder.name.endswith(TEACHER_SUFFIX):
         return None
     found = folder.with_name(folder.name.removesuffix(TEACHER_SUFFIX) + suffix)

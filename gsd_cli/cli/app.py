@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gsd_cli.base.console import Console, Result
-from gsd_cli.base.errors import ExitCode, GsdError, UsageError, out_of_memory
-from gsd_cli.base.launcher import process_age, rank
+from gsd_cli.base.cores import limit_threads
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError, lost_process, out_of_memory
+from gsd_cli.base.launcher import process_age, process_count, rank
 from gsd_cli.base.session import Session
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import set_output_options
@@ -60,11 +61,18 @@ def run_subcommand(call: Invocation) -> None:
     _console = Console(quiet=bool(call.given.get("quiet")))
     resolved = _resolve(call)
     options = resolved.options
-    # a launcher starts several processes: only the first one prints
-    silent = rank() != 0
+    # of several processes that share the work, only the first one prints
+    shared = SUBCOMMANDS[command.name].shares_work(options)
+    silent = shared and rank() != 0
     console = Console(quiet=options.quiet or silent, verbose=options.verbose, as_json=options.json_)
     console.claim_stdout()
     _console = console
+    if not shared and process_count() > 1:
+        console.warn(
+            f"{process_count()} processes were launched, by RANK and WORLD_SIZE in the environment, but gsd "
+            f"{command.name} does not share its work: this one does all of it"
+        )
+    limit_threads(options.threads)  # before torch is loaded
     if call.dry_run:
         _print_dry_run(console, command.name, resolved)
         return
@@ -159,6 +167,12 @@ def _explain(error: Exception) -> GsdError:
         )
     if out_of_memory(error):
         return GsdError(f"out of memory: {first}", hint="use a smaller --batch-size", code=ExitCode.DEVICE)
+    if lost_process(error):
+        return GsdError(
+            f"another process of this run has ended: {first}",
+            hint="its own message says why; the same command resumes the run",
+            code=ExitCode.UNEXPECTED,
+        )
     return GsdError(
         f"{type(error).__name__}: {first}",
         hint="this is a bug in gsd; GSD_DEBUG=1 shows where",

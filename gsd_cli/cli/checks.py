@@ -11,6 +11,7 @@ from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.model_facts import ModelFacts, model_facts
+from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
 from gsd_cli.cli.check_inputs import (
     Check,
     check_all,
@@ -84,7 +85,7 @@ def check_edit(options: EditOptions) -> None:
 
 
 def check_bench(options: BenchOptions) -> None:
-    """Refuse an unknown model, baseline folder, feature set or reference, and a report that cannot be written."""
+    """Refuse an unknown model, baseline, feature set or reference, and a report that cannot be written."""
     from gsd_cli.options.bench import is_folder, split
 
     def check_of(name: str) -> Check:
@@ -92,7 +93,7 @@ def check_bench(options: BenchOptions) -> None:
 
     report = options.report
     check_all(
-        lambda: find_model(options.model),
+        lambda: require_steps_of_teacher(split(options.compare), find_model(options.model)),
         *(check_of(name) for name in split(options.compare) if is_folder(name)),
         lambda: require_features(options.features, GENERAL_FEATURES),
         lambda: require_statistics(options.stats),

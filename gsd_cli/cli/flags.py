@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gsd_cli.options import Common
 
 SOURCE = Path(__file__).parents[1] / "options"
-NAME_SOURCES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "registry.py")]
+NAME_SOURCES = [SOURCE.with_name("catalogue") / name for name in ("file_formats.py", "readings.py", "registry.py")]
 """Modules whose names appear in choices and help texts."""
 STORE = Path(__file__).with_name("flags.json")
 

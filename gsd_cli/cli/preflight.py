@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
-from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
-from gsd_cli.catalogue.find import require_source, require_teacher
+from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
-    from gsd_cli.options.prepare import require_consistent_training, resolve_target
+    from gsd_cli.options.prepare import require_consistent_training, resolve_target, resolve_value_range
 
     def source() -> None:
         with suppress(UsageError):  # a data set that exists needs no source
@@ -43,6 +43,7 @@ def check_prepare(options: PrepareOptions) -> None:
 
     check_all(
         lambda: require_consistent_training(options),
+        lambda: resolve_value_range(options),
         lambda: require_writable(resolve_target(options), folder=False),
         source,
         lambda: require_labels_file(options.labels),
@@ -89,7 +90,7 @@ def check_distill(options: DistillOptions) -> None:
     if options.list_teachers:
         return
     check_all(
-        lambda: require_teacher(options.teacher),
+        lambda: _check_teacher(options),
         lambda: require_features(options.features),
         lambda: _require_images(options),
     )
@@ -121,6 +122,23 @@ def _require_images(options: DistillOptions) -> None:
         )
 
 
+def _check_teacher(options: DistillOptions) -> None:
+    """Refuse an unknown teacher, and a folder whose config files are not those of one or do not say how it was
+    trained."""
+    from gsd_cli.core.distillation.inputs import choose_data
+    from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
+    from gsd_cli.core.models.teacher_config import read_teacher_config
+
+    require_teacher(options.teacher)
+    place = local_teacher(options.teacher)
+    if place is None:
+        return
+    assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
+    config = read_teacher_config(place, assume)
+    if choose_data(options).origin in ("none", "teacher"):  # no real images on which readings could be tried
+        config.require_known()
+
+
 def plan_distill(options: DistillOptions) -> Iterator[str]:
     """What a run would write, and the memory and time it would take. The last lines load torch, which takes seconds."""
     from gsd_cli.core.distillation.inputs import SAMPLER, choose_data, describe_images, resolve_ratios, uses_images
@@ -129,6 +147,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the known teachers"
         return
+    _check_teacher(options)
     data = choose_data(options)
     steps = count_steps(options, _count_epoch(options))
     options = options.model_copy(update=resolve_ratios(options, data))
@@ -204,16 +223,30 @@ def _describe_length(options: DistillOptions, steps: int | None) -> str:
 
 
 def _estimate(options: DistillOptions) -> Estimate | GsdError:
-    """Memory and time of a run, or the reason why they are unknown: a dry run downloads no teacher."""
+    """Memory and time of a run, or the reason why they are unknown: a dry run downloads no teacher.
+
+    Raises GsdError for a teacher that is on this machine and that the run would refuse.
+    """
+    from gsd_cli.base.session import Session
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.distillation.estimate import estimate
+    from gsd_cli.core.distillation.inputs import choose_data
+    from gsd_cli.core.distillation.open_data import OpenData
+    from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
+    from gsd_cli.core.distillation.teacher_reading import settle_reading
     from gsd_cli.core.models.teacher import load_teacher
 
+    assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
+    revision, device = options.revision, resolve_device(options.device)
     try:
-        teacher = load_teacher(options.teacher, offline=True, revision=options.revision)
+        teacher = load_teacher(options.teacher, offline=True, revision=revision, assume=assume, undecided=True)
     except GsdError as error:
+        if error.code != ExitCode.NETWORK:
+            raise
         return error
-    return estimate(teacher.denoiser, options, resolve_device(options.device))
+    if teacher.config is not None and len(teacher.config.readings) > 1:
+        settle_reading(teacher, OpenData(choose_data(options)), device, Session.start(options, Console(quiet=True)))
+    return estimate(teacher.denoiser.cpu(), options, device)
 
 
 def _describe_estimate(found: Estimate | GsdError, options: DistillOptions, steps: int | None) -> str:

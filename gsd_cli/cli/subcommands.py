@@ -21,7 +21,7 @@ class Subcommand:
 
     option_model, function: `module:name`, imported when first used, because they load pydantic and torch.
     check: raises GsdError for mistakes that can be found without torch. plan: lines on what the command would do.
-    answer: the result where it is known without torch, else None.
+    answer: the result where it is known without torch, else None. shares_work: whether several processes share it.
     """
 
     option_model: str
@@ -29,6 +29,7 @@ class Subcommand:
     check: Callable[[Any], None]
     plan: Callable[[Any], Iterable[str]]
     answer: Callable[[Any, Console], Result | None] = lambda options, console: None
+    shares_work: Callable[[Any], bool] = lambda options: False
 
     @property
     def options(self) -> type[Common]:
@@ -46,15 +47,15 @@ class Subcommand:
 SUBCOMMANDS: dict[str, Subcommand] = {
     "prepare": Subcommand(
         "gsd_cli.options:PrepareOptions", "gsd_cli.commands.prepare:run",
-        preflight.check_prepare, preflight.plan_prepare,
+        preflight.check_prepare, preflight.plan_prepare, shares_work=lambda options: options.fit_teacher is not None,
     ),
     "distill": Subcommand(
         "gsd_cli.options:DistillOptions", "gsd_cli.commands.distill:run",
-        preflight.check_distill, preflight.plan_distill, preflight.answer_distill,
+        preflight.check_distill, preflight.plan_distill, preflight.answer_distill, lambda options: True,
     ),
     "sample": Subcommand(
         "gsd_cli.options:SampleOptions", "gsd_cli.commands.sample:run",
-        checks.check_sample, preflight.plan_sample,
+        checks.check_sample, preflight.plan_sample, shares_work=lambda options: True,
     ),
     "interpolate": Subcommand(
         "gsd_cli.options:InterpolateOptions", "gsd_cli.commands.interpolate:run",

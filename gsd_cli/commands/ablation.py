@@ -25,16 +25,19 @@ def resolve_runs_folder(options: BenchOptions, teacher: str) -> Path:
     return options.ablate_runs or RUNS / f"ablate-{Path(teacher).name}-{options.ablate_preset}"
 
 
-def distil_variants(options: BenchOptions, teacher: str, session: Session) -> dict[str, Model]:
-    """Distil the variants that are not finished, all from the same start and seed; returns generators by variant.
+def distil_variants(options: BenchOptions, model: Model, session: Session) -> dict[str, Model]:
+    """Distil the variants of a model that are not finished, all from the same start and seed; returns generators by
+    variant.
 
     The same command resumes an interrupted run.
     """
+    teacher = str(model.teacher)
     folder, resume = resolve_runs_folder(options, teacher), session.stop.resume
     models = {}
     for name, changes in VARIANTS.items():
         run = folder / name.replace(" ", "-")
-        distill.run(_build_options(options, teacher, run, changes), session)
+        reading = {"assume": model.teacher_reading} if model.teacher_reading else {}
+        distill.run(_build_options(options, teacher, run, changes | reading), session)
         session.stop.resume = resume
         models[name] = load_model(str(run))
     return models

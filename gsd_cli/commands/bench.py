@@ -60,7 +60,7 @@ def run(options: BenchOptions, session: Session) -> Result:
 
 def _run_ablation(options: BenchOptions, wanted: set[str], first: Bench, session: Session) -> tuple[Bench, list[Row]]:
     """Distil the variants and measure them in a second bench, with the same number of samples as the model."""
-    variants = distil_variants(options, str(first.model.teacher), session)
+    variants = distil_variants(options, first.model, session)
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
     same = options.model_copy(update={"compare": "", "num_samples": first.samples})

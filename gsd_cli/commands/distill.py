@@ -39,8 +39,10 @@ from gsd_cli.core.distillation.run_folder import (
     resume_command,
 )
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.distillation.teacher_reading import settle_reading
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
+from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
@@ -95,7 +97,9 @@ def run(options: DistillOptions, session: Session) -> Result:
     world = join_world(device, session)
     # a new revision on the hub must not change the teacher of a run
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
-    teacher = open_teacher(options.teacher, session, revision)
+    assume = options.assume or read_recorded(options, folder, "teacher_reading")
+    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True)
+    teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
     return read_result(folder)
 
@@ -117,7 +121,8 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
     exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
-    origin = {"teacher_revision": teacher.revision, "teacher_mark": fingerprint_teacher(options.teacher)}
+    origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}
+    origin["teacher_reading"] = teacher.reading
     notes = {**origin, **chosen, "real_images": _summarise_images(data, real)}
     record = Record(folder, agreed, notes, run.recorded("lengths") or [])
     if world.main:  # nothing is written until every check has passed
@@ -174,6 +179,12 @@ def _start_clock(run: Run, total: int | None, task: Distillation, record: Record
     return Pace(60 * options.minutes, session.stop.begun, settles=total is None, on_length=settle)
 
 
+def _mark_teacher(run: Run) -> str | None:
+    """The fingerprint of the teacher's files, also of those in the hub's cache: a copy of them is the same teacher."""
+    own, config = fingerprint_teacher(run.options.teacher), run.teacher.config
+    return folder_fingerprint(config.files.folder) if own is None and config is not None else own
+
+
 def _choose_cadence(options: DistillOptions) -> Cadence:
     """How often the run evaluates and saves. An `--eval-every` other than the preset's has no limit on its time."""
     preset = PRESETS[options.preset].get("eval_every", DistillOptions.model_fields["eval_every"].default)
@@ -193,7 +204,7 @@ def _add_samples(run: Run, data: OpenData, distance: RunDistance) -> OpenData:
         run.session.warn("--data teacher: nothing uses the teacher's samples, because there is no discriminator")
         return data
     data = add_teacher_samples(data, run.options, run.teacher, run.device, run.session, main=run.world.main)
-    run.world.wait()
+    run.world.wait("the teacher samples that the first process makes")
     return data
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
@@ -15,17 +14,20 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
-from gsd_cli.compute.device import resolve_device
+from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, move_latents, orthogonalise, render_edits
+from gsd_cli.core.editing.direction import Direction, orthogonalise, render_edits
+from gsd_cli.core.editing.edit_image import Edited, edit_along, edit_solved, edit_until_reached
 from gsd_cli.core.editing.known_attributes import TRAITS
-from gsd_cli.core.editing.response import Measure, respond
+from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
+from gsd_cli.core.editing.supervised import Attribute
 from gsd_cli.core.editing.unsupervised import sensitive_directions
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
-from gsd_cli.core.models.generator import Model
+from gsd_cli.core.latents.walks import step_lengths, unevenness
+from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
@@ -36,15 +38,18 @@ from gsd_cli.options.frames import resolve_frames_format
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
 """Strengths and seed of the strips that --list draws."""
+TOLERANCE = 0.25
+"""Standard deviations by which a reached change may differ from the strength without a warning."""
 
 
 def run(options: EditOptions, session: Session) -> Result:
-    """Find the latent of the image, move it by each strength, and write the images."""
+    """Find the latent of the image, edit it by each strength, and write the images."""
     target = Path(options.output)
     streaming = options.output == "-"
     wanted = resolve_strengths(options)
     format_ = "png" if options.list else resolve_frames_format(options)
-    name = "" if options.list else resolve_direction_name(options)
+    if not options.list:
+        resolve_direction_name(options)  # refused before the model is opened
     if not (streaming or options.list):
         require_writable(target, folder=format_ == "folder")
     if format_ != "folder":
@@ -55,39 +60,100 @@ def run(options: EditOptions, session: Session) -> Result:
     if options.list:
         return _list_directions(options, store)
     assert options.image is not None  # the option model requires it without --list
-    # jac directions depend on the image; for all others, a wrong name is refused before the slow inversion
-    own = name.startswith("jac") and options.attribute is None
-    direction = (
-        None if own else project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
-    )
+    plan = _plan_edit(store, options, session)
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
-    if direction is None:
-        direction = project_out_preserved(store, _find_sensitive(name, anchors[0], model), options)
-    frames, z = _render_frames(model, anchors[0], direction, wanted, options)
+    edited, about = plan(anchors[0], wanted)
     metrics = {
         "image": anchors[0].figures,
-        "direction": direction.name,
-        "space": direction.space,
-        "how": direction.how,
-        "figures": {k: v for k, v in direction.figures.items() if not k.startswith("std.")},
+        "direction": resolve_direction_name(options),
+        **about,
         "strengths": wanted,
-        "measured": _measure_edit(store, anchors[0], direction, wanted, options, session),
+        **_measure_edit(model.generator, store, anchors[0], edited, wanted, options, session),
     }
     if streaming:
-        session.console.write_bytes(encode_animation(frames, format_, options.fps, options.scale))
+        session.console.write_bytes(encode_animation(edited.images, format_, options.fps, options.scale))
         return Result(metrics=metrics)
     kind = options.format if options.format in IMAGE_FORMATS else "png"
-    written = write_animation(frames, target, format_, options.fps, z, options.scale, kind)
+    written = write_animation(edited.images, target, format_, options.fps, edited.z, options.scale, kind)
     return Result([str(path) for path in written], metrics)
+
+
+Plan = Callable[[Anchor, list[float]], tuple[Edited, dict[str, Any]]]
+"""An image and strengths to the edited images and what is known of the way they were made."""
+
+
+def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) -> Plan:
+    """Choose the way to edit. Names are looked up here, so that a wrong one is refused before the slow inversion."""
+    name = resolve_direction_name(options)
+    generator, batch_size = store.model.generator, options.batch_size
+    if options.method == "direction" or not _has_score(name, options):
+        if name.startswith("jac") and options.attribute is None:
+            return lambda anchor, wanted: _edit_along(
+                project_out_preserved(store, _find_sensitive(name, anchor, store.model), options),
+                anchor, wanted, generator, batch_size,
+            )  # fmt: skip
+        found = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
+        return lambda anchor, wanted: _edit_along(found, anchor, wanted, generator, batch_size)
+    target = store.find_target(name)
+    if target.signed or options.space != "auto":
+        direction = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
+        deviation = store.deviations([name])[name]
+        return lambda anchor, wanted: (
+            edit_until_reached(
+                generator, anchor, direction, target, deviation, wanted, encoder_features(generator), batch_size
+            ),
+            _describe_direction(direction, "reached on this image"),
+        )
+    goal = _set_goal(store, target, options)
+
+    def solve(anchor: Anchor, wanted: list[float]) -> tuple[Edited, dict[str, Any]]:
+        with session.progress(f"editing {name}") as bar:
+            edited = edit_solved(generator, anchor, goal, wanted, bar.update)
+        return edited, {"method": "solved for this image", "space": "latent"}
+
+    return solve
+
+
+def _has_score(name: str, options: EditOptions) -> bool:
+    """Whether what is edited is an attribute, which has a measure to reach, and not a direction of the model."""
+    return options.direction is None and not (options.attribute is None and options.fit is None)
+
+
+def _edit_along(
+    direction: Direction, anchor: Anchor, wanted: list[float], generator: Generator, batch_size: int
+) -> tuple[Edited, dict[str, Any]]:
+    edited = edit_along(generator, anchor, direction, wanted, batch_size)
+    return edited, _describe_direction(direction, "along the direction")
+
+
+def _describe_direction(direction: Direction, method: str) -> dict[str, Any]:
+    figures = {k: v for k, v in direction.figures.items() if not k.startswith("std.")}
+    return {"method": method, "space": direction.space, "how": direction.how, "figures": figures}
+
+
+def _set_goal(store: DirectionStore, target: Attribute, options: EditOptions) -> Goal:
+    """The goal of an edit that is solved: the other measured attributes are kept, those of --preserve more strictly."""
+    others = _preserved(options, target.name)
+    named = [store.find_target(other, "--preserve") for other in others]
+    kept = [*named, *(t for t in TRAITS if t.name not in (target.name, *others))]
+    deviations = store.deviations([target.name, *(a.name for a in kept)])
+    features = encoder_features(store.model.generator)
+    return Goal(target, kept, deviations, features, store.knowledge.classifier, frozenset(others))
+
+
+def _preserved(options: EditOptions, edited: str) -> list[str]:
+    """The names that --preserve lists. Raises UsageError if the edited attribute is one of them."""
+    others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
+    if edited in others:
+        raise UsageError([f"--preserve: {edited} is the edited attribute itself"])
+    return others
 
 
 def project_out_preserved(store: DirectionStore, direction: Direction, options: EditOptions) -> Direction:
     """The direction without its components along the directions that --preserve names, in the same space."""
-    others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
-    if direction.name in others:
-        raise UsageError([f"--preserve: {direction.name} is the edited attribute itself"])
+    others = _preserved(options, direction.name)
     return orthogonalise(direction, [store.find(other, direction.space, "--preserve") for other in others])
 
 
@@ -100,38 +166,56 @@ def _find_sensitive(name: str, anchor: Anchor, model: Model) -> Direction:
     return found[number]
 
 
-def _render_frames(
-    model: Model, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions
-) -> tuple[Tensor, Tensor | None]:
-    """The images, one per strength, and their latents; None instead of latents for an edit of the bottleneck."""
-    deltas = [anchor.delta] * len(wanted) if anchor.delta else []
-    frames = render_edits(model.generator, anchor.z[None], direction, wanted, deltas, options.batch_size)
-    if anchor.residual is not None:
-        frames = frames + anchor.residual
-    if direction.space == "bottleneck":
-        return frames, None
-    shifts = direction.scale * torch.tensor(wanted).reshape(-1, 1, 1, 1) * direction.vector
-    return frames, move_latents(anchor.z.expand(len(wanted), *anchor.z.shape), shifts)
-
-
+@torch.no_grad()
+@in_full_precision
 def _measure_edit(
-    store: DirectionStore, anchor: Anchor, direction: Direction, wanted: list[float], options: EditOptions,
-    session: Session,
-) -> dict[str, list[Any]]:  # fmt: skip
-    """The effect on this image, one value per strength: attributes, feature distance to the image, class."""
-    knowledge, generator = store.knowledge, store.model.generator
-    measures: dict[str, Measure] = {t.name: t.score for t in TRAITS} | {"features": encoder_features(generator)}
+    generator: Generator, store: DirectionStore, anchor: Anchor, edited: Edited, wanted: list[float],
+    options: EditOptions, session: Session,
+) -> dict[str, Any]:  # fmt: skip
+    """The effect on this image, one value per strength: attributes, feature distance to the image, class.
+
+    Warns if the change was not reached, or if the class changed and is not what was edited.
+    """
+    knowledge = store.knowledge
+    original = edit_along(generator, anchor, _stand_still(anchor), [0.0], 1).images.to(generator.device)
+    images = edited.images.to(generator.device)
+    found: dict[str, list[Any]] = {t.name: t.score(images).tolist() for t in TRAITS}
+    features = encoder_features(generator)
+    found["feature_distance"] = (features(images) - features(original)).square().sum(1).tolist()
+    report: dict[str, Any] = {"measured": found}
+    if len(images) > 2:
+        report["largest_over_mean_step"] = unevenness(step_lengths(images, features))
+    name = resolve_direction_name(options)
+    if _has_score(name, options):
+        target, deviation = store.find_target(name), store.deviations([name])[name]
+        reached = ((target.score(images) - target.score(original)) / deviation).tolist()
+        report["reached"] = reached
+        _report_reached(name, wanted, reached, session)
     if knowledge.classifier is not None:
-        measures["class"] = knowledge.classifier
-    seen = respond(generator, direction, anchor.z[None], wanted, measures, {}, options.batch_size)
-    found: dict[str, list[Any]] = {t.name: seen.values[t.name][:, 0].tolist() for t in TRAITS}
-    found["feature_distance"] = seen.distance("features").square()[:, 0].tolist()
-    if knowledge.classifier is not None:
-        names = [knowledge.classes[k] for k in seen.values["class"][:, 0].argmax(1).tolist()]
-        before = knowledge.classes[int(seen.base["class"].argmax())]
-        found["class"] = names
-        session.say(f"class: {before}; after the edit: {', '.join(dict.fromkeys(names))}")
-    return found
+        before = knowledge.classes[int(knowledge.classifier(original).argmax())]
+        found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]
+        report["class_changed"] = [after != before for after in found["class"]]
+        session.say(f"class: {before}; after the edit: {', '.join(dict.fromkeys(found['class']))}")
+        changed = [(s, c) for s, c in zip(wanted, found["class"], strict=True) if c != before]
+        if changed and name not in knowledge.classes:
+            listed = ", ".join(f"{c} at {s:g}" for s, c in changed)
+            session.warn(f"the class changed: it was {before}, and is {listed}")
+    return report
+
+
+def _stand_still(anchor: Anchor) -> Direction:
+    """A direction that moves nothing."""
+    return Direction("", "latent", torch.zeros_like(anchor.z), 0.0, "")
+
+
+def _report_reached(name: str, wanted: list[float], reached: list[float], session: Session) -> None:
+    """Print the change that the edit reached, and warn where it falls short by more than a quarter of a deviation."""
+    inner = len(wanted) > 2 and any(s != 0 for s in wanted)
+    session.say(f"{name}: reached {', '.join(f'{r:+.2f}' for r in reached)} standard deviations")
+    ends = {0, len(wanted) - 1} if inner else set(range(len(wanted)))
+    short = [(wanted[k], reached[k]) for k in sorted(ends) if abs(reached[k] - wanted[k]) > TOLERANCE]
+    for strength, found in short:
+        session.warn(f"{name}: this image reaches {found:+.2f} of {strength:+g} standard deviations")
 
 
 def _list_directions(options: EditOptions, store: DirectionStore) -> Result:

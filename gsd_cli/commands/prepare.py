@@ -10,9 +10,11 @@ from typing import Any
 
 from gsd_cli.base.atomic import atomic_folder, require_writable
 from gsd_cli.base.console import Result
+from gsd_cli.base.cores import available_cores
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.lock import exclusive
 from gsd_cli.base.session import Session
+from gsd_cli.base.text import plural
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEACHER_SUFFIX, features_name, next_to_data
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
@@ -23,15 +25,23 @@ from gsd_cli.core.training.fit_estimate import describe_fit, seconds_per_step
 from gsd_cli.core.training.fit_features import FeatureFit
 from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
-from gsd_cli.data.build import Preparation, channels_of, prepare, work_folder
+from gsd_cli.data.build import Preparation, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.labels import describe_labels, read_labels
 from gsd_cli.data.sources.open import open_source
-from gsd_cli.data.workers import available_cores
+from gsd_cli.data.sources.source import Source
+from gsd_cli.data.sources.subset import choose_places, spread, take, take_labels
+from gsd_cli.data.survey import MOST, Survey, survey
 from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
-from gsd_cli.options.prepare import FEATURE_STEPS, require_consistent_training, resolve_fit_settings, resolve_target
+from gsd_cli.options.prepare import (
+    FEATURE_STEPS,
+    require_consistent_training,
+    resolve_fit_settings,
+    resolve_target,
+    resolve_value_range,
+)
 
 IMAGES_PER_WORKER = 512
 """One process prepares this many images in the time that another needs to start."""
@@ -50,7 +60,7 @@ def run(options: PrepareOptions, session: Session) -> Result:
 
     world = join_world(resolve_device(options.device), session)
     result = _prepare_data(options, target, session) if world.main else Result()
-    world.wait()
+    world.wait("the data set that the first process prepares")
     result.outputs.append(str(_fit_teacher(options, target, world, session)))
     return result
 
@@ -75,7 +85,7 @@ def _prepare_data(options: PrepareOptions, target: Path, session: Session) -> Re
 
 def _collect_data_options(options: PrepareOptions) -> dict[str, Any]:
     """The options that determine the content of the data set, without paths."""
-    names = ("size", "grey", "split", "limit", "shards")
+    names = ("size", "grey", "value_range", "split", "limit", "shards")
     labels = options.labels.name if options.labels else None
     return {name: getattr(options, name) for name in names} | {"labels": labels}
 
@@ -108,9 +118,12 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
         session.say(
             source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
         )
-    channels = channels_of(source) if options.grey is None else 1 if options.grey else 3
-    recipe = Preparation(options.size, channels, options.limit, options.shards, _collect_data_options(options))
-    total = min(len(source.names), options.limit or len(source.names))
+    if options.limit is not None and options.limit < len(source.names):
+        places = choose_places(source.names, labels, options.limit)
+        source, labels = take(source, places), take_labels(labels, places)
+    looked = _survey(options, source, session)
+    recipe = Preparation(options.size, looked.channels, looked.ranges, options.shards, _collect_data_options(options))
+    total = len(source.names)
     workers = min(options.workers or available_cores(), -(-total // IMAGES_PER_WORKER))
     pace = _rate_counter()
     with (
@@ -121,10 +134,26 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
             source, target, recipe, labels, options.skip_bad, max(1, workers), session.stop,
             lambda done: bar.update(done, note=pace(done)),
         )  # fmt: skip
+    if prepared.made_grey:
+        session.warn(f"{plural(prepared.made_grey, 'image')} had colours and were made grey")
     for name, cause in prepared.bad:
         session.warn(f"skipped {name}: {cause}")
     session.say(f"{prepared.record['images']} images of {source.name} in {target}")
     return prepared.record
+
+
+def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey:
+    """Look at some of the images and say what that decides."""
+    count = min(MOST, len(source.names))
+    # an archive that is read in order shows its first images in the least time
+    places = range(count) if source.in_order else spread(len(source.names), count)
+    found = survey(
+        source.payloads(places), count, size=options.size, grey=options.grey, value_range=resolve_value_range(options),
+        check=session.stop.check,
+    )  # fmt: skip
+    for line in found.messages:
+        session.say(line)
+    return found
 
 
 def _rate_counter() -> Callable[[int], str]:
@@ -152,7 +181,12 @@ def _write_statistics(options: PrepareOptions, target: Path, fitted: Path | None
     else:
         extractor = reference.extractor_at_hand(target, session.cache, device)
     if extractor is None:
-        session.say("Inception is not in the cache: gsd bench computes the statistics when it needs them")
+        channels = ImageArchive(target).shape[0]
+        session.say(
+            "Inception is not in the cache: gsd bench computes the statistics when it needs them"
+            if channels in (1, 3)
+            else f"no statistics: Inception reads grey or RGB images, these have {plural(channels, 'channel')}"
+        )
         return None
     with session.progress(f"statistics ({extractor.figure})", len(ImageArchive(target))) as bar:
         return reference.write_statistics(target, extractor, device, options.batch_size, bar.update)

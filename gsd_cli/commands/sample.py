@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -21,8 +21,11 @@ from gsd_cli.options import SampleOptions
 from gsd_cli.options.sample import resolve_format, resolve_seeds
 
 
-def run(options: SampleOptions, session: Session) -> Result:
-    """Generate the images of the seeds and write them in the format of the output."""
+def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None] = lambda image: None) -> Result:
+    """Generate the images of the seeds and write them in the format of the output.
+
+    keep: gets each image too, uint8 [C, H, W].
+    """
     seeds, format_ = resolve_seeds(options), resolve_format(options)
     streaming = options.output == "-"
     target = Path(options.output)
@@ -33,10 +36,15 @@ def run(options: SampleOptions, session: Session) -> Result:
     world = join_world(device, session)
     model = open_model(options.model, device, session)
     label = resolve_class(model, options.class_)
+    channels = model.generator.image_shape[0]
+    if channels not in (1, 3) and format_ != "npz" and world.main:
+        shown = "the first three" if channels > 3 else "the first"
+        session.warn(f"images of {channels} channels are shown by {shown}: a .npz holds all of them")
 
     def images() -> Iterator[tuple[int, Tensor]]:
         with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
             for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, label, world):
+                keep(to_uint8(image))
                 yield seed, image
                 bar.advance()
 

@@ -55,6 +55,8 @@ class Subject:
     sample: Callable[[Tensor, range], Tensor]
     images: Callable[[Tensor], Tensor]
     images_protocol: str
+    images_calls: int = 1
+    """Network calls per image of `images`."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def baseline_subject(
         with autocast(device, precision):
             return sample_teacher(teacher, sampler, z.to(device), seeds, lambda *_: check())
 
-    smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{PPL_STEPS}")
+    smooth = sampler if sampler.deterministic else parse_sampler(f"ddim-{min(PPL_STEPS, denoiser.schedule.steps)}")
 
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
@@ -111,8 +113,9 @@ def baseline_subject(
             found = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
             return teacher.autoencoder.decode(found)
 
-    protocol = f"{smooth.name}, eta 0" if smooth.calls(denoiser) > 1 else "one call"
-    return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol)
+    calls = smooth.calls(denoiser)
+    protocol = f"{smooth.name}, eta 0" if calls > 1 else "one call"
+    return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol, calls)
 
 
 def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:

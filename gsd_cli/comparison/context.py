@@ -25,6 +25,7 @@ from gsd_cli.metrics.features import (
     classifier_features,
     features_folder,
     inception_features,
+    require_grey_or_rgb,
 )
 from gsd_cli.metrics.reference import Judge, fitted_extractor, is_data_set, reference_statistics
 from gsd_cli.options import BenchOptions
@@ -32,6 +33,8 @@ from gsd_cli.options import BenchOptions
 DEFAULT_SAMPLES = 2000
 GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
 """Features for images of any kind; the others are fitted on a domain by `gsd prepare --fit-features`."""
+
+NO_INCEPTION = "Inception is not in the cache and cannot be downloaded"
 
 
 class Need(Enum):
@@ -60,7 +63,9 @@ class Context:
         if model.teacher is None:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
-        self.teacher = load_teacher(model.teacher, offline=session.offline, revision=revision)
+        self.teacher = load_teacher(
+            model.teacher, offline=session.offline, revision=revision, assume=model.teacher_reading
+        )
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
@@ -120,19 +125,21 @@ class Context:
         perceptual = TeacherFeatures(self.teacher.denoiser, self.teacher.autoencoder)
         if Need.FEATURES not in needs:
             return perceptual, perceptual
-        general = GENERAL[self.options.features or self.model.features or "inception"]
+        name = self.options.features or self.model.features or "inception"
         try:
-            return general(self.session.cache, self.device, offline=self.session.offline), perceptual
+            require_grey_or_rgb(self.teacher.image_shape[0], name.capitalize())
+            return GENERAL[name](self.session.cache, self.device, offline=self.session.offline), perceptual
         except GsdError as error:
-            if error.code != ExitCode.NETWORK or self.options.features is not None:
+            other_channels = self.teacher.image_shape[0] not in (1, 3)
+            if self.options.features is not None or not (error.code == ExitCode.NETWORK or other_channels):
                 raise
-            stand_in = self._stand_in(perceptual)
+            stand_in = self._stand_in(perceptual, "Inception takes grey or RGB" if other_channels else NO_INCEPTION)
             if stand_in is None:
                 raise
             return stand_in, perceptual
 
-    def _stand_in(self, own: TeacherFeatures) -> Extractor | None:
-        """Features for a distance where Inception cannot be had: fitted on the real images, else the teacher's own.
+    def _stand_in(self, own: TeacherFeatures, cause: str) -> Extractor | None:
+        """Features for a distance where Inception cannot be used: fitted on the real images, else the teacher's own.
 
         None where the real images themselves are not there, because their statistics in other features need them.
         """
@@ -143,7 +150,7 @@ class Context:
         found: Extractor = own if fitted is None else fitted
         own_ones = "the teacher's own features, which are not independent of the generator"
         where = own_ones if fitted is None else f"the features {found.name}, fitted on such images"
-        self.session.say(f"no network for Inception, so no FID: {found.figure} is measured, in {where}")
+        self.session.say(f"{cause}: {found.figure} is measured instead of FID, in {where}")
         return found
 
     @property

@@ -10,18 +10,17 @@ from torch import Tensor
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.context import Context, Need
 from gsd_cli.comparison.images import Look
-from gsd_cli.comparison.metric import Column, Entry, Metric
+from gsd_cli.comparison.metric import Column, Entry, Metric, distance_figures
 from gsd_cli.metrics import grain
 from gsd_cli.metrics.features import features_folder
+from gsd_cli.metrics.frechet_error import FOR_A_SPREAD, count_blocks, reason_for_no_infinity, reason_for_no_spread
 from gsd_cli.metrics.generated import Features
 from gsd_cli.metrics.image_quality import (
     FEW,
-    FOR_A_SPREAD,
     Real,
     frechet_figures,
     kernel_figures,
     precision_recall_figures,
-    spread_possible,
 )
 from gsd_cli.metrics.reference import real_grain
 
@@ -60,7 +59,7 @@ def _distance_columns(rows: Sequence[Row], figure: str) -> list[Column]:
             "fd_infinity", "at N = inf", spread=("fd_infinity_error",), place=-2, better="lower",
             name=f"{figure} at N = inf", features=_judge_of,
         ),
-        *(_distance_column(name, _distance(name)) for name in others),
+        *(_distance_column(name, distance_figures(name)) for name in others),
     ]  # fmt: skip
 
 
@@ -76,10 +75,6 @@ def _judge_of(row: Row) -> str:
     return row.judge
 
 
-def _distance(name: str) -> Callable[[Row], Mapping[str, float]]:
-    return lambda row: row.distances.get(name, {})
-
-
 def _distance_protocols(context: Context) -> dict[str, str]:
     facts = {judge.extractor.figure: _distance_protocol(context, judge.real) for judge in context.judges}
     if len(facts) > 1:
@@ -90,10 +85,17 @@ def _distance_protocols(context: Context) -> dict[str, str]:
 def _distance_protocol(context: Context, real: Real) -> str:
     n = context.samples
     few = "" if n >= FEW else "; biased upwards at this N, compare at equal N only"
-    spread = ""
-    if spread_possible(n, len(real.statistics.mu)):
-        spread = "; +- is one standard error, by a jackknife over ten blocks; N = inf: after Chong and Forsyth"
-    return f"{_seeds(context)} against {real.name} ({real.statistics.n or 'unknown'} images){few}{spread}"
+    size, spread = len(real.statistics.mu), ""
+    if reason_for_no_spread(n) is None:
+        spread = f"; +- is one standard error, by a jackknife over {count_blocks(size)} blocks"
+    why_not = reason_for_no_infinity(n, size)
+    infinity = f"not available, {why_not}" if why_not else "after Chong and Forsyth, the real images taken as exact"
+    if not why_not and n < 8 * size:
+        infinity += f"; N is below eight times the {size} features, so a tenth of the bias may remain"
+    return (
+        f"{_seeds(context)} against {real.name} ({real.statistics.n or 'unknown'} images){few}{spread}; at N = inf: "
+        f"{infinity}"
+    )
 
 
 def _caution_of_few(context: Context) -> str | None:
@@ -142,7 +144,11 @@ def _against(context: Context) -> str:
 
 def _kid_protocol(context: Context) -> dict[str, str]:
     extractor = context.judges[0].extractor.name
-    return {"KID": f"{_against(context)}, {extractor} features, cubic kernel; +- is the spread over subsets"}
+    spread = "; +- is one standard error, by a jackknife over ten blocks of either side"
+    return {
+        "KID": f"{_against(context)}, {extractor} features, cubic kernel, mean over subsets of at most 1,000 images"
+        f"{spread if context.samples >= FOR_A_SPREAD else ''}"
+    }
 
 
 def _precision_recall_protocol(context: Context) -> dict[str, str]:
@@ -157,7 +163,7 @@ KID = Metric(
     _measure_kid,
     needs=frozenset({Need.FEATURES, Need.REAL_FEATURES}),
     looks=_look_with_judges,
-    columns=[Column("kid", "KID", ".5f", ("kid_std",), better="lower", features=_judge_of, spread_is="subsets")],
+    columns=[Column("kid", "KID", ".5f", ("kid_error",), better="lower", features=_judge_of)],
     protocol=_kid_protocol,
 )
 PRECISION_RECALL = Metric(

@@ -39,7 +39,7 @@ def draw_speeds(circles: Mapping[str, Paths], target: Path) -> Path:
         middle = (found.angles[:, 1:] + found.angles[:, :-1]) / 2
         axes.plot(middle.T, (speed / speed.mean()).T, linewidth=0.8)
         axes.axhline(1, color="black", linewidth=0.8)
-        axes.set_title(f"{name}: CV {(speed.std() / speed.mean()).item():.2f}", fontsize=10)
+        axes.set_title(f"{name}: CV along circles {(speed.std() / speed.mean()).item():.2f}", fontsize=10)
         axes.set_xlabel("angle along the circle, rad")
     panels[0].set_ylabel("speed / mean speed")
     return _save(canvas, target)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gsd_cli.base.intervals import Interval, interval_of_error, interval_of_share
+from gsd_cli.base.intervals import Interval, interval_of_error, interval_of_share, overlap
 from gsd_cli.base.table import Table
 from gsd_cli.base.text import format_number
 from gsd_cli.comparison.contenders import Contender, Row
@@ -62,6 +62,11 @@ class Column:
         """The figure of a row; None where it was not measured."""
         return self.figures(row).get(self.key)
 
+    def resolved(self, one: Row, other: Row) -> bool:
+        """Whether the 95 % intervals of two rows do not overlap; True where one has none."""
+        first, second = self.interval(one), self.interval(other)
+        return first is None or second is None or not overlap(first, second)
+
     def cell(self, row: Row) -> str:
         """The figure of a row as text, with its standard error or half its 95 % interval."""
         value, error, interval = self.value(row), self.error(row), self.interval(row)
@@ -107,6 +112,11 @@ class Column:
             self.better or None,
         )  # fmt: skip
         return dict(zip(RECORD, values, strict=True))
+
+
+def distance_figures(name: str) -> Callable[[Row], Mapping[str, float]]:
+    """The figures of one Frechet distance of a row, by the distance's name."""
+    return lambda row: row.distances.get(name, {})
 
 
 @dataclass(frozen=True)

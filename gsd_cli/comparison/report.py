@@ -20,7 +20,7 @@ from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
 from gsd_cli.comparison.metric import Column
-from gsd_cli.comparison.tables import UNRESOLVED, columns_of, comma_separated, is_resolved, latex, markdown
+from gsd_cli.comparison.tables import NOT_RESOLVED, columns_of, comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 
@@ -96,7 +96,7 @@ def headlines(rows: list[Row], figure: str) -> list[Headline]:
         mine, theirs = column.value(ours), column.value(first)
         if column.key not in ("fd", "ppl") or mine is None or not theirs:
             continue
-        ratio = f"{mine / theirs:.2f} x" if is_resolved(column, ours, first) else UNRESOLVED
+        ratio = f"{mine / theirs:.2f} x" if column.resolved(ours, first) else NOT_RESOLVED
         detail = f"{_with_interval(column, ours)}; {first.name}: {_with_interval(column, first)}. Lower is better."
         found.append(Headline(column.title, ratio, detail))
     if ours.time is not None and first.time is not None:

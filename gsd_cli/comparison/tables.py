@@ -7,14 +7,13 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gsd_cli.base.intervals import overlap
 from gsd_cli.base.table import Table
 from gsd_cli.base.text import format_number
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.metric import RECORD, Column
 from gsd_cli.comparison.metric_table import METRICS
 
-UNRESOLVED = "not resolved"
+NOT_RESOLVED = "not resolved"
 
 
 def table1(rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None = None) -> Table:
@@ -38,11 +37,12 @@ def _table(
     of_real = [format_number(real[column.key]) if real and column.key in real else "-" for column in columns]
     if any(cell != "-" for cell in of_real):
         lines.append(["real images", "-", *of_real])
+    unresolved = False
     if ratios_too:
         for row in rows[:-1]:
             ratios = [_ratio(column, rows[-1], row) for column in columns]
+            unresolved |= any(NOT_RESOLVED in ratio for ratio in ratios)
             lines.append([f"{rows[-1].name} / {row.name}", f"1/{row.calls}", *ratios])
-    unresolved = any(UNRESOLVED in cell for line in lines for cell in line)
     notes = [*_legend(columns, unresolved=unresolved), *(f"{name}: {fact}" for name, fact in facts.items())]
     records = [column.record(row) for row in rows for column in columns if column.value(row) is not None]
     records += [_real_record(column, real[column.key]) for column in columns if real and column.key in real]
@@ -53,9 +53,10 @@ def _legend(columns: Sequence[Column], *, unresolved: bool) -> list[str]:
     """How to read the arrows, the spreads and the ratios."""
     signs = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
     found = [text for better, text in signs.items() if any(column.better == better for column in columns)]
+    notes = ["; ".join(found)] if found else []
     if unresolved:
-        found.append("not resolved: the intervals of the two models overlap, so this many samples show no difference")
-    return ["; ".join(found)] if found else []
+        notes.append(f"{NOT_RESOLVED}: the 95 % intervals of the two figures overlap; more samples narrow them")
+    return notes
 
 
 def _real_record(column: Column, value: float) -> dict[str, str | float | None]:
@@ -77,14 +78,8 @@ def _ratio(column: Column, ours: Row, theirs: Row) -> str:
     if not column.compared or mine is None or not other:
         return "-"
     ratio = mine / other
-    text = f"{ratio:.2f}" if not 0 < ratio < 0.01 else f"1/{format_number(1 / ratio)}"
-    return text if is_resolved(column, ours, theirs) else f"{text} ({UNRESOLVED})"
-
-
-def is_resolved(column: Column, a: Row, b: Row) -> bool:
-    """Whether two models differ in a figure by more than their intervals; True where there is no interval."""
-    first, second = column.interval(a), column.interval(b)
-    return first is None or second is None or not overlap(first, second)
+    shown = f"{ratio:.2f}" if not 0 < ratio < 0.01 else f"1/{format_number(1 / ratio)}"
+    return shown if column.resolved(ours, theirs) else f"{shown}, {NOT_RESOLVED}"
 
 
 def markdown(shown: Table) -> str:

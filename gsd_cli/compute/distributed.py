@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from threading import Timer
 from typing import Any
@@ -28,8 +29,8 @@ class World:
     rank: this process's number; size: how many there are.
     """
 
-    def __init__(self, accelerator: Any = None):
-        self._accelerator = accelerator
+    def __init__(self, accelerator: Any = None, session: Session | None = None):
+        self._accelerator, self._session = accelerator, session
         self.rank: int = accelerator.process_index if accelerator else 0
         self.size: int = accelerator.num_processes if accelerator else 1
 
@@ -90,10 +91,11 @@ class World:
         """Whether the flag is set in any process."""
         return self.total(float(flag))[0] > 0
 
-    def wait(self) -> None:
-        """Wait until all processes arrive here."""
+    def wait(self, what: str = "the other processes of this run") -> None:
+        """Wait until all processes arrive here. After LATE seconds, print `what` the wait is for. A signal ends it."""
         if self.size > 1:
-            self._accelerator.wait_for_everyone()
+            with announced_wait(self._session or Session(), f"waiting for {what}", after=LATE):
+                self._accelerator.wait_for_everyone()
 
 
 def require_even_shares(batch: int, world: World) -> None:
@@ -129,18 +131,43 @@ def join_world(device: torch.device, session: Session | None = None) -> World:
     from accelerate.utils import InitProcessGroupKwargs
 
     session = session or Session()
-    late = Timer(LATE, lambda: session.console.announce(describe_wait()))
+    # gsd sets precision itself: accelerate would also wrap calls that need every digit
+    patience = InitProcessGroupKwargs(timeout=PATIENCE)
+    with announced_wait(session, describe_wait(), after=0 if rank() == 0 else LATE):
+        try:
+            accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patience])
+        except (RuntimeError, ValueError, OSError) as error:  # what torch.distributed raises
+            raise _describe_failure(error) from error
+    return World(accelerator, session)
+
+
+@contextmanager
+def announced_wait(session: Session, what: str, *, after: float) -> Iterator[None]:
+    """A wait for other processes: it prints `what` after so many seconds, and the first signal ends the process."""
+    late = Timer(after, lambda: session.console.announce(what))
     late.daemon = True
     with session.stop.waiting():
-        if rank() == 0:
-            session.say(describe_wait())
-        else:
+        if after:
             late.start()
-        # gsd sets precision itself: accelerate would also wrap calls that need every digit
-        patience = InitProcessGroupKwargs(timeout=PATIENCE)
-        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patience])
-    late.cancel()
-    return World(accelerator)
+        else:
+            session.say(what)
+        try:
+            yield
+        finally:
+            late.cancel()
+
+
+def _describe_failure(error: Exception) -> GsdError:
+    """Why the processes cannot connect: usually the address is taken, or a variable is missing."""
+    where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
+    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    taken = "EADDRINUSE" in str(error) or "address already in use" in str(error).lower()
+    cause = "another program listens there" if taken else first
+    return GsdError(
+        f"cannot connect the {process_count()} processes of this run at {where}: {cause}",
+        hint="set MASTER_ADDR and MASTER_PORT to an address that is free; to run gsd alone: env -u RANK gsd ...",
+        code=ExitCode.USAGE,
+    )
 
 
 def describe_wait() -> str:

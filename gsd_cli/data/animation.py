@@ -88,7 +88,8 @@ def _encode_with_pillow(frames: Tensor, fps: float, scale: int | None, format_: 
 def _encode_mp4(frames: Tensor, fps: float, scale: int | None) -> bytes:
     """H.264 where the library has an encoder for it, else MPEG-4."""
     av = _import_pyav()
-    pixels = to_uint8(enlarge(frames, scale or _scale_of_animation(frames)))
+    shown = frames[:, :3] if frames.shape[1] >= 3 else frames[:, :1]
+    pixels = to_uint8(enlarge(shown, scale or _scale_of_animation(frames)))
     # 4:2:0 wants even sides
     pixels = torch.nn.functional.pad(pixels, (0, pixels.shape[3] % 2, 0, pixels.shape[2] % 2))
     arrays = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()

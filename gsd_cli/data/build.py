@@ -7,7 +7,6 @@ chunks in one pass, so that an interrupted run and any number of workers give th
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,35 +22,39 @@ from gsd_cli.base.signals import StopRequest
 from gsd_cli.base.storage import storage_errors
 from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
 from gsd_cli.data.dataset_writers import Entry, write_shards, write_zip
-from gsd_cli.data.decode import decode
 from gsd_cli.data.labels import Labels
+from gsd_cli.data.raster import Ranges
 from gsd_cli.data.sources.source import Source
 from gsd_cli.data.workers import Task, run_in_order
 
-_FORMAT = 1
+_FORMAT = 2
 """The version of the chunks: raised when the same image gives other pixels."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How images become the data set: `channels` 1 or 3; at most `limit` images; `shards` tars, or one zip.
+    """How images become the data set: with how many `channels`, scaled by which `ranges`, as `shards` tars or one zip.
 
     asked: the user's options, for the record.
     """
 
     size: int
     channels: int
-    limit: int | None = None
+    ranges: Ranges = field(default_factory=dict)
     shards: int | None = None
     asked: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The record of the data set that was written, and the images that were left out: (name, cause)."""
+    """The record of the data set that was written, and the images that were left out: (name, cause).
+
+    made_grey: how many images had colours, in a set of grey ones.
+    """
 
     record: dict[str, Any]
     bad: list[tuple[str, str]]
+    made_grey: int = 0
 
 
 class UnreadableImages(GsdError):
@@ -70,6 +73,7 @@ class _Tally:
     total: np.ndarray | int = 0
     squares: np.ndarray | int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
+    made_grey: int = 0
 
     def add(self, chunk: Chunk) -> None:
         # integers of any size: exact, whatever the order of the chunks
@@ -77,6 +81,7 @@ class _Tally:
         self.total = self.total + np.array(chunk.total, object)
         self.squares = self.squares + np.array(chunk.squares, object)
         self.bad += chunk.bad
+        self.made_grey += chunk.made_grey
 
 
 def prepare(
@@ -94,7 +99,7 @@ def prepare(
     Raises UnreadableImages (exit 3) unless `skip_bad`, and Stopped. The target then stays as it was, and the same call
     resumes from the chunks that were finished.
     """
-    total = min(len(source.names), recipe.limit or len(source.names))
+    total = len(source.names)
     work = work_folder(target, source, recipe)
     with storage_errors(work):
         work.mkdir(parents=True, exist_ok=True)
@@ -103,8 +108,8 @@ def prepare(
 
     def entries() -> Iterator[Entry]:
         for chunk in _chunks(source, work, recipe, total, workers, stop):
-            for place, png in chunk.images():
-                yield place * (recipe.shards or 1) // total, png, labels.values[place] if labels else None
+            for place, member in chunk.images():
+                yield place * (recipe.shards or 1) // total, member, labels.values[place] if labels else None
             tally.add(chunk)
             on_done(chunk.start + chunk.count)
         _require_images(source, tally, skip_bad)
@@ -119,27 +124,17 @@ def prepare(
         write_zip(target, work, entries(), finish)
     for leftover in target.parent.glob(f"{_prefix(target)}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    return Prepared(record, _left_out(source, tally))
+    return Prepared(record, _left_out(source, tally), tally.made_grey)
 
 
 def work_folder(target: Path, source: Source, recipe: Preparation) -> Path:
     """The folder of the chunks, named after everything that they depend on."""
-    facts = (_FORMAT, PIL.__version__, source.identity, recipe.size, recipe.channels, recipe.limit)
+    facts = (_FORMAT, PIL.__version__, source.identity, recipe.size, recipe.channels, sorted(recipe.ranges.items()))
     return target.parent / f"{_prefix(target)}{hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
 def _prefix(target: Path) -> str:
     return f".{target.name}.part-"
-
-
-def channels_of(source: Source) -> int:
-    """1 when the first readable image is grey, else 3."""
-    for payload in source.payloads(0):
-        try:
-            return 1 if decode(payload).mode == "L" else 3
-        except Exception:  # it is reported when its turn comes
-            continue
-    return 3
 
 
 def _chunks(
@@ -151,11 +146,11 @@ def _chunks(
         stop.check()
         yield done
         start += done.count
-    payloads = itertools.islice(source.payloads(start), total - start)
+    payloads = source.payloads(range(start, total))
 
     def tasks() -> Iterator[tuple[int, Task | None]]:
         for first, group in group_payloads(payloads, start, recipe.size**2 * recipe.channels):
-            task = partial(make_chunk, work, first, group, recipe.size, recipe.channels)
+            task = partial(make_chunk, work, first, group, recipe.size, recipe.channels, recipe.ranges)
             yield first, None if read_chunk(work, first) else task
 
     for first in run_in_order(tasks(), workers, stop):
@@ -194,6 +189,7 @@ def _record(source: Source, recipe: Preparation, labels: Labels | None, tally: _
         "images": tally.count,
         "size": recipe.size,
         "channels": recipe.channels,
+        **({"values": dict(recipe.ranges)} if recipe.ranges else {}),
         # of the pixels in [-1, 1], per channel
         "mean": (mean / 127.5 - 1).tolist(),
         "variance": (variance / 127.5**2).tolist(),

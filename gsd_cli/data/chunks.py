@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from gsd_cli.base.storage import storage_errors
 from gsd_cli.data.decode import Payload, crop_and_resize, decode
-from gsd_cli.data.png import encode_png
+from gsd_cli.data.members import encode_member
+from gsd_cli.data.raster import Ranges
 
 MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 128, 4 * 2**20, 16 * 2**20
 """A chunk ends at whichever limit comes first (bytes read, pixels written), so that memory is bounded."""
@@ -27,9 +29,9 @@ MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 128, 4 * 2**20, 16 * 2**20
 class Chunk:
     """The prepared images start .. start + count - 1 of a source.
 
-    places: their indices in the source, without those that could not be read; lengths: the bytes of each PNG in
+    places: their indices in the source, without those that could not be read; lengths: the bytes of each file in
     `payload`; bad: (index, cause) of those that could not be read; total, squares: sums of the pixels' bytes and of
-    their squares, per channel; crc: of `payload`.
+    their squares, per channel; crc: of `payload`; made_grey: how many had colours and lost them.
     """
 
     start: int
@@ -40,10 +42,11 @@ class Chunk:
     total: list[int] = field(default_factory=list)
     squares: list[int] = field(default_factory=list)
     crc: int = 0
+    made_grey: int = 0
     payload: bytes = b""
 
     def images(self) -> Iterator[tuple[int, bytes]]:
-        """(index in the source, PNG) of each image that could be read."""
+        """(index in the source, file) of each image that could be read."""
         offset = 0
         for place, length in zip(self.places, self.lengths, strict=True):
             yield place, self.payload[offset : offset + length]
@@ -76,8 +79,9 @@ def _bytes(payload: Payload) -> int:
 
 
 def make_chunk(
-    folder: Path, start: int, payloads: Sequence[Payload], size: int, channels: int, stopped: Callable[[], bool]
-) -> None:
+    folder: Path, start: int, payloads: Sequence[Payload], size: int, channels: int, ranges: Ranges,
+    stopped: Callable[[], bool],
+) -> None:  # fmt: skip
     """Decode, crop, resize and encode images; the chunk's file appears whole, or not at all when `stopped`."""
     chunk = Chunk(start, len(payloads))
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
@@ -87,14 +91,16 @@ def make_chunk(
             if stopped():
                 return
             try:
-                image = crop_and_resize(decode(payload), size, channels)
+                decoded = decode(payload, ranges)
+                image = crop_and_resize(decoded, size, channels)
             except Exception as error:  # damaged images may raise any error
                 chunk.bad.append((place, cause_of(error)))
                 continue
             sums = _moments(image)
             total += sums[0]
             squares += sums[1]
-            pngs.append(encode_png(image))
+            pngs.append(encode_member(image))
+            chunk.made_grey += channels == 1 and isinstance(decoded, Image.Image) and decoded.mode != "L"
             chunk.places.append(place)
     chunk.lengths = [len(png) for png in pngs]
     chunk.total, chunk.squares = total.tolist(), squares.tolist()

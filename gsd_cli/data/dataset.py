@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.dataset_files import open_store
-from gsd_cli.data.decode import decode
+from gsd_cli.data.members import decode_member
 from gsd_cli.data.pixels import from_uint8
 
 KEEP_IN_MEMORY = 2**30
@@ -69,6 +69,8 @@ class ImageArchive:
             if values is None:
                 return None
             found = torch.tensor(values)
+            if found.is_floating_point() and (found == found.round()).all():
+                found = found.long()  # 3.0 is class 3
             if found.ndim == 2 and ((found == 0) | (found == 1)).all():
                 return found.bool()
             if found.ndim != 1 or found.is_floating_point() or found.min() < 0:
@@ -97,10 +99,10 @@ class ImageArchive:
 
     def _decode(self, index: int) -> Tensor:
         try:
-            array = np.asarray(decode(self._store.read(index)))
+            array = decode_member(self._store.read(index))
         except _DAMAGE as error:
             raise self._unreadable(error) from error
-        image = torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1)
+        image = torch.from_numpy(array.copy()).permute(2, 0, 1)
         if self.shape and image.shape != self.shape:
             raise self._unreadable(ValueError(f"image {index} has another size than the first"))
         return image

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value, normalise_path
+from gsd_cli.data.members import SUFFIXES, is_member
 from gsd_cli.data.sources.admission import refusal
 
 
@@ -48,7 +48,7 @@ def _zip(path: Path) -> Store:
     archive = zipfile.ZipFile(path)
     lock = threading.Lock()
     present = set(archive.namelist())
-    names = sorted(name for name in present if _is_image(name))
+    names = sorted(name for name in present if is_member(name))
 
     def whole(name: str) -> bytes:
         info = archive.getinfo(name)
@@ -68,12 +68,8 @@ def _zip(path: Path) -> Store:
 
 
 def _folder(path: Path) -> Store:
-    names = sorted(
-        Path(root, file).relative_to(path).as_posix()
-        for root, _, files in os.walk(path)
-        for file in files
-        if _is_image(file)
-    )
+    inside = (Path(root, file).relative_to(path).as_posix() for root, _, files in os.walk(path) for file in files)
+    names = sorted(name for name in inside if is_member(name))
 
     def member(name: str) -> Any:
         return json.loads((path / name).read_bytes()) if (path / name).is_file() else {}
@@ -91,10 +87,6 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
     if set(by_name) != set(paths):
         raise ValueError("dataset.json does not name its images")
     return [by_name[path] for path in paths]
-
-
-def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and not PurePosixPath(name).name.startswith(".")
 
 
 # -- shards -------------------------------------------------------------------------------------
@@ -145,7 +137,7 @@ def _scan(path: Path, count: int) -> _Shard:
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             suffix = PurePosixPath(member.name).suffix.lower()
-            if suffix in IMAGE_SUFFIXES:
+            if suffix in SUFFIXES:
                 offsets.append(member.offset_data)
                 sizes.append(member.size)
             elif suffix in (".cls", ".json") and (stream := archive.extractfile(member)) is not None:

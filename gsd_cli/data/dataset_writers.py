@@ -2,6 +2,7 @@
 
 A zip (EDM, StyleGAN, SiD read it): 00000/img00000000.png ..., dataset.json {"labels": [[name, label], ...]}, gsd.json.
 Shards (WebDataset reads them): NAME-000000.tar ... of img00000000.png and img00000000.cls (or .json), and NAME.json.
+Images of other than 1 or 3 channels are .npy files (EDM2 reads them).
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from gsd_cli.base.atomic import atomic_file, publish
 from gsd_cli.base.storage import storage_errors
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value
+from gsd_cli.data.members import member_suffix
 
 Entry = tuple[int, bytes, Value | None]
-"""Number of the shard, PNG file, label."""
+"""Number of the shard, an image's file (members.py), label."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -34,10 +36,10 @@ class ArchiveWriter:
         self._labels: list[tuple[str, Value]] = []
         self.count = 0
 
-    def add(self, png: bytes, label: Value | None) -> None:
-        """Add a PNG file and its label."""
-        name = f"{self.count // 1000:05d}/img{self.count:08d}.png"
-        self._put(name, png)
+    def add(self, file: bytes, label: Value | None) -> None:
+        """Add an image's file, a PNG or .npy, and its label."""
+        name = f"{self.count // 1000:05d}/img{self.count:08d}{member_suffix(file)}"
+        self._put(name, file)
         if label is not None:
             self._labels.append((name, label))
         self.count += 1
@@ -70,8 +72,8 @@ def write_zip(target: Path, work: Path, entries: Iterator[Entry], record: Callab
     with storage_errors(target):
         writer = ArchiveWriter(work / target.name)
         try:
-            for _, png, label in entries:
-                writer.add(png, label)
+            for _, member, label in entries:
+                writer.add(member, label)
             writer.close(record())
         except BaseException:
             writer.abandon()
@@ -91,8 +93,8 @@ def write_shards(index: Path, work: Path, entries: Iterator[Entry], record: Call
             name = f"{index.stem}-{number:06d}.tar"
             with (work / name).open("wb") as file:
                 before = count
-                for _, png, label in group:
-                    _put_sample(file, f"img{count:08d}", png, label)
+                for _, member, label in group:
+                    _put_sample(file, f"img{count:08d}", member, label)
                     count += 1
                 file.write(bytes(2 * tarfile.BLOCKSIZE))
             listed.append({"url": name, "nsamples": count - before, "filesize": (work / name).stat().st_size})
@@ -110,8 +112,8 @@ def _shards_of(index: Path) -> set[str]:
     return {path.name for path in index.parent.glob(f"{index.stem}-[0-9][0-9][0-9][0-9][0-9][0-9].tar")}
 
 
-def _put_sample(file: IO[bytes], key: str, png: bytes, label: Value | None) -> None:
-    _put_member(file, f"{key}.png", png)
+def _put_sample(file: IO[bytes], key: str, member: bytes, label: Value | None) -> None:
+    _put_member(file, f"{key}{member_suffix(member)}", member)
     if isinstance(label, int):
         _put_member(file, f"{key}.cls", str(label).encode())
     elif label is not None:

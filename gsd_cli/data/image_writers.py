@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file, atomic_files
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.data.pixels import enlarge, tile, to_pixels, to_uint8
+from gsd_cli.data.pixels import enlarge, tile, to_pixels, to_shown, to_uint8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -70,7 +70,7 @@ def open_writer(
 
 
 def encode_image(pixels: np.ndarray, kind: str = "png") -> bytes:
-    """Encode uint8 pixels [H, W, C], C = 1 or 3, as a file of this kind.
+    """Encode uint8 pixels [H, W, C] as a file of this kind, as they are shown: in grey or three channels.
 
     Raises GsdError (exit 2) where the image is too large for the format.
     """
@@ -82,7 +82,7 @@ def encode_image(pixels: np.ndarray, kind: str = "png") -> bytes:
             code=ExitCode.USAGE,
         )
     buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, **PILLOW_OPTIONS[kind])
+    Image.fromarray(np.ascontiguousarray(to_shown(pixels))).save(buffer, **PILLOW_OPTIONS[kind])
     return buffer.getvalue()
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.data.label_tables import choose_columns, decode_text, parse_json, read_rows
 
 T = TypeVar("T")
 Value = int | tuple[int, ...]
@@ -72,7 +72,7 @@ def normalise_path(name: str) -> str:
     return str(PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))))
 
 
-def _numbered(numbers: Sequence[int]) -> Labels:
+def number_classes(numbers: Sequence[int]) -> Labels:
     """Class numbers; if they count from 1 without a gap, they are shifted to count from 0 and keep their names."""
     found = set(numbers)
     if len(found) > 1 and found == set(range(1, len(found) + 1)):
@@ -83,40 +83,46 @@ def _numbered(numbers: Sequence[int]) -> Labels:
 def read_labels(file: Path, names: Sequence[str]) -> Labels:
     """Read the labels of `names` from a file, which may hold others too. Raises GsdError (exit 3) with the cause.
 
-    file: EDM's dataset.json; CelebA's list_attr_celeba.txt or CelebAMask-HQ's annotation (a count, the attributes'
-    names, then lines of a name and -1/1 values); a CSV of `name,label` with or without a header, where labels are
-    numbers or names; a CSV with more columns, whose header names 0/1 or -1/1 attributes. Images are found by their
-    path in the source, else by their file name where no two images share it.
+    file: JSON such as EDM's dataset.json; CelebA's list_attr_celeba.txt or CelebAMask-HQ's annotation (a count, the
+    attributes' names, then lines of a name and -1/1 values); a CSV of `name,label` with or without a header, where
+    labels are numbers or names; a CSV with more columns, whose header names one that holds labels (label, class ...),
+    or 0/1 or -1/1 attributes. Semicolons, tabs and white space separate too. Images are found by their path in the
+    source, else by their file name where no two images share it, with or without the suffix.
     """
     try:
         raw = file.read_bytes()
-        if file.suffix.lower() == ".json":
+        if file.suffix.lower() in (".json", ".jsonl"):
             listed = read_edm(raw, file)
             if not listed:
                 raise GsdError(f"{file} holds no labels", hint=_HINT)
             return edm_labels(listed, names, file)
-        text = raw.decode("utf-8-sig", "surrogateescape")
+        text = decode_text(raw)
     except OSError as error:
         raise GsdError(f"cannot read {file}: {error.strerror}", hint=_HINT) from error
     lines = text.splitlines()
     if len(lines) > 2 and lines[0].strip().isdigit() and "," not in lines[1]:
         return _attributes(file, lines[1].split(), [line.split() for line in lines[2:] if line.strip()], names)
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+        rows = read_rows(text)
     except csv.Error as error:
         raise GsdError(f"{file} is no CSV: {error}", hint=_HINT) from error
     if rows and len(rows[0]) > 2:
-        return _attributes(file, rows[0][1:], rows[1:], names)
+        return _columns(file, rows, names)
     return _classes(file, rows, names)
+
+
+def _columns(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
+    """A table of three columns or more: one of them is named as labels, or all but the first are attributes."""
+    named, labelled = choose_columns(rows, _knows(names))
+    if labelled is None:
+        return _attributes(file, rows[0][1:], rows[1:], names)
+    return _classes(file, [[row[named], row[labelled]] for row in rows if max(named, labelled) < len(row)], names)
 
 
 def read_edm(payload: bytes, where: Path) -> dict[str, Any] | None:
     """Parse EDM's dataset.json to labels by name; None when it declares none. Raises GsdError (exit 3)."""
     try:
-        found = json.loads(payload)["labels"]
-        listed = None if found is None else dict(found)
-        if any(not isinstance(name, str) for name in listed or ()):
-            raise TypeError("a name that is no text")
+        listed = parse_json(payload)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise GsdError(
             f"{where}: no dataset.json of EDM: {error!r}", hint='{"labels": [[name, label], ...]}'
@@ -136,6 +142,8 @@ def edm_labels(
     if all(isinstance(v, tuple) and len(v) == len(values[0]) and _flags(v) for v in values):
         fits = bool(values) and len(attributes) == len(values[0])
         return Labels([tuple(int(x) for x in v) for v in values], attributes=attributes if fits else ())
+    if values and all(isinstance(value, str) for value in values):
+        return _named([str(value) for value in values])
     numbers: list[int] = []
     for name, value in zip(names, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1 != 0:
@@ -143,7 +151,7 @@ def edm_labels(
         numbers.append(int(value))
     if classes and max(numbers, default=0) < len(classes):
         return Labels(numbers, classes)
-    return _numbered(numbers)
+    return number_classes(numbers)
 
 
 def _flags(values: tuple[Any, ...]) -> bool:
@@ -154,7 +162,10 @@ def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or not all(row):
             raise GsdError(f"{file}, row {number}: {','.join(row)!r} is not name,label", hint=_HINT)
-    if rows and not _known(rows[0][0], names):
+    known = _knows(names)
+    if rows and not known(rows[0][0]) and choose_columns(rows, known)[0] == 1:
+        rows = [[row[1], row[0]] for row in rows]
+    if rows and not known(rows[0][0]):
         rows = rows[1:]  # a header
     listed = _unique(file, [(row[0], row[1]) for row in rows])
     texts = _match(listed, names, file)
@@ -162,7 +173,12 @@ def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
     if all(number is not None and number >= 0 and number.is_integer() for number in numbers):
         whole = [int(number) for number in numbers if number is not None]
         if max(whole, default=0) < MOST_GAPS * len(set(whole)):
-            return _numbered(whole)  # else they are codes: most classes up to the largest would be empty
+            return number_classes(whole)  # else they are codes: most classes up to the largest would be empty
+    return _named(texts)
+
+
+def _named(texts: Sequence[str]) -> Labels:
+    """Classes by name, numbered in the order of their names."""
     texts = [unicodedata.normalize("NFC", text) for text in texts]
     classes = sort_names(texts)
     number_of = {text: i for i, text in enumerate(classes)}
@@ -187,22 +203,29 @@ def _unique(file: Path, pairs: list[tuple[str, T]]) -> dict[str, T]:
     return listed
 
 
-def _known(name: str, names: Sequence[str]) -> bool:
-    wanted = normalise_path(name)
-    return any(wanted in (path := normalise_path(n), path.rpartition("/")[2]) for n in names)
+def _spellings(name: str) -> tuple[str, str, str, str]:
+    """How a label file may write an image: its path or its file name, with or without the suffix."""
+    path = normalise_path(name)
+    bare = path[: path.rindex(".")] if "." in path.rpartition("/")[2][1:] else path
+    return path, path.rpartition("/")[2], bare, bare.rpartition("/")[2]
+
+
+def _knows(names: Sequence[str]) -> Callable[[str], bool]:
+    """A function that says whether a text of a label file is the name of an image."""
+    spelt = {spelling for name in names for spelling in _spellings(name)}
+    return lambda text: normalise_path(text) in spelt
 
 
 def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T]:
-    """The label of each name: by its path, else by its file name when no two images share it."""
+    """The label of each name: by its path, else by a shorter spelling that no two images share."""
     by_path = {normalise_path(name): label for name, label in listed.items()}
-    files = [normalise_path(name).rpartition("/")[2] for name in names]
-    unambiguous = len(set(files)) == len(files)
+    spellings = [_spellings(name) for name in names]
+    unambiguous = [len({spelt[form] for spelt in spellings}) == len(names) for form in range(4)]
     values, missing = [], []
-    for name, file in zip(names, files, strict=True):
-        if (path := normalise_path(name)) in by_path:
-            values.append(by_path[path])
-        elif unambiguous and file in by_path:
-            values.append(by_path[file])
+    for name, spelt in zip(names, spellings, strict=True):
+        fitting = [form for form in range(4) if spelt[form] in by_path and (form == 0 or unambiguous[form])]
+        if fitting:
+            values.append(by_path[spelt[fitting[0]]])
         else:
             missing.append(name)
     if missing:

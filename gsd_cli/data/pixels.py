@@ -28,10 +28,14 @@ def to_pixels(image: Tensor) -> np.ndarray:
     return np.asarray(to_uint8(image).permute(1, 2, 0).numpy())
 
 
+def to_shown(pixels: np.ndarray) -> np.ndarray:
+    """What an image [H, W, C] is shown as: RGB [H, W, 3] of the first three channels, or the first one alone [H, W]."""
+    return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+
+
 def to_pil(image: Tensor) -> Image.Image:
-    """One image [C, H, W] in [-1, 1], C = 1 or 3, as a PIL image."""
-    array = to_uint8(image).permute(1, 2, 0).numpy()
-    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    """One image [C, H, W] in [-1, 1] as a PIL image, as it is shown."""
+    return Image.fromarray(np.ascontiguousarray(to_shown(to_uint8(image).permute(1, 2, 0).numpy())))
 
 
 def tile(images: Tensor, columns: int | None = None) -> Tensor:

@@ -25,11 +25,6 @@ _POLL = 0.1
 _stop: Event | None = None
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_in_order(tasks: Iterator[tuple[T, Task | None]], workers: int, stop: StopRequest) -> Iterator[T]:
     """Run tasks and yield their keys in the given order, each once its task is done (None: done already).
 

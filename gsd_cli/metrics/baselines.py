@@ -26,7 +26,12 @@ MOST_CALLS = 100
 
 
 def shipped_statistics(teacher: Teacher, sampler: Sampler, extractor: str) -> Statistics | None:
-    """Statistics that come with a bundled teacher, if they are of this sampler, features and weights."""
+    """Statistics that come with a bundled teacher, if they are of this sampler, features and weights.
+
+    They were made by the chain of the bundled scheduler: a teacher of the same weights with another one has none.
+    """
+    if sampler.cache_name(teacher.denoiser) != sampler.name:
+        return None
     for name in (f"{sampler.name}.npz", f"{sampler.name}.{extractor}.npz"):
         path = ASSETS / teacher.name / name
         if not path.exists():
@@ -55,7 +60,7 @@ def sampled_batches(
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
     """
-    folders = {m.name: cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{m.name}" for m in measures}
+    folders = {measure.name: _folder(cache, teacher, sampler, measure.name) for measure in measures}
     for folder in folders.values():
         sweep(folder)
     calls = sampler.calls(teacher.denoiser)
@@ -88,12 +93,16 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
     found = replace(gaussian_statistics([features], extractor, about), features=features)
-    folder = cache / "baselines" / f"{fingerprint(teacher)}-{sampler.name}-{extractor}"
-    whole = folder / f"statistics-{len(features)}.npz"  # what is shipped with a bundled teacher
+    # what is shipped with a bundled teacher
+    whole = _folder(cache, teacher, sampler, extractor) / f"statistics-{len(features)}.npz"
     if not whole.exists():
         with tolerate_storage_errors():
             found.save(whole)
     return found
+
+
+def _folder(cache: Path, teacher: Teacher, sampler: Sampler, extractor: str) -> Path:
+    return cache / "baselines" / f"{fingerprint(teacher)}-{sampler.cache_name(teacher.denoiser)}-{extractor}"
 
 
 @torch.no_grad()

@@ -18,13 +18,15 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.images import labels_for
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
-from gsd_cli.metrics.frechet_error import jackknife_error
+from gsd_cli.metrics.frechet_error import FOR_A_SPREAD, measure_precision
 from gsd_cli.metrics.generated import generated_batches
-from gsd_cli.metrics.image_quality import precision_recall_figures, spread_possible
+from gsd_cli.metrics.image_quality import precision_recall_figures
 from gsd_cli.metrics.isometry import EVALUATION_PATHS, isometry
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64
+CHEAP_FEATURES = 128
+"""Of more features the standard error of a distance takes seconds, which a run spends on training."""
 NEIGHBOURS = 5
 """Precision and recall need more images than this."""
 
@@ -68,8 +70,8 @@ class Evaluation:
         if self.reference is not None and features is not None:
             statistics = gaussian_statistics([features], self.extractor.name)
             figures = {"fd": frechet_distance(statistics, self.reference), **self._variety(features)}
-            if spread_possible(*features.shape):
-                figures["fd_error"] = jackknife_error(features, self.reference)
+            if len(features) >= FOR_A_SPREAD and features.shape[1] <= CHEAP_FEATURES:
+                figures["fd_error"] = measure_precision(features, self.reference).error
 
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()

@@ -173,6 +173,15 @@ def _channels(n: object) -> str:
     return "1 channel" if n == 1 else f"{n} channels"
 
 
+def require_grey_or_rgb(channels: int, what: str) -> None:
+    """Raise GsdError (exit 3) where a network of photographs is to read images of other than 1 or 3 channels."""
+    if channels not in (1, 3):
+        raise GsdError(
+            f"{what} reads grey or RGB images, these have {_channels(channels)}",
+            hint="gsd prepare DATA --fit-features makes features of your own images; give them with --features",
+        )
+
+
 def inception_features(cache: Path, device: torch.device, *, offline: bool) -> InceptionFeatures:
     """Find Inception in the cache or download it; its hash is checked. Exit 4 when it cannot be had."""
     path = cache / "inception" / INCEPTION_FILE

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.data.pixels import to_uint8
-from gsd_cli.metrics.image_quality import FOR_A_SPREAD
+from gsd_cli.metrics.frechet_error import FOR_A_SPREAD
 
 LEVEL = 64
 """Grey value from which on a pixel counts as bright: a quarter of the range."""

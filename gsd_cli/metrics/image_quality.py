@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.metrics.frechet_error import extrapolate, jackknife_error
-from gsd_cli.metrics.kid import kernel_distance
+from gsd_cli.metrics.frechet_error import FOR_A_SPREAD, measure_precision, reason_for_no_spread
+from gsd_cli.metrics.kid import kernel_distance, kernel_error
 from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 FEW = 10_000
 """With fewer samples a Frechet distance is visibly biased, and the protocol says so."""
-FOR_A_SPREAD = 200
-"""With fewer samples no spread and no extrapolation is computed."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +30,31 @@ class Real:
 
 
 def frechet_figures(generated: Tensor | Statistics, real: Real, seed: int = 0) -> dict[str, float]:
-    """`fd` of features [N, F] or of their statistics; of features also its jackknife error and its
-    extrapolation to infinite N (`fd_error`, `fd_infinity`, `fd_infinity_error`)."""
+    """`fd` of features [N, F] or of their statistics. Of features also its standard error (`fd_error`) and its
+    extrapolation to infinite N (`fd_infinity`, `fd_infinity_error`), where N is large enough."""
     reference = real.statistics
     if isinstance(generated, Statistics):
         return {"fd": frechet_distance(generated, reference), "n": generated.n}
-    n, size = generated.shape
+    n = len(generated)
     figures = {"fd": frechet_distance(gaussian_statistics([generated], reference.extractor), reference), "n": n}
-    if spread_possible(n, size):
-        limit = extrapolate(generated, reference, smallest=max(n // 4, 2 * size), seed=seed)
-        figures |= {"fd_infinity": limit.value, "fd_infinity_error": limit.error}
-        figures["fd_error"] = jackknife_error(generated, reference)
+    if reason_for_no_spread(n) is None:
+        found = measure_precision(generated, reference, seed)
+        figures["fd_error"] = found.error
+        if found.infinity is not None:
+            figures |= {"fd_infinity": found.infinity.value, "fd_infinity_error": found.infinity.error}
     return figures
 
 
-def spread_possible(n: int, size: int) -> bool:
-    """Whether n features of `size` numbers are enough for blocks with a covariance of full rank."""
-    return n >= max(FOR_A_SPREAD, 4 * size)
-
-
 def kernel_figures(generated: Tensor, real: Tensor, seed: int = 0) -> dict[str, float]:
-    """`kid` and its standard deviation over subsets, of generated features [N, F] and real ones [M, F]."""
+    """`kid` of generated features [N, F] and real ones [M, F], its standard error (`kid_error`), and its standard
+    deviation over subsets (`kid_std`) where these differ; both where there are enough images."""
     found = kernel_distance(generated, real, seed=seed)
-    return {"kid": found.mean, "kid_std": found.std, "kid_subset_size": found.subset_size}
+    figures = {"kid": found.mean, "kid_subset_size": found.subset_size}
+    if found.std is not None:
+        figures["kid_std"] = found.std
+    if min(len(generated), len(real)) >= FOR_A_SPREAD:
+        figures["kid_error"] = kernel_error(generated, real, seed=seed)
+    return figures
 
 
 def precision_recall_figures(generated: Tensor, real: Tensor) -> dict[str, float]:

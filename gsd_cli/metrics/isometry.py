@@ -207,16 +207,18 @@ def pullback_metric(
 def effective_rank(gram: Tensor, dimension: int) -> float:
     """How many directions matter: Tr(H)^2 / Tr(H^2) of H in `dimension` dimensions, estimated in random frames.
 
-    gram: the entries of H in random orthonormal frames, [Q, k, k]. Each is scaled to one trace, so slow latents
-    count as much as fast ones. For Haar frames and a != b, E[h_ab^2] = (D Tr(H^2) - Tr(H)^2) / c and
-    E[h_aa h_bb] = ((D + 1) Tr(H)^2 - 2 Tr(H^2)) / c with c = D (D - 1) (D + 2); solved for the ratio.
+    gram: the entries of H in random orthonormal frames, [Q, k, k]. For Haar frames and a != b,
+    E[h_ab^2] = (D Tr(H^2) - Tr(H)^2) / c and E[h_aa h_bb] = ((D + 1) Tr(H)^2 - 2 Tr(H^2)) / c with
+    c = D (D - 1) (D + 2); solved for the ratio of E[Tr(H)^2] to E[Tr(H^2)] over latents. Frames are not scaled to one
+    trace first: the trace of a frame goes with its entries, and dividing by it would bias the rank upwards. 0 where no
+    image changes.
     """
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    gram = gram / diagonal.sum(1)[:, None, None]
     diagonal = gram.diagonal(dim1=1, dim2=2)
     own = diagonal.square().sum(1)
     crossed = (gram.square().sum((1, 2)) - own).mean()
     product = (diagonal.sum(1).square() - own).mean()
+    if product <= 0:
+        return 0.0
     return ((dimension * product + 2 * crossed) / (product + (dimension + 1) * crossed)).item()
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
-from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.compute.random import latents, seed_generator
 from gsd_cli.core.models.sphere import slerp
 
 Images = Callable[[Tensor], Tensor]
@@ -20,8 +21,9 @@ NOISY = 0.01
 
 @dataclass(frozen=True)
 class PathLength:
-    """One PPL figure: the mean with 1 % trimmed at each end and the untrimmed one, with their 95 %
-    intervals. The trimmed interval is Tukey and McLaughlin's (1963), from the winsorised variance."""
+    """One PPL figure: the mean with 1 % trimmed at each end (none of fewer than 100 pairs) and the untrimmed one,
+    with their 95 % intervals by Student's t. The trimmed interval is Tukey and McLaughlin's (1963), from the winsorised
+    variance."""
 
     mean: float
     low: float
@@ -37,7 +39,7 @@ def path_length_protocol(pairs: int, epsilon: float) -> str:
     """How a path length is measured, apart from the model and the distance."""
     return (
         f"{pairs} pairs, slerp of flattened latents, e = {epsilon:g}, float32 images neither rounded nor "
-        f"clamped, {TRIM:.0%} trimmed at each end, 95% interval"
+        f"clamped, {_trimmed(pairs)} of the pairs trimmed at each end, 95% interval"
     )
 
 
@@ -92,21 +94,29 @@ def noise_floor(
 def _points(ks: range, shape: tuple[int, int, int], seed: int, epsilon: float) -> Tensor:
     seeds = [seed * 1_000_003 + k for k in ks]
     z0, z1 = latents(seeds, shape, "ppl-0"), latents(seeds, shape, "ppl-1")
-    t = torch.stack([torch.rand((), generator=generator_for(s, "ppl-t"), dtype=torch.float64) for s in seeds])
+    t = torch.stack([torch.rand((), generator=seed_generator(s, "ppl-t"), dtype=torch.float64) for s in seeds])
     # float64 until the point is found: 1e-4 of a turn is close to float32's resolution
     return slerp(z0.double(), z1.double(), t + epsilon).float()
 
 
+def _trimmed(pairs: int) -> int:
+    """How many values are trimmed at each end."""
+    return int(pairs * TRIM)
+
+
 def _summarise(values: Tensor, epsilon: float) -> PathLength:
     ordered = values.sort().values
-    n, cut = len(values), int(len(values) * TRIM)
+    n, cut = len(values), _trimmed(len(values))
     trimmed = ordered[cut : n - cut].mean().item()
     winsorised = ordered.clamp(ordered[cut].item(), ordered[n - 1 - cut].item())
-    half = _half_interval(winsorised) / (1 - 2 * cut / n)
+    half = _half_interval(winsorised, n - 2 * cut) / (1 - 2 * cut / n)
     whole = values.mean().item()
-    wide = _half_interval(values)
+    wide = _half_interval(values, n)
     return PathLength(trimmed, trimmed - half, trimmed + half, whole, whole - wide, whole + wide, epsilon, n)
 
 
-def _half_interval(values: Tensor) -> float:
-    return 1.96 * values.std().item() / len(values) ** 0.5 if len(values) > 1 else float("nan")
+def _half_interval(values: Tensor, kept: int) -> float:
+    """Half the 95 % interval of a mean; kept: how many of the values were not trimmed."""
+    if kept < 2:
+        return float("nan")
+    return float(student.ppf(0.975, kept - 1)) * values.std().item() / len(values) ** 0.5

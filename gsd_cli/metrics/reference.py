@@ -57,7 +57,8 @@ def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extracto
     fitted = fitted_extractor(data, device)
     if fitted is not None:
         return fitted
-    if (cache / "inception" / INCEPTION_FILE).exists():
+    colours = ImageArchive(data).shape[0] in (1, 3)
+    if colours and (cache / "inception" / INCEPTION_FILE).exists():
         return inception_features(cache, device, offline=True)
     return None
 
@@ -166,6 +167,8 @@ def real_grain(
 def _read(path: Path) -> Real:
     found = Statistics.load(path)
     name = f"{path.parent.name}/{path.name}" if path.name == FEATURE_STATISTICS else path.name
+    if "arrays" in found.about:
+        name = f"{name} (arrays {found.about['arrays']})"
     return Real(found, name, found.features, name)
 
 
@@ -243,11 +246,15 @@ def data_statistics(data: Path, extractor: Extractor, device: torch.device, batc
 
 
 def _some_kept(batches: Iterator[Tensor], total: int, kept: list[Tensor]) -> Iterator[Tensor]:
-    """Yield the feature batches; the features of evenly spaced images, at most KEPT, are added to `kept`."""
-    stride, seen = max(1, -(-total // KEPT)), 0
+    """Yield the feature batches; the features of at most KEPT images, a fixed random choice, are added to `kept`.
+
+    Data sets are sorted by class or repeat their classes in turn: the first images, or every k-th, would show few.
+    """
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:KEPT]] = True
+    seen = 0
     for batch in batches:
-        first = -seen % stride
-        kept.append(batch[first::stride].cpu())
+        kept.append(batch[chosen[seen : seen + len(batch)].to(batch.device)].cpu())
         seen += len(batch)
         yield batch
 

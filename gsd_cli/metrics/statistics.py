@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ UNNAMED = {512: "clip"}
 """The extractor by feature size, for files that do not name it; any other size is taken for Inception's."""
 LARGEST = 2**28
 """Bytes that a file of statistics may unpack to: Inception's take some 50 MB."""
+NAMES = (
+    ("mu", "sigma"), ("mean", "cov"), ("mu", "cov"), ("mean", "sigma"), ("m", "s"), ("ref_mu", "ref_sigma"),
+    ("mu_ref", "sigma_ref"), ("fid_mu", "fid_sigma"), ("fid_mean", "fid_cov"), ("mean", "covariance"),
+)  # fmt: skip
+"""The names of a mean and a covariance in the files of EDM, clean-fid and guided-diffusion (first), and of others."""
+_OWN = ("n", "extractor", "features")
 _REMAKE = "make it again: gsd prepare DATA"
+_NEEDED = f"an .npz with a mean and a covariance, named {', '.join(' and '.join(pair) for pair in NAMES[:5])}"
 
 
 @dataclass(frozen=True)
@@ -48,23 +55,30 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> Statistics:
-        """Read an .npz with at least mu and sigma (EDM's and clean-fid's have just these).
+        """Read an .npz with at least a mean and a covariance, under one of the names in NAMES.
 
-        Raises GsdError (exit 3) when it is missing, damaged or holds something else.
+        EDM's and clean-fid's files have just these. The reference batches of guided-diffusion have images too, which
+        are not read. Raises GsdError (exit 3) when it is missing, damaged or holds something else.
         """
         try:
-            known = read_arrays(path)
-            mu, sigma = known.pop("mu").astype(np.float64), known.pop("sigma").astype(np.float64)
+            names = array_names(path)
+            pair = next((pair for pair in NAMES if names.issuperset(pair)), None)
+            if pair is None:
+                raise ValueError(f"it holds {_list_names(names)}, no mean and covariance")
+            known = read_arrays(path, lambda name: name in (*pair, *_OWN) or name.startswith("about_"))
+            mu, sigma = known.pop(pair[0]).astype(np.float64), known.pop(pair[1]).astype(np.float64)
         except (OSError, ValueError, TypeError, KeyError, MemoryError) as error:
-            raise GsdError(f"cannot read statistics from {path}: {error}", hint="an .npz with mu and sigma") from error
+            raise GsdError(f"cannot read statistics from {path}: {error}", hint=_NEEDED) from error
+        mu = mu[0] if mu.ndim == 2 and len(mu) == 1 else mu
         if (
             mu.ndim != 1
             or sigma.shape != (len(mu), len(mu))
             or not (np.isfinite(sigma).all() and np.isfinite(mu).all())
         ):
-            shapes = f"mu {mu.shape} and sigma {sigma.shape}"
-            raise GsdError(f"{path}: {shapes} are no mean and covariance", hint="an .npz with mu and sigma")
+            shapes = f"{pair[0]} {mu.shape} and {pair[1]} {sigma.shape}"
+            raise GsdError(f"{path}: {shapes} are no mean and covariance", hint=_NEEDED)
         about = {k.removeprefix("about_"): str(v) for k, v in known.items() if k.startswith("about_")}
+        about |= {"arrays": ", ".join(pair)} if pair != NAMES[0] else {}
         try:
             n, extractor = int(known.get("n", 0)), str(known.get("extractor", UNNAMED.get(len(mu), "inception")))
         except (TypeError, ValueError) as error:
@@ -84,17 +98,34 @@ def _features(path: Path, found: np.ndarray | None, size: int) -> Tensor | None:
     return torch.from_numpy(found.astype(np.float32))
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz by name; nothing pickled is read.
+def array_names(path: Path) -> set[str]:
+    """The names of the arrays in an .npz. Raises ValueError or OSError as `read_arrays`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(str(error)) from error
+
+
+def _list_names(names: set[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:8]) + (" ..." if len(shown) > 8 else "") or "no arrays"
+
+
+def read_arrays(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name, of those that are wanted; nothing pickled is read.
 
     Raises ValueError when it is damaged, too large or something else, OSError when it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if (size := sum(member.file_size for member in archive.infolist())) > LARGEST:
-                raise ValueError(f"it unpacks to {size:,} bytes")
+            sizes = [one.file_size for one in archive.infolist() if wanted(one.filename.removesuffix(".npy"))]
+            if sum(sizes) > LARGEST:
+                raise ValueError(f"it unpacks to {sum(sizes):,} bytes")
         with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+            return {name: data[name] for name in data.files if wanted(name)}
     except (OSError, ValueError):
         raise
     # numpy reads an array's header with Python's tokenizer and parser, which raise errors of other types
@@ -140,18 +171,29 @@ def gaussian_statistics(batches: Iterable[Tensor], extractor: str, about: dict[s
 def frechet_distance(a: Statistics, b: Statistics) -> float:
     """|mu_a - mu_b|^2 + Tr(S_a + S_b - 2 (S_a S_b)^(1/2)) (Heusel et al. 2017), never below 0.
 
-    The root's trace is taken from eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which has
-    the spectrum of S_a S_b; singular covariances are no special case. Raises GsdError (exit 3)
-    for features of different kinds.
+    Raises GsdError (exit 3) for features of different kinds.
     """
-    if a.extractor != b.extractor or a.mu.shape != b.mu.shape:
-        raise GsdError(
-            f"statistics of {a.extractor} ({len(a.mu)}) and {b.extractor} ({len(b.mu)}) cannot be compared",
-            hint="make both with the same features",
-        )
-    values, vectors = np.linalg.eigh(a.sigma)
+    return distance_to(a)(b)
+
+
+def distance_to(reference: Statistics) -> Callable[[Statistics], float]:
+    """The Frechet distance to `reference` as a function: what depends on the reference alone is computed once.
+
+    The root's trace is taken from eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which has
+    the spectrum of S_a S_b; singular covariances are no special case.
+    """
+    values, vectors = np.linalg.eigh(reference.sigma)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    product = root @ b.sigma @ root
-    trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
-    squared = np.square(a.mu - b.mu).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * trace_root
-    return float(max(squared, 0.0))
+
+    def distance(other: Statistics) -> float:
+        if reference.extractor != other.extractor or reference.mu.shape != other.mu.shape:
+            ours, theirs = (f"{one.extractor} ({len(one.mu)})" for one in (reference, other))
+            raise GsdError(
+                f"statistics of {ours} and {theirs} cannot be compared", hint="make both with the same features"
+            )
+        product = root @ other.sigma @ root
+        trace_root = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
+        squared = np.square(reference.mu - other.mu).sum() + np.trace(reference.sigma) + np.trace(other.sigma)
+        return float(max(squared - 2 * trace_root, 0.0))
+
+    return distance

@@ -28,6 +28,9 @@ class Common(BaseModel):
         "Number format of the networks. auto: bf16 on a GPU that supports it, else fp32. fp32 turns TF32 off.",
         panel="Common",
     )
+    threads: PositiveInt | None = opt(
+        None, "Threads to compute with on a CPU; default: one per core that gsd may use.", panel="Common", metavar="N"
+    )
     batch_size: PositiveInt = opt(64, "Images per batch.", panel="Common")
     seed: NonNegativeInt = opt(0, "Random seed; the images of gsd sample use --seeds instead.", panel="Common")
     offline: bool = opt(False, "Never use the network.", panel="Common")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from gsd_cli.catalogue.readings import SCHEDULES, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
@@ -87,9 +88,16 @@ class DistillSettings(BaseModel):
         panel="Method",
     )
     t_min: NonNegativeInt | None = opt(
-        None, "Smallest of the uniform timesteps; default: set by --noise.", panel="Method"
+        None,
+        "Smallest of the uniform noise levels, as a timestep of Ho et al.'s 1000 (20 is sigma 0.079), whatever the "
+        "teacher's schedule; default: set by --noise.",
+        panel="Method",
     )
-    t_max: PositiveInt | None = opt(None, "Largest of the uniform timesteps; default: set by --noise.", panel="Method")
+    t_max: PositiveInt | None = opt(
+        None,
+        "Largest of the uniform noise levels, counted as --t-min (793 is sigma 24); default: set by --noise.",
+        panel="Method",
+    )
     adversarial: Literal["auto", "off"] | NonNegativeFloat = opt(
         "auto",
         "Gradient norm of the discriminator term, as a multiple of the distillation's. auto: 2 with real images, else "
@@ -182,6 +190,12 @@ class DistillOptions(Common, DistillSettings):
         metavar="NAME|FOLDER|HUB_ID",
     )
     revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")
+    assume: Annotated[str, AfterValidator(normalize)] | None = opt(
+        None,
+        "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
+        f"the noise schedule ({', '.join(SCHEDULES)}).",
+        metavar="PREDICTION,SCHEDULE",
+    )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(
         None,
@@ -234,4 +248,8 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--t-min is larger than --t-max")
         if self.revision is not None and self.teacher in TEACHERS and TEACHERS[self.teacher].hub is None:
             raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
+        if self.reuse_images and self.dropout:
+            raise ValueError(
+                "--reuse-images shows the fake score images that were made with --dropout; give one of the two"
+            )
         return self

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.file_formats import AnimationFormat
+from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Finite, Positive, Scale, argument, opt
 from gsd_cli.options.invert import InvertSettings
@@ -37,12 +38,20 @@ class EditOptions(Common, InvertSettings):
         "image).",
         metavar="pcK|jacK",
     )
-    strength: Finite = opt(2.0, "Size of the edit, in standard deviations over the generator's samples.")
+    strength: Finite = opt(
+        2.0,
+        "Size of the edit: the change on this image, in standard deviations over the generator's samples.",
+    )
     range: Annotated[str, Field(pattern=r"^-?[\d.]+:-?[\d.]+:\d+$")] | None = opt(
         None, "Write a strip of N strengths from A to B, as in --range=-3:3:7.", metavar="A:B:N"
     )
+    method: Literal["auto", "image", "direction"] = opt(
+        "auto",
+        "image: edit each image until it shows the change, and keep the rest of it. direction: move every image by the "
+        "same length. auto: image for attributes, direction for directions.",
+    )
     preserve: str | None = opt(
-        None, "Attributes to leave unchanged to first order, comma-separated.", metavar="NAME,NAME"
+        None, "Attributes to keep as they are, more strictly than by default; comma-separated.", metavar="NAME,NAME"
     )
     list: bool = opt(False, "List attributes and directions, then exit; with -o FILE.png, also draw each of them.")
     model: str | None = MODEL
@@ -63,7 +72,7 @@ class EditOptions(Common, InvertSettings):
         None, "Prepared data set whose labels --attribute can name.", panel="Directions", metavar="DATA.zip"
     )
     space: Literal["auto", "latent", "bottleneck"] = opt(
-        "auto", "Space of the edit. auto: the one that works better for the attribute.", panel="Directions"
+        "auto", "Space of the direction. auto: the one that works better for the attribute.", panel="Directions"
     )
     fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
         1024, "Samples used to find a direction.", panel="Directions"
@@ -82,6 +91,12 @@ class EditOptions(Common, InvertSettings):
             problems.append("--list draws its strips to a file: give -o all.png")
         if (wrong := self._space_of_kind()) is not None:
             problems.append(wrong)
+        if self.direction is not None and self.method == "image":
+            problems.append("--method image needs --attribute: a direction has no measure to reach")
+        if self.method == "image" and self.space != "auto" and self.attribute in MEASURED_ATTRIBUTES:
+            problems.append(
+                f"--space: {self.attribute} is solved for in the latent; use --method direction with --space"
+            )
         if self.data is not None and self.attribute is None:
             problems.append("--data needs --attribute to name one of its labels")
         if problems:

@@ -49,9 +49,15 @@ class PrepareOptions(Common):
         None, "Zip to write, or the index of --shards; default: SOURCE.zip.", short="-o", metavar="DATA.zip"
     )
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Width and height of the images, in pixels.")
-    grey: bool | None = opt(None, "Store one channel instead of three; default: like the source.")
+    grey: bool | None = opt(None, "Store one channel instead of three; default: if all images are grey.")
+    value_range: Annotated[str, Field(pattern=r"^-?[\d.]+(e[+-]?\d+)?:-?[\d.]+(e[+-]?\d+)?$")] | None = opt(
+        None,
+        "Values that become black and white in float, 16-bit and signed images, as in --value-range=-1:1; "
+        "default: what the files declare, else what they show.",
+        metavar="LOW:HIGH",
+    )
     split: str = opt("train", "Part of the source to read: train, test or val.", metavar="NAME")
-    limit: PositiveInt | None = opt(None, "Stop after this many images.")
+    limit: PositiveInt | None = opt(None, "Take this many images, of each class in proportion.")
     labels: Path | None = opt(
         None,
         "Label file: a CSV of name,label, list_attr_celeba.txt or EDM's dataset.json; default: folder names.",
@@ -126,6 +132,19 @@ def resolve_target(options: PrepareOptions) -> Path:
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
     return target
+
+
+def resolve_value_range(options: PrepareOptions) -> tuple[float, float] | None:
+    """The numbers of --value-range. Raises UsageError where they are none, or not in this order."""
+    if options.value_range is None:
+        return None
+    try:
+        low, high = (float(part) for part in options.value_range.split(":"))
+    except ValueError:
+        low = high = 0.0
+    if not low < high:
+        raise UsageError([f"--value-range: {options.value_range!r} is no LOW:HIGH"], hint="--value-range=0:4095")
+    return low, high
 
 
 def resolve_fit_settings(options: PrepareOptions, *, on_cpu: bool) -> FitSettings:

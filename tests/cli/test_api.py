@@ -28,6 +28,23 @@ def test_importing_loads_nothing_heavy() -> None:
         _ = gsd_cli.nothing
 
 
+def _require_images_are_made_once(model: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an output the images are written and returned, of one call of the generator each."""
+    from gsd_cli.core.models.generator import Generator
+
+    sizes: list[int] = []
+    plain = Generator.forward
+    monkeypatch.setattr(Generator, "forward", lambda self, z, *rest: (sizes.append(len(z)), plain(self, z, *rest))[1])
+    options = gsd_cli.SampleOptions(model=model, num_samples=3, output=str(folder))
+    images = gsd_cli.sample(options)
+    calls = len(sizes)
+    written = [np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))]
+    assert np.array_equal(np.stack(written)[..., None], images)
+    sizes.clear()
+    assert np.array_equal(gsd_cli.sample(gsd_cli.SampleOptions(model=model, num_samples=3)), images)
+    assert len(sizes) == calls == 1
+
+
 def test_every_function_on_a_toy_run(
     workshop: Shell, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +63,7 @@ def test_every_function_on_a_toy_run(
     made = typed.shorten(str(workshop.folder / "toy-teacher"), tmp_path / "short")
     assert made == tmp_path / "short" / "generator"
     assert gsd_cli.sample(gsd_cli.SampleOptions(model=str(made), num_samples=2)).shape[0] == 2
+    _require_images_are_made_once(model, tmp_path / "kept", monkeypatch)
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""

@@ -21,10 +21,11 @@ from gsd_cli.base.session import Session
 from gsd_cli.commands import prepare
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import PrepareOptions
+from gsd_cli.options.prepare import resolve_value_range
 from tests.support.shell import IMAGES, Shell
 
 N = 1500
-ASKED = {"size": 32, "grey": None, "split": "train", "limit": None, "shards": None, "labels": None}
+ASKED = {"size": 32, "grey": None, "value_range": None, "split": "train", "limit": None, "shards": None, "labels": None}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,9 @@ def test_the_source_itself_is_never_overwritten(
         (["lsun-bedroom", "--split", "test"], 2, "train or val"),
         ([str(IMAGES), "--labels", "nothing.csv", "-o", "x.zip"], 3, "nothing.csv"),
         ([str(IMAGES), "-o", "x.json"], 2, "--shards"),
+        ([str(IMAGES), "-o", "x.tar"], 2, "--shards"),
+        ([str(IMAGES), "-o", "x.npz"], 2, "-o x.zip"),
+        ([str(IMAGES), "-o", "x.zip", "--conditional"], 2, "--fit-teacher"),
         ([str(IMAGES), "--shards", "0", "--workers", "0"], 2, "--workers"),
     ],
     ids=lambda value: str(value)[:40],
@@ -219,3 +223,12 @@ def test_a_full_disk_is_exit_8_and_leaves_no_data_set(shell: Shell) -> None:
     done = shell.sh(f"{limited} {IMAGES} --size 64 -o x.zip --workers 2")
     assert done.returncode == 8, done.stderr.decode()
     assert not (shell.folder / "x.zip").exists()
+
+
+@pytest.mark.parametrize(("given", "found"), [("-1:1", (-1, 1)), ("0:4095", (0, 4095)), ("1e-3:2.5e2", (1e-3, 250))])
+def test_a_range_of_values_has_two_numbers(given: str, found: tuple[float, float]) -> None:
+    assert resolve_value_range(PrepareOptions(source="x", value_range=given)) == found
+    low, high = given.split(":")
+    for wrong in (f"{high}:{low}", f"{low}:{low}", "1..2:3"):
+        with pytest.raises(UsageError, match="--value-range"):
+            resolve_value_range(PrepareOptions(source="x", value_range=wrong))

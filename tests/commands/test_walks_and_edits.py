@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError
@@ -106,7 +107,10 @@ def test_an_attribute_learnt_from_two_folders_is_kept(workshop: Shell) -> None:
     call = ("edit", "seed:2", *PROCESS, "--fit-samples", "64", "-o", "l.png", "--json")
     first = workshop.gsd(*call, "--fit", "lit=light:dark")
     assert first.returncode == 0, first.stderr.decode()
-    assert json.loads(first.stdout)["metrics"]["direction"] == "lit"
+    found = json.loads(first.stdout)["metrics"]
+    assert found["direction"] == "lit"
+    assert found["method"] == "reached on this image"
+    assert len(found["reached"]) == 1
     assert b"AUROC" in first.stderr
     again = workshop.gsd(*call, "--attribute", "lit")
     assert again.returncode == 0, again.stderr.decode()
@@ -239,6 +243,56 @@ def test_edit_changes_what_it_names(name: str, bench: Workbench, tmp_path: Path)
     assert done.metrics["measured"]["feature_distance"][1] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_measured_attribute_is_solved_for_on_this_image(bench: Workbench, tmp_path: Path) -> None:
+    solved = bench.edit("seed:2", attribute="brightness", strength=0.5, output=str(tmp_path / "s")).metrics
+    assert solved["method"] == "solved for this image"
+    assert solved["reached"] == pytest.approx([0.5], abs=0.25)
+    with np.load(tmp_path / "s" / "latents.npz", allow_pickle=False) as stored:
+        assert stored["z"].shape == (1, 1, 16, 16)
+    moved = bench.edit(
+        "seed:2", attribute="brightness", strength=0.5, method="direction", output=str(tmp_path / "d.png")
+    )
+    assert moved.metrics["method"] == "along the direction"
+    assert abs(moved.metrics["reached"][0] - 0.5) >= abs(solved["reached"][0] - 0.5)
+
+
+def test_a_change_that_is_not_reached_is_a_warning(bench: Workbench, tmp_path: Path) -> None:
+    done = bench.edit("seed:2", attribute="brightness", strength=40, output=str(tmp_path / "s.png"))
+    assert done.metrics["reached"][0] < 39
+    assert "of +40 standard deviations" in bench.stderr()
+
+
+def test_a_bundled_garment_keeps_its_class_or_the_change_is_a_warning(bench: Workbench, tmp_path: Path) -> None:
+    done = bench.edit("seed:2", model="fashion", attribute="brightness", strength=-0.5, output=str(tmp_path / "b.png"))
+    assert done.metrics["class_changed"] == [False]
+    assert done.metrics["reached"] == pytest.approx([-0.5], abs=0.25)
+    assert "the class changed" not in bench.stderr()
+    done = bench.edit("seed:2", model="fashion", direction="pc0", range="-9:9:2", output=str(tmp_path / "p.png"))
+    assert any(done.metrics["class_changed"])
+    assert "the class changed: it was" in bench.stderr()
+
+
+def test_a_class_is_approached_in_equal_steps(bench: Workbench, tmp_path: Path) -> None:
+    done = bench.edit("seed:2", model="fashion", attribute="pullover", range="0:2:9", output=str(tmp_path / "c.png"))
+    first, *inner, last = done.metrics["reached"]
+    assert first == pytest.approx(0, abs=1e-3)
+    assert last == pytest.approx(2, abs=0.25)
+    assert all(first - 1 < value < last + 1 for value in inner)
+    assert done.metrics["largest_over_mean_step"] < 2.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"direction": "pc0", "method": "image"}, "--method image needs --attribute"),
+        ({"attribute": "width", "method": "image", "space": "latent"}, "--space: width is solved for in the latent"),
+    ],
+)
+def test_ways_that_contradict_each_other_are_refused(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        EditOptions.model_validate({"image": "seed:1", **options})
+
+
 def test_preserve_and_space(bench: Workbench, tmp_path: Path) -> None:
     done = bench.edit("seed:2", attribute="brightness", space="latent", output=str(tmp_path / "p.png"))
     assert done.metrics["space"] == "latent"
@@ -299,7 +353,7 @@ def test_images_of_other_sizes_and_modes_are_converted_with_a_message(bench: Wor
     bench.interpolate(str(tmp_path / "wide.png"), str(tmp_path / "turned.jpg"), output=str(tmp_path / "x.png"))
     said = bench.stderr()
     assert "40 x 24 RGB -> 16 x 16 grey" in said
-    assert "20 x 30 L -> 16 x 16 grey" in said
+    assert "20 x 30 grey -> 16 x 16 grey" in said
 
 
 @pytest.mark.parametrize("bad", ["text.png", "text.safetensors", "missing.png"])

@@ -150,3 +150,19 @@ def test_a_browser_shows_it(report: Path, tmp_path: Path, width: int, dark: bool
     assert facts["images"] == 6 and facts["broken"] == 0 and facts["requests"] == 0
     assert (facts["paper"] != "rgb(255, 255, 255)") == dark
     assert b"CONSOLE" not in done.stderr
+
+
+def test_a_ratio_of_overlapping_intervals_is_not_resolved() -> None:
+    slow, fast = rows()
+    fast.figures |= {"ppl_low": 35.0, "ppl_high": 85.0}
+    shown = table1([slow, fast], "FD-toy", {})
+    cells = dict(zip(shown.columns, shown.rows[-1], strict=True))
+    assert cells["PPL ↓"] == "0.75, not resolved"
+    assert cells["FD-toy ↓"] == "0.75"  # 4.0 and 3.0 with errors of 0.2 and 0.1 are apart
+    assert any("95 % intervals" in note for note in shown.notes)
+    found = {one.name: one.value for one in headlines([slow, fast], "FD-toy")}
+    assert found["PPL"] == "not resolved" and found["FD-toy"] == "0.75 x"
+    clear = table1(rows(), "FD-toy", {})
+    assert not any("not resolved" in cell for row in clear.rows for cell in row)
+    fast.figures["fd_error"] = 0.6
+    assert "not resolved" in str(table1([slow, fast], "FD-toy", {}).rows[-1])

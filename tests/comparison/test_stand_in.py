@@ -40,7 +40,7 @@ def test_the_teachers_own_features_stand_in_for_inception(own: Shell) -> None:
     row = found["rows"]["model"]
     assert row["fd"] > 0 and {"kid", "precision", "recall"} <= set(row)
     assert "own.zip" in found["protocol"]["FD-teacher"] and found["real"]["source"] == "own.zip"
-    assert said.count("no network for Inception") == 1 and "not independent of the generator" in said
+    assert said.count("Inception is not in the cache") == 1 and "not independent of the generator" in said
     # their file name would not say which teacher measured them
     assert sorted(path.name for path in own.folder.glob("*.npz")) == []
 

@@ -66,8 +66,8 @@ def test_a_ratio_whose_intervals_overlap_is_not_resolved() -> None:
         shown = table1([first, ours], "FD-toy", {})
         ratio = dict(zip(shown.columns, shown.rows[-1], strict=True))["PPL ↓"]
         assert ratio.startswith(f"{ours.figures['ppl'] / 80:.2f}")
-        assert ("(not resolved)" in ratio) != resolved
-        assert any("the intervals of the two models overlap" in note for note in shown.notes)  # of the distance
+        assert ("not resolved" in ratio) != resolved
+        assert any("the 95 % intervals of the two figures overlap" in note for note in shown.notes)  # of the distance
         tile = {line.name: line for line in headlines([first, ours], "FD-toy")}["PPL"]
         assert (tile.value == "not resolved") != resolved
         assert "60 to 100" in tile.detail and "Lower is better" in tile.detail

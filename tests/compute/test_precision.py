@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gsd_cli.base.console import Console
 from gsd_cli.base.session import Session
 from gsd_cli.cli.flags import MODELS
-from gsd_cli.comparison.contenders import Contender, Row, generator_subject
+from gsd_cli.comparison.contenders import Contender, Row, baseline_subject, generator_subject
 from gsd_cli.comparison.latent_space import PPL
 from gsd_cli.comparison.metric import Entry
 from gsd_cli.compute import device
@@ -32,6 +32,9 @@ from gsd_cli.compute.distributed import join_world
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.teacher import Teacher
+from gsd_cli.core.sampling.discrete import ddim
+from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.metrics.generated import generated_batches
 from gsd_cli.metrics.path_length import noise_floor, path_length
 from gsd_cli.options import PRESETS
@@ -280,6 +283,24 @@ def test_a_noisy_path_length_is_said_to_be() -> None:
         with torch.no_grad():
             PPL.measure(context, Entry(Contender(replace(subject, images=images), generator), Row("ours", 1, 1), {}))
         assert bool(context.notes) == noisy
+
+
+@pytest.mark.usefixtures("_tf32_emulated")
+def test_the_noise_of_a_sampler_of_several_calls_is_measured_too() -> None:
+    teacher = Denoiser(unet(TINY), NoiseSchedule.linear()).eval().requires_grad_(False)
+    options: Any = SimpleNamespace(ppl_samples=10, seed=0, batch_size=16)
+    judge: Any = SimpleNamespace(squared_distance=lambda a, b: (a - b).square().flatten(1).sum(1))
+    context: Any = SimpleNamespace(
+        options=options, perceptual=judge, latent_shape=teacher.shape, notes=[], session=Session(Console(quiet=True))
+    )
+    sampler = parse_sampler("ddim-2")
+    subject = baseline_subject(sampler, Teacher("toy", teacher, "toy"), CPU, lambda: None)
+    bare = replace(subject, images=lambda z: ddim(teacher, z, 2, clip=False))
+    for one, noisy in ((subject, False), (bare, True)):
+        row = Row("ddim-2", 2, 1)
+        assert PPL.measure is not None
+        PPL.measure(context, Entry(Contender(one, sampler), row, {}))
+        assert (row.figures["ppl_noise_floor"] > 0.01 * row.figures["ppl"]) == noisy == bool(context.notes)
 
 
 # -- several processes ------------------------------------------------------------------------------

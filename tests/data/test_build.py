@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from PIL import Image
 from gsd_cli.base.errors import GsdError, Stopped
 from gsd_cli.base.signals import StopRequest
 from gsd_cli.data import chunks
-from gsd_cli.data.build import Preparation, Prepared, UnreadableImages, channels_of, prepare
+from gsd_cli.data.build import Preparation, Prepared, UnreadableImages, prepare
 from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
+from gsd_cli.data.sources.subset import choose_places, take, take_labels
+from gsd_cli.data.survey import survey
 from tests.support.images import NOISE, claiming, encoded, grey, make_tar, make_zip
 
 RNG = np.random.default_rng(5)
@@ -29,7 +32,9 @@ PIXELS = RNG.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
 
 
 def of_arrays(pixels: np.ndarray = PIXELS) -> Source:
-    return Source("arrays", [str(i) for i in range(len(pixels))], lambda start: iter(pixels[start:]), "arrays-1")
+    return Source(
+        "arrays", [str(i) for i in range(len(pixels))], lambda places: (pixels[p] for p in places), "arrays-1"
+    )
 
 
 def made(
@@ -51,7 +56,11 @@ def made(
         if stop_at is not None and done >= stop_at:
             stop.code = 130  # type: ignore[assignment]
 
-    recipe = Preparation(size, channels_of(source), limit, shards)
+    if limit is not None:
+        places = choose_places(source.names, labels, limit)
+        source, labels = take(source, places), take_labels(labels, places)
+    looked = survey(source.payloads(range(len(source.names))), len(source.names))
+    recipe = Preparation(size, looked.channels, looked.ranges, shards)
     return prepare(source, target, recipe, labels, skip_bad, workers, stop, on_done)
 
 
@@ -120,11 +129,11 @@ def test_a_resumed_run_does_not_decode_again(tmp_path: Path) -> None:
         made(of_arrays(), tmp_path / "x.zip", stop_at=256)
     starts = []
 
-    def payloads(start: int) -> list[Payload]:
-        starts.append(start)
-        return iter(PIXELS[start:])  # type: ignore[return-value]
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        starts.append(places[0])
+        return (PIXELS[place] for place in places)
 
-    resumed = Source("arrays", of_arrays().names, payloads, "arrays-1")  # type: ignore[arg-type]
+    resumed = Source("arrays", of_arrays().names, payloads, "arrays-1")
     recipe = Preparation(8, 3)
     prepare(resumed, tmp_path / "x.zip", recipe, None, False, 1, StopRequest(), lambda done: None)
     assert starts == [256]
@@ -136,7 +145,7 @@ def test_work_for_something_else_is_not_taken(tmp_path: Path, change: str) -> No
         made(of_arrays(), tmp_path / "x.zip", stop_at=256)
     source = of_arrays()
     if change == "pixels":
-        source = Source("arrays", source.names, lambda start: iter(255 - PIXELS[start:]), "arrays-2")
+        source = Source("arrays", source.names, lambda places: (255 - PIXELS[p] for p in places), "arrays-2")
     options = {"size": {"size": 16}, "limit": {"limit": 40}, "pixels": {}}[change]
     made(source, tmp_path / "x.zip", **options)  # type: ignore[arg-type]
     made(source, tmp_path / "fresh" / "x.zip", **options)  # type: ignore[arg-type]
@@ -153,9 +162,10 @@ def test_limits_and_shards(tmp_path: Path, limit: int | None, shards: int) -> No
     assert sum(counts) == n
     assert len(counts) == min(n, shards)
     assert max(counts) - min(counts) <= 1
+    last = choose_places(of_arrays().names, None, n)[-1]
     assert torch.equal(
         ImageArchive(tmp_path / "x.json").uint8(torch.tensor([n - 1]))[0],
-        torch.from_numpy(PIXELS[n - 1]).permute(2, 0, 1),
+        torch.from_numpy(PIXELS[last]).permute(2, 0, 1),
     )
 
 
@@ -256,16 +266,6 @@ def test_one_image_is_a_data_set(tmp_path: Path) -> None:
     assert len(ImageArchive(tmp_path / "x.zip")) == 1
 
 
-def test_the_first_readable_picture_says_whether_it_is_grey(tmp_path: Path) -> None:
-    colour = encoded(NOISE)
-    for members, channels in (
-        ({"a.png": b"bad", "b.png": grey(1), "c.png": colour}, 1),
-        ({"a.png": b"bad", "b.png": colour, "c.png": grey(1)}, 3),
-    ):
-        path = make_zip(tmp_path / f"{channels}.zip", members)
-        assert channels_of(open_source(str(path), "train", tmp_path, offline=True)) == channels
-
-
 # -- chunks -------------------------------------------------------------------------------------
 
 
@@ -288,7 +288,7 @@ def test_chunks_end_at_many_images_bytes_or_pixels(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_is_not_whole_is_none(tmp_path: Path) -> None:
-    make_chunk(tmp_path, 5, [PIXELS[0], ValueError("gone"), PIXELS[1]], 8, 3, lambda: False)
+    make_chunk(tmp_path, 5, [PIXELS[0], ValueError("gone"), PIXELS[1]], 8, 3, {}, lambda: False)
     chunk = read_chunk(tmp_path, 5)
     assert isinstance(chunk, Chunk)
     assert (chunk.start, chunk.count, chunk.places, chunk.bad) == (5, 3, [5, 7], [[6, "gone"]])
@@ -318,5 +318,5 @@ def test_sums_of_the_largest_pictures_are_exact(value: int) -> None:
 
 def test_a_stopped_chunk_leaves_nothing(tmp_path: Path) -> None:
     polls = iter([False, True])
-    make_chunk(tmp_path, 0, list(PIXELS[:5]), 8, 3, lambda: next(polls))
+    make_chunk(tmp_path, 0, list(PIXELS[:5]), 8, 3, {}, lambda: next(polls))
     assert list(tmp_path.iterdir()) == []

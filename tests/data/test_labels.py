@@ -110,7 +110,8 @@ def test_a_dataset_json_of_edm(tmp_path: Path, given: list, expected: list) -> N
         ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", -1], ["b/3.jpg", 0]]}', "a/2.jpg is -1"),
         ("json", '{"labels": [["a/1.jpg", 0], ["a/2.jpg", 1.5], ["b/3.jpg", 0]]}', "a/2.jpg is 1.5"),
         ("json", '{"labels": [["a/1.jpg", [0, 1]], ["a/2.jpg", [1]], ["b/3.jpg", [1, 0]]]}', "a/1.jpg is (0, 1)"),
-        ("json", '{"labels": [["a/1.jpg", "cat"], ["a/2.jpg", "dog"], ["b/3.jpg", "dog"]]}', "a/1.jpg is 'cat'"),
+        ("json", '{"labels": [["a/1.jpg", "cat"], ["a/2.jpg", 1], ["b/3.jpg", "dog"]]}', "a/1.jpg is 'cat'"),
+        ("csv", "name,x,label,y\n1.jpg,1,cat,3\n", "no label for a/2.jpg"),
     ],
 )
 def test_bad_labels_are_named(tmp_path: Path, suffix: str, text: str, named: str) -> None:
@@ -129,3 +130,50 @@ def test_a_label_file_that_is_none(tmp_path: Path, name: str) -> None:
 def test_file_names_that_two_pictures_share_do_not_count(tmp_path: Path) -> None:
     with pytest.raises(GsdError, match=r"no label for a/1\.jpg, b/1\.jpg"):
         read(tmp_path, "1.jpg,4\n", names=["a/1.jpg", "b/1.jpg"])
+
+
+TABLES = {
+    "semicolons": "name;kind\n1.jpg;dog\n2.jpg;cat\n3.jpg;cat\n",
+    "tabs": "1.jpg\tdog\n2.jpg\tcat\n3.jpg\tcat\n",
+    "white space": "a/1.jpg dog\na/2.jpg  cat\nb/3.jpg cat\n",
+    "labels first": "dog,1.jpg\ncat,2.jpg\ncat,3.jpg\n",
+    "labels first, header": "kind,name\ndog,1.jpg\ncat,2.jpg\ncat,3.jpg\n",
+    "more columns": "id,width,label,name\n7,40,dog,1.jpg\n8,40,cat,2.jpg\n9,41,cat,3.jpg\n",
+    "names without suffix": "id,breed\n1,dog\n2,cat\n3,cat\n",
+    "paths without suffix": "a/1,dog\na/2,cat\nb/3,cat\n",
+    "old Mac lines": "1.jpg,dog\r2.jpg,cat\r3.jpg,cat\r",
+    "files that are not there": "1.jpg,dog\n2.jpg,cat\n3.jpg,cat\n4.jpg,horse\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_as_people_have_them(tmp_path: Path, name: str) -> None:
+    labels = read(tmp_path, TABLES[name])
+    assert (labels.values, labels.classes) == ([1, 0, 0], ("cat", "dog"))
+
+
+def test_a_table_saved_by_a_spreadsheet_in_utf16(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_bytes("name\tkind\r\n1.jpg\tdög\r\n2.jpg\tcat\r\n3.jpg\tcat\r\n".encode("utf-16"))
+    assert read_labels(tmp_path / "l.csv", NAMES).classes == ("cat", "d\u00f6g")
+
+
+JSONS = {
+    "EDM, names": '{"labels": [["a/1.jpg", "dog"], ["a/2.jpg", "cat"], ["b/3.jpg", "cat"]]}',
+    "a mapping": '{"a/1.jpg": "dog", "2.jpg": "cat", "3": "cat"}',
+    "EDM, a mapping": '{"labels": {"a/1.jpg": "dog", "a/2.jpg": "cat", "b/3.jpg": "cat"}}',
+    "objects": '[{"file_name": "1.jpg", "label": "dog"}, {"file_name": "2.jpg", "label": "cat"}, '
+    '{"file_name": "3.jpg", "label": "cat"}]',
+    "lines of objects": '{"file_name": "1.jpg", "label": "dog"}\n{"file_name": "2.jpg", "label": "cat"}\n\n'
+    '{"file_name": "3.jpg", "label": "cat", "text": "x"}\n',
+}
+
+
+@pytest.mark.parametrize("name", JSONS)
+def test_json_of_several_shapes(tmp_path: Path, name: str) -> None:
+    labels = read(tmp_path, JSONS[name], "jsonl" if "lines" in name else "json")
+    assert (labels.values, labels.classes) == ([1, 0, 0], ("cat", "dog"))
+
+
+def test_classes_may_have_any_name(tmp_path: Path) -> None:
+    labels = read(tmp_path, '1.jpg,"a/b; c"\n2.jpg,\u732b\n3.jpg,"two\nlines"\n')
+    assert labels.classes == ("a/b; c", "two\nlines", "\u732b")

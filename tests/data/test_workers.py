@@ -10,7 +10,7 @@ import pytest
 
 from gsd_cli.base.errors import ExitCode, GsdError, Stopped
 from gsd_cli.base.signals import StopRequest
-from gsd_cli.data.workers import available_cores, run_in_order
+from gsd_cli.data.workers import run_in_order
 
 
 def touch(path: Path, seconds: float, stopped) -> None:
@@ -64,7 +64,3 @@ def test_a_stop_reaches_running_tasks(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         list(run_in_order(tasks(), 2, stop))
-
-
-def test_cores_are_counted() -> None:
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

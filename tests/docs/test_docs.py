@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 from gsd_cli.base.console import Console
+from gsd_cli.catalogue.find import HUB_ID
+from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.cli import app
 from gsd_cli.cli.flags import commands
 from tests.support.shell import Shell
@@ -76,17 +78,22 @@ def test_there_are_commands_to_run() -> None:
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_every_command_is_one(
-    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_teacher_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """Nothing is wrong with it but that the reader's files and runs are not here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.toml").write_text("seed = 0\n")
+    teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
+    if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
+        shutil.copytree(toy_teacher_folder, tmp_path / teacher)
+    before = sorted(p.name for p in tmp_path.iterdir())
     monkeypatch.setattr(Console, "claim_stdout", lambda self: setattr(self, "_out", io.BytesIO()))
     code = app.main([*words, "--dry-run"])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert code in (0, 3)
     assert all("no such " in line for line in errors), errors
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.toml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
 def shortened(line: str) -> str:

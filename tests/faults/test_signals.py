@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from gsd_cli.core.training.checkpoint import CheckpointStore
-from tests.faults.conftest import leftovers, wait_for
+from tests.faults.conftest import leftovers, require_refusal, wait_for
 from tests.support.shell import DISTILL, IMAGES, Shell
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -29,7 +29,7 @@ INVERT = ("interpolate", "example:bag", "seed:1", "--model", "run", "--invert-st
 
 
 @pytest.mark.fault(2, "a signal to gsd sample, bench and interpolate")
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", [*CODES, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("arguments", "sign"),
     [
@@ -49,7 +49,7 @@ def test_stopped_within_seconds_and_told_how_to_go_on(
     begun = time.monotonic()
     done = running.wait(60)
     text = done.stderr.decode()
-    assert done.returncode == CODES[number], text
+    assert done.returncode == 128 + number, text
     assert time.monotonic() - begun < 20
     assert not done.stdout
     assert "stopped" in text and "error" not in text and "Traceback" not in text
@@ -130,6 +130,29 @@ def test_the_wait_for_other_processes_is_said_and_can_be_ended(number: signal.Si
     assert time.monotonic() - begun < 5
     assert b"resume with: gsd sample" in done.stderr and b"Traceback" not in done.stderr
     assert not (desk.folder / "pod").exists()
+
+
+@pytest.mark.fault(2, "the port of a run of several processes is taken")
+def test_an_address_that_cannot_be_used_is_said(desk: Shell) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        left = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        left["MASTER_PORT"] = str(taken.getsockname()[1])
+        done = desk.gsd("sample", "--model", "run", "-N", "2", "-o", "pod", env=left)
+    require_refusal(done, 2, "cannot connect the 2 processes", "MASTER_PORT", "env -u RANK")
+    assert not (desk.folder / "pod").exists()
+
+
+@pytest.mark.fault(2, "variables of a launcher left over, for commands that share no work and for a world of one")
+def test_a_process_that_is_alone_prints_its_result(desk: Shell) -> None:
+    pod = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "RANK": "3"}
+    done = desk.gsd("sample", "--model", "run", "-N", "1", "-o", "one.png", env=pod | {"WORLD_SIZE": "1"})
+    assert (done.returncode, done.stdout) == (0, b"one.png\n"), done.stderr.decode()
+    walk = ("interpolate", "seed:1", "seed:2", "--model", "run", "--frames", "2", "-o", "strip.png")
+    done = desk.gsd(*walk, env=pod | {"WORLD_SIZE": "4"})
+    assert (done.returncode, done.stdout) == (0, b"strip.png\n"), done.stderr.decode()
+    assert b"does not share its work" in done.stderr
 
 
 def _listens(port: int) -> bool:

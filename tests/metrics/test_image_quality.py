@@ -59,15 +59,28 @@ def test_statistics_carry_features_through_a_file(features: torch.Tensor, tmp_pa
         Statistics.load(tmp_path / "bad.npz")
 
 
-@pytest.mark.parametrize("total", [7, KEPT, KEPT + 1, 60_000])
-def test_kept_features_are_spread_evenly(total: int) -> None:
-    kept: list[torch.Tensor] = []
-    passed = torch.cat(list(_some_kept(iter(torch.arange(total)[:, None].split(64)), total, kept)))
-    chosen = torch.cat(kept).flatten()
-    assert len(passed) == total
-    assert len(chosen) <= KEPT
-    stride = max(1, -(-total // KEPT))
-    assert chosen.tolist() == list(range(0, total, stride))
+@pytest.mark.parametrize("total", [7, KEPT, KEPT + 1, 12 * KEPT])
+def test_kept_features_are_a_fixed_random_choice(total: int) -> None:
+    """Of every class alike, whether the images are sorted by class or the classes take turns."""
+
+    def choose() -> torch.Tensor:
+        kept: list[torch.Tensor] = []
+        passed = torch.cat(list(_some_kept(iter(torch.arange(total)[:, None].split(64)), total, kept)))
+        assert len(passed) == total
+        return torch.cat(kept).flatten()
+
+    chosen = choose()
+    assert len(chosen.unique()) == len(chosen) == min(total, KEPT)
+    assert torch.equal(chosen, chosen.sort().values) and torch.equal(chosen, choose())
+    if total > 2 * KEPT:
+        for classes in (chosen % 12, chosen // KEPT):
+            assert classes.bincount(minlength=12).min() > 0.8 * KEPT / 12
+
+
+def test_small_sets_have_no_spread_over_subsets(features: torch.Tensor) -> None:
+    assert {"kid_std", "kid_error"} <= kernel_figures(features, features.flip(0)).keys()
+    assert "kid_std" not in kernel_figures(features[:1000], features[1000:])
+    assert kernel_figures(features[:100], features[1000:]).keys() == {"kid", "kid_subset_size"}
 
 
 @pytest.mark.parametrize("larger", ["real", "made"])

@@ -99,6 +99,32 @@ def test_effective_rank_from_random_frames_is_that_of_the_matrix() -> None:
     assert effective_rank(torch.eye(4).repeat(3, 1, 1).double(), 20) == pytest.approx(20)
 
 
+@pytest.mark.parametrize("decay", [1.5, 2.0])
+def test_effective_rank_is_not_biased_where_few_directions_matter(decay: float) -> None:
+    """Traces of random frames then differ a lot. Scaling each to one trace made the rank an eighth too large."""
+    values = torch.arange(1, 201, dtype=torch.float64) ** -decay
+    wanted = (values.sum() ** 2 / values.square().sum()).item()
+    q = torch.linalg.qr(torch.randn(3200, 200, 8, dtype=torch.float64)).Q
+    gram = q.mT @ (values[:, None] * q)
+    assert effective_rank(gram, 200) == pytest.approx(wanted, rel=0.06)
+    scaled = effective_rank(gram / gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None], 200)
+    assert scaled > 1.09 * wanted
+    # the sizes of a bench: 16 latents
+    few = [effective_rank(part, 200) for part in gram.split(16)]
+    assert sum(few) / len(few) == pytest.approx(wanted, rel=0.08)
+
+
+def test_effective_rank_weighs_latents_by_their_traces() -> None:
+    """E[Tr(H)^2] / E[Tr(H^2)] of two latents, a fast one of rank 1 and a slow one of full rank."""
+    q = torch.linalg.qr(torch.randn(20000, 12, 4, dtype=torch.float64)).Q
+    fast, slow = torch.zeros(12, 12).double(), 0.3 * torch.eye(12).double()
+    fast[0, 0] = 6
+    gram = torch.cat([q[:10000].mT @ fast @ q[:10000], q[10000:].mT @ slow @ q[10000:]])
+    wanted = (6**2 + 3.6**2) / (6**2 + 12 * 0.09)
+    assert effective_rank(gram, 12) == pytest.approx(wanted, rel=0.03)
+    assert effective_rank(torch.zeros(3, 4, 4), 12) == 0
+
+
 def test_condition_is_of_the_singular_values() -> None:
     values = torch.tensor([[1.0, 2.0, 4.0], [1.0, 3.0, 9.0]], dtype=torch.float64)
     mcn, vor = condition_numbers(torch.diag_embed(values.square()))

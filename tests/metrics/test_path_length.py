@@ -16,7 +16,7 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.sphere import slerp
 from gsd_cli.core.sampling.discrete import ddim
-from gsd_cli.metrics.path_length import _summarise, noise_floor, path_length
+from gsd_cli.metrics.path_length import _summarise, noise_floor, path_length, path_length_protocol
 
 SHAPE = (1, 6, 6)
 
@@ -119,6 +119,16 @@ def test_one_per_cent_is_trimmed_at_each_end() -> None:
     found = path_length(scaled(1), outlier, SHAPE, 100, 1.0)
     assert found.mean == 1
     assert found.untrimmed == pytest.approx(1e7, rel=1e-3)
+
+
+def test_few_pairs_are_not_trimmed_and_the_protocol_says_so() -> None:
+    """An interval of ten pairs is Student's: 15 % wider than the normal one."""
+    values = torch.arange(10.0).double()
+    found = _summarise(values, 1e-4)
+    assert found.mean == found.untrimmed == 4.5
+    assert found.high - found.mean == pytest.approx(2.262 * values.std().item() / 10**0.5, rel=1e-3)
+    assert "0 of the pairs trimmed" in path_length_protocol(99, 1e-4)
+    assert "2 of the pairs trimmed" in path_length_protocol(200, 1e-4)
 
 
 def test_a_deterministic_model_has_no_noise_floor() -> None:

@@ -11,8 +11,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.metrics.frechet_error import extrapolate, jackknife_error
-from gsd_cli.metrics.kid import kernel_distance
+from gsd_cli.metrics.frechet_error import extrapolate, measure_precision, reason_for_no_infinity
+from gsd_cli.metrics.kid import kernel_distance, kernel_error, squared_discrepancy
 from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
@@ -41,7 +41,7 @@ def test_kid_by_subsets_agrees_within_its_spread(made: torch.Tensor, real: torch
         made.double(), real.double(), kid_subsets=200, kid_subset_size=100, verbose=False, rng_seed=0
     )
     ours = kernel_distance(made, real, 200, 100)
-    assert ours.subset_size == 100
+    assert ours.subset_size == 100 and ours.std is not None
     assert ours.mean == pytest.approx(theirs["kernel_inception_distance_mean"], abs=6 * ours.std / math.sqrt(200))
     assert ours.std == pytest.approx(theirs["kernel_inception_distance_std"], rel=0.3)
 
@@ -49,6 +49,7 @@ def test_kid_by_subsets_agrees_within_its_spread(made: torch.Tensor, real: torch
 def test_kid_is_unbiased(real: torch.Tensor) -> None:
     """Halves of one set: zero on average, though each estimate is not."""
     found = kernel_distance(real[:350], real[350:], 300, 50)
+    assert found.std is not None
     assert abs(found.mean) < 4 * found.std / math.sqrt(300) + 1e-3
     assert found.std > 0
 
@@ -104,14 +105,75 @@ def test_the_extrapolation_removes_the_bias() -> None:
     """Both sides N(0, I): the distance at finite N is above 0, at infinite N it is 0."""
     features = gaussian(4000, 1)
     at_n = frechet_distance(gaussian_statistics([features[:400]], "test"), EXACT)
-    found = extrapolate(features, EXACT, smallest=200)
+    found = extrapolate(features[:400], EXACT)
+    assert found is not None
     assert at_n > 0.08
-    assert abs(found.value) < 0.1 * at_n
-    assert 0 < found.error < 0.02
+    assert abs(found.value) < 2 * found.error < 0.08
+
+
+def test_the_extrapolation_is_unbiased_at_small_n_and_its_error_bar_is_honest() -> None:
+    """Subsets of n / 10 = 25 images, fewer than the 32 features, would be off by half of the distance."""
+    n, d, repeats = 256, 32, 16
+    scale = torch.linspace(0.5, 1.5, d, dtype=torch.float64)
+    truth = ((scale - 1) ** 2).sum().item() + d * 0.01
+    reference = Statistics(np.zeros(d), np.eye(d), 10**9, "test")
+    found, plain = [], []
+    for k in range(repeats):
+        x = scale * gaussian(n, k, d) + 0.1
+        found.append(extrapolate(x, reference))
+        plain.append(frechet_distance(gaussian_statistics([x], "test"), reference))
+    values = np.array([one.value for one in found if one])
+    errors = np.array([one.error for one in found if one])
+    bias = np.mean(plain) - truth
+    assert bias > 0.5
+    assert abs(values.mean() - truth) < 0.1 * bias + 3 * values.std() / math.sqrt(repeats)
+    assert errors.mean() == pytest.approx(values.std(ddof=1), rel=0.5)
+    held = np.abs(values - truth) < 1.96 * errors
+    assert held.mean() > 0.8
+
+
+def test_the_figure_does_not_depend_on_the_order_of_the_images_but_for_its_seed() -> None:
+    """Sorted by class as they may be: the parts are random ones."""
+    centres = 10 * torch.eye(12, dtype=torch.float64)[:4]
+    made = gaussian(800, 5) + centres.repeat_interleave(200, 0)
+    mixed = made[torch.randperm(800, generator=torch.Generator().manual_seed(1))]
+    found, other = (measure_precision(x, EXACT) for x in (made, mixed))
+    assert found.infinity is not None and other.infinity is not None
+    assert found.error == pytest.approx(other.error, rel=0.4)
+    assert abs(found.infinity.value - other.infinity.value) < 0.3 * found.error
+
+
+@pytest.mark.parametrize(("n", "size", "there"), [(199, 4, False), (200, 4, True), (255, 128, False),
+                                                  (340, 128, False), (342, 128, True), (512, 128, True)])  # fmt: skip
+def test_too_few_images_have_no_value_at_infinity_and_the_reason_is_said(n: int, size: int, there: bool) -> None:
+    reference = Statistics(np.zeros(size), np.eye(size), 10**9, "test")
+    assert (extrapolate(gaussian(n, 0, size), reference) is not None) == there
+    reason = reason_for_no_infinity(n, size)
+    assert (reason is None) == there
+    assert there or "images" in str(reason)
 
 
 def test_the_jackknife_error_is_the_spread_of_repeats() -> None:
     shifted = [gaussian(2000, k) + 0.5 for k in range(40)]
     distances = [frechet_distance(gaussian_statistics([x], "test"), EXACT) for x in shifted]
-    errors = [jackknife_error(x, EXACT) for x in shifted[:10]]
-    assert np.mean(errors) == pytest.approx(np.std(distances), rel=0.4)
+    errors = [measure_precision(x, EXACT).error for x in shifted[:4]]
+    assert np.mean(errors) == pytest.approx(np.std(distances), rel=0.35)
+
+
+def test_kid_has_no_spread_where_all_subsets_are_one() -> None:
+    made, true = gaussian(300, 1).float(), gaussian(300, 2).float()
+    whole = kernel_distance(made, true, 100, 300)
+    assert whole.std is None and whole.subsets == 1
+    assert whole.mean == pytest.approx(squared_discrepancy(made.double(), true.double()).item())
+    assert kernel_distance(made, true, 5, 200).std is None  # they share most of their images
+    assert kernel_distance(made, true, 5, 100).std is not None
+    assert kernel_distance(made[:150], true, 5, 150).std is None
+
+
+def test_kids_error_is_the_spread_of_repeats() -> None:
+    def pair(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return gaussian(300, 2 * k).float() + 0.2, gaussian(400, 2 * k + 1).float()
+
+    values = [kernel_distance(*pair(k), 8, 300).mean for k in range(30)]
+    errors = [kernel_error(*pair(k)) for k in range(10)]
+    assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.5)

@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
+from gsd_cli.metrics.statistics import LARGEST, NAMES, Statistics, frechet_distance, gaussian_statistics
 
 
 def gaussian(rng: np.random.Generator, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,3 +85,31 @@ def test_files_round_trip_and_damage_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "odd.npz", mu=np.zeros(3), sigma=np.eye(4))
     with pytest.raises(GsdError, match="no mean and covariance"):
         Statistics.load(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize("names", NAMES, ids="-".join)
+def test_means_and_covariances_under_other_names(names: tuple[str, str], tmp_path: Path) -> None:
+    mu, sigma = gaussian(np.random.default_rng(4), 5)
+    np.savez(tmp_path / "s.npz", **{names[0]: mu, names[1]: sigma})
+    found = Statistics.load(tmp_path / "s.npz")
+    np.testing.assert_array_equal(found.mu, mu)
+    np.testing.assert_array_equal(found.sigma, sigma)
+    assert found.about.get("arrays") == (None if names == NAMES[0] else ", ".join(names))
+
+
+def test_a_reference_batch_of_guided_diffusion_is_read_without_its_images(tmp_path: Path) -> None:
+    """Its file holds 10,000 images of 256 x 256 pixels, 2 GB, next to mu and sigma of all real images."""
+    mu, sigma = gaussian(np.random.default_rng(5), 6)
+    images = np.zeros((2, LARGEST // 2 + 1), np.uint8)
+    spatial = {"mu_s": np.zeros(3), "sigma_s": np.eye(3)}
+    np.savez_compressed(tmp_path / "batch.npz", arr_0=images, mu=mu, sigma=sigma, **spatial)
+    found = Statistics.load(tmp_path / "batch.npz")
+    np.testing.assert_array_equal(found.mu, mu)
+    assert (found.extractor, found.about) == ("inception", {})
+
+
+def test_what_a_file_holds_instead_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", arr_0=np.zeros((4, 8, 8, 3)), arr_1=np.zeros(4))
+    with pytest.raises(GsdError, match="it holds arr_0, arr_1, no mean and covariance") as caught:
+        Statistics.load(tmp_path / "samples.npz")
+    assert caught.value.code == 3 and "mean and cov" in str(caught.value.hint)

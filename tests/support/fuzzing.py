@@ -144,7 +144,8 @@ IMAGE_FILES = [
 
 def _data_readers(folder: Path) -> dict[str, Reader]:
     def drained(path: Path) -> None:
-        for payload in open_path(path, "train").payloads(0):
+        source = open_path(path, "train")
+        for payload in source.payloads(range(len(source.names))):
             try:
                 decode(payload)
             except (ValueError, OSError):

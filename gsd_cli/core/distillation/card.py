@@ -20,7 +20,7 @@ Made by `{command}`:
 score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
-- teacher: {card["teacher_source"]}{revision}{_growth(card, settings)}
+- teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 - real images: {_real(settings)}
@@ -61,6 +61,12 @@ def _interval(key: str, figures: dict[str, float], samples: int) -> str:
     elif key in SHARES:
         found = interval_of_share(figures[key], samples)
     return f"{format_number(found[0])} to {format_number(found[1])}" if found else "-"
+
+
+def _reading(card: dict[str, Any]) -> str:
+    """How the teacher was read, where that is an assumption; empty for others."""
+    reading = card.get("teacher_reading")
+    return f", whose folder does not say how it was trained: it was read as {reading}" if reading else ""
 
 
 def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:

@@ -87,6 +87,7 @@ class Exporter:
             "teacher": self.options.teacher,
             "teacher_source": self.teacher.source,
             "teacher_revision": self.teacher.revision,
+            "teacher_reading": self.teacher.reading,
             "features": self.features,
             "classes": list(self.teacher.class_names),
             "preset": self.options.preset,

@@ -51,7 +51,7 @@ def grow(denoiser: Denoiser, width: int = 1, depth: int = 1, seed: int = 0) -> D
         torch.manual_seed(generator_for(seed, "growth").initial_seed())
         new = type(old).from_config(grow_config(old.config, width, depth))
         _copy_weights(old, new, width, depth)
-    grown = Denoiser(new.to(old.device), denoiser.schedule, denoiser.prediction, clip_sample=denoiser.clip_sample)
+    grown = Denoiser(new.to(old.device), denoiser.schedule, denoiser.prediction, chain=denoiser.chain)
     return grown.train(denoiser.training)
 
 

@@ -62,6 +62,12 @@ class IsometricTerm:
         """Whether the weight is held once it is found: the form's gradients must then keep their scale."""
         return self.form is not None and self.form.hold_weight
 
+    @property
+    def keeps_scale(self) -> bool:
+        """Whether the size of the gradient along the manifold counts: a given weight, or one that is held, multiplies
+        J J^T g itself, and not a vector of arbitrary length."""
+        return self.holds_weight or self.settings.irl_weight != "auto"
+
     def prepare(self, step: int, sources: FitSources) -> None:
         """Fit the form before its first step, if it is one that is fitted; all processes get the main one's fit."""
         if self.form is None or self.form.fitted_to is None or self._strength(step) == 0 or self.fitted is not None:
@@ -190,11 +196,11 @@ class IsometricTerm:
         with full_precision(z.device):
             along = along_manifold(
                 generator, z, term.gradient[rows], select(labels, rows), self.world, self.settings.micro_batch,
-                scaled=self.holds_weight,
+                scaled=self.keeps_scale,
             )  # fmt: skip
         generator.train()
         # processes average their gradients; a scaled one contains that factor already
-        gradient[rows] = along if self.holds_weight else along * self.world.size
+        gradient[rows] = along if self.keeps_scale else along * self.world.size
         return replace(term, gradient=gradient)
 
     def weigh(

@@ -28,7 +28,10 @@ LOW_SHARE = 0.35
 PIXELS_MIN, PIXELS_MAX = 0.028, 24.0
 """The range of the other levels, as sigma."""
 DDPM_T = (20, 793)
-"""Of 1000 timesteps: sigma 0.079 to 24.3 for Ho et al.'s schedule."""
+"""The range of the `ddpm` recipe, in timesteps of HO: sigma 0.079 to 24.3."""
+HO = NoiseSchedule.linear()
+"""The schedule of Ho et al. (2020), 1000 steps. `--t-min` and `--t-max` count its timesteps, and so stand for noise
+levels, whatever the teacher's own schedule is."""
 FINE, COARSE = (0.01, 1.0), (1.5, 8.0)
 COARSE_SHARE = 1 / 7
 """The two ranges of the discriminator's levels, as sigma, and the share of the second."""
@@ -55,25 +58,45 @@ def recipe_name(settings: DistillSettings, *, pixels: bool) -> str:
 
 
 def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: bool = True) -> NoiseRecipe:
-    """The recipe of these settings. Raises GsdError (exit 2) for timesteps that the schedule does not have."""
+    """The recipe of these settings, its levels in sigma for any schedule.
+
+    Raises GsdError (exit 2) for levels that the schedule does not have.
+    """
     name = recipe_name(settings, pixels=pixels)
     if name == "edm":
         return edm_recipe(schedule)
-    share = schedule.steps / 1000
-    if name == "pixels":
-        ends = torch.tensor([PIXELS_MIN, PIXELS_MAX])
-        low, high = schedule.timestep(ends).round().int().tolist()
-    else:
-        low, high = (round(t * share) for t in DDPM_T)
-    low = low if settings.t_min is None else settings.t_min
-    high = high if settings.t_max is None else settings.t_max
-    if not low <= high < schedule.steps:
+    ends = [PIXELS_MIN, PIXELS_MAX] if name == "pixels" else [HO.sigmas[t].item() for t in DDPM_T]
+    for k, t in enumerate((settings.t_min, settings.t_max)):
+        if t is not None:
+            ends[k] = _given_level(t, schedule, is_max=k == 1)
+    if ends[0] > ends[1]:
         raise GsdError(
-            f"the teacher has timesteps 0 to {schedule.steps - 1}, the distillation would draw {low} to {high}",
-            hint=f"give --t-max {round(0.793 * schedule.steps)}",
+            f"the uniform noise levels would go from sigma {ends[0]:.3g} down to {ends[1]:.3g}",
+            hint="give a smaller --t-min or a larger --t-max",
             code=ExitCode.USAGE,
         )
+    low, high = schedule.timestep(torch.tensor(ends)).round().int().tolist()
     return pixel_recipe(schedule, low, high) if name == "pixels" else ddpm_recipe(schedule, low, high)
+
+
+def _given_level(t: int, schedule: NoiseSchedule, *, is_max: bool) -> float:
+    """The sigma that a `--t-min` or `--t-max` stands for."""
+    option, last = "--t-max" if is_max else "--t-min", schedule.sigmas[-1].item()
+    if t >= HO.steps:
+        raise GsdError(
+            f"{option} {t}: it counts the {HO.steps} timesteps of Ho et al.'s schedule, whatever the teacher's is",
+            hint=f"give at most {HO.steps - 1}",
+            code=ExitCode.USAGE,
+        )
+    sigma = HO.sigmas[t].item()
+    if sigma > last * 1.001:  # schedules of one form differ in their last digits
+        largest = int(HO.timestep(torch.tensor([last])).item())
+        raise GsdError(
+            f"{option} {t} is sigma {sigma:.3g}, and the teacher's noise ends at sigma {last:.3g}",
+            hint=f"give {option} {largest} or less",
+            code=ExitCode.USAGE,
+        )
+    return sigma
 
 
 def ddpm_recipe(schedule: NoiseSchedule, t_min: int, t_max: int) -> NoiseRecipe:

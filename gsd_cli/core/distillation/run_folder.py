@@ -28,7 +28,8 @@ from gsd_cli.base.atomic import write_json
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
-from gsd_cli.catalogue.find import read_card
+from gsd_cli.catalogue.diffusers_layout import locate_model
+from gsd_cli.catalogue.find import local_teacher, read_card
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, CHECKPOINTS, GENERATOR, OPTIONS, checkpoints
 from gsd_cli.core.distillation.inputs import choose_data, resolve_ratios
@@ -65,7 +66,17 @@ class Record:
 
 def resolve_run_folder(options: DistillOptions) -> Path:
     """The folder of the run: --output, else runs/TEACHER-PRESET."""
-    return options.output or RUNS / f"{Path(os.path.abspath(options.teacher)).name}-{options.preset}"
+    return options.output or RUNS / f"{_name_teacher(options.teacher)}-{options.preset}"
+
+
+def _name_teacher(teacher: str) -> str:
+    """The name of a teacher in the name of a run folder: that of its folder, as it is spelt, or of its hub id."""
+    place = local_teacher(teacher)
+    if place is None or place == Path(teacher).parent:
+        return Path(os.path.abspath(teacher)).name
+    with suppress(GsdError):  # reported when the teacher is opened
+        place = locate_model(place).folder
+    return Path(os.path.abspath(place)).name
 
 
 def count_steps(options: DistillOptions, epoch: int | None) -> int | None:
@@ -95,11 +106,12 @@ def collect_identity(options: DistillOptions) -> dict[str, Any]:
 
 
 def fingerprint_teacher(teacher: str) -> str | None:
-    """The fingerprint of a teacher's folder; None for a name, a hub id, or a folder that cannot be read."""
-    if teacher in TEACHERS or not Path(teacher).is_dir():
+    """The fingerprint of a teacher that is a local folder; None for others, or a folder that cannot be read."""
+    place = local_teacher(teacher)
+    if place is None:
         return None
     with suppress(GsdError):  # reported when the teacher is opened
-        return folder_fingerprint(Path(teacher))
+        return folder_fingerprint(place)
     return None
 
 
@@ -143,6 +155,9 @@ def check_options(options: DistillOptions, folder: Path, total: int | None) -> b
     # the length may change: of the past steps, only a warm-up of the isometric weight and a decay depend on it
     free = _list_unused(options) | {"total_steps"}
     differing = [key for key in now if key not in free and before.get(key) != now[key]]
+    if options.assume is not None and not _reads_alike(options.assume, before.get("teacher_reading")):
+        now, before = now | {"assume": options.assume}, before | {"assume": before.get("teacher_reading")}
+        differing.append("assume")
     if differing and (not options.force or _STUDENT_SIZE & set(differing)):
         changes = ", ".join(f"{key} ({before.get(key)} -> {now[key]})" for key in differing)
         # --force does not help if the checkpoints do not fit the student
@@ -181,6 +196,11 @@ def _spell_teacher(options: DistillOptions, record: dict[str, Any]) -> str:
         if now == mark if now and mark else same_place:
             return before
     return options.teacher if options.teacher != before else f"{options.teacher} with other weights"
+
+
+def _reads_alike(assume: str, recorded: Any) -> bool:
+    """Whether --assume agrees with how the run read its teacher; a folder that says everything has no record."""
+    return not isinstance(recorded, str) or set(assume.split(",")) <= set(recorded.split(","))
 
 
 def _locate_teacher(teacher: str) -> str:

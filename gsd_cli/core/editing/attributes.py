@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 EPS = 1e-8
+FISHER_MARGIN = 5e-4
+"""Keeps Fisher's z finite: a symmetric image has 4.1."""
 
 
 def brightness(images: Tensor) -> Tensor:
@@ -36,10 +38,14 @@ def height(images: Tensor) -> Tensor:
 
 
 def symmetry(images: Tensor) -> Tensor:
-    """The cosine between the object and its mirror image left to right: 1 for a symmetric image."""
+    """Fisher's z of the cosine between the object and its mirror image left to right: 0 without symmetry, 4.1 at most.
+
+    The cosine itself is squeezed against 1, where a standard deviation means nothing: garments reach 0.9 to 0.99.
+    """
     centred = images - _background(images)
     mirrored = centred.flip(3)
-    return (centred * mirrored).flatten(1).sum(1) / (centred.square().flatten(1).sum(1) + EPS)
+    cosine = (centred * mirrored).flatten(1).sum(1) / (centred.square().flatten(1).sum(1) + EPS)
+    return ((1 - FISHER_MARGIN) * cosine).atanh()
 
 
 ATTRIBUTES: dict[str, Callable[[Tensor], Tensor]] = {

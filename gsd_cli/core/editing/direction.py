@@ -24,7 +24,7 @@ from gsd_cli.core.latents.render import Delta, render
 from gsd_cli.core.models.generator import Generator
 
 Space = Literal["latent", "bottleneck"]
-FORMAT = "gsd-directions/2"
+FORMAT = "gsd-directions/3"
 SMALLEST_PART = 0.02
 """The smallest part of a unit vector that `orthogonalise` may leave: with less, an edit would be noise."""
 
@@ -89,14 +89,40 @@ def orthogonalise(direction: Direction, others: Sequence[Direction]) -> Directio
     return replace(direction, vector=vector, scale=direction.scale / left, figures=figures)
 
 
-def save_directions(path: Path, directions: Sequence[Direction], about: dict[str, Any]) -> None:
-    """Write directions as safetensors; `about` names the model and options they belong to."""
+@dataclass(frozen=True)
+class LinearScore:
+    """The score of a learnt attribute, for vectors of features [N, F]: features . weight + bias."""
+
+    weight: Tensor
+    bias: float
+
+
+def save_directions(
+    path: Path, directions: Sequence[Direction], about: dict[str, Any], score: LinearScore | None = None
+) -> None:
+    """Write directions as safetensors; `about` names the model and options they belong to.
+
+    score: of the attribute, if it was learnt from images.
+    """
     tensors = {f"{i}": d.vector.contiguous() for i, d in enumerate(directions)}
     tensors |= {f"{i}.normal": d.normal.contiguous() for i, d in enumerate(directions) if d.normal is not None}
     listed = [{k: v for k, v in vars(d).items() if k not in ("vector", "normal")} for d in directions]
     header = {"format": FORMAT, "about": json.dumps(about, sort_keys=True), "directions": json.dumps(listed)}
+    if score is not None:
+        tensors["score.weight"] = score.weight.contiguous()
+        header["score.bias"] = json.dumps(score.bias)
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata=header)
+
+
+def load_score(path: Path) -> LinearScore | None:
+    """The score that `save_directions` wrote; None if there is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            return LinearScore(file.get_tensor("score.weight"), float(json.loads(header["score.bias"])))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def load_directions(path: Path, about: dict[str, Any]) -> list[Direction] | None:

@@ -42,10 +42,11 @@ def fit_probe(features: FeatureMap, positive: Tensor, negative: Tensor, name: st
         counts = f"{len(positive)} images with it, {len(negative)} without"
         raise GsdError(f"{name}: {counts}: too few to learn from", hint="give at least 4 of each, better 50")
     vectors = torch.cat([positive, negative]).double()
-    mean, deviation = vectors.mean(0), vectors.std(0).clamp(min=1e-6)
     labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))]).bool()
     held_out = torch.zeros(len(labels), dtype=torch.bool)
     held_out[3::4] = True
+    seen = vectors[~held_out]  # the held-out quarter takes no part in anything that is fitted
+    mean, deviation = seen.mean(0), seen.std(0).clamp(min=1e-6)
     x = ((vectors - mean) / deviation).numpy()
     coefficient, intercept = linear_svm(x[~held_out.numpy()], labels[~held_out].numpy())
     quality = auroc(torch.from_numpy(x[held_out.numpy()] @ coefficient), labels[held_out])

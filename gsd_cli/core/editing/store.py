@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from gsd_cli.base.atomic import sweep
+from gsd_cli.base.atomic import sweep, write_json
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import tolerate_storage_errors
-from gsd_cli.core.editing.direction import Direction, load_directions, save_directions
+from gsd_cli.base.storage import read_json, tolerate_storage_errors
+from gsd_cli.core.editing.direction import Direction, LinearScore, load_directions, load_score, save_directions
 from gsd_cli.core.editing.examples import read_data_set, read_folders
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
+from gsd_cli.core.editing.probe import Probe
 from gsd_cli.core.editing.supervised import Attribute, fit, gather, mean_gradients
 from gsd_cli.core.editing.unsupervised import principal_directions
 from gsd_cli.core.models.fingerprint import weights_fingerprint
@@ -25,6 +27,7 @@ from gsd_cli.options import EditOptions
 DIRECTIONS = "directions"
 """The folder of stored directions, in the cache and in a model's folder."""
 COMPONENTS = "components"
+DEVIATIONS = "deviations.json"
 
 
 class DirectionStore:
@@ -33,6 +36,7 @@ class DirectionStore:
     def __init__(self, model: Model, options: EditOptions, session: Session):
         self.model, self.options, self.session = model, options, session
         self.knowledge: Knowledge = Knowledge(model)
+        self.learnt: dict[str, Attribute] = {}
         self.built_in: dict[str, Attribute] = {a.name: a for a in self.knowledge.built_in()}
         self.mark = weights_fingerprint(model.folder)
         label = model.generator.label if model.generator.denoiser.classes else None
@@ -48,17 +52,21 @@ class DirectionStore:
 
         With --fit-samples, only directions from that number of samples count.
         """
+        return self._read(name, **about)[1]
+
+    def _read(self, name: str, **about: Any) -> tuple[Path | None, list[Direction] | None]:
+        """The file of stored directions, and the directions."""
         if "fit_samples" in self.options.model_fields_set:
             about["samples"] = self.options.fit_samples
         file = f"{quote(name, safe='')}.safetensors"
         for path in (self.cache / file, self.model.folder / DIRECTIONS / file):
             if (found := load_directions(path, self.about | about)) is not None:
-                return found
-        return None
+                return path, found
+        return None, None
 
-    def _save(self, name: str, found: Sequence[Direction], **about: Any) -> None:
+    def _save(self, name: str, found: Sequence[Direction], score: LinearScore | None = None, **about: Any) -> None:
         with tolerate_storage_errors(self.session.warn):
-            save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about)
+            save_directions(self.cache / f"{quote(name, safe='')}.safetensors", found, self.about | about, score)
 
     def list_fitted(self) -> list[str]:
         """The names of the stored attributes that are not built in."""
@@ -90,10 +98,14 @@ class DirectionStore:
         if source is None and name not in self.built_in:
             known = ", ".join([*self.built_in, *self.list_fitted()])
             raise UsageError([f"{option}: unknown {name!r}"], hint=f"known: {known}; or --fit {name}=WITH:WITHOUT")
+        score = None
         if source is None:
             target, quality = self.built_in[name], None
         else:
             target, quality = self._learn(name, folders)
+            self.learnt[name] = target
+            if isinstance(target.score, Probe):
+                score = LinearScore(target.score.weight, target.score.bias)
         found = self._fit_directions(target)
         if not found:
             raise GsdError(
@@ -101,8 +113,54 @@ class DirectionStore:
             )
         if quality is not None:
             self.session.say(f"{name}: learnt from images with AUROC {quality:.3f}")
-        self._save(name, found, source=source or "built in", samples=self.options.fit_samples)
+        self._save(name, found, score, source=source or "built in", samples=self.options.fit_samples)
         return found
+
+    def find_target(self, name: str, option: str = "--attribute") -> Attribute:
+        """An attribute with its score, by name. Raises as `find_attribute`, which learns one from example images."""
+        if name in self.built_in and self._find_examples(name)[0] is None:
+            return self.built_in[name]
+        self.find_attribute(name, option)
+        if name not in self.learnt:
+            path, _ = self._read(name)
+            score = None if path is None else load_score(path)
+            if score is None:
+                raise GsdError(
+                    f"the stored score of {name} is missing", hint=f"learn it again: --fit {name}=WITH:WITHOUT"
+                )
+            probe = Probe(self.knowledge.features, score.weight, score.bias, float("nan"))
+            self.learnt[name] = Attribute(name, probe, signed=True)
+        return self.learnt[name]
+
+    def deviations(self, names: Sequence[str]) -> dict[str, float]:
+        """The standard deviation of each attribute over the generator's own samples.
+
+        They come from stored directions; those of measured attributes otherwise from --fit-samples new samples.
+        """
+        found: dict[str, float] = {}
+        for name in names:
+            for direction in self.load(name) or []:
+                found |= {k.removeprefix("std."): v for k, v in direction.figures.items() if k.startswith("std.")}
+            if name not in found and name in {t.name for t in TRAITS}:
+                found |= self._trait_deviations()
+            elif name not in found:
+                figures = self.find_attribute(name)[0].figures
+                found[name] = figures[f"std.{name}"]
+        return {name: found[name] for name in names}
+
+    def _trait_deviations(self) -> dict[str, float]:
+        """The standard deviations of the measured attributes, stored after the first call."""
+        path, samples = self.cache / DEVIATIONS, self.options.fit_samples
+        about = {**self.about, "samples": samples}
+        with suppress(GsdError, OSError):
+            stored = read_json(path)
+            if stored.get("about") == about:
+                return dict(stored["deviations"])
+        with self.session.progress("standard deviations", samples) as bar:
+            pool = gather(self.model.generator, TRAITS, self.options.batch_size, samples, bar.update)
+        with tolerate_storage_errors(self.session.warn):
+            write_json(path, {"about": about, "deviations": pool.deviations()})
+        return pool.deviations()
 
     def _find_examples(self, name: str) -> tuple[str | None, tuple[Path, Path] | None]:
         """The fingerprint of the images that teach an attribute, and their two folders if they come from --fit."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,8 +28,9 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.data.decode import crop_and_resize, decode
+from gsd_cli.data.decode import Decoded, crop_and_resize, decode
 from gsd_cli.data.pixels import from_uint8
+from gsd_cli.data.survey import survey
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 GOOD_PSNR = 24.0
@@ -163,7 +165,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
     if model.teacher is None:
         return None
     try:
-        teacher = load_teacher(model.teacher, offline=True)
+        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading)
     except GsdError:
         return None
     generator = model.generator
@@ -189,9 +191,12 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     """
     channels, size, _ = generator.image_shape
     try:
-        image = decode(
-            _read_stdin() if name == STDIN else example_file(name) if name.startswith(EXAMPLE) else Path(name)
-        )
+        file = example_file(name) if name.startswith(EXAMPLE) else Path(name)
+        payload = _read_stdin() if name == STDIN else file
+        looked = survey([payload], 1, remedy="")
+        image = decode(payload, looked.ranges)
+        _require_channels(name, image, channels)
+        pixels = crop_and_resize(image, size, channels)
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {name}", hint=IMAGE_HINT) from error
     except GsdError:
@@ -199,10 +204,33 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     except Exception as error:  # damaged images raise nearly anything
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise GsdError(f"{name} is not an image: {cause}", hint="use PNG, JPEG, WebP or a similar format") from error
-    if session is not None and (image.size != (size, size) or len(image.getbands()) != channels):
-        mode = "grey" if channels == 1 else "RGB"
-        session.say(f"{name}: {image.width} x {image.height} {image.mode} -> {size} x {size} {mode}")
-    return from_uint8(torch.from_numpy(crop_and_resize(image, size, channels).copy())).permute(2, 0, 1)
+    height, width, found = _shape_of(image)
+    if session is not None:
+        for line in looked.messages:
+            session.say(f"{name}: {line}")
+        if (height, width, found) != (size, size, channels):
+            session.say(f"{name}: {width} x {height} {_mode(found)} -> {size} x {size} {_mode(channels)}")
+    return from_uint8(torch.from_numpy(pixels.copy())).permute(2, 0, 1)
+
+
+def _shape_of(image: Decoded) -> tuple[int, int, int]:
+    if isinstance(image, np.ndarray):
+        return image.shape[0], image.shape[1], image.shape[2]
+    return image.height, image.width, len(image.getbands())
+
+
+def _require_channels(name: str, image: Decoded, channels: int) -> None:
+    """Raise GsdError (exit 3) unless the image can have as many channels as the model's: grey and RGB are converted."""
+    found = _shape_of(image)[2]
+    if found != channels and not (found in (1, 3) and channels in (1, 3)):
+        raise GsdError(
+            f"{name} has {plural(found, 'channel')}, the model's images have {channels}",
+            hint=f"give a .npy or a TIFF with {plural(channels, 'channel')}",
+        )
+
+
+def _mode(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
 
 
 def _read_stdin() -> bytes:

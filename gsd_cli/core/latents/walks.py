@@ -63,7 +63,7 @@ def walk(
     """
     s = torch.linspace(0, 1, frames)
     if path in ("uniform", "geodesic") and frames > 2:
-        s = _equal_steps(a, b, frames, images, embed)
+        s = equal_steps(lambda s: images(interpolate(a, b, s, "slerp"), s), frames, embed)
     z = interpolate(a, b, s, path)
     if path == "geodesic" and frames > 2:
         z = _minimise_energy(z, s, images, embed, geodesic_steps, on_step)
@@ -93,14 +93,17 @@ def cross_fade(first: Tensor, last: Tensor, frames: int) -> Tensor:
 
 
 @torch.no_grad()
-def _equal_steps(a: Tensor, b: Tensor, frames: int, images: Render, embed: Embed) -> Tensor:
-    """Fractions of the way at which frames are evenly spaced: first along the curve, then by measured steps."""
+def equal_steps(images_at: Callable[[Tensor], Tensor], frames: int, embed: Embed) -> Tensor:
+    """Fractions [frames] of a path, from 0 to 1, between which its images change in equal perceptual steps.
+
+    images_at: fractions [N] to the images there [N, ...].
+    """
     dense = torch.linspace(0, 1, frames * DENSE)
-    s = _space_evenly(dense, step_lengths(images(interpolate(a, b, dense, "slerp"), dense), embed), frames)
+    s = _space_evenly(dense, step_lengths(images_at(dense), embed), frames)
     best, least = s, float("inf")
     for _ in range(CORRECTIONS):
         # chords cut corners: frames that are even along the curve are less even between each other
-        steps = step_lengths(images(interpolate(a, b, s, "slerp"), s), embed)
+        steps = step_lengths(images_at(s), embed)
         if unevenness(steps) < least:
             best, least = s, unevenness(steps)
         s = _space_evenly(s, steps, frames)

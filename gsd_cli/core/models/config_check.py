@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.diffusers_layout import DAMAGED_HINT, Weights
 
@@ -27,13 +25,14 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
     kind: a class of diffusers. The network is built without storage, so that a config that asks for
     terabytes costs no memory.
     """
-    config = {key: value for key, value in config.items() if key not in _EMA_KEYS}
+    config = without_averaging_keys(config)
     wrong = [f"{key} is {value}" for key, value in _numbers(config) if abs(value) > LARGEST]
     wrong += [f"{key} has {len(value)} entries" for key, value in config.items() if _long(value)]
     wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]
     if wrong:
         raise GsdError(f"{folder / 'config.json'}: {wrong[0]}, which no network here has", hint=DAMAGED_HINT)
-    import diffusers
+    import diffusers  # not at the top: the limits are needed before torch is loaded
+    import torch
 
     with torch.device("meta"):
         net = getattr(diffusers, kind).from_config(config)
@@ -43,6 +42,11 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
             f"{folder / 'config.json'} describes {needed:,} parameters, {weights.name} has {there:,} bytes",
             hint=DAMAGED_HINT,
         )
+
+
+def without_averaging_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a network without what diffusers' EMAModel added to it."""
+    return {key: value for key, value in config.items() if key not in _EMA_KEYS}
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:

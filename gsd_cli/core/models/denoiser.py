@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
+GSD_CHAIN = Chain()
+"""How the teachers that gsd trains are sampled."""
 
 
 class Denoiser(nn.Module):
@@ -21,8 +24,8 @@ class Denoiser(nn.Module):
 
     Wraps a network that predicts eps, v or x0 from the variance-preserving x / sqrt(1 + sigma^2) and
     an integer-trained t, as k-diffusion's DiscreteEpsDDPMDenoiser does (Karras et al. 2022, section 5).
-    The estimate is not clipped: a clamp would cut the gradient. `clip_sample` says whether the model's
-    own samplers clip it to [-1, 1], as pixel models do. `kind` knows the network's blocks and config.
+    The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
+    limit it, and how they step. `kind` knows the network's blocks and config.
 
     A class-conditional network takes its labels from the call or from the view of `with_labels`.
     """
@@ -33,7 +36,7 @@ class Denoiser(nn.Module):
         schedule: NoiseSchedule,
         prediction: str = "epsilon",
         *,
-        clip_sample: bool = True,
+        chain: Chain = GSD_CHAIN,
         kind: NetworkKind = UNET2D,
     ):
         super().__init__()
@@ -46,7 +49,7 @@ class Denoiser(nn.Module):
         self.kind = kind
         self.schedule = schedule
         self.prediction = prediction
-        self.clip_sample = clip_sample
+        self.chain = chain
         self.labels: Tensor | None = None
 
     def with_labels(self, labels: Tensor | None) -> Denoiser:
@@ -54,6 +57,11 @@ class Denoiser(nn.Module):
         view = copy.copy(self)
         view.labels = labels
         return view
+
+    @property
+    def clip_sample(self) -> bool:
+        """Whether the model's own samplers limit the clean estimate, as pixel models do."""
+        return self.chain.limits
 
     @property
     def device(self) -> torch.device:
@@ -76,17 +84,19 @@ class Denoiser(nn.Module):
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
-        s = sigma.reshape(-1, 1, 1, 1)
-        scale = (1 + s**2).sqrt()
+        return clean_estimate(self.prediction, self.raw(x, sigma, labels), x, sigma)
+
+    def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The output [B, C, H, W] of the network for the arguments of `forward`: eps, v or the clean image."""
+        scale = (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
         labels = self.labels if labels is None else labels
-        raw = self.kind.call(self.net, x / scale, self.schedule.timestep(sigma), labels)
-        if self.prediction == "epsilon":
-            clean: Tensor = x - s * raw
-        elif self.prediction == "v_prediction":
-            clean = x / scale**2 - (s / scale) * raw
-        else:
-            clean = raw
-        return clean
+        return self.kind.call(self.net, x / scale, self.schedule.timestep(sigma), labels)
+
+    def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
+        """A model of the same network whose output means something else."""
+        view = copy.copy(self)
+        view.prediction, view.schedule = prediction, schedule
+        return view
 
     def amplification(self, sigma: Tensor) -> Tensor:
         """The change of the clean estimate per unit change of the network's output, of sigma's shape."""
@@ -110,6 +120,17 @@ class Denoiser(nn.Module):
     def output_layers(self) -> tuple[str, ...]:
         """The names, in this module, of the layers nearest to the pixels."""
         return tuple(f"net.{name}" for name in self.kind.output_layers(self.net))
+
+
+def clean_estimate(prediction: str, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+    """The clean image that the output `raw` of a network stands for, by what it predicts; shapes as in `forward`."""
+    s = sigma.reshape(-1, 1, 1, 1)
+    if prediction == "epsilon":
+        return x - s * raw
+    if prediction == "v_prediction":
+        scale = (1 + s**2).sqrt()
+        return x / scale**2 - (s / scale) * raw
+    return raw
 
 
 def per_image(value: float, like: Tensor) -> Tensor:

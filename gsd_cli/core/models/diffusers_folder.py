@@ -15,92 +15,71 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.diffusers_layout import (
-    AUTOENCODERS,
     BIN_WEIGHTS,
     DAMAGED_HINT,
+    OTHER_BIN_WEIGHTS,
+    OTHER_SAFE_WEIGHTS,
     SAFE_WEIGHTS,
-    UNETS,
     Weights,
     find_weights,
-    network_folder,
-    schedule_file,
+    locate_model,
 )
 from gsd_cli.core.models.autoencoder import Autoencoder
-from gsd_cli.core.models.config_check import require_plausible
+from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.config_check import require_plausible, without_averaging_keys
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.state import load_state, read_state
+from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
 
 NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 
-def load_denoiser(folder: Path) -> Denoiser:
+def load_denoiser(path: Path) -> Denoiser:
     """Read a diffusers folder as a Denoiser in float32 on the CPU, frozen, in eval mode.
 
-    Raises GsdError (exit 3) when something is missing or damaged, or the network is of no kind in `NETWORK_KINDS`.
+    Raises GsdError (exit 3) when something is missing or damaged, the network is of no kind in `NETWORK_KINDS`, or the
+    folder does not say how the network was trained.
     """
-    part = network_folder(folder)
-    config = read_json(part / "config.json")
-    kind = _kind_of(part, config)
-    kind.require_usable(part, config, _autoencoder_folder(folder) is not None)
-    schedule_path = schedule_file(folder)
-    schedule = read_json(schedule_path)
-    _require_discrete_schedule(schedule_path, schedule)
-    # configs older than prediction_type may say predict_epsilon
-    older = "epsilon" if schedule.get("predict_epsilon", True) else "sample"
-    prediction = schedule.get("prediction_type", older)
-    clip = bool(schedule.get("clip_sample", True))
-    net = _load_network(part, kind.diffusers_class, config)
-    denoiser = Denoiser(net, NoiseSchedule.from_config(schedule), prediction, clip_sample=clip, kind=kind)
-    return denoiser.eval().requires_grad_(False)
+    config = read_teacher_config(path)
+    config.require_known()
+    return build_denoiser(config)
 
 
-def _kind_of(folder: Path, config: Any) -> NetworkKind:
-    name = config.get("_class_name") if isinstance(config, dict) else None
-    kind = NETWORK_KINDS.get(name) if isinstance(name, str) else None
-    if kind is None:
-        known = " or ".join(dict.fromkeys(k.diffusers_class for k in NETWORK_KINDS.values()))
-        raise GsdError(
-            f"{folder} holds a {name or 'model of unknown class'}, a {known} is needed",
-            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
-        )
-    return kind
+def build_denoiser(config: TeacherConfig) -> Denoiser:
+    """The network of a teacher as a Denoiser, under the first reading that fits its folder."""
+    kind, reading = NETWORK_KINDS[config.class_name], config.readings[0]
+    weights = config.files.find_weights()
+    net = _load_network(config.files.network, kind.diffusers_class, config.network, weights)
+    schedule, chain = NoiseSchedule.from_config(reading.schedule), Chain.from_config(config.scheduler)
+    return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 
 
-def describe_choices(folder: Path) -> list[str]:
-    """One line per choice made in reading a folder: averaged weights, a variant, another folder's schedule."""
-    unet, said = network_folder(folder), []
-    if unet.name == UNETS[0] and (folder / UNETS[1]).is_dir():
-        said.append(f"{folder}: the averaged weights in {UNETS[0]}/ are used, not those in {UNETS[1]}/")
-    weights = find_weights(unet)
-    if weights is not None and weights.variant is not None:
-        said.append(f"{folder}: its weights exist only as the variant {weights.variant}; they are read as float32")
-    if (path := schedule_file(folder)).parent == folder.resolve().parent / "scheduler":
-        said.append(f"{folder}: its noise schedule is that of {path}, written by the same training")
-    return said
-
-
-def load_autoencoder(folder: Path) -> Autoencoder:
+def load_autoencoder(path: Path) -> Autoencoder:
     """The first stage of a latent-diffusion folder (vqvae/ or vae/), frozen; else the identity.
 
     Raises GsdError (exit 3) when it is damaged or of another class than VQModel or AutoencoderKL.
     """
-    found = _autoencoder_folder(folder)
+    found = locate_model(path).autoencoder
     if found is None:
         return Autoencoder()
     config = read_json(found / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in ("VQModel", "AutoencoderKL"):
         raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
-    return Autoencoder(_load_network(found, name, config), _latent_scale(config)).eval().requires_grad_(False)
+    return (
+        Autoencoder(_load_network(found, name, config, find_weights(found)), _latent_scale(config))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def _latent_scale(config: dict[str, Any]) -> float:
@@ -113,85 +92,28 @@ def _latent_scale(config: dict[str, Any]) -> float:
     return float(scale)
 
 
-def _autoencoder_folder(folder: Path) -> Path | None:
-    return next((folder / name for name in AUTOENCODERS if (folder / name).is_dir()), None)
-
-
-def _require_discrete_schedule(path: Path, schedule: Any) -> None:
-    if not isinstance(schedule, dict):
-        raise GsdError(f"{path} holds no scheduler config", hint="the file is damaged; fetch it again")
-    # schedulers of other families (EDM, flow matching, score SDE) have no betas
-    if not {"beta_schedule", "beta_start", "trained_betas"} & schedule.keys():
-        raise GsdError(
-            f"{path} holds {'a ' + str(schedule.get('_class_name')) if '_class_name' in schedule else 'no betas'}, "
-            "a discrete DDPM schedule is needed",
-            hint="give an unconditional DDPM in diffusers format",
-        )
-
-
-def _load_network(folder: Path, kind: str, config: dict[str, Any]) -> Any:
-    weights = find_weights(folder)
+def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weights | None) -> Any:
+    """A network of diffusers with its weights, in float32. kind: its class."""
     if weights is None:
-        hint = f"looked for {SAFE_WEIGHTS} and {BIN_WEIGHTS}, whole, in shards with their index, or as a variant (fp16)"
+        known = ", ".join((SAFE_WEIGHTS, BIN_WEIGHTS, OTHER_SAFE_WEIGHTS, OTHER_BIN_WEIGHTS))
+        hint = f"looked for {known}, whole, in shards with their index, or as a variant (fp16)"
         raise GsdError(f"no weights in {folder}", hint=hint)
-    if not weights.safe:
-        for path in weights.files:
-            _refuse_hostile_pickle(path)
     import diffusers
 
-    diffusers.utils.logging.disable_progress_bar()
     try:
-        _require_whole(weights)
+        state = read_state(weights)  # a pickle is refused before anything else
         require_plausible(folder, kind, config, weights)
         with contextlib.redirect_stdout(io.StringIO()):
-            net, report = getattr(diffusers, kind).from_pretrained(
-                folder,
-                local_files_only=True,
-                low_cpu_mem_usage=False,
-                use_safetensors=weights.safe,
-                variant=weights.variant,
-                torch_dtype=torch.float32,
-                output_loading_info=True,
-            )
+            net: Any = getattr(diffusers, kind).from_config(without_averaging_keys(config))
+        load_state(net, state, folder)
     except GsdError:
         raise
-    except Exception as error:  # diffusers raises many kinds for one cause: damaged weights
+    except Exception as error:  # a damaged config or file raises many kinds
         raise GsdError(
             f"cannot load the weights in {folder}: {_first_line(error)}",
             hint=DAMAGED_HINT,
         ) from error
-    # diffusers fills what is missing with random numbers and only warns
-    if report["missing_keys"]:
-        raise GsdError(
-            f"the weights in {folder} lack {len(report['missing_keys'])} tensors, {report['missing_keys'][0]} first",
-            hint=DAMAGED_HINT,
-        )
     return net
-
-
-def _require_whole(weights: Weights) -> None:
-    """Raise GsdError (exit 3) when a shard lacks a tensor that the index places in it: diffusers does not check."""
-    if weights.index is None or not weights.safe:
-        return
-    placed = read_json(weights.index)["weight_map"]
-    for path in weights.files:
-        with safe_open(path, "pt") as file:
-            there = set(file.keys())
-        absent = sorted(key for key, name in placed.items() if name == path.name and key not in there)
-        if absent:
-            raise GsdError(
-                f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=DAMAGED_HINT
-            )
-
-
-def _refuse_hostile_pickle(path: Path) -> None:
-    try:
-        torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:
-        raise GsdError(
-            f"{path} is not a plain file of tensors",  # PyTorch's own message advises loading it anyway
-            hint="gsd loads no pickles; convert the model to safetensors",
-        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -244,6 +166,5 @@ def _ddpm_scheduler(model: Denoiser) -> Any:
         beta_schedule="linear",
         trained_betas=None if linear else betas.tolist(),
         prediction_type=model.prediction,
-        variance_type="fixed_large",
-        clip_sample=model.clip_sample,
+        **model.chain.to_config(),
     )

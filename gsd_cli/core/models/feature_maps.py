@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.device import full_precision
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser, per_image
@@ -41,7 +42,7 @@ class FeatureMapSources:
 
 
 def build_feature_map(name: str, sources: FeatureMapSources) -> FeatureMap:
-    """Build a feature map by name. Raises GsdError (exit 4) when its weights cannot be downloaded."""
+    """Build a feature map by name. Raises GsdError: no weights to download (exit 4), other channels (exit 2)."""
     return FEATURE_MAPS[name](sources)
 
 
@@ -50,6 +51,10 @@ def _teacher(sources: FeatureMapSources) -> FeatureMap:
 
 
 def _lpips(sources: FeatureMapSources) -> FeatureMap:
+    channels = sources.autoencoder.image_shape(sources.teacher.shape)[0]
+    if channels not in (1, 3):
+        message = f"LPIPS reads grey or RGB images, these have {channels} channels"
+        raise GsdError(message, hint="--irl-phi teacher", code=ExitCode.USAGE)
     lpips = load_lpips(sources.cache, sources.device, offline=sources.offline)
     return lambda images: lpips(sources.autoencoder.decode(images))
 

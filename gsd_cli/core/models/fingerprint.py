@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
-from gsd_cli.catalogue.diffusers_layout import PARTS, find_weights, schedule_file
+from gsd_cli.catalogue.diffusers_layout import PARTS, Weights, find_weights, locate_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 
 def weights_fingerprint(folder: Path) -> str:
     """sha256 over the weight files of a diffusers folder (network and autoencoder), 16 hex digits."""
+    return _digest_of(find_weights(folder / part) for part in PARTS)
+
+
+def _digest_of(parts: Iterable[Weights | None]) -> str:
     digest = hashlib.sha256()
-    for part in PARTS:
-        weights = find_weights(folder / part)
+    for weights in parts:
         for path in weights.files if weights else ():
             facts = path.stat()
             digest.update(_digest(path, facts.st_size, facts.st_mtime_ns))
@@ -34,14 +38,22 @@ def _digest(path: Path, size: int, changed: int) -> bytes:
     return bytes.fromhex(file_sha256(path))
 
 
-def folder_fingerprint(folder: Path) -> str:
+def folder_fingerprint(path: Path) -> str:
     """16 hex digits of a teacher's weights and schedule, independent of its folder's name and place.
 
-    Raises GsdError (exit 3) when the schedule is missing or damaged.
+    path: as `locate_model` takes it. Raises GsdError (exit 3) when a part is damaged.
     """
-    schedule = read_object(schedule_file(folder))
-    facts = sorted((key, str(value)) for key, value in schedule.items() if not key.startswith("_"))
-    return hashlib.sha256(repr((weights_fingerprint(folder), facts)).encode()).hexdigest()[:16]
+    files, facts = locate_model(path), {}
+    if files.schedule is not None:
+        facts = {key: value for key, value in read_object(files.schedule).items() if not key.startswith("_")}
+    mark = weights_fingerprint(files.folder)
+    usual = locate_model(files.folder)
+    own, default = files.find_weights(), usual.find_weights()
+    if own is not None and default is not None and own.files != default.files:
+        # another network than the folder's first choice was asked for
+        mark = _digest_of([own, find_weights(files.autoencoder) if files.autoencoder else None])
+    stated = sorted((key, str(value)) for key, value in facts.items())
+    return hashlib.sha256(repr((mark, stated)).encode()).hexdigest()[:16]
 
 
 def network_fingerprint(net: nn.Module) -> str:

@@ -105,6 +105,12 @@ class Model:
         return self.card.get("teacher")
 
     @property
+    def teacher_reading(self) -> str | None:
+        """How the teacher's output was read, where its folder does not say it; as `--assume` takes it."""
+        found = self.card.get("teacher_reading")
+        return found if isinstance(found, str) else None
+
+    @property
     def features(self) -> str | None:
         """The bundled feature extractor of its domain, if there is one."""
         return self.card.get("features")

@@ -10,7 +10,17 @@ from typing import Any
 
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.catalogue.diffusers_layout import BIN_WEIGHTS, CONFIGS, PARTS, SAFE_INDEX, SAFE_WEIGHTS, STEM, find_weights
+from gsd_cli.catalogue.diffusers_layout import (
+    BIN_WEIGHTS,
+    CONFIGS,
+    OTHER_BIN_WEIGHTS,
+    OTHER_SAFE_WEIGHTS,
+    PARTS,
+    SAFE_INDEX,
+    SAFE_WEIGHTS,
+    STEM,
+    find_weights,
+)
 
 OnBytes = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
@@ -46,9 +56,15 @@ def fetch(
 
     try:
         folder = download([*CONFIGS, *(part + name for part in PARTS for name in (SAFE_WEIGHTS, SAFE_INDEX))])
-        # in this order: shards of an index, .bin weights, variants
+        # in this order: shards of an index, .bin weights, variants, weights under the names of other libraries
         variants = (f"{STEM}.*.safetensors", f"{SAFE_WEIGHTS}.index.*.json")
-        for patterns in ((f"{STEM}-*.safetensors",), (BIN_WEIGHTS,), variants):
+        for patterns in (
+            (f"{STEM}-*.safetensors",),
+            (BIN_WEIGHTS,),
+            variants,
+            (OTHER_SAFE_WEIGHTS,),
+            (OTHER_BIN_WEIGHTS,),
+        ):
             if bare := [part for part in PARTS if _lacks_weights(folder / part)]:
                 folder = download([part + pattern for part in bare for pattern in patterns])
     except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds

@@ -5,7 +5,8 @@ D(x, sigma). A network's blocks and config keys are known to its kind's module, 
 UNet2DModel: `core/training/fit_teacher.py` and `core/distillation/growth.py`.
 
 To add a kind, write a module next to `unet2d.py` with a function per field below and one record,
-and add the record to `NETWORK_KINDS` in `diffusers_folder.py`. A kind trained with another noise schedule
+and add the record to `NETWORK_KINDS` in `diffusers_folder.py`, and the check of its config to `CHECKS` in
+`teacher_config.py`. A kind trained with another noise schedule
 or prediction also needs its preconditioning in `denoiser.py` (and `schedule.py`).
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,9 +29,7 @@ class NetworkKind:
     diffusers_class: str
     """The class of diffusers that reads and writes the network."""
     class_names: tuple[str, ...]
-    """Every `_class_name` that a config.json of this kind may hold."""
-    require_usable: Callable[[Path, dict[str, Any], bool], None]
-    """(folder, config, latent): raise GsdError (exit 3) for a network that cannot be a teacher."""
+    """Every `_class_name` that a config.json of this kind may hold; `teacher_config.py` checks their configs."""
     shape: Callable[[Network], tuple[int, int, int]]
     """(net): (C, H, W) of the input."""
     classes: Callable[[Network], int | None]

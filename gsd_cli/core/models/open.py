@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.registry import BUNDLED_MODELS
+from gsd_cli.catalogue.run_layout import GENERATOR
 from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 
@@ -15,6 +18,8 @@ def open_model(spec: str | None, device: Any, session: Session) -> Model:
     model = load_model(spec)
     if spec is None:
         session.say(f"model: {model.name}")
+    elif model.folder not in (Path(spec), Path(spec) / GENERATOR) and spec not in BUNDLED_MODELS:
+        session.say(f"model: {model.folder}")
     model.generator.to(device).eval().requires_grad_(False)
     return model
 
@@ -45,18 +50,25 @@ def fix_class(model: Model, given: str | None, session: Session) -> None:
     model.generator.label = label or 0
 
 
-def open_teacher(spec: str, session: Session, revision: str | None = None) -> Teacher:
-    """Load a teacher; show the progress of a download, and print notes and warnings about the teacher."""
+def open_teacher(
+    spec: str, session: Session, revision: str | None = None, assume: str | None = None, *, undecided: bool = False
+) -> Teacher:
+    """Load a teacher; show the progress of a download, and print notes and warnings about the teacher.
+
+    assume, undecided: see `load_teacher`.
+    """
     with session.progress(f"opening {spec}") as bar:
 
         def on_bytes(done: int, total: int) -> None:
             bar.update(done // 1_000_000, total // 1_000_000, note="MB")
 
-        teacher = load_teacher(spec, offline=session.offline, revision=revision, on_bytes=on_bytes)
+        teacher = load_teacher(
+            spec, offline=session.offline, revision=revision, on_bytes=on_bytes, assume=assume, undecided=undecided
+        )
     if teacher.revision is not None:
         session.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")
-    for reading in teacher.readings:
-        session.say(reading)
+    for remark in teacher.remarks:
+        session.say(remark)
     for note in teacher.notes:
         session.warn(note)
     return teacher

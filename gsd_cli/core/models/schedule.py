@@ -60,13 +60,15 @@ class NoiseSchedule:
             return torch.linspace(start, end, steps, dtype=torch.float64)
         if kind == "scaled_linear":
             return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+        if kind == "sigmoid":  # of GeoDiff (Xu et al. 2022)
+            return torch.linspace(-6, 6, steps, dtype=torch.float64).sigmoid() * (end - start) + start
         if kind == "squaredcos_cap_v2":
             u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
             bar = torch.cos((u + 0.008) / 1.008 * torch.pi / 2) ** 2
             return (1 - bar[1:] / bar[:-1]).clamp(max=0.999)
         raise GsdError(
             f"unknown beta schedule {kind!r}",
-            hint="known: linear, scaled_linear, squaredcos_cap_v2, trained_betas",
+            hint="known: linear, scaled_linear, squaredcos_cap_v2, sigmoid, trained_betas",
         )
 
     @property

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
-from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.find import read_card, require_teacher
+from gsd_cli.catalogue.find import local_teacher, read_card, require_teacher
+from gsd_cli.catalogue.readings import Reading
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.diffusers_folder import describe_choices, load_autoencoder, load_denoiser
+from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder
 from gsd_cli.core.models.hub import OnBytes, fetch
+from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.teacher_config import TeacherConfig, describe_choices, read_teacher_config
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Teacher:
 
     `autoencoder` is the identity except for latent-diffusion models. `features` names the bundled
     feature extractor trained on the same images, if there is one. `class_names` are the classes of a
-    conditional model, if known. `notes` are warnings; `readings` say how the folder was read.
+    conditional model, if known. `notes` are warnings; `remarks` say how the folder was read. `config` is what the
+    folder says. `reading` is how its output was read where the folder does not say it: as `--assume` takes it.
     """
 
     name: str
@@ -32,50 +34,62 @@ class Teacher:
     features: str | None = None
     class_names: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-    readings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    config: TeacherConfig | None = None
+    reading: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of its images."""
         return self.autoencoder.image_shape(self.denoiser.shape)
 
+    def read_as(self, reading: Reading) -> Teacher:
+        """The same teacher with its output read so, although its folder does not say it."""
+        denoiser = self.denoiser.read_as(reading.prediction, NoiseSchedule.from_config(reading.schedule))
+        return replace(self, denoiser=denoiser, reading=reading.name)
+
 
 def load_teacher(
-    spec: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None
-) -> Teacher:
+    spec: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None,
+    assume: str | None = None, undecided: bool = False,
+) -> Teacher:  # fmt: skip
     """Find and read a teacher.
 
-    spec: a name of the registry, a diffusers folder, or a hub id `owner/name`. on_bytes: see `fetch`.
-    Raises GsdError: exit 3 (missing, damaged, unsupported), exit 4 (hub or network).
+    spec: a name of the registry, a diffusers folder (or a file in it), or a hub id `owner/name`. on_bytes: see `fetch`.
+    assume: what its folder does not say, as `--assume` takes it. undecided: take the first of several readings; the
+    caller decides (`config.readings`). Raises GsdError: exit 3 (missing, damaged, unsupported, several readings fit),
+    exit 4 (hub or network).
     """
     require_teacher(spec)
-    entry = TEACHERS.get(spec)
-    if entry is not None and entry.hub is None:
-        return _from_folder(ASSETS / spec, spec)
-    if entry is None and Path(spec).is_dir():
-        return _from_folder(Path(spec), Path(spec).resolve().name)
-    hub_id = entry.hub if entry is not None and entry.hub else spec
-    folder, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
-    notes = [entry.caution] if entry is not None and entry.caution else []
-    return Teacher(
-        spec,
-        load_denoiser(folder),
-        hub_id,
-        commit,
-        load_autoencoder(folder),
-        notes=notes,
-        readings=describe_choices(folder),
-    )
-
-
-def _from_folder(folder: Path, name: str) -> Teacher:
-    card = read_card(folder) if (folder / CARD).exists() else {}
+    entry, place = TEACHERS.get(spec), local_teacher(spec)
+    commit, hub_id, notes = None, "", []
+    if place is None:
+        hub_id = entry.hub if entry is not None and entry.hub else spec
+        place, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
+        notes = [entry.caution] if entry is not None and entry.caution else []
+    stated = read_teacher_config(place)
+    config = stated if assume is None else read_teacher_config(place, assume)
+    if not undecided:
+        config.require_known()
+    reading = config.readings[0].name if len(stated.readings) > 1 and len(config.readings) == 1 else None
+    remarks = describe_choices(config, place)
+    if reading is not None:
+        remarks.append(
+            f"{config.files.folder} does not say how its network was trained; its output is read as {reading}"
+        )
+    folder = config.files.folder
+    name = spec if entry is not None or hub_id else folder.resolve().name
+    card = read_card(folder) if not hub_id and (folder / CARD).exists() else {}
     return Teacher(
         name,
-        load_denoiser(folder),
-        str(card.get("name", name)),
-        autoencoder=load_autoencoder(folder),
+        build_denoiser(config),
+        hub_id or str(card.get("name", name)),
+        commit,
+        load_autoencoder(place),
         features=card.get("features"),
         class_names=tuple(card.get("classes") or ()),
-        readings=describe_choices(folder),
+        notes=notes,
+        remarks=remarks,
+        config=config,
+        reading=reading,
     )

@@ -1,4 +1,4 @@
-"""Diffusers' UNet2DModel: the one owner of its config keys, block names and call.
+"""Diffusers' UNet2DModel: its block names and call; `unet2d_config.py` says which configs can be teachers.
 
 The DDPM network (Ho et al. 2020): down blocks, a mid block, up blocks with skips, conditioned on a
 timestep and at most on class numbers. The last part holds what a copy that is wider or deeper
@@ -7,42 +7,14 @@ needs to know (`distillation/growth.py`).
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import DEEPEST, LARGEST, MAX_SIDE
+from gsd_cli.core.models.config_check import DEEPEST, LARGEST
 from gsd_cli.core.models.network_kind import NetworkKind
-
-_HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
-
-
-def require_usable(folder: Path, config: dict[str, Any], latent: bool) -> None:
-    """Raise GsdError (exit 3) for a config that is not of an image denoiser conditioned on timesteps and classes.
-
-    latent: whether the folder has an autoencoder, so that any number of channels is right.
-    """
-    channels = config.get("in_channels")
-    if not (latent or channels in (1, 3)) or config.get("out_channels") != channels:
-        raise GsdError(
-            f"{folder}: {channels} channels in, {config.get('out_channels')} out",
-            hint="a teacher maps grey or RGB images (or the latents of an autoencoder in vqvae/) to themselves",
-        )
-    if config.get("class_embed_type") is not None:
-        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)
-    if config.get("time_embedding_type", "positional") != "positional":
-        kind = config["time_embedding_type"]
-        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_HINT)
-    size = config.get("sample_size")
-    sides = [size] * 2 if isinstance(size, int) else size
-    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-        raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
-    if max(sides) > MAX_SIDE:
-        raise GsdError(
-            f"{folder} names a sample_size of {size}", hint=f"images have at most {MAX_SIDE} pixels per side"
-        )
+from gsd_cli.core.models.unet2d_config import CLASS_NAMES, DIFFUSERS_CLASS
 
 
 def shape(net: Any) -> tuple[int, int, int]:
@@ -100,9 +72,8 @@ def output_layers(net: Any) -> tuple[str, ...]:
 
 
 UNET2D = NetworkKind(
-    diffusers_class="UNet2DModel",
-    class_names=("UNet2DModel", "UNetUnconditionalModel"),  # the second is the name in old diffusers
-    require_usable=require_usable,
+    diffusers_class=DIFFUSERS_CLASS,
+    class_names=CLASS_NAMES,
     shape=shape,
     classes=classes,
     call=call,

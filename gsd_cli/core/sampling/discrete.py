@@ -7,14 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.random import generator_for
+from gsd_cli.compute.random import seed_generator
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
-
-
-def _leading_timesteps(total: int, steps: int) -> list[int]:
-    """diffusers' "leading" spacing: multiples of total // steps, from high to low."""
-    return [i * (total // steps) for i in range(steps)][::-1]
 
 
 @torch.no_grad()
@@ -28,29 +23,27 @@ def ancestral(
 ) -> Tensor:
     """DDPM's ancestral sampler (Ho et al. 2020, algorithm 2), the paper's MSA baseline.
 
-    The variance is "fixed large" (beta_t); `clip` clips the clean estimate to [-1, 1], as DDPM pipelines
-    do. The noise of image k comes from seeds[k] alone.
+    Variance, timesteps and, with `clip`, the limit of the clean estimate are those of the model's own pipeline
+    (`Chain`). The noise of image k comes from seeds[k] alone. Raises GsdError (exit 2) for more steps than levels.
     """
-    alphas_bar = model.schedule.alphas_bar  # on the CPU, where reading a number holds up no device
-    times = _leading_timesteps(model.schedule.steps, steps or model.schedule.steps)
-    stride = model.schedule.steps // len(times)
-    streams = [generator_for(seed, "ancestral") for seed in seeds]
+    alphas_bar, chain = model.schedule.alphas_bar, model.chain  # on the CPU, where reading holds up no device
+    times = chain.timesteps(len(alphas_bar), steps or len(alphas_bar))
+    streams = [seed_generator(seed, "ancestral") for seed in seeds]
     x = noise  # variance-preserving scale, as the algorithm is written
     for i, t in enumerate(times):
         bar = alphas_bar[t]
-        previous = alphas_bar[t - stride] if t >= stride else torch.ones_like(bar)
+        previous = alphas_bar[times[i + 1]] if i + 1 < len(times) else torch.ones_like(bar)
         alpha = bar / previous
-        beta = 1 - alpha
         sigma = ((1 - bar) / bar).sqrt().float()
         clean = model(x / bar.sqrt().float(), per_image(sigma.item(), x))
         if clip:
-            clean = clean.clamp(-1, 1)
-        to_clean = (previous.sqrt() * beta / (1 - bar)).float()
+            clean = chain.limit(clean)
+        to_clean = (previous.sqrt() * (1 - alpha) / (1 - bar)).float()
         to_x = (alpha.sqrt() * (1 - previous) / (1 - bar)).float()
         x = to_clean * clean + to_x * x
-        if t > 0:
+        if t > 0 and len(times) > 1:
             fresh = torch.stack([torch.randn(noise.shape[1:], generator=g) for g in streams])
-            x = x + beta.sqrt().float() * fresh.to(x)
+            x = x + chain.deviation(bar, previous).float() * fresh.to(x)
         if on_step is not None:
             on_step(i + 1, len(times))
     return x
@@ -58,18 +51,23 @@ def ancestral(
 
 @torch.no_grad()
 def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_step: OnStep | None = None) -> Tensor:
-    """DDIM with eta 0 (Song et al. 2021, eq. 12): deterministic."""
-    alphas_bar = model.schedule.alphas_bar  # on the CPU, where reading a number holds up no device
-    times = _leading_timesteps(model.schedule.steps, steps)
+    """DDIM with eta 0 (Song et al. 2021, eq. 12): deterministic.
+
+    Timesteps and, with `clip`, the limit of the clean estimate are those of the model's own pipeline (`Chain`). Raises
+    GsdError (exit 2) for more steps than noise levels.
+    """
+    alphas_bar, chain = model.schedule.alphas_bar, model.chain  # on the CPU, where reading holds up no device
+    times = chain.timesteps(len(alphas_bar), steps)
+    end = torch.ones(()) if chain.ends_clean else alphas_bar[0].float()
     x = noise
     for i, t in enumerate(times):
         bar = alphas_bar[t].float()
-        previous = alphas_bar[times[i + 1]].float() if i + 1 < len(times) else torch.ones_like(bar)
+        previous = alphas_bar[times[i + 1]].float() if i + 1 < len(times) else end
         sigma = ((1 - bar) / bar).sqrt()
         clean = model(x / bar.sqrt(), per_image(sigma.item(), x))
         eps = (x - bar.sqrt() * clean) / (1 - bar).sqrt()
         if clip:  # the noise estimate uses the unclipped clean image, as diffusers does by default
-            clean = clean.clamp(-1, 1)
+            clean = chain.limit(clean)
         x = previous.sqrt() * clean + (1 - previous).sqrt() * eps
         if on_step is not None:
             on_step(i + 1, len(times))
@@ -81,5 +79,11 @@ MSA = SamplerKind(
     steps=None,
     sample=lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
     deterministic=False,
+    discrete=True,
 )
-DDIM = SamplerKind("ddim", steps=50, sample=lambda model, noise, r: ddim(model, noise, r.steps, r.clip, r.on_step))
+DDIM = SamplerKind(
+    "ddim",
+    steps=50,
+    sample=lambda model, noise, r: ddim(model, noise, r.steps, r.clip, r.on_step),
+    discrete=True,
+)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents, seed_labels
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.sampling.ode import heun_step, karras_sigmas, slope, starting_point
@@ -36,9 +37,16 @@ def fit_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") 
 
     The local error of a step h is h^2 |x''| / 2 at first order and h^3 |x'''| / 12 at second: step
     densities proportional to |x''|^(1/2) above SWITCH and |x'''|^(1/3) below make them equal. The
-    pilot, 8 fixed seeds of 64 Euler steps, estimates both by differences of the slope.
+    pilot, 8 fixed seeds of 64 Euler steps, estimates both by differences of the slope. Raises GsdError (exit 2) for
+    a teacher without levels on both sides of SWITCH.
     """
     fine = karras_sigmas(model.schedule, PILOT_STEPS)[:-1]
+    if not fine[-1] < SWITCH < fine[0]:
+        raise GsdError(
+            f"hybrid steps change their order at sigma {SWITCH:g}; the teacher has {fine[-1]:.3g} to {fine[0]:.3g}",
+            hint="use heun or dpm++",
+            code=ExitCode.USAGE,
+        )
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
     labels = seed_labels(PILOT_SEEDS, model.classes)
     model = model.with_labels(labels if labels is None else labels.to(device))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.random import generator_for
+from gsd_cli.compute.random import seed_generator
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.sampling.ode import karras_sigmas, starting_point
 from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
@@ -29,7 +29,7 @@ def predictor_corrector(
     """
     sigmas = karras_sigmas(model.schedule, steps)
     x = starting_point(noise, sigmas[0])
-    streams = [generator_for(seed, "predictor-corrector") for seed in seeds]
+    streams = [seed_generator(seed, "predictor-corrector") for seed in seeds]
 
     def fresh() -> Tensor:
         return torch.stack([torch.randn(noise.shape[1:], generator=g) for g in streams]).to(x)

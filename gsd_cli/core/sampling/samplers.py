@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.registry import BASELINES, sampler_words
-from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.chain import require_steps
+from gsd_cli.core.models.denoiser import GSD_CHAIN, Denoiser
 from gsd_cli.core.sampling.discrete import DDIM, MSA
 from gsd_cli.core.sampling.hybrid import HYBRID
 from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
@@ -41,7 +43,12 @@ class Sampler:
         return SAMPLER_KINDS[self.kind].deterministic
 
     def fit(self, model: Denoiser, device: torch.device) -> Sampler:
-        """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself."""
+        """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself.
+
+        Raises GsdError (exit 2) for more steps than the teacher has noise levels, if the kind visits each once.
+        """
+        if SAMPLER_KINDS[self.kind].discrete:
+            require_steps(model.schedule.steps, self.steps_for(model))
         fit = SAMPLER_KINDS[self.kind].fit
         return self if fit is None else replace(self, sigmas=fit(model, self.steps_for(model), device))
 
@@ -53,6 +60,17 @@ class Sampler:
         """Network calls per image."""
         return SAMPLER_KINDS[self.kind].calls(self.steps_for(model))
 
+    def cache_name(self, model: Denoiser) -> str:
+        """The name under which images of this model by this sampler are kept: that of the sampler, with a mark where
+        they depend on more of the model than its network."""
+        if not SAMPLER_KINDS[self.kind].discrete:
+            return self.name
+        total, steps = model.schedule.steps, self.steps_for(model)
+        if model.chain == GSD_CHAIN and steps > 1 and total % steps == 0:
+            return self.name
+        facts = (model.chain, model.chain.timesteps(total, steps))
+        return f"{self.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
+
     def __call__(
         self,
         model: Denoiser,
@@ -63,7 +81,7 @@ class Sampler:
     ) -> Tensor:
         """Images from noise [B, C, H, W] ~ N(0, I), about [-1, 1]; `seeds` decide the further noise of each image.
 
-        clip: whether the discrete chains clip the clean estimate; None as the model's own sampler does.
+        clip: False keeps the discrete chains from limiting the clean estimate; None as the model's own sampler does.
         """
         clip = model.clip_sample if clip is None else clip
         fitted = self if self.sigmas else self.fit(model, noise.device)

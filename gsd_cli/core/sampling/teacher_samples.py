@@ -25,6 +25,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
+from gsd_cli.data.arrays import encode_npy
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.dataset_writers import ArchiveWriter
 from gsd_cli.data.image_writers import encode_image
@@ -122,7 +123,9 @@ def _write(target: Path, images: Iterator[tuple[Tensor, int | None]], record: di
         writer = ArchiveWriter(temporary)
         try:
             for image, label in images:
-                writer.add(encode_image(image.permute(1, 2, 0).numpy()), label)
+                pixels = image.permute(1, 2, 0).numpy()
+                # unlike those of `gsd prepare`, these PNGs are compressed: they lie in a cache
+                writer.add(encode_image(pixels) if pixels.shape[2] in (1, 3) else encode_npy(pixels), label)
             writer.close(record)
         except BaseException:
             writer.abandon()

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.catalogue.file_formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, looks_like_image
-from gsd_cli.data.sources.layout import COMPANIONS
+from gsd_cli.catalogue.file_formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, OTHER_SUFFIXES, looks_like_image
+from gsd_cli.data.sources.layout import COMPANIONS, SIDECAR
 
 MAX_MEMBER_BYTES = 512 * 2**20
 MAX_RATIO, RATIO_MATTERS = 200, 64 * 2**20
 """A member that unpacks to more than this many times its size and more than this many bytes is a bomb."""
+
+
+_SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r"}
 
 
 class Listing:
@@ -27,22 +30,22 @@ class Listing:
         self.others: Counter[str] = Counter()
 
     def is_image(self, name: str, head: Callable[[], bytes] = bytes) -> bool:
-        """Whether a file is an image, by its suffix, or without one by its first bytes. Records other files.
+        """Whether a file may be an image: by its suffix, or by its first bytes where the suffix says nothing.
 
-        head: returns the file's first 16 bytes.
+        Records other files. head: returns the file's first 16 bytes.
         """
         # tar writes ./a.png: the dot is no folder
         path = PurePosixPath(name.replace("\\", "/"))
         suffix = path.suffix.lower()
         if hidden(path.parts):
             return False
-        if suffix in IMAGE_SUFFIXES or (not suffix and looks_like_image(head())):
+        if suffix in IMAGE_SUFFIXES or suffix == ".npy" or (suffix not in OTHER_SUFFIXES and looks_like_image(head())):
             return True
         if name.lower().endswith(ARCHIVE_SUFFIXES):
             self.archives.append(name)
         elif suffix == ".mdb":
             self.databases.append(name)
-        elif path.name not in COMPANIONS:
+        elif path.name not in COMPANIONS and suffix != SIDECAR:
             self.others[suffix or "without suffix"] += 1
         return False
 
@@ -60,6 +63,14 @@ class Listing:
             else:
                 yield name
 
+    def select(self, names: Sequence[str]) -> list[str]:
+        """The names without arrays (.npy), which are images only where a source has no others."""
+        images = [name for name in names if not name.lower().endswith(".npy")]
+        if not images or len(images) == len(names):
+            return list(names)
+        self.others[".npy"] += len(names) - len(images)
+        return images
+
     def require(self, names: Sequence[str]) -> None:
         """Raise GsdError (exit 3) when there is no image at all, good or refused."""
         if names or self.refused:
@@ -67,6 +78,10 @@ class Listing:
         hint = f"looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
         if self.archives or self.databases:
             hint = f"it holds {(self.archives + self.databases)[0]}: unpack that first"
+        elif self.links:
+            hint = f"it holds links to folders, which are not followed: {_some(sorted(self.links))}"
+        elif self.others:
+            hint = f"it holds {self.messages()[0].removeprefix('files that are ')}"
         raise GsdError(f"no images in {self.root}", hint=hint)
 
     def warnings(self) -> tuple[str, ...]:
@@ -94,8 +109,8 @@ def refusal(name: str, size: int, stored: int) -> str | None:
 
 
 def hidden(parts: tuple[str, ...]) -> bool:
-    """Whether a path is hidden by convention: .DS_Store, .git/x, __MACOSX/x."""
-    return any(part == "__MACOSX" or (part.startswith(".") and part not in ("..", ".")) for part in parts)
+    """Whether a path is hidden by convention or belongs to a system: .DS_Store, .git/x, __MACOSX/x, Thumbs.db."""
+    return any(part in _SYSTEM or (part.startswith(".") and part not in ("..", ".")) for part in parts)
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

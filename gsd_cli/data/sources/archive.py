@@ -6,7 +6,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import Payload
 from gsd_cli.data.labels import normalise_path
 from gsd_cli.data.sources.admission import Listing, refusal
-from gsd_cli.data.sources.layout import COMPANIONS, read_layout
+from gsd_cli.data.sources.layout import COMPANIONS, SIDECAR, read_layout
 from gsd_cli.data.sources.source import Source, identity
 
 # RuntimeError: encrypted; NotImplementedError, which is one: unknown compression
@@ -31,21 +31,18 @@ def open_zip(path: Path, split: str = "train") -> Source:
         files = [info for info in archive.infolist() if not info.filename.endswith("/")]
         members = [info for info in files if listing.is_image(info.filename, partial(_head, archive, info))]
         kinds = [("a link" if stat.S_ISLNK(i.external_attr >> 16) else None) for i in members]
-        found = sorted(
-            listing.admit(
-                (i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True)
-            )
-        )
+        facts = ((i.filename, i.file_size, i.compress_size, kind) for i, kind in zip(members, kinds, strict=True))
+        found = listing.select(sorted(listing.admit(facts)))
         crcs = {i.filename: i.CRC for i in members}
         unused: list[str] = []
         layout = read_layout(found, split, path, partial(_companion, archive, set(archive.namelist()), unused))
     listing.require(found)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
         with zipfile.ZipFile(path) as archive:
-            for name in kept[start:]:
-                yield _member(partial(archive.read, name))
+            for place in places:
+                yield _member(partial(archive.read, kept[place]))
 
     return Source(
         path.stem,
@@ -96,27 +93,28 @@ def open_tar(path: Path, split: str = "train") -> Source:
                 members.append((m.name, m.size, m.size, cause))
             elif (
                 m.isfile()
-                and normalise_path(m.name).rpartition("/")[2] in COMPANIONS
+                and (normalise_path(m.name).rpartition("/")[2] in COMPANIONS or m.name.endswith(SIDECAR))
                 and not refusal(m.name, m.size, m.size)
             ):
                 companions[normalise_path(m.name)] = _extract(archive, m)
-    found = list(listing.admit(members))
+    found = listing.select(list(listing.admit(members)))
     listing.require(found)
     layout = read_layout(found, split, path, companions.get)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
-        ahead = iter(kept)
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        ahead = iter(places)
         wanted, position = next(ahead, None), 0
         with tarfile.open(path) as archive:
             for member in _members(archive):
                 if wanted is None:
                     return
                 # a duplicate, a link or a folder may share the name; the first file with it was admitted
-                if member.name == wanted and member.isfile():
-                    if position >= start:
+                if member.name == kept[position] and member.isfile():
+                    if position == wanted:
                         yield _member(partial(_extract, archive, member))
-                    wanted, position = next(ahead, None), position + 1
+                        wanted = next(ahead, None)
+                    position += 1
 
     facts = path.stat()
     whole = (members, facts.st_size, facts.st_mtime_ns)
@@ -130,6 +128,7 @@ def open_tar(path: Path, split: str = "train") -> Source:
         warnings=(*listing.warnings(), *layout.warnings),
         labels_message=layout.labels_message,
         messages=(*listing.messages(), *layout.messages),
+        in_order=True,
     )
 
 

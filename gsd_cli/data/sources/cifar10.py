@@ -7,7 +7,8 @@ import io
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,12 @@ def open_cifar10_files(path: Path, split: str) -> Source:
         digest.update(np.ascontiguousarray(images).data)
         numbers += labels
 
-    def payloads(start: int) -> Iterator[Payload]:
-        position = 0
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        first = 0
         for images, _ in batches():
-            yield from images[max(0, start - position) :]
-            position += len(images)
+            inside = places[bisect_left(places, first) : bisect_left(places, first + len(images))]
+            yield from (images[place - first] for place in inside)
+            first += len(images)
 
     official = path.is_file() and file_sha256(path) == SHA256
     caution = f"{path} is not the official tarball of CIFAR-10 (its sha256 differs)"

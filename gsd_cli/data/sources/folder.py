@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from gsd_cli.data.sources.source import Source, identity
 def open_folder(root: Path, split: str = "train") -> Source:
     """All images under `root`, or of one of its splits, sorted by path. Raises GsdError (exit 3): no images."""
     listing = Listing(root)
-    names: list[str] = []
+    every: list[str] = []
 
     def found() -> Iterator[tuple[str, int, int]]:
         for name, size, changed in _walk(root, "", listing):
-            names.append(name)
+            every.append(name)
             yield name, size, changed
 
     state = identity(found())
+    names = listing.select(every)
     listing.require(names)
 
     def companion(name: str) -> bytes | None:
@@ -32,8 +33,8 @@ def open_folder(root: Path, split: str = "train") -> Source:
     layout = read_layout(names, split, root, companion)
     kept = layout.names
 
-    def payloads(start: int) -> Iterator[Payload]:
-        return (root / name for name in kept[start:])
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        return (root / kept[place] for place in places)
 
     return Source(
         root.resolve().name,

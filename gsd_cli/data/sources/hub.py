@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,9 @@ def open_hub(name: str, split: str, *, offline: bool) -> Source:
     files = [Path(file["filename"]) for file in table.cache_files]
     commit = files[0].parent.name if files else None
 
-    def payloads(start: int) -> Iterator[Payload]:
-        for first in range(start, len(table), _ROWS):
-            yield from (_payload(cell) for cell in table[first : first + _ROWS][image])
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        for first in range(0, len(places), _ROWS):
+            yield from (_payload(cell) for cell in table[list(places[first : first + _ROWS])][image])
 
     return Source(
         f"{name.split('/')[-1]} ({split})",

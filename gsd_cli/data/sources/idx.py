@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,8 @@ def open_idx(folder: Path, split: str, name: str, licence: str | None = None, cl
     if images.ndim != 3 or numbers.shape != images.shape[:1]:
         raise GsdError(f"{folder}: {images.shape} images and {numbers.shape} labels", hint="fetch the files again")
 
-    def payloads(start: int) -> Iterator[Payload]:
-        yield from images[start:]
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
+        return (images[place] for place in places)
 
     names = [f"{split}/{i}" for i in range(len(images))]
     digest = identity((hashlib.sha256(images.data).hexdigest(),))

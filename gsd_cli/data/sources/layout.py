@@ -11,7 +11,15 @@ from typing import Any
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
-from gsd_cli.data.labels import Labels, describe_labels, edm_labels, normalise_path, read_edm, sort_names
+from gsd_cli.data.labels import (
+    Labels,
+    describe_labels,
+    edm_labels,
+    normalise_path,
+    number_classes,
+    read_edm,
+    sort_names,
+)
 
 _SPLIT = re.compile(
     r"(?:[a-z]+[ _-])?(train|training|val|valid|validation|dev|test|testing|extra|pred|unlabell?ed)"
@@ -23,6 +31,8 @@ _PARTS = {
 _HEX = re.compile(r"[0-9a-f]{8,}")
 COMPANIONS = (DATASET_INDEX, CARD)
 """Files that describe the images: EDM's labels, and the record of `gsd prepare`."""
+SIDECAR = ".cls"
+"""The suffix of WebDataset's class numbers, one file next to each image."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,9 @@ def read_layout(
             break
         inside = [normalise_path(name).removeprefix(prefix) for name in names]
         return _indexed(list(names), inside, listed, companion(f"{prefix}{CARD}"), where)
+    if (numbers := _sidecars(names, companion)) is not None:
+        numbered = number_classes(numbers)
+        return Layout(list(names), numbered, describe_labels(numbered, ".cls files"), warnings=tuple(warnings))
     kept, paths, messages = _select_split(list(names), paths, split, where)
     labels, labels_message = _folder_classes(paths)
     return Layout(kept, labels, labels_message, messages, tuple(warnings))
@@ -74,23 +87,40 @@ def _indexed(
     if not listed:
         return Layout(names, None, "no labels: dataset.json says that there are none")
     try:
-        labels = edm_labels(listed, inside, where, *_recorded_names(record))
+        labels = edm_labels(listed, inside, where, *recorded_names(_parse_record(record)))
     except GsdError as error:
         cause = f"no labels: those of dataset.json are no classes or attributes ({error.message})"
         return Layout(names, None, cause, warnings=(f"{where}: its dataset.json is not used: {error.message}",))
     return Layout(names, labels, describe_labels(labels, DATASET_INDEX))
 
 
-def _recorded_names(record: bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of classes and of attributes in gsd.json; empty where it has none."""
+def recorded_names(found: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of classes and of attributes in the record of a data set; empty where it has none."""
     try:
-        found = json.loads(record or b"{}")
         lists = [found.get(key) or () for key in ("classes", "attributes")]
         if all(isinstance(name, str) for names in lists for name in names):
             return tuple(lists[0]), tuple(lists[1])
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (TypeError, AttributeError):
         pass  # not ours
     return (), ()
+
+
+def _parse_record(record: bytes | None) -> Any:
+    try:
+        return json.loads(record or b"{}")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _sidecars(names: Sequence[str], companion: Callable[[str], bytes | None]) -> list[int] | None:
+    """The class numbers of WebDataset's .cls files; None unless every image has one."""
+    numbers = []
+    for name in names:
+        text = companion(f"{name.rpartition('.')[0]}{SIDECAR}")
+        if text is None or not text.strip().isdigit():
+            return None
+        numbers.append(int(text))
+    return numbers or None
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

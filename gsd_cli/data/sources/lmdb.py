@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,10 @@ def open_lmdb(path: Path) -> Source:
     if not keys:
         raise GsdError(f"no images in {path}", hint="the LMDB is empty")
 
-    def payloads(start: int) -> Iterator[Payload]:
+    def payloads(places: Sequence[int]) -> Iterator[Payload]:
         with _transaction(path) as transaction:
-            cursor = transaction.cursor()
-            if start < len(keys) and cursor.set_key(keys[start]):
-                yield from cursor.iternext(keys=False, values=True)
+            for place in places:
+                yield transaction.get(keys[place])
 
     names = [key.decode("ascii", "backslashreplace") for key in keys]
     facts = data.stat()

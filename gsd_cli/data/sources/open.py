@@ -9,12 +9,15 @@ from pathlib import Path
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.find import require_source
 from gsd_cli.data.sources.archive import open_tar, open_zip
+from gsd_cli.data.sources.arrays import SUFFIXES as ARRAYS
+from gsd_cli.data.sources.arrays import open_stack
 from gsd_cli.data.sources.cifar10 import batch_reader, open_cifar10, open_cifar10_files
 from gsd_cli.data.sources.folder import open_folder
 from gsd_cli.data.sources.hub import open_hub
 from gsd_cli.data.sources.idx import is_idx_folder, open_fashion_mnist, open_idx
 from gsd_cli.data.sources.lmdb import is_lmdb, open_lmdb
 from gsd_cli.data.sources.manual import ORIGINS, find_manual_set
+from gsd_cli.data.sources.shards import open_shards
 from gsd_cli.data.sources.source import Source
 
 DOWNLOADED = {"fashion-mnist": open_fashion_mnist, "cifar10": open_cifar10}
@@ -34,7 +37,10 @@ def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Sourc
 
 
 def open_path(path: Path, split: str) -> Source:
-    """A folder, zip, tar or LMDB of images, CIFAR-10's own files, or IDX files. Raises GsdError (exit 3)."""
+    """A folder, zip, tar, LMDB or array of images, an index of shards, CIFAR-10's own files, or IDX files.
+
+    Raises GsdError (exit 3).
+    """
     if is_lmdb(path):
         return open_lmdb(path)
     if batch_reader(path) is not None:
@@ -43,10 +49,14 @@ def open_path(path: Path, split: str) -> Source:
         return open_idx(path, split, path.resolve().name)
     if path.is_dir():
         return open_folder(path, split)
+    if path.suffix.lower() in ARRAYS:
+        return open_stack(path, split)
+    if path.suffix.lower() == ".json":
+        return open_shards(path)
     if zipfile.is_zipfile(path):
         return open_zip(path, split)
     if tarfile.is_tarfile(path):
         return open_tar(path, split)
     raise GsdError(
-        f"{path} is neither a folder, a zip, a tar nor an LMDB", hint="give a folder or an archive of images"
+        f"{path} is neither a folder, a zip, a tar, an array nor an LMDB", hint="give a folder or an archive of images"
     )

@@ -16,7 +16,8 @@ from gsd_cli.data.labels import Labels
 class Source:
     """Images by name, and how to read them in that order.
 
-    payloads(start): yields what `decode` takes, for names[start:].
+    payloads(places): yields what `decode` takes, for the names at these indices, which increase.
+    in_order: reading the last image takes as long as reading all.
     identity: a digest that changes when the stored images do.
     refused: images that may not be read, each with the cause.
     warnings: what the user should know before trusting the result.
@@ -26,7 +27,7 @@ class Source:
 
     name: str
     names: Sequence[str]
-    payloads: Callable[[int], Iterator[Payload]]
+    payloads: Callable[[Sequence[int]], Iterator[Payload]]
     identity: str
     labels: Labels | None = None
     licence: str | None = None
@@ -35,6 +36,7 @@ class Source:
     labels_message: str = ""
     messages: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    in_order: bool = False
 
 
 def identity(parts: Iterable[object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -108,6 +110,32 @@ def test_the_distillation_adds_what_it_was_given(toy_teacher: Denoiser, form: st
     assert not torch.allclose(along.gradient, plain.gradient)
     assert bounded.generator.training
     assert all(p.grad is None for p in bounded.generator.parameters())
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_given_weight_weighs_the_gradient_itself(toy_teacher: Denoiser, weight: float) -> None:
+    """Not a vector of arbitrary length: twice the loss's gradient is twice what the weight multiplies."""
+    settings = DistillSettings(batch_size=8, irl="literal", irl_gradient="manifold", irl_weight=weight)
+    task = Distillation(toy_teacher, settings, 1, CPU, lambda *_: {})
+    batch = task._generate(1)
+    term = task.isometric.measure(batch.images.detach(), batch.latents)
+    once, twice = (
+        task.isometric.restrict(
+            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+        ).gradient
+        for k in (1, 2)
+    )
+    assert once.norm() > 0
+    assert twice.norm() / once.norm() == pytest.approx(2, rel=1e-2)
+    free = task.isometric.settings.model_copy(update={"irl_weight": "auto"})
+    task.isometric.settings = free  # the automatic weight divides by the length, which is then the same for both
+    once, twice = (
+        task.isometric.restrict(
+            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+        ).gradient
+        for k in (1, 2)
+    )
+    torch.testing.assert_close(once, twice, rtol=1e-3, atol=1e-6)
 
 
 def test_recomputed_activations_give_the_same(toy_teacher: Denoiser) -> None:

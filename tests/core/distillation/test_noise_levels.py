@@ -99,12 +99,39 @@ def test_latents_have_no_grain_of_their_own() -> None:
     assert levels.min().item() == pytest.approx(0.079, abs=0.002)
 
 
-def test_short_schedules_get_their_share_and_impossible_ones_are_refused() -> None:
+@pytest.mark.parametrize("steps", [100, 1000, 4000])
+@pytest.mark.parametrize("noise", ["pixels", "ddpm"])
+def test_levels_are_sigmas_whatever_the_number_of_steps(steps: int, noise: str) -> None:
+    """With 4,000 cosine steps timestep 793 is sigma 0.33, below the 2.5 at which the generator is called."""
+    schedule = NoiseSchedule.from_config({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": steps})
+    for settings in (DistillSettings(noise=noise), DistillSettings(noise=noise, t_min=20, t_max=793)):
+        levels = drawn(build_recipe(settings, schedule).generator_sigma)
+        assert levels.max().item() == pytest.approx(24.3, rel=0.3 if steps == 100 else 0.05)
+        assert levels.max() > settings.sigma_init
+        if noise == "ddpm":
+            assert levels.min().item() == pytest.approx(0.079, rel=0.3 if steps == 100 else 0.05)
+
+
+@pytest.mark.parametrize(("t_min", "t_max"), [(0, 999), (20, 793), (100, 101), (700, 700)])
+def test_given_timesteps_are_themselves_for_the_schedule_they_count(t_min: int, t_max: int) -> None:
+    schedule = NoiseSchedule.linear()
+    levels = drawn(build_recipe(DistillSettings(noise="ddpm", t_min=t_min, t_max=t_max), schedule).generator_sigma)
+    assert set(levels.tolist()) <= set(schedule.sigmas[t_min : t_max + 1].float().tolist())
+    assert levels.max() > schedule.sigmas[t_max] * 0.9
+
+
+def test_short_schedules_keep_what_they_have_and_levels_beyond_are_refused() -> None:
     short = NoiseSchedule.linear(100)
     levels = drawn(build_recipe(DistillSettings(noise="ddpm"), short).generator_sigma)
-    assert set(levels.tolist()) == set(short.sigmas[2:80].float().tolist())
-    with pytest.raises(GsdError, match="timesteps 0 to 99") as caught:
+    assert levels.min().item() == pytest.approx(0.079, abs=0.01)
+    assert levels.max().item() == pytest.approx(short.sigmas[-1].item())
+    with pytest.raises(GsdError, match=r"--t-max 500 is sigma 3.*ends at sigma 1") as caught:
         build_recipe(DistillSettings(t_max=500), short)
     assert caught.value.code == ExitCode.USAGE
-    with pytest.raises(GsdError, match="would draw 900"):
+    largest = int(str(caught.value.hint).split()[2])
+    assert build_recipe(DistillSettings(t_max=largest), short)
+    with pytest.raises(GsdError, match=r"from sigma 60\.8") as caught:
         build_recipe(DistillSettings(t_min=900), NoiseSchedule.linear())
+    assert caught.value.code == ExitCode.USAGE
+    with pytest.raises(GsdError, match="1000 timesteps of Ho"):
+        build_recipe(DistillSettings(t_max=3000), SCHEDULES["cosine"])

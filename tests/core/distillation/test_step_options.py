@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from gsd_cli.compute.memory import keep_freed_memory
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.options import DistillSettings
+from gsd_cli.options import DistillOptions, DistillSettings
 from tests.support.stepping import GOOD, run_step
 from tests.support.teachers import FACES, unet
 
@@ -124,6 +125,13 @@ def test_the_learning_rate_falls_to_nothing_at_the_end(toy_teacher: Denoiser) ->
         rates.append((task.generator_adam.param_groups[0]["lr"], task.fake_score.adam.param_groups[0]["lr"]))
     assert [lr for lr, _ in rates] == pytest.approx([1e-3] * 7 + [0.75e-3, 0.5e-3, 0.25e-3])
     assert {fake for _, fake in rates} == {1e-3}  # the fake score keeps up
+
+
+def test_reused_images_and_dropout_contradict_each_other() -> None:
+    """The images of the generator's step carry dropout, and the fake score must not learn of it."""
+    with pytest.raises(ValidationError, match="--reuse-images"):
+        DistillOptions(reuse_images=True, dropout=0.1)
+    assert DistillOptions(reuse_images=True).reuse_images
 
 
 def test_dropout_acts_on_the_network_that_learns_alone(toy_teacher: Denoiser) -> None:

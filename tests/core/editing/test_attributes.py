@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -34,11 +36,11 @@ def test_brightness_and_contrast_of_halves() -> None:
     assert contrast(0.5 * picture).item() == pytest.approx(0.5)
 
 
-def test_symmetry_is_one_for_a_mirror_image_and_falls_without() -> None:
-    assert symmetry(bar(slice(4, 24), slice(12, 20))).item() == pytest.approx(1, abs=1e-4)
+def test_symmetry_is_fisher_s_z_of_the_cosine_with_the_mirror_image() -> None:
+    assert symmetry(bar(slice(4, 24), slice(12, 20))).item() == pytest.approx(math.atanh(0.9995), abs=1e-2)
     assert symmetry(bar(slice(4, 24), slice(2, 10))).item() == pytest.approx(0, abs=1e-4)
     half = symmetry(bar(slice(4, 24), slice(12, 24))).item()  # 8 of 12 columns meet their mirror image
-    assert half == pytest.approx(8 / 12, abs=1e-4)
+    assert half == pytest.approx(math.atanh(8 / 12), abs=2e-3)
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)

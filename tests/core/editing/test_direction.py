@@ -10,7 +10,9 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import (
     Direction,
+    LinearScore,
     load_directions,
+    load_score,
     move_latents,
     orthogonalise,
     render_edits,
@@ -99,3 +101,16 @@ def test_directions_are_read_back_for_what_they_belong_to_only(tmp_path: Path) -
     assert load_directions(tmp_path / "none", {}) is None
     path.write_bytes(path.read_bytes()[:100])
     assert load_directions(path, {"model": "abc"}) is None
+
+
+def test_the_score_of_a_learnt_attribute_is_read_back(tmp_path: Path) -> None:
+    weight = torch.arange(4.0)
+    save_directions(tmp_path / "a.safetensors", [unit(0)], {"model": "m"}, LinearScore(weight, -1.5))
+    found = load_score(tmp_path / "a.safetensors")
+    assert found is not None
+    torch.testing.assert_close(found.weight, weight)
+    assert found.bias == -1.5
+    assert load_directions(tmp_path / "a.safetensors", {"model": "m"}) is not None
+    save_directions(tmp_path / "b.safetensors", [unit(0)], {"model": "m"})
+    assert load_score(tmp_path / "b.safetensors") is None
+    assert load_score(tmp_path / "missing.safetensors") is None

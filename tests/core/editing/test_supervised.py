@@ -139,6 +139,19 @@ def test_a_probe_tells_planted_pictures_apart_and_its_score_is_that_of_a_linear_
         fit_probe(features, features(pictures[:3]), features(pictures), "planted")
 
 
+def test_a_probe_never_sees_what_it_is_judged_on() -> None:
+    """Changing the held-out quarter changes the figure alone: neither scale nor weights."""
+    torch.manual_seed(3)
+    positive, negative = torch.randn(40, 6) + 0.5, torch.randn(60, 6)
+    plain = fit_probe(lambda x: x, positive, negative, "planted")
+    far = [side.clone() for side in (positive, negative)]
+    for side, sign in zip(far, (-1, 1), strict=True):  # a quarter of either side; 40 is a multiple of 4
+        side[3::4] = sign * 1000 * plain.weight.sign()
+    changed = fit_probe(lambda x: x, *far, "planted")
+    assert torch.equal(plain.weight, changed.weight) and plain.bias == changed.bias
+    assert changed.auroc == 0 < plain.auroc
+
+
 def test_auroc_in_closed_form() -> None:
     labels = torch.tensor([False, False, True, True])
     assert auroc(torch.tensor([1.0, 2.0, 3.0, 4.0]), labels) == 1

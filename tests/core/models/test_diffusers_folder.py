@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.diffusers_folder import describe_choices, load_denoiser, save_denoiser
+from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.teacher_config import describe_choices, read_teacher_config
 from gsd_cli.core.training.fit_teacher import build_unet
 
 SAFE, BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
@@ -42,6 +43,10 @@ def probe() -> tuple[torch.Tensor, torch.Tensor]:
 def eps(model: Denoiser | UNet2DModel, probe: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     with torch.no_grad():
         return getattr(model, "net", model)(*probe).sample
+
+
+def remarks(folder: Path) -> list[str]:
+    return describe_choices(read_teacher_config(folder), folder)
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -197,7 +202,7 @@ def unknown_prediction(folder: Path) -> None:
 
 
 def unknown_schedule(folder: Path) -> None:
-    edit(folder / "scheduler_config.json", beta_schedule="sigmoid")
+    edit(folder / "scheduler_config.json", beta_schedule="laplace")
 
 
 def list_schedule(folder: Path) -> None:
@@ -256,7 +261,8 @@ def test_no_schedule_is_guessed(folder: Path, damage) -> None:
         load_denoiser(folder)
     assert caught.value.code == 3
     assert "schedule" in caught.value.message and caught.value.hint
-    named = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2, "predict_epsilon": False}
+    named = {"num_train_timesteps": 100, "beta_schedule": "linear", "beta_start": 1e-3, "beta_end": 0.2}
+    named["predict_epsilon"] = False
     (folder / "scheduler_config.json").write_text(json.dumps(named))
     model = load_denoiser(folder)
     assert torch.equal(model.schedule.alphas_bar, NoiseSchedule.linear(100, 1e-3, 0.2).alphas_bar)
@@ -286,12 +292,12 @@ def test_a_training_checkpoint_is_read_as_its_average(toy_teacher: Denoiser, che
     assert found.prediction == "v_prediction"
     for mine, theirs in zip(found.net.parameters(), toy_teacher.net.parameters(), strict=True):
         assert torch.equal(mine, 2 * theirs)
-    said = describe_choices(checkpoint)
+    said = remarks(checkpoint)
     assert any("unet_ema" in line for line in said) and any("schedule" in line for line in said)
     # its own schedule counts more
     DDPMScheduler().save_pretrained(checkpoint / "scheduler")
     assert load_denoiser(checkpoint).prediction == "epsilon"
-    assert not any("schedule" in line for line in describe_choices(checkpoint))
+    assert not any("schedule" in line for line in remarks(checkpoint))
 
 
 @pytest.mark.parametrize("variant", ["fp16", "bf16", "anything"])
@@ -302,7 +308,7 @@ def test_weights_that_are_only_a_variant(toy_teacher: Denoiser, folder: Path, pr
     assert not (folder / SAFE).exists()
     found = load_denoiser(folder)
     assert torch.equal(eps(found, probe), eps(toy_teacher, probe))
-    assert any(variant in line for line in describe_choices(folder))
+    assert any(variant in line for line in remarks(folder))
     assert weights_fingerprint(folder) != weights_fingerprint(folder.parent)  # that of no weights
 
 
@@ -316,7 +322,7 @@ def sharded(toy_teacher: Denoiser, folder: Path) -> Path:
 
 def test_weights_in_pieces(toy_teacher: Denoiser, sharded: Path, probe) -> None:
     assert torch.equal(eps(load_denoiser(sharded), probe), eps(toy_teacher, probe))
-    assert describe_choices(sharded) == []
+    assert remarks(sharded) == []
 
 
 def piece_missing(folder: Path, piece: Path) -> str:

@@ -40,7 +40,6 @@ class Perceptron(nn.Module):
 PERCEPTRON = NetworkKind(
     diffusers_class="Perceptron",
     class_names=("Perceptron",),
-    require_usable=lambda folder, config, latent: None,
     shape=lambda net: (1, 8, 8),
     classes=lambda net: None,
     call=lambda net, x, t, labels: net(x, t),
@@ -98,4 +97,4 @@ def test_a_network_without_a_middle_has_no_bottleneck() -> None:
 def test_no_other_module_names_the_blocks_of_the_unet() -> None:
     package = Path(gsd_cli.__file__).parent
     naming = {path.name for path in package.rglob("*.py") if OF_THE_UNET.search(path.read_text(encoding="utf-8"))}
-    assert naming == {"unet2d.py"}
+    assert naming == {"unet2d.py", "unet2d_config.py"}

@@ -93,7 +93,8 @@ from gsd_cli.base.errors import GsdError
 for spec, split, offline in json.loads(sys.argv[1]):
     try:
         source = open_source(spec, split, Path("cache"), offline=offline)
-        pixels = [decode(p).getpixel((0, 0)) for start in (0, 3) for p in source.payloads(start)]
+        places = [range(start, len(source.names)) for start in (0, 3)]
+        pixels = [decode(p).getpixel((0, 0)) for chosen in places for p in source.payloads(chosen)]
         labels = source.labels
         found = [source.name, list(source.names), pixels, labels.values, labels.classes, source.facts]
     except GsdError as error:

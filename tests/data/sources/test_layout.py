@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gsd_cli.base.errors import GsdError
@@ -111,7 +113,7 @@ def test_every_source_reads_one_split(tmp_path: Path, kind: str, split: str) -> 
         MAKERS[kind](path, members)
     source, other = open_path(path, split), open_path(path, "val" if split == "train" else "train")
     assert sorted(source.names) == sorted(name for name in members if name.startswith(split))
-    assert len(list(source.payloads(0))) == 2
+    assert len(list(source.payloads([0, 1]))) == 2
     assert source.labels is not None
     assert source.labels.classes == ("a", "b")
     assert source.identity != other.identity
@@ -201,3 +203,61 @@ def test_names_without_a_suffix_are_told_by_their_content_and_others_are_counted
         assert open_path(packed, "train").names[:2] == ["a3f0c9", "b.JFIF"]
         assert open_path(packed, "train").messages == source.messages
         packed.unlink()
+
+
+# -- what lies next to the images ----------------------------------------------------------------
+
+CLUTTER = {
+    ".DS_Store": b"x", "Thumbs.db": b"x", "cat/desktop.ini": b"x", "__MACOSX/cat/._1.png": b"x", ".git/1.png": b"x",
+    "@eaDir/1.png": b"x", "cat/.hidden.png": b"x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_of_the_system_are_passed_over_in_silence(tmp_path: Path, form: str) -> None:
+    members = {"cat/1.PNG": grey(1), "dog/2.jPg": grey(2), **CLUTTER}
+    source = open_path(FORMS[form](tmp_path / f"x.{form}", members), "train")
+    assert sorted(source.names) == ["cat/1.PNG", "dog/2.jPg"]
+    assert source.labels is not None
+    assert source.labels.classes == ("cat", "dog")
+    assert (source.messages, source.warnings) == ((), ())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_content_decides_where_the_suffix_says_nothing(tmp_path: Path, form: str) -> None:
+    members = {"a.jpg_large": grey(1), "b.png~": grey(2), "c.2024": grey(3), "d.txt": grey(4),
+               "e.DNG": b"II*\0" + bytes(40), "f.bin": bytes(40)}  # fmt: skip
+    source = open_path(FORMS[form](tmp_path / f"x.{form}", members), "train")
+    assert sorted(source.names) == ["a.jpg_large", "b.png~", "c.2024"]
+    assert source.messages == ("files that are not read as images: 1 .bin, 1 .dng, 1 .txt",)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_are_images_where_there_are_no_others(tmp_path: Path, form: str) -> None:
+    array = io.BytesIO()
+    np.save(array, np.zeros((4, 4, 5), np.uint8))
+    alone = open_path(FORMS[form](tmp_path / f"x.{form}", {"1.npy": array.getvalue()}), "train")
+    assert list(alone.names) == ["1.npy"]
+    both = open_path(FORMS[form](tmp_path / f"y.{form}", {"1.npy": array.getvalue(), "1.png": grey(1)}), "train")
+    assert list(both.names) == ["1.png"]
+    assert both.messages == ("files that are not read as images: 1 .npy",)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_class_files_of_webdataset_are_labels(tmp_path: Path, form: str) -> None:
+    members = {"img0.png": grey(1), "img0.cls": b"4", "img1.png": grey(2), "img1.cls": b"0\n"}
+    source = open_path(FORMS[form](tmp_path / f"x.{form}", members), "train")
+    assert source.labels is not None
+    assert source.labels.values == [4, 0]
+    assert source.labels_message.startswith("5 classes from .cls files")
+    del members["img1.cls"]
+    assert open_path(FORMS[form](tmp_path / f"y.{form}", members), "train").labels is None
+
+
+def test_a_folder_of_links_says_so(tmp_path: Path) -> None:
+    put(tmp_path / "real" / "1.png", 1)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "cat").symlink_to(tmp_path / "real")
+    with pytest.raises(GsdError) as caught:
+        open_path(tmp_path / "source", "train")
+    assert caught.value.hint == "it holds links to folders, which are not followed: cat"

@@ -31,7 +31,7 @@ def opened(spec: Path | str, split: str = "train", cache: Path = Path("unused"))
 
 
 def pixels(source: Source, start: int = 0) -> list[list]:
-    return [np.asarray(payload).tolist() for payload in source.payloads(start)]
+    return [np.asarray(payload).tolist() for payload in source.payloads(range(start, len(source.names)))]
 
 
 # -- Fashion-MNIST ------------------------------------------------------------------------------

@@ -1,0 +1,36 @@
+"""How many steps a discrete sampler can take of a model's teacher, from the model's files alone: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.storage import read_object
+from gsd_cli.catalogue.diffusers_layout import SCHEDULE
+from gsd_cli.catalogue.registry import DISCRETE_SAMPLERS, sampler_words
+
+
+def require_steps_of_teacher(names: list[str], model: Path) -> None:
+    """Raise UsageError where a sampler among `names` takes more steps than the teacher of `model` has noise levels.
+
+    A generator's folder holds its teacher's schedule. Where that cannot be read, the samplers check it later.
+    """
+    total = _levels(model)
+    wanted = {name: words[1] or 0 for name in names if (words := sampler_words(name)) and words[0] in DISCRETE_SAMPLERS}
+    too_many = [name for name, steps in wanted.items() if total is not None and steps > total]
+    if too_many:
+        raise UsageError(
+            [f"{name}: the teacher has {total} noise levels" for name in too_many],
+            hint=f"give at most {total} steps: a discrete chain visits each level at most once",
+        )
+
+
+def _levels(model: Path) -> int | None:
+    for path in (model / "scheduler" / SCHEDULE, model / SCHEDULE):
+        if path.is_file():
+            try:
+                total = read_object(path).get("num_train_timesteps")
+            except GsdError:
+                return None
+            return total if isinstance(total, int) else None
+    return None

@@ -1,0 +1,124 @@
+"""What the config files of a teacher say, and everything that they alone suffice to refuse. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.storage import read_json, read_object
+from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
+from gsd_cli.core.models import unet2d_config
+
+CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fromkeys(
+    unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
+)
+"""By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A model whose config files can be those of a teacher.
+
+    network: its config.json. readings: all that fit the folder and what was assumed; one if it is known. scheduler:
+    its scheduler config, empty but for what is known of latent models if there is none.
+    """
+
+    files: ModelFiles
+    network: dict[str, Any]
+    readings: tuple[Reading, ...]
+    scheduler: dict[str, Any]
+
+    @property
+    def class_name(self) -> str:
+        """The `_class_name` of the network."""
+        return str(self.network["_class_name"])
+
+    def require_known(self) -> Reading:
+        """The reading. Raises GsdError (exit 3) where several fit."""
+        if len(self.readings) > 1:
+            raise _unknown_reading(self.files, self.readings)
+        return self.readings[0]
+
+
+def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
+    """Read and check the config files of the model that a path means (see `locate_model`).
+
+    assume: what the folder does not say, as `--assume` takes it. Raises GsdError (exit 3) for what cannot be a teacher,
+    UsageError (exit 2) for an assumption that contradicts the folder.
+    """
+    files = locate_model(path)
+    config = read_json(files.network / "config.json")
+    name = config.get("_class_name") if isinstance(config, dict) else None
+    if not isinstance(name, str) or name not in CHECKS:
+        known = " or ".join(dict.fromkeys(diffusers_class for diffusers_class, _ in CHECKS.values()))
+        raise GsdError(
+            f"{files.network} holds a {name or 'model of unknown class'}, a {known} is needed",
+            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
+        )
+    CHECKS[name][1](files.network, config)
+    schedule = {} if files.schedule is None else read_object(files.schedule)
+    _require_discrete(files, schedule)
+    readings = fitting_readings(schedule)
+    if assume is not None:
+        readings = assumed(readings, normalize(assume)) or _contradicts(files, assume)
+    if files.autoencoder is not None and files.schedule is None:
+        schedule = {"clip_sample": False}  # the latents of an autoencoder have no bounds
+    return TeacherConfig(files, config, readings, schedule)
+
+
+def _require_discrete(files: ModelFiles, schedule: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) for schedulers of other families: EDM, flow matching, score SDE. They have no betas."""
+    name = str(schedule.get("_class_name", ""))
+    flow = schedule.get("prediction_type") == "flow_prediction" or schedule.get("use_flow_sigmas")
+    other = {"sigma_min", "sigma_max", "sigma_data", "shift", "snr"} & schedule.keys()
+    betas = {"beta_schedule", "beta_start", "trained_betas", "num_train_timesteps"} & schedule.keys()
+    if flow or any(word in name for word in ("Flow", "EDM", "Sde")) or (other and not {"beta_schedule"} & betas):
+        raise GsdError(
+            f"{files.schedule} holds a {name or 'schedule without betas'}, a discrete DDPM schedule is needed",
+            hint="give a DDPM in diffusers format: flow matching, EDM and score-SDE models have other noise levels",
+        )
+
+
+def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
+    raise UsageError(
+        [f"--assume {assume}: {files.schedule} says something else"],
+        hint="--assume is for what the folder does not say; to override it, correct that file",
+    )
+
+
+def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdError:
+    silent = " and ".join(unstated(readings))
+    if files.schedule is None:
+        pipeline = files.network.name in UNETS and files.network != files.folder
+        place = files.folder / "scheduler" / SCHEDULE if pipeline else files.folder / SCHEDULE
+        cause = f"{files.folder} does not say {silent}: it has no {SCHEDULE}"
+        remedy = f"add {place}, the one of the pipeline that the training ended with"
+    else:
+        cause, remedy = f"{files.schedule} does not say {silent}", "complete that file"
+    names = ", ".join(one.name for one in readings[:3])
+    return GsdError(
+        cause,
+        hint="--data DATA.zip lets gsd try every known reading on real images; or say it with --assume "
+        f"({names}, ...); or {remedy}",
+    )
+
+
+def describe_choices(config: TeacherConfig, given: Path) -> list[str]:
+    """One line per choice made in reading a folder: a folder in it, averaged weights, a variant, another schedule."""
+    files, said = config.files, []
+    if files.folder not in (given, given.parent) and given != files.network:
+        said.append(f"{given}: its model is in {files.folder}")
+    if files.network.name == UNETS[0] and (files.folder / UNETS[1]).is_dir():
+        said.append(f"{files.folder}: the averaged weights in {UNETS[0]}/ are used, not those in {UNETS[1]}/")
+    weights = files.find_weights()
+    if weights is not None and weights.variant is not None and files.weights is None:
+        said.append(
+            f"{files.network}: its weights exist only as the variant {weights.variant}; they are read as float32"
+        )
+    if files.schedule is not None and files.folder.absolute() not in files.schedule.absolute().parents:
+        said.append(f"{files.folder}: its noise schedule is that of {files.schedule}, written by the same training")
+    return said

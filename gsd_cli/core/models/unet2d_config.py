@@ -1,0 +1,42 @@
+"""Which configs of diffusers' UNet2DModel can be teachers. No torch: a wrong teacher is refused before it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.config_check import MAX_SIDE
+
+DIFFUSERS_CLASS = "UNet2DModel"
+CLASS_NAMES = (DIFFUSERS_CLASS, "UNetUnconditionalModel")  # the second is the name in old diffusers
+MAX_CHANNELS = 64
+_HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
+
+
+def require_usable(folder: Path, config: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) for a config that is not of an image denoiser conditioned on timesteps and classes."""
+    channels, out = config.get("in_channels", 3), config.get("out_channels", 3)  # the defaults of diffusers
+    if isinstance(channels, int) and out == 2 * channels > 0:
+        raise GsdError(
+            f"{folder} also predicts its noise's variance (learned sigma): {channels} channels in, {out} out",
+            hint="gsd reads networks that predict the noise, v or the clean image alone",
+        )
+    if not isinstance(channels, int) or not 0 < channels <= MAX_CHANNELS or out != channels:
+        raise GsdError(
+            f"{folder}: {channels} channels in, {out} out",
+            hint=f"a teacher maps images of 1 to {MAX_CHANNELS} channels, or latents, to themselves",
+        )
+    if config.get("class_embed_type") is not None:
+        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)
+    if config.get("time_embedding_type", "positional") != "positional":
+        kind = config["time_embedding_type"]
+        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_HINT)
+    size = config.get("sample_size")
+    sides = [size] * 2 if isinstance(size, int) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise GsdError(f"{folder} names no sample_size", hint="set it in config.json: the side of the images")
+    if max(sides) > MAX_SIDE:
+        raise GsdError(
+            f"{folder} names a sample_size of {size}", hint=f"images have at most {MAX_SIDE} pixels per side"
+        )

@@ -1,0 +1,96 @@
+"""Tables of labels as people have them: separators, encodings, columns, and JSON of several shapes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+LABEL_COLUMNS = (
+    "label", "labels", "class", "class_name", "label_name", "category", "target", "kind", "class_id", "label_id",
+    "species", "breed", "diagnosis",
+)  # fmt: skip
+"""Headers of the column that holds the class, the likeliest first."""
+FILE_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "image_path", "image", "image_id", "name", "id")
+
+
+def decode_text(raw: bytes) -> str:
+    """The text of a file: UTF-8 or UTF-16 by its mark, else UTF-8; bytes that are none keep their value."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace")
+    return raw.decode("utf-8-sig", "surrogateescape")
+
+
+def read_rows(text: str) -> list[list[str]]:
+    """The rows of a table, without empty ones; its cells are stripped. Raises csv.Error.
+
+    The separator is the first of comma, semicolon, tab and white space that gives every row as many cells, two or more.
+    """
+    first: list[list[str]] = []
+    for separator in (",", ";", "\t", None):
+        rows = _split(text, separator)
+        first = first or rows
+        if rows and len(rows[0]) > 1 and all(len(row) == len(rows[0]) for row in rows):
+            return rows
+    return first
+
+
+def _split(text: str, separator: str | None) -> list[list[str]]:
+    if separator is None:
+        rows = [line.rsplit(None, 1) for line in text.splitlines()]
+    else:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+
+
+def choose_columns(rows: Sequence[Sequence[str]], is_image: Callable[[str], bool]) -> tuple[int, int | None]:
+    """The columns of names and of labels; None where no column of many is known to hold labels.
+
+    The names are where most cells name images, else where the header says so, else in the first column.
+    """
+    width = len(rows[0])
+    header = [cell.lower() for cell in rows[0]]
+    sample = rows[:: max(1, len(rows) // 50)]
+    known = [sum(is_image(row[column]) for row in sample if column < len(row)) for column in range(width)]
+    by_header = next((header.index(name) for name in FILE_COLUMNS if name in header), 0)
+    names = known.index(max(known)) if max(known) else by_header
+    if width == 2:
+        return names, 1 - names
+    labels = [header.index(name) for name in LABEL_COLUMNS if name in header]
+    return names, next((column for column in labels if column != names), None)
+
+
+def parse_json(raw: bytes) -> dict[str, Any] | None:
+    """Labels by name from JSON; None where it declares none. Raises ValueError, TypeError, KeyError or RecursionError.
+
+    {"labels": L} or L itself, which is [[name, label], ...], {name: label} or [{"file_name": ..., "label": ...}, ...];
+    such objects one a line (JSON lines) too.
+    """
+    text = decode_text(raw)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(found, dict) and "labels" in found:
+        found = found["labels"]
+        if found is None:
+            return None
+    elif isinstance(found, dict) and not all(isinstance(value, str | int | float) for value in found.values()):
+        raise KeyError("labels")
+    if isinstance(found, list) and found and all(isinstance(entry, dict) for entry in found):
+        found = [_pair(entry) for entry in found]
+    if not isinstance(found, dict | list) or (isinstance(found, list) and not found):
+        raise ValueError("no list of names and labels")
+    listed = dict(found)
+    if any(not isinstance(name, str) for name in listed):
+        raise TypeError("a name that is no text")
+    return listed
+
+
+def _pair(entry: dict[str, Any]) -> tuple[Any, Any]:
+    found = [next((entry[key] for key in keys if key in entry), None) for keys in (FILE_COLUMNS, LABEL_COLUMNS)]
+    if None in found:
+        raise KeyError("label")
+    return found[0], found[1]
