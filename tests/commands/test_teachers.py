@@ -58,7 +58,7 @@ def test_a_latent_teacher_end_to_end(shell: Shell) -> None:
     assert shell.gsd("sample", "--model", "run", "-N", "1", "-o", "one.png").returncode == 0
     with Image.open(shell.folder / "one.png") as image:
         assert image.size == (32, 32)  # decoded: twice the latent's side
-    edited = shell.gsd("edit", "one.png", "--model", "run", "--invert-steps", "3", "-o", "e.png")
+    edited = shell.gsd("edit", "one.png", "--model", "run", "--direction", "pc0", "--invert-steps", "3", "-o", "e.png")
     assert edited.returncode == 0, edited.stderr.decode()
     bench = shell.gsd("bench", "--model", "run", "--compare", "ddim-2", "--metrics", "ppl,time", "--ppl-samples", "10")
     assert bench.returncode == 0, bench.stderr.decode()
