@@ -24,7 +24,7 @@ ALSO_LIGHT = {
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "PIL", "diffusers", "sklearn", "matplotlib", "safetensors"}
-LATE = {"cli.app", "cli.preflight", "cli.flags", "api", "__init__", "__main__"}
+LATE = {"cli.app", "cli.preflight", "cli.checks", "cli.check_inputs", "cli.flags", "api", "__init__", "__main__"}
 """Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""
 
 

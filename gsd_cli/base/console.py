@@ -40,6 +40,7 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False):
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
         self._out: IO[bytes] | None = None
+        self._bar: Progress | None = None
 
     @cached_property
     def _err(self) -> RichConsole:
@@ -85,14 +86,14 @@ class Console:
             self._print(f"warning: {text}", style="yellow", wrap=True)
 
     def fail(self, error: GsdError) -> None:
-        """Print an error: a line per cause, and a line with the hint."""
+        """Print an error: a line per cause, and a line per hint."""
         if error.code >= ExitCode.HANGUP:
             self._print(error.message, style="yellow")
         else:
             for problem in getattr(error, "problems", [error.message]):
                 self._print(f"error: {problem}", style="bold red", wrap=True)
-        if error.hint:
-            self._print(f"hint: {error.hint}")
+        for line in (error.hint or "").splitlines():
+            self._print(f"hint: {line}")
 
     def _print(self, text: str, style: str | None = None, *, wrap: bool = False) -> None:
         """wrap: break long lines between words. Lines with a path or command to copy are not wrapped."""
@@ -127,8 +128,17 @@ class Console:
             bar = PlainProgress(what, total, self.say)
         else:
             bar = RichProgress(what, total, self._err)
-        with bar:
-            yield bar
+        outer, self._bar = self._bar, bar
+        try:
+            with bar:
+                yield bar
+        finally:
+            self._bar = outer
+
+    def doing(self, activity: str) -> None:
+        """Show next to the running progress what is done at the moment; an empty text ends it."""
+        if self._bar is not None:
+            self._bar.doing(activity)
 
     # -- images -----------------------------------------------------------------------------
 

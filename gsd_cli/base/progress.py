@@ -18,6 +18,7 @@ class Progress:
     def __init__(self, what: str, total: int | None):
         self.what, self.total, self.done, self.note = what, total, 0, ""
         self.facts: dict[str, str] = {}
+        self.activity = ""
         self.poll: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Progress:
@@ -37,6 +38,10 @@ class Progress:
         self.total = total if total is not None else self.total
         self.note = note if note is not None else self.note
         self.facts = dict(facts or self.facts)
+
+    def doing(self, activity: str) -> None:
+        """Show what is done at the moment, where that is not the counted work; an empty text ends it."""
+        self.activity = activity
 
     def advance(self, count: int = 1) -> None:
         """Report that `count` more are done."""
@@ -76,7 +81,15 @@ class RichProgress(Progress):
     ) -> None:
         """See Progress."""
         super().update(done, total, note, facts)
-        shown = "" if self.facts else self.note
+        self._show()
+
+    def doing(self, activity: str) -> None:
+        """See Progress."""
+        super().doing(activity)
+        self._show()
+
+    def _show(self) -> None:
+        shown = self.activity or ("" if self.facts else self.note)
         count = f"{self.done}/{self.total}" if self.total else ""
         self._bars.update(self._task, completed=self.done, total=self.total, note=shown, count=count)
 
@@ -111,10 +124,19 @@ class PlainProgress(Progress):
         now = time.monotonic()
         self._first = self._first or (now, done)
         if now - self._last >= PLAIN_INTERVAL:
-            self._last = now
-            of = f"/{self.total}" if self.total else ""
-            shown = [f"{self.done}{of}", self.note, self._estimate_time_left(now)]
-            self._say(f"{self.what}: {', '.join(fact for fact in shown if fact)}")
+            self._print(now, self.note, self._estimate_time_left(now))
+
+    def doing(self, activity: str) -> None:
+        """See Progress: a line too, where the last is old enough."""
+        super().doing(activity)
+        now = time.monotonic()
+        if activity and now - self._last >= PLAIN_INTERVAL:
+            self._print(now, activity)
+
+    def _print(self, now: float, *facts: str) -> None:
+        self._last = now
+        of = f"/{self.total}" if self.total else ""
+        self._say(f"{self.what}: {', '.join(fact for fact in (f'{self.done}{of}', *facts) if fact)}")
 
     def _estimate_time_left(self, now: float) -> str:
         """The time left, at the rate since the first update; empty if it is unknown."""

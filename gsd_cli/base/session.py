@@ -49,6 +49,10 @@ class Session:
         """Print a warning: a fact that the user should know before trusting the result."""
         self.console.warn(text)
 
+    def doing(self, activity: str) -> None:
+        """Show next to the running progress what is done at the moment; an empty text ends it."""
+        self.console.doing(activity)
+
     def check(self, *_: object) -> None:
         """Raise Stopped if a signal arrived. Arguments are ignored, so that it can be a callback."""
         self.stop.check()

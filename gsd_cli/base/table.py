@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text, with notes below; the first column names the row."""
+    """Columns and rows of text, with notes below; the first column names the row.
+
+    records: the same figures for programs, one number per field, all with the same keys; None where there is none.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    records: list[dict[str, str | float | None]] = field(default_factory=list)
 
 
 def fit_to_width(table: Table, console: Console) -> Iterator[RichTable]:

@@ -42,14 +42,16 @@ ImageFormat = Literal["png", "jpg", "webp"]
 ArchiveFormat = Literal["npz", "zip", "tar"]
 """Many images in one file."""
 SampleFormat = Literal[ImageFormat, ArchiveFormat]
-AnimationFormat = Literal["png", "gif", "webp", "mp4"]
-"""Frames in one file; png is a strip of all frames side by side."""
+AnimationFormat = Literal["png", "jpg", "gif", "webp", "mp4"]
+"""Frames in one file; png and jpg are strips of all frames side by side."""
 
 IMAGE_FORMATS: tuple[str, ...] = get_args(ImageFormat)
 ARCHIVE_FORMATS: tuple[str, ...] = get_args(ArchiveFormat)
 ANIMATION_FORMATS: tuple[str, ...] = get_args(AnimationFormat)
 SAMPLE_FORMATS = {f".{name}": name for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS)} | {".jpeg": "jpg"}
 """The format that `gsd sample` writes for each suffix."""
+ANIMATION_SUFFIXES = {f".{name}": name for name in ANIMATION_FORMATS} | {".jpeg": "jpg"}
+"""The format that `gsd interpolate` and `gsd edit` write for each suffix."""
 
 # -- every file ---------------------------------------------------------------------------------
 

@@ -131,6 +131,7 @@ def _show_image(console: Console, result: Result) -> None:
 def _print_dry_run(console: Console, name: str, resolved: Resolved[Common]) -> None:
     """Print the options with their origins, as a file for --config, and the plan."""
     values = resolved.options.model_dump(mode="json", by_alias=True)
+    SUBCOMMANDS[name].check(resolved.options)  # a dry run refuses what the run would refuse
     plan = list(SUBCOMMANDS[name].plan(resolved.options))
     if console.as_json:
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
-from gsd_cli.catalogue.find import find_model, local_teacher, require_source, require_teacher
+from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
-from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
+from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.estimate import Estimate
@@ -35,17 +35,24 @@ def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
     from gsd_cli.options.prepare import require_consistent_training, resolve_target, resolve_value_range
 
-    require_consistent_training(options)
-    resolve_value_range(options)
-    target = resolve_target(options)
-    require_writable(target, folder=False)
-    if options.force or not target.exists():  # a data set that exists needs no source
+    def source() -> None:
+        with suppress(UsageError):  # a data set that exists needs no source
+            if resolve_target(options).exists() and not options.force:
+                return
         require_source(options.source)
+
+    check_all(
+        lambda: require_consistent_training(options),
+        lambda: resolve_value_range(options),
+        lambda: require_writable(resolve_target(options), folder=False),
+        source,
+        lambda: require_labels_file(options.labels),
+    )
 
 
 def plan_prepare(options: PrepareOptions) -> Iterator[str]:
     """What the command would write."""
-    from gsd_cli.options.prepare import require_consistent_training, resolve_fit_settings, resolve_target
+    from gsd_cli.options.prepare import FEATURE_STEPS, require_consistent_training, resolve_target
 
     require_consistent_training(options)
     target = resolve_target(options)
@@ -54,10 +61,23 @@ def plan_prepare(options: PrepareOptions) -> Iterator[str]:
         yield f"and {options.shards} shards: {target.stem}-000000.tar ..."
     if options.fit_features:
         features = next_to_data(target, FEATURES_SUFFIXES[options.features_net])
-        yield f"trains {options.features_net} features: {features}/"
+        steps = options.fit_steps or FEATURE_STEPS
+        yield f"trains {options.features_net} features for {steps:,} steps: {features}/"
     if options.fit_teacher:
-        steps = resolve_fit_settings(options).steps
-        yield f"trains a {options.fit_teacher} teacher for {steps} steps: {next_to_data(target, TEACHER_SUFFIX)}/"
+        yield f"trains {next_to_data(target, TEACHER_SUFFIX)}/"
+        yield _estimate_fit(options)
+
+
+def _estimate_fit(options: PrepareOptions) -> str:
+    """The length and the time of --fit-teacher on this device, by a timed step. Loads torch."""
+    from gsd_cli.compute.device import resolve_device
+    from gsd_cli.core.training.fit_estimate import describe_fit, seconds_per_step
+    from gsd_cli.options.prepare import resolve_fit_settings
+
+    device = resolve_device(options.device)
+    settings = resolve_fit_settings(options, on_cpu=device.type == "cpu")
+    shape = (1 if options.grey else 3, options.size, options.size)
+    return describe_fit(settings, seconds_per_step(settings, shape, device, options.precision), device)
 
 
 # -- distill ------------------------------------------------------------------------------------
@@ -69,7 +89,11 @@ def check_distill(options: DistillOptions) -> None:
 
     if options.list_teachers:
         return
-    _check_teacher(options)
+    check_all(
+        lambda: _check_teacher(options),
+        lambda: require_features(options.features),
+        lambda: _require_images(options),
+    )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
     needed = cost.disk_needed(options.teacher, cost.growth(options.student_width, options.student_depth))
@@ -77,6 +101,25 @@ def check_distill(options: DistillOptions) -> None:
         require_room(folder, needed)
     if options.epochs is None:
         check_options(options, folder, count_steps(options, None))
+
+
+def _require_images(options: DistillOptions) -> None:
+    """Raise GsdError (exit 3) for a data set that does not exist, and for a discriminator without real images."""
+    from gsd_cli.core.distillation.inputs import choose_data
+
+    data = choose_data(options)
+    if data.origin == "given" and data.shown is not None:
+        require_data_set(data.shown, "--data")
+    asked = [
+        flag
+        for flag, ratio in (("--adversarial", options.adversarial), ("--feature-matching", options.feature_matching))
+        if data.origin == "none" and isinstance(ratio, float) and ratio > 0
+    ]
+    if asked:
+        raise UsageError(
+            [f"{flag} needs real images, and {options.teacher} comes with none" for flag in asked],
+            hint=f"give --data DATA.zip or --data teacher, or leave out {' and '.join(asked)}",
+        )
 
 
 def _check_teacher(options: DistillOptions) -> None:
@@ -224,16 +267,6 @@ def _describe_estimate(found: Estimate | GsdError, options: DistillOptions, step
 # -- sample, interpolate, edit, bench -----------------------------------------------------------
 
 
-def check_sample(options: SampleOptions) -> None:
-    """Refuse an unknown model, a format that contradicts the output, and an output that cannot be written."""
-    from gsd_cli.options.sample import resolve_format
-
-    find_model(options.model)
-    format_ = resolve_format(options)
-    if options.output != "-":
-        require_writable(Path(options.output), folder=format_ == "folder")
-
-
 def plan_sample(options: SampleOptions) -> Iterator[str]:
     """What the command would write."""
     from gsd_cli.options.sample import resolve_format, resolve_seeds
@@ -244,27 +277,11 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
     yield f"{cost.describe_sample_size(options.model, len(resolve_seeds(options)))} as {what} to {where}"
 
 
-def check_interpolate(options: InterpolateOptions) -> None:
-    """Refuse an unknown model and an output that cannot be written."""
-    find_model(options.model)
-    _require_writable_output(options.output)
-
-
 def plan_interpolate(options: InterpolateOptions) -> Iterator[str]:
     """What the command would write."""
     legs = len(options.images) - 1 + options.loop
     frames = legs * (options.frames - 1) + (not options.loop)
     yield f"{2 * frames - 2 if options.pingpong else frames} frames to {options.output}"
-
-
-def check_edit(options: EditOptions) -> None:
-    """Refuse an unknown model, a bad range of strengths, and an output that cannot be written."""
-    from gsd_cli.options.edit import resolve_strengths
-
-    find_model(options.model)
-    resolve_strengths(options)
-    if not options.list:
-        _require_writable_output(options.output)
 
 
 def plan_edit(options: EditOptions) -> Iterator[str]:
@@ -278,25 +295,9 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     yield f"{images} along {resolve_direction_name(options)} to {options.output}"
 
 
-def check_bench(options: BenchOptions) -> None:
-    """Refuse an unknown model, samplers of more steps than its teacher has noise levels, and a report folder that
-    cannot be written."""
-    from gsd_cli.options.bench import split
-
-    require_steps_of_teacher(split(options.compare), find_model(options.model))
-    if options.report is not None:
-        require_writable(options.report, folder=True)
-
-
 def plan_bench(options: BenchOptions) -> Iterator[str]:
     """What the command would measure."""
     report = f"; writes {options.report}/" if options.report else ""
     yield f"measures {options.metrics} of the model and of {options.compare}{report}"
     if options.ablate:
         yield f"distils three variants at --preset {options.ablate_preset}, unless they are finished"
-
-
-def _require_writable_output(output: str) -> None:
-    target = Path(output)
-    if output != "-":
-        require_writable(target)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.cli import preflight
+from gsd_cli.cli import checks, preflight
 
 if TYPE_CHECKING:
     from gsd_cli.base.console import Console, Result
@@ -55,19 +55,19 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     ),
     "sample": Subcommand(
         "gsd_cli.options:SampleOptions", "gsd_cli.commands.sample:run",
-        preflight.check_sample, preflight.plan_sample, shares_work=lambda options: True,
+        checks.check_sample, preflight.plan_sample, shares_work=lambda options: True,
     ),
     "interpolate": Subcommand(
         "gsd_cli.options:InterpolateOptions", "gsd_cli.commands.interpolate:run",
-        preflight.check_interpolate, preflight.plan_interpolate,
+        checks.check_interpolate, preflight.plan_interpolate,
     ),
     "edit": Subcommand(
         "gsd_cli.options:EditOptions", "gsd_cli.commands.edit:run",
-        preflight.check_edit, preflight.plan_edit,
+        checks.check_edit, preflight.plan_edit,
     ),
     "bench": Subcommand(
         "gsd_cli.options:BenchOptions", "gsd_cli.commands.bench:run",
-        preflight.check_bench, preflight.plan_bench,
+        checks.check_bench, preflight.plan_bench,
     ),
 }
 # fmt: on

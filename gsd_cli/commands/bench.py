@@ -91,7 +91,7 @@ def _collect_metrics(rows: list[Row], bench: Bench) -> dict[str, Any]:
         if row.edits:
             found[row.name]["edits"] = row.edits
     real = {**bench.real_figures, "source": bench.real_name} if bench.real_figures else {}
-    return {"rows": found, "figure": bench.figure, "real": real, "protocol": bench.facts()}
+    return {"model": bench.ours.name, "rows": found, "figure": bench.figure, "real": real, "protocol": bench.facts()}
 
 
 def _find_missed(options: BenchOptions, rows: list[Row], figure: str) -> list[str]:

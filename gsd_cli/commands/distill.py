@@ -113,7 +113,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     data = _add_samples(run, data, distance)
     real = open_real_images(data, teacher, device, session) if uses_images(options) else None
     _announce_images(run, data, real, distance)
-    evaluation = build_evaluation(options, teacher, data, distance, folder, device, world)
+    evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
     phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     run = replace(run, options=options.model_copy(update=chosen))
@@ -147,7 +147,7 @@ def _train(
         last = run_training(
             driven, total, run.folder, _choose_cadence(options), "distilling", session, world, tracker, pace,
             on_evaluation=lambda report: exporter.keep_best(task.average, report),
-            on_rehearsal=lambda: exporter.rehearse(task.average) if world.main else None,
+            on_rehearsal=lambda: exporter.rehearse(task.average) if world.main else None, figure=exporter.figure,
         )  # fmt: skip
     except Stopped:
         if world.main:

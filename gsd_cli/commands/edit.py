@@ -13,6 +13,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
+from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, orthogonalise, render_edits
@@ -31,7 +32,8 @@ from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import resolve_direction_name, resolve_strengths
+from gsd_cli.options.edit import naming_option, resolve_direction_name, resolve_strengths
+from gsd_cli.options.frames import resolve_frames_format
 
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
@@ -45,10 +47,13 @@ def run(options: EditOptions, session: Session) -> Result:
     target = Path(options.output)
     streaming = options.output == "-"
     wanted = resolve_strengths(options)
+    format_ = "png" if options.list else resolve_frames_format(options)
+    if not options.list:
+        resolve_direction_name(options)  # refused before the model is opened
     if not (streaming or options.list):
-        require_writable(target)
-    if not options.list and (streaming or target.suffix):
-        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_writable(target, folder=format_ == "folder")
+    if format_ != "folder":
+        require_animation_format(format_)
     model = open_model(options.model, resolve_device(options.device), session)
     fix_class(model, options.class_, session)
     store = DirectionStore(model, options, session)
@@ -68,9 +73,11 @@ def run(options: EditOptions, session: Session) -> Result:
         **_measure_edit(model.generator, store, anchors[0], edited, wanted, options, session),
     }
     if streaming:
-        session.console.write_bytes(encode_animation(edited.images, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(edited.images, format_, options.fps, options.scale))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_animation(edited.images, target, options.fps, edited.z)], metrics)
+    kind = options.format if options.format in IMAGE_FORMATS else "png"
+    written = write_animation(edited.images, target, format_, options.fps, edited.z, options.scale, kind)
+    return Result([str(path) for path in written], metrics)
 
 
 Plan = Callable[[Anchor, list[float]], tuple[Edited, dict[str, Any]]]
@@ -87,11 +94,11 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
                 project_out_preserved(store, _find_sensitive(name, anchor, store.model), options),
                 anchor, wanted, generator, batch_size,
             )  # fmt: skip
-        found = project_out_preserved(store, store.find(name, options.space), options)
+        found = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
         return lambda anchor, wanted: _edit_along(found, anchor, wanted, generator, batch_size)
     target = store.find_target(name)
     if target.signed or options.space != "auto":
-        direction = project_out_preserved(store, store.find(name, options.space), options)
+        direction = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
         deviation = store.deviations([name])[name]
         return lambda anchor, wanted: (
             edit_until_reached(
@@ -256,4 +263,4 @@ def _draw_strips(options: EditOptions, store: DirectionStore, drawn: list[Direct
     generator = store.model.generator
     z = latents([SHOWN_SEED], generator.latent_shape)
     strips = [render_edits(generator, z, direction, SHOWN_STRENGTHS, (), options.batch_size) for direction in drawn]
-    return save_grid(torch.cat(strips), Path(options.output), columns=len(SHOWN_STRENGTHS))
+    return save_grid(torch.cat(strips), Path(options.output), len(SHOWN_STRENGTHS), options.scale or 1)

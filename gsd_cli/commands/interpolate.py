@@ -13,6 +13,7 @@ from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
@@ -23,16 +24,18 @@ from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.options import InterpolateOptions
+from gsd_cli.options.frames import resolve_frames_format
 
 
 def run(options: InterpolateOptions, session: Session) -> Result:
     """Find the latents of the images, walk from each to the next, and write the frames."""
     target = Path(options.output)
     streaming = options.output == "-"
+    format_ = resolve_frames_format(options)
     if not streaming:
-        require_writable(target)
-    if streaming or target.suffix:
-        require_animation_format(f".{options.format}" if streaming else target.suffix.lower())
+        require_writable(target, folder=format_ == "folder")
+    if format_ != "folder":
+        require_animation_format(format_)
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
     fix_class(model, options.class_, session)
@@ -53,9 +56,11 @@ def run(options: InterpolateOptions, session: Session) -> Result:
         "frames": len(frames),
     }
     if streaming:
-        session.console.write_bytes(encode_animation(frames, f".{options.format}", options.fps))
+        session.console.write_bytes(encode_animation(frames, format_, options.fps, options.scale))
         return Result(metrics=metrics)
-    return Result([str(path) for path in write_animation(frames, target, options.fps, z)], metrics)
+    kind = options.format if options.format in IMAGE_FORMATS else "png"
+    written = write_animation(frames, target, format_, options.fps, z, options.scale, kind)
+    return Result([str(path) for path in written], metrics)
 
 
 def _walk_leg(a: Anchor, b: Anchor, model: Model, options: InterpolateOptions, embed: Embed, session: Session) -> Walk:

@@ -21,6 +21,7 @@ from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
 from gsd_cli.core.training.drive import run_training
+from gsd_cli.core.training.fit_estimate import describe_fit, seconds_per_step
 from gsd_cli.core.training.fit_features import FeatureFit
 from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
@@ -35,14 +36,13 @@ from gsd_cli.metrics import reference
 from gsd_cli.metrics.features import Extractor, classifier_features
 from gsd_cli.options import PrepareOptions
 from gsd_cli.options.prepare import (
+    FEATURE_STEPS,
     require_consistent_training,
     resolve_fit_settings,
     resolve_target,
     resolve_value_range,
 )
 
-FEATURE_STEPS = 2000
-"""Training steps of --fit-features without --fit-steps."""
 IMAGES_PER_WORKER = 512
 """One process prepares this many images in the time that another needs to start."""
 
@@ -215,10 +215,14 @@ def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tu
 
 def _fit_teacher(options: PrepareOptions, target: Path, world: World, session: Session) -> Path:
     """Train a teacher on the data set and save it; returns its folder."""
-    settings = resolve_fit_settings(options)
+    device = resolve_device(options.device)
+    settings = resolve_fit_settings(options, on_cpu=device.type == "cpu")
     folder = next_to_data(target, TEACHER_SUFFIX)
     work = folder.with_name(folder.name + ".fit")
-    task = TeacherFit(ImageArchive(target), settings, work, resolve_device(options.device), world, options.precision)
+    task = TeacherFit(ImageArchive(target), settings, work, device, world, options.precision)
+    if not folder.exists():  # it is not trained yet
+        seconds = seconds_per_step(settings, task.data.shape, device, options.precision, world.size)
+        session.say(f"training {describe_fit(settings, seconds, device)}")
     cadence = Cadence(max(1, settings.steps // 20))
     with exact_if_fp32(task.device, options.precision):
         report = run_training(task, settings.steps, work, cadence, "teacher", session, world)

@@ -55,9 +55,9 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
         return Result()
     if streaming:
         with session.console.stream() as out:
-            open_writer(format_, out)(images())
+            open_writer(format_, out, scale=options.scale)(images())
         return Result(metrics=metrics)
-    return Result(open_writer(format_, target, options.format or "png")(images()), metrics)
+    return Result(open_writer(format_, target, options.format or "png", options.scale)(images()), metrics)
 
 
 def make_images(options: SampleOptions, session: Session) -> Tensor:

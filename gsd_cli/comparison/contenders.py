@@ -33,6 +33,12 @@ class Row:
     time: Timing | None = None
     edits: dict[str, dict[str, float]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
+    samples: int | None = None
+    """Images that the figures of image quality are measured on."""
+    judge: str = ""
+    """The features of image quality, of the first judge."""
+    perceptual: str = ""
+    """The features of path lengths and of the isometry."""
 
 
 @dataclass(frozen=True)

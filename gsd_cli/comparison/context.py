@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from gsd_cli.base.errors import GsdError
+from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import TEACHERS, further_features
+from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, resolve_precision, to_device
 from gsd_cli.core.models.generator import Generator, Model
@@ -26,12 +27,14 @@ from gsd_cli.metrics.features import (
     inception_features,
     require_grey_or_rgb,
 )
-from gsd_cli.metrics.reference import Judge, is_data_set, reference_statistics
+from gsd_cli.metrics.reference import Judge, fitted_extractor, is_data_set, reference_statistics
 from gsd_cli.options import BenchOptions
 
 DEFAULT_SAMPLES = 2000
 GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
 """Features for images of any kind; the others are fitted on a domain by `gsd prepare --fit-features`."""
+
+NO_INCEPTION = "Inception is not in the cache and cannot be downloaded"
 
 
 class Need(Enum):
@@ -45,14 +48,14 @@ class Need(Enum):
 class Context:
     """What all metrics share.
 
-    name: what the model's row is called; rivals: other generators by name, after those of `--compare`. The metrics read
-    the public attributes. Two are written while measuring: missing, by contender the figures without images, and notes,
-    what a reader of the figures must know.
+    name: what the model's row is called, by default as the user names the model; rivals: other generators by name,
+    after those of `--compare`. The metrics read the public attributes. Two are written while measuring: missing, by
+    contender the figures without images, and notes, what a reader of the figures must know.
     """
 
     def __init__(
         self, options: BenchOptions, needs: Set[Need], model: Model, device: torch.device, session: Session,
-        name: str = "GSD", rivals: Mapping[str, Model] | None = None,
+        name: str | None = None, rivals: Mapping[str, Model] | None = None,
     ):  # fmt: skip
         self.options, self.model, self.device, self.session = options, model, device, session
         self.missing: dict[str, list[str]] = {}
@@ -72,7 +75,8 @@ class Context:
         precision = self.precision = resolve_precision(options.precision, device)
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
-        self.ours = Contender(generator_subject(name, model.generator, device, precision), model.generator)
+        own = name or self._name_of_model()
+        self.ours = Contender(generator_subject(own, model.generator, device, precision), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors(needs)
         self.judges = self._judges(needs)
@@ -100,6 +104,12 @@ class Context:
         """What the perceptual distance is, for protocols."""
         return f"distance: channel-normalised {self.perceptual.name} maps"
 
+    def _name_of_model(self) -> str:
+        """The run's folder or the bundled name; where a baseline has the same name, it says which one it is."""
+        path = Path(self.model.name)
+        name = str(path.parent) if path.name == GENERATOR and path.parent.name else self.model.name
+        return f"{name} (the model)" if name in {baseline.name for baseline in self.baselines} else name
+
     def _require_one_space(self) -> None:
         shape = self.model.generator.latent_shape
         for contender in self.baselines:
@@ -116,8 +126,39 @@ class Context:
         if Need.FEATURES not in needs:
             return perceptual, perceptual
         name = self.options.features or self.model.features or "inception"
-        require_grey_or_rgb(self.teacher.image_shape[0], name.capitalize())
-        return GENERAL[name](self.session.cache, self.device, offline=self.session.offline), perceptual
+        try:
+            require_grey_or_rgb(self.teacher.image_shape[0], name.capitalize())
+            return GENERAL[name](self.session.cache, self.device, offline=self.session.offline), perceptual
+        except GsdError as error:
+            other_channels = self.teacher.image_shape[0] not in (1, 3)
+            if self.options.features is not None or not (error.code == ExitCode.NETWORK or other_channels):
+                raise
+            stand_in = self._stand_in(perceptual, "Inception takes grey or RGB" if other_channels else NO_INCEPTION)
+            if stand_in is None:
+                raise
+            return stand_in, perceptual
+
+    def _stand_in(self, own: TeacherFeatures, cause: str) -> Extractor | None:
+        """Features for a distance where Inception cannot be used: fitted on the real images, else the teacher's own.
+
+        None where the real images themselves are not there, because their statistics in other features need them.
+        """
+        data = self.real_images
+        if data is None:
+            return None
+        fitted = fitted_extractor(data, self.device, self.teacher.image_shape)
+        found: Extractor = own if fitted is None else fitted
+        own_ones = "the teacher's own features, which are not independent of the generator"
+        where = own_ones if fitted is None else f"the features {found.name}, fitted on such images"
+        self.session.say(f"{cause}: {found.figure} is measured instead of FID, in {where}")
+        return found
+
+    @property
+    def real_images(self) -> Path | None:
+        """The data set that is compared with: --stats if it is one, else the one next to the model's teacher."""
+        if self.options.stats is not None:
+            return Path(self.options.stats) if is_data_set(Path(self.options.stats)) else None
+        return next_to_teacher(self.model.teacher, DATA_SUFFIX) if self.model.teacher else None
 
     def _baseline_size(self) -> int:
         """As many samples as the shipped baseline has: distances compare at equal N."""
@@ -152,6 +193,8 @@ class Context:
         if stats is None and extractor.figure == "FID":
             known = TEACHERS.get(str(self.model.teacher))
             stats = known.statistics if known else None
+        if stats is None and spec is None and self.real_images is not None:
+            stats = str(self.real_images)
         with session.progress("real images") as bar:
             real = reference_statistics(
                 stats, features_folder(spec) if spec else None, extractor, session.cache, self.device,

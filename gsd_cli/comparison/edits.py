@@ -8,7 +8,7 @@ from dataclasses import replace
 from gsd_cli.base.table import Table
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.context import Context
-from gsd_cli.comparison.metric import Entry, Metric
+from gsd_cli.comparison.metric import ARROWS, Better, Entry, Metric
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.metrics.edit_quality import FIT_SAMPLES, measure_edits
@@ -21,6 +21,10 @@ COLUMNS = {
     "class_kept": ("kept", "share of edited images that the classifier still calls the same"),
     "feature_distance": ("distance", "squared, in the generator's encoder, from the unchanged image at strength 2"),
 }
+BETTER: dict[str, Better] = {
+    "success": "higher", "leakage": "lower", "monotonicity": "higher", "auroc": "higher", "class_kept": "higher",
+    "feature_distance": "lower",
+}  # fmt: skip
 
 
 def _measure_edits(context: Context, entry: Entry) -> None:
@@ -41,8 +45,13 @@ def edits_table(rows: Sequence[Row]) -> Table | None:
         for name, figures in row.edits.items()
     ]
     notes = [f"{title}: {about}" for title, about in COLUMNS.values()]
-    columns = ["model", "attribute", *(title for title, _ in COLUMNS.values())]
-    return Table("Edits", columns, lines, notes) if lines else None
+    columns = ["model", "attribute", *(f"{title}{ARROWS[BETTER[key]]}" for key, (title, _) in COLUMNS.items())]
+    records: list[dict[str, str | float | None]] = [
+        {"model": row.name, "attribute": name, **{key: figures.get(key) for key in COLUMNS}}
+        for row in rows
+        for name, figures in row.edits.items()
+    ]
+    return Table("Edits", columns, lines, notes, records) if lines else None
 
 
 def _cell(figures: Mapping[str, float], key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import methodcaller
 
 from torch import Tensor
@@ -54,10 +54,25 @@ def _distance_columns(rows: Sequence[Row], figure: str) -> list[Column]:
     """The first distance, its value at infinite N, the other distances."""
     others = dict.fromkeys(name for row in rows for name in row.distances if name != figure)
     return [
-        Column("fd", figure, spread=("fd_error",), place=-2),
-        Column("fd_infinity", "at N = inf", spread=("fd_infinity_error",), place=-2),
-        *(Column("fd", name, spread=("fd_error",), figures=distance_figures(name), place=-2) for name in others),
-    ]
+        _distance_column(figure),
+        Column(
+            "fd_infinity", "at N = inf", spread=("fd_infinity_error",), place=-2, better="lower",
+            name=f"{figure} at N = inf", features=_judge_of,
+        ),
+        *(_distance_column(name, distance_figures(name)) for name in others),
+    ]  # fmt: skip
+
+
+def _distance_column(figure: str, figures: Callable[[Row], Mapping[str, float]] = lambda row: row.figures) -> Column:
+    features = {"FID": "inception", "CLIP-FID": "clip"}.get(figure, figure.removeprefix("FD-"))
+    return Column(
+        "fd", figure, spread=("fd_error",), figures=figures, place=-2, better="lower", features=lambda row: features,
+        count=lambda row: figures(row).get("n", row.samples),
+    )  # fmt: skip
+
+
+def _judge_of(row: Row) -> str:
+    return row.judge
 
 
 def _distance_protocols(context: Context) -> dict[str, str]:
@@ -137,7 +152,10 @@ def _kid_protocol(context: Context) -> dict[str, str]:
 
 
 def _precision_recall_protocol(context: Context) -> dict[str, str]:
-    return {"precision, recall": f"{_against(context)}, at equal numbers, k = 3; density, coverage: k = 5"}
+    return {
+        "precision, recall": f"{_against(context)}, at equal numbers, k = 3; density, coverage: k = 5; "
+        "+- is half the 95 % interval of a share (Wilson)"
+    }
 
 
 KID = Metric(
@@ -145,7 +163,7 @@ KID = Metric(
     _measure_kid,
     needs=frozenset({Need.FEATURES, Need.REAL_FEATURES}),
     looks=_look_with_judges,
-    columns=[Column("kid", "KID", ".5f", ("kid_error",))],
+    columns=[Column("kid", "KID", ".5f", ("kid_error",), better="lower", features=_judge_of)],
     protocol=_kid_protocol,
 )
 PRECISION_RECALL = Metric(
@@ -153,7 +171,17 @@ PRECISION_RECALL = Metric(
     _measure_precision_recall,
     needs=frozenset({Need.FEATURES, Need.REAL_FEATURES}),
     looks=_look_with_judges,
-    columns=[Column(name, name) for name in ("precision", "recall", "density", "coverage")],
+    columns=[
+        Column(
+            name,
+            name,
+            better="higher",
+            share_of="" if name == "density" else "manifold_n",
+            features=_judge_of,
+            count=lambda row: row.figures.get("manifold_n"),
+        )
+        for name in ("precision", "recall", "density", "coverage")
+    ],
     protocol=_precision_recall_protocol,
 )
 
@@ -172,8 +200,11 @@ def _measure_grain(context: Context, entry: Entry) -> None:
 def _real_grain(context: Context) -> tuple[dict[str, float], str]:
     """The grain of the real images, and whose it is."""
     options, spec = context.options, context.domain_features
+    stats = options.stats
+    if stats is None and spec is None and context.real_images is not None:
+        stats = str(context.real_images)
     with context.session.progress("grain of real images") as bar:
-        return real_grain(options.stats, features_folder(spec) if spec else None, options.batch_size, bar.update)
+        return real_grain(stats, features_folder(spec) if spec else None, options.batch_size, bar.update)
 
 
 def _grain_protocol(context: Context) -> dict[str, str]:
@@ -190,7 +221,9 @@ GRAIN = Metric(
     _measure_grain,
     looks=_look_at_grain,
     columns=[
-        Column(f"grain_{side}", f"grain, {side}", ".3g", (f"grain_{side}_error",), compared=False, place=-1)
+        Column(
+            f"grain_{side}", f"grain, {side}", ".3g", (f"grain_{side}_error",), compared=False, place=-1, better="real"
+        )
         for side in grain.SIDES
     ],
     protocol=_grain_protocol,

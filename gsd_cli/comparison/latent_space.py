@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-from gsd_cli.comparison.contenders import Contender
+from gsd_cli.comparison.contenders import Contender, Row
 from gsd_cli.comparison.context import Context
-from gsd_cli.comparison.metric import Column, Entry, Metric
+from gsd_cli.comparison.metric import Better, Column, Entry, Metric
 from gsd_cli.metrics import isometry
 from gsd_cli.metrics.baselines import MOST_CALLS
 from gsd_cli.metrics.diversity import PAIRS, diversity
@@ -19,13 +19,17 @@ NOISE_PAIRS, FEW_NOISE_PAIRS = 64, 16
 """Pairs for the noise floor of a model of one call and of one of several."""
 
 
+def _perceptual_of(row: Row) -> str:
+    return row.perceptual
+
+
 # -- path length ----------------------------------------------------------------------------------
 
 
 def _measure_path_lengths(context: Context, entry: Entry) -> None:
     row, subject = entry.row, entry.contender.subject
     found = _path_length(context, entry.contender, EPSILON)
-    row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high}
+    row.figures |= {"ppl": found.mean, "ppl_low": found.low, "ppl_high": found.high, "ppl_pairs": found.pairs}
     row.figures |= {
         "ppl_untrimmed": found.untrimmed,
         "ppl_untrimmed_low": found.untrimmed_low,
@@ -68,7 +72,17 @@ def _path_length_protocol(context: Context) -> dict[str, str]:
 PPL = Metric(
     "ppl",
     _measure_path_lengths,
-    columns=[Column("ppl", "PPL", ".4g", ("ppl_low", "ppl_high"))],
+    columns=[
+        Column(
+            "ppl",
+            "PPL",
+            ".4g",
+            ("ppl_low", "ppl_high"),
+            better="lower",
+            features=_perceptual_of,
+            count=lambda row: row.figures.get("ppl_pairs"),
+        )
+    ],
     protocol=_path_length_protocol,
 )
 
@@ -95,14 +109,18 @@ def _isometry_protocol(context: Context) -> dict[str, str]:
     }
 
 
+def _isometry_column(key: str, title: str, better: Better) -> Column:
+    return Column(key, title, better=better, features=_perceptual_of, count=lambda row: isometry.REPORT_PATHS)
+
+
 ISOMETRY = Metric(
     "isometry",
     _measure_isometry,
     columns=[
-        Column("speed_cv", "speed CV"),
-        Column("spearman", "Spearman"),
-        Column("effective_rank", "rank"),
-        Column("pair_distance", "pair distance"),
+        _isometry_column("speed_cv", "speed CV", "lower"),
+        _isometry_column("spearman", "Spearman", "higher"),
+        _isometry_column("effective_rank", "rank", "higher"),
+        _isometry_column("pair_distance", "pair distance", ""),
     ],
     protocol=_isometry_protocol,
 )
@@ -127,6 +145,15 @@ def _diversity_protocol(context: Context) -> dict[str, str]:
 DIVERSITY = Metric(
     "diversity",
     _measure_diversity,
-    columns=[Column("diversity", "diversity", spread=("diversity_error",))],
+    columns=[
+        Column(
+            "diversity",
+            "diversity",
+            spread=("diversity_error",),
+            better="higher",
+            features=_perceptual_of,
+            count=lambda row: PAIRS,
+        )
+    ],
     protocol=_diversity_protocol,
 )

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from gsd_cli.base.intervals import Interval, interval_of_error, interval_of_share, overlap
 from gsd_cli.base.table import Table
+from gsd_cli.base.text import format_number
 from gsd_cli.comparison.contenders import Contender, Row
 from gsd_cli.comparison.context import Context, Need
 from gsd_cli.comparison.images import Look, Seen
+
+Better = Literal["", "lower", "higher", "real"]
+"""What a reader wishes of a figure; real: near that of real images."""
+ARROWS: Mapping[Better, str] = {"": "", "lower": " ↓", "higher": " ↑", "real": ""}
+
+RECORD = (
+    "model", "calls", "parameters", "figure", "features", "value", "low", "high", "interval", "error", "n", "unit",
+    "better",
+)  # fmt: skip
+"""The fields of a figure's record, the same for every table of figures."""
 
 
 @dataclass(frozen=True)
 class Column:
     """A column of the tables.
 
-    key: the figure's key in `figures`; spread: the key of its plus-or-minus, or the two keys of an interval, of which
-    half the width is shown; compared: whether a ratio to each baseline makes sense; figures: where in a row the figure
-    is; place: columns stand in this order, those of one place in the order of the metrics.
+    key: the figure's key in `figures`; spread: the key of its standard error, or the two keys of an interval;
+    share_of: the key of the number of cases that the figure is a share of, if it is one; compared: whether a ratio
+    to each baseline makes sense; figures: where in a row the figure is; place: columns stand in this order, those
+    of one place in the order of the metrics. better: what a reader wishes for. unit: of the value, shown by `show`.
+    name: of the figure in records, if it is not the title. features: what the figure is measured in; count: the
+    number of cases behind it. spread_is: what the interval holds.
     """
 
     key: str
@@ -27,37 +44,74 @@ class Column:
     compared: bool = True
     figures: Callable[[Row], Mapping[str, float]] = lambda row: row.figures
     place: int = 0
+    better: Better = ""
+    share_of: str = ""
+    unit: str = ""
+    show: Callable[[float], str] | None = None
+    name: str = ""
+    features: Callable[[Row], str] = lambda row: ""
+    count: Callable[[Row], float | None] = lambda row: row.samples
+    spread_is: str = "95 %"
+
+    @property
+    def heading(self) -> str:
+        """The title, with an arrow that says whether lower or higher is better."""
+        return self.title + ARROWS[self.better]
 
     def value(self, row: Row) -> float | None:
         """The figure of a row; None where it was not measured."""
         return self.figures(row).get(self.key)
 
-    def interval(self, row: Row) -> tuple[float, float] | None:
-        """The 95 % interval of a row's figure; None where it has no spread."""
-        figures = self.figures(row)
-        value, spreads = figures.get(self.key), [figures[key] for key in self.spread if key in figures]
-        if value is None or not spreads:
-            return None
-        if len(spreads) == 2:
-            return spreads[0], spreads[1]
-        return value - 1.96 * spreads[0], value + 1.96 * spreads[0]
-
     def resolved(self, one: Row, other: Row) -> bool:
         """Whether the 95 % intervals of two rows do not overlap; True where one has none."""
         first, second = self.interval(one), self.interval(other)
-        return first is None or second is None or first[1] <= second[0] or second[1] <= first[0]
+        return first is None or second is None or not overlap(first, second)
 
     def cell(self, row: Row) -> str:
-        """The figure of a row as text, with its spread."""
-        figures = self.figures(row)
-        if (value := figures.get(self.key)) is None:
+        """The figure of a row as text, with its standard error or half its 95 % interval."""
+        value, error, interval = self.value(row), self.error(row), self.interval(row)
+        if value is None:
             return "-"
-        text = f"{value:{self.format}}"
-        spreads = [figures[key] for key in self.spread if key in figures]
-        if not spreads:
+        text = self.text(value)
+        if self.show is not None:
+            return text if interval is None else f"{text} ({self.text(interval[0])} to {self.text(interval[1])})"
+        if error is None and interval is None:
             return text
-        spread = spreads[0] if len(spreads) == 1 else (spreads[1] - spreads[0]) / 2
-        return f"{text} ± {spread:.2g}"
+        half = error if error is not None else (interval[1] - interval[0]) / 2 if interval else 0.0
+        return f"{text} ± {format_number(half, 2)}"
+
+    def text(self, value: float) -> str:
+        """A value of this column as text, without an exponent."""
+        if self.show is not None:
+            return self.show(value)
+        if self.format.endswith("g"):
+            return format_number(value, int(self.format[1:-1]))
+        return f"{value:{self.format}}"
+
+    def error(self, row: Row) -> float | None:
+        """The standard error of a row's figure, where it was measured."""
+        return self.figures(row).get(self.spread[0]) if len(self.spread) == 1 else None
+
+    def interval(self, row: Row) -> Interval | None:
+        """The interval of a row's figure: the measured one, else 95 % by its standard error or as a share of cases."""
+        figures, value, error = self.figures(row), self.value(row), self.error(row)
+        if value is None or not math.isfinite(value):
+            return None
+        if len(self.spread) == 2 and all(key in figures for key in self.spread):
+            return figures[self.spread[0]], figures[self.spread[1]]
+        if error is not None:
+            return interval_of_error(value, error)
+        return interval_of_share(value, cases) if (cases := figures.get(self.share_of)) else None
+
+    def record(self, row: Row) -> dict[str, str | float | None]:
+        """The figure of a row for programs: one number per field."""
+        low, high = self.interval(row) or (None, None)
+        values = (
+            row.name, row.calls, row.parameters, self.name or self.title, self.features(row) or None, self.value(row),
+            low, high, None if low is None else self.spread_is, self.error(row), self.count(row), self.unit or None,
+            self.better or None,
+        )  # fmt: skip
+        return dict(zip(RECORD, values, strict=True))
 
 
 def distance_figures(name: str) -> Callable[[Row], Mapping[str, float]]:

@@ -13,13 +13,14 @@ import torch
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
+from gsd_cli.base.text import format_number, format_seconds
 from gsd_cli.base.versions import gsd_version
 from gsd_cli.catalogue.run_layout import CURVES, METRICS_LOG
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
-from gsd_cli.comparison.metric import Column, distance_figures
-from gsd_cli.comparison.tables import NOT_RESOLVED, comma_separated, latex, markdown
+from gsd_cli.comparison.metric import Column
+from gsd_cli.comparison.tables import NOT_RESOLVED, columns_of, comma_separated, latex, markdown
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 
@@ -88,25 +89,28 @@ def write_report(folder: Path, findings: Findings) -> list[Path]:
 
 
 def headlines(rows: list[Row], figure: str) -> list[Headline]:
-    """The model against the first baseline, where both have the figure; less is better, except for speed."""
+    """The model against the first baseline, where both have the figure: distances, path length, speed."""
     ours, first = rows[-1], rows[0]
     found = []
-    further = [name for name in ours.distances if name != figure]
-    compared = [
-        (figure, Column("fd", figure, spread=("fd_error",))),
-        *((name, Column("fd", name, spread=("fd_error",), figures=distance_figures(name))) for name in further),
-        ("PPL", Column("ppl", "PPL", spread=("ppl_low", "ppl_high"))),
-    ]
-    for name, column in compared:
+    for column in columns_of(rows, figure):
         mine, theirs = column.value(ours), column.value(first)
-        if mine is not None and theirs:
-            doubt = "" if column.resolved(ours, first) else f" ({NOT_RESOLVED}: the 95 % intervals overlap)"
-            found.append(Headline(name, f"{mine / theirs:.2f} x", f"{mine:.3g}, {first.name} has {theirs:.3g}{doubt}"))
+        if column.key not in ("fd", "ppl") or mine is None or not theirs:
+            continue
+        ratio = f"{mine / theirs:.2f} x" if column.resolved(ours, first) else NOT_RESOLVED
+        detail = f"{_with_interval(column, ours)}; {first.name}: {_with_interval(column, first)}. Lower is better."
+        found.append(Headline(column.title, ratio, detail))
     if ours.time is not None and first.time is not None:
         times = first.time.median / ours.time.median
-        text = f"{1000 * ours.time.median:.3g} ms an image, {first.name} takes {1000 * first.time.median:.3g} ms"
-        found.append(Headline("speed", f"{times:,.0f} x" if times >= 10 else f"{times:.1f} x", text))
+        detail = f"{format_seconds(ours.time.median)} per image; {first.name}: {format_seconds(first.time.median)}."
+        found.append(Headline("speed", f"{times:,.0f} x" if times >= 10 else f"{times:.1f} x", detail))
     return found
+
+
+def _with_interval(column: Column, row: Row) -> str:
+    """A figure with the ends of its interval, to three digits."""
+    low_high = column.interval(row)
+    ends = f" ({format_number(low_high[0])} to {format_number(low_high[1])})" if low_high else ""
+    return format_number(column.value(row) or 0.0) + ends
 
 
 def _illustrations(folder: Path, findings: Findings) -> list[Illustration]:

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from gsd_cli.base.text import format_seconds
 from gsd_cli.comparison.contenders import Row, Subject
 from gsd_cli.comparison.context import Context
 from gsd_cli.comparison.metric import Column, Entry, Metric
@@ -44,20 +45,33 @@ def _sampling_task(subject: Subject, batch: int, shape: tuple[int, int, int]) ->
 
 
 def _median(row: Row) -> Mapping[str, float]:
-    return {} if row.time is None else {"time": row.time.median}
+    return {} if row.time is None else {"time": row.time.median, "low": row.time.low, "high": row.time.high}
 
 
 def _time_protocol(context: Context) -> dict[str, str]:
     return {
-        "time": f"seconds an image at batch {context.options.time_batch}, median of {REPEATS}, after a warm-up where "
-        f"an image takes up to {MANY_CALLS} calls, models interleaved in one process, loading excluded"
+        "time": f"per image at batch {context.options.time_batch}, median (and quartiles) of {REPEATS}, after a warm-up"
+        f" where an image takes up to {MANY_CALLS} calls, models interleaved in one process, loading excluded"
     }
 
 
 TIME = Metric(
     "time",
     measure_together=_measure_times,
-    columns=[Column("time", "time (s/image)", ".4g", figures=_median, place=1)],
+    columns=[
+        Column(
+            "time",
+            "time per image",
+            spread=("low", "high"),
+            figures=_median,
+            place=1,
+            better="lower",
+            unit="s",
+            spread_is="quartiles",
+            show=format_seconds,
+            count=lambda row: row.time.repeats if row.time else None,
+        )
+    ],
     protocol=_time_protocol,
 )
 
@@ -87,7 +101,7 @@ def _memory_protocol(context: Context) -> dict[str, str]:
 MEMORY = Metric(
     "memory",
     measure_together=_measure_memory,
-    columns=[Column("peak_memory_mb", "memory (MB)", ".4g")],
+    columns=[Column("peak_memory_mb", "memory (MB)", ".4g", better="lower", unit="MB", count=lambda row: None)],
     protocol=_memory_protocol,
 )
 

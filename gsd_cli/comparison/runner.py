@@ -24,7 +24,7 @@ class Bench(Context):
 
     def __init__(
         self, options: BenchOptions, wanted: Collection[str], model: Model, device: torch.device, session: Session,
-        name: str = "GSD", rivals: Mapping[str, Model] | None = None,
+        name: str | None = None, rivals: Mapping[str, Model] | None = None,
     ):  # fmt: skip
         self.metrics = [metric for metric in METRICS if metric.name in wanted]
         needs = {need for metric in self.metrics for need in metric.needs}
@@ -45,8 +45,11 @@ class Bench(Context):
     def _enter(self, contender: Contender) -> Entry:
         """Measure what is measured of one contender alone."""
         entry = Entry(contender, Row(contender.name, contender.subject.calls, contender.subject.parameters), {})
+        entry.row.perceptual = self.perceptual.name
+        entry.row.judge = self.judges[0].extractor.name if self.judges else ""
         looks = {look.name: look for metric in self.metrics if metric.looks for look in metric.looks(self)}
         if looks:
+            entry.row.samples = self.samples
             seen, origin = look_at_images(self, contender, list(looks.values()))
             entry.seen.update(seen)
             if seen:

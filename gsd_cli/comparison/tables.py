@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gsd_cli.base.table import Table
+from gsd_cli.base.text import format_number
 from gsd_cli.comparison.contenders import Row
-from gsd_cli.comparison.metric import Column
+from gsd_cli.comparison.metric import RECORD, Column
 from gsd_cli.comparison.metric_table import METRICS
 
 NOT_RESOLVED = "not resolved"
@@ -31,40 +32,54 @@ def _table(
     title: str, rows: list[Row], figure: str, facts: Mapping[str, str], real: Mapping[str, float] | None,
     *, ratios_too: bool,
 ) -> Table:  # fmt: skip
-    columns = _columns(rows, figure)
-    values = [[column.value(row) for row in rows] for column in columns]
+    columns = columns_of(rows, figure)
     lines = [[row.name, str(row.calls), *(column.cell(row) for column in columns)] for row in rows]
-    of_real = [f"{real[column.key]:.3g}" if real and column.key in real else "-" for column in columns]
+    of_real = [format_number(real[column.key]) if real and column.key in real else "-" for column in columns]
     if any(cell != "-" for cell in of_real):
         lines.append(["real images", "-", *of_real])
     unresolved = False
     if ratios_too:
-        for i, row in enumerate(rows[:-1]):
-            ratios = [
-                _ratio(found[-1], found[i], resolved=column.resolved(rows[-1], row)) if column.compared else "-"
-                for column, found in zip(columns, values, strict=True)
-            ]
+        for row in rows[:-1]:
+            ratios = [_ratio(column, rows[-1], row) for column in columns]
             unresolved |= any(NOT_RESOLVED in ratio for ratio in ratios)
             lines.append([f"{rows[-1].name} / {row.name}", f"1/{row.calls}", *ratios])
-    notes = [f"{name}: {fact}" for name, fact in facts.items()]
+    notes = [*_legend(columns, unresolved=unresolved), *(f"{name}: {fact}" for name, fact in facts.items())]
+    records = [column.record(row) for row in rows for column in columns if column.value(row) is not None]
+    records += [_real_record(column, real[column.key]) for column in columns if real and column.key in real]
+    return Table(title, ["model", "calls", *(column.heading for column in columns)], lines, notes, records)
+
+
+def _legend(columns: Sequence[Column], *, unresolved: bool) -> list[str]:
+    """How to read the arrows, the spreads and the ratios."""
+    signs = {"lower": "↓ lower is better", "higher": "↑ higher is better"}
+    found = [text for better, text in signs.items() if any(column.better == better for column in columns)]
+    notes = ["; ".join(found)] if found else []
     if unresolved:
         notes.append(f"{NOT_RESOLVED}: the 95 % intervals of the two figures overlap; more samples narrow them")
-    return Table(title, ["model", "calls", *(column.title for column in columns)], lines, notes)
+    return notes
 
 
-def _columns(rows: list[Row], figure: str) -> list[Column]:
+def _real_record(column: Column, value: float) -> dict[str, str | float | None]:
+    return dict.fromkeys(RECORD) | {
+        "model": "real images", "figure": column.name or column.title, "value": value, "unit": column.unit or None,
+        "better": column.better or None,
+    }  # fmt: skip
+
+
+def columns_of(rows: list[Row], figure: str) -> list[Column]:
     """The columns with a figure in some row, each in its place."""
     columns = [column for metric in METRICS for column in metric.columns_of(rows, figure)]
     measured = [column for column in columns if any(column.value(row) is not None for row in rows)]
     return sorted(measured, key=lambda column: column.place)
 
 
-def _ratio(ours: float | None, theirs: float | None, *, resolved: bool) -> str:
-    if ours is None or not theirs:
+def _ratio(column: Column, ours: Row, theirs: Row) -> str:
+    mine, other = column.value(ours), column.value(theirs)
+    if not column.compared or mine is None or not other:
         return "-"
-    ratio = ours / theirs
-    shown = f"{ratio:.2f}" if ratio >= 0.01 else f"1/{1 / ratio:.0f}"
-    return shown if resolved else f"{shown}, {NOT_RESOLVED}"
+    ratio = mine / other
+    shown = f"{ratio:.2f}" if not 0 < ratio < 0.01 else f"1/{format_number(1 / ratio)}"
+    return shown if column.resolved(ours, theirs) else f"{shown}, {NOT_RESOLVED}"
 
 
 def markdown(shown: Table) -> str:
@@ -85,11 +100,18 @@ def latex(shown: Table) -> str:
 def _escaped(text: str) -> str:
     for character in "&%#_":
         text = text.replace(character, "\\" + character)
-    return text.replace("±", "$\\pm$")
+    for sign, command in (("±", "pm"), ("↓", "downarrow"), ("↑", "uparrow")):
+        text = text.replace(sign, f"$\\{command}$")
+    return text
 
 
 def comma_separated(shown: Table) -> str:
-    """The table as CSV."""
+    """The table as CSV for programs: its records, one number a column at full precision, else its cells."""
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([shown.columns, *shown.rows])
+    if shown.records:
+        writer = csv.DictWriter(buffer, list(shown.records[0]))
+        writer.writeheader()
+        writer.writerows(shown.records)
+    else:
+        csv.writer(buffer).writerows([shown.columns, *shown.rows])
     return buffer.getvalue()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file, atomic_files
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.data.pixels import tile, to_shown, to_uint8
+from gsd_cli.data.pixels import enlarge, tile, to_pixels, to_shown, to_uint8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,19 +42,23 @@ MOST_WAITING = 256
 """The most items in flight: one or two batches, so that a whole batch can be handed over."""
 
 
-def open_writer(format_: str, target: Path | IO[bytes], kind: str = "png") -> Callable[[Images], list[str]]:
+def open_writer(
+    format_: str, target: Path | IO[bytes], kind: str = "png", scale: int = 1
+) -> Callable[[Images], list[str]]:
     """A function that writes a stream of images [C, H, W] in [-1, 1] to `target` and returns the paths it wrote.
 
-    format_: `folder` (one file per image, in the format `kind`) or a key of WRITERS. A file appears under its name
-    once it is whole; a byte stream receives bytes as they are ready.
+    format_: `folder` (one file per image, in the format `kind`) or a key of WRITERS. scale: how many times
+    every image is enlarged, without smoothing. A file appears under its name once it is whole; a byte stream receives
+    bytes as they are ready.
     """
     if format_ == "folder":
         if not isinstance(target, Path):
             raise TypeError("a folder needs a path")
-        return lambda images: _write_folder(images, target, kind)
+        return lambda images: _write_folder(_enlarged(images, scale), target, kind)
     write = WRITERS[format_]
 
     def write_all(images: Images) -> list[str]:
+        images = _enlarged(images, scale)
         if not isinstance(target, Path):
             write(images, target)
             return []
@@ -108,8 +112,12 @@ def map_in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 # -- one function per format --------------------------------------------------------------------
 
 
+def _enlarged(images: Images, scale: int) -> Images:
+    return images if scale == 1 else ((seed, enlarge(image, scale)) for seed, image in images)
+
+
 def _pixels(images: Images) -> Iterator[tuple[int, np.ndarray]]:
-    return ((seed, to_uint8(image).permute(1, 2, 0).numpy()) for seed, image in images)
+    return ((seed, to_pixels(image)) for seed, image in images)
 
 
 def _encoded(images: Images) -> Iterator[tuple[int, bytes]]:
@@ -127,7 +135,7 @@ def _write_folder(images: Images, folder: Path, kind: str) -> list[str]:
 
 def _write_image(images: Images, file: IO[bytes], kind: str) -> None:
     tiled = tile(torch.stack([image for _, image in images]))
-    file.write(encode_image(to_uint8(tiled).permute(1, 2, 0).numpy(), kind))
+    file.write(encode_image(to_pixels(tiled), kind))
 
 
 def _write_npz(images: Images, file: IO[bytes]) -> None:

@@ -23,6 +23,11 @@ def from_uint8(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def to_pixels(image: Tensor) -> np.ndarray:
+    """One image [C, H, W] in [-1, 1] as uint8 pixels [H, W, C]."""
+    return np.asarray(to_uint8(image).permute(1, 2, 0).numpy())
+
+
 def to_shown(pixels: np.ndarray) -> np.ndarray:
     """What an image [H, W, C] is shown as: RGB [H, W, 3] of the first three channels, or the first one alone [H, W]."""
     return pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
@@ -43,11 +48,14 @@ def tile(images: Tensor, columns: int | None = None) -> Tensor:
     return padded.reshape(rows, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, rows * h, columns * w)
 
 
+def enlarge(images: Tensor, scale: int) -> Tensor:
+    """Images [..., H, W] with every pixel as a square of `scale` x `scale`."""
+    return images if scale == 1 else images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+
+
 def save_grid(images: Tensor, path: Path, columns: int | None = None, scale: int = 1) -> Path:
     """Write images [N, C, H, W] as one tiled image, enlarged `scale` times without smoothing."""
-    tiled = to_pil(tile(images, columns))
-    if scale > 1:
-        tiled = tiled.resize((tiled.width * scale, tiled.height * scale), Image.Resampling.NEAREST)
+    tiled = to_pil(enlarge(tile(images, columns), scale))
     with atomic_file(path) as temporary:
         tiled.save(temporary)
     return path

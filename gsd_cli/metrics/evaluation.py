@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,12 +18,15 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.images import labels_for
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
+from gsd_cli.metrics.frechet_error import FOR_A_SPREAD, measure_precision
 from gsd_cli.metrics.generated import generated_batches
 from gsd_cli.metrics.image_quality import precision_recall_figures
 from gsd_cli.metrics.isometry import EVALUATION_PATHS, isometry
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
 
 GRID = 64
+CHEAP_FEATURES = 128
+"""Of more features the standard error of a distance takes seconds, which a run spends on training."""
 NEIGHBOURS = 5
 """Precision and recall need more images than this."""
 
@@ -42,6 +45,8 @@ class Evaluation:
     batch_size: int
     autoencoder: Autoencoder | None = None
     world: World = field(default_factory=World)
+    doing: Callable[[str], None] = lambda activity: None
+    """Told what is measured at the moment."""
 
     @in_full_precision
     def __call__(self, generator: Generator, step: int) -> dict[str, float]:
@@ -65,10 +70,13 @@ class Evaluation:
         if self.reference is not None and features is not None:
             statistics = gaussian_statistics([features], self.extractor.name)
             figures = {"fd": frechet_distance(statistics, self.reference), **self._variety(features)}
+            if len(features) >= FOR_A_SPREAD and features.shape[1] <= CHEAP_FEATURES:
+                figures["fd_error"] = measure_precision(features, self.reference).error
 
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()
 
+        self.doing("measuring the isometry of the generator")
         paths = min(EVALUATION_PATHS, self.samples // 2)
         found = isometry(images, self.extractor.embed, generator.latent_shape, paths, batch_size=self.batch_size)
         return {**figures, **asdict(found)}
@@ -83,8 +91,13 @@ class Evaluation:
             own = batches[min(turn + world.rank, len(batches) - 1)]
             (vectors,) = (batch.cpu() for batch in generator_features(generator, self.extractor, own, size))
             # gathered tensors need one shape: the padding comes after the last image and is cut off
+            self.doing(f"measuring {self._subject()} ... {min(1.0, (turn + 1) / len(batches)):.0%}")
             found.append(world.gather(torch.cat([vectors, vectors[-1:].expand(size - len(vectors), -1)])))
         return torch.cat(found)[: len(seeds)]
+
+    def _subject(self) -> str:
+        figure = "" if self.extractor is None else self.extractor.figure
+        return f"{figure} on {self.samples:,} samples"
 
     def _variety(self, features: Tensor) -> dict[str, float]:
         """Figures that show a collapse where a distance does not. features: [N, F] of generated images.

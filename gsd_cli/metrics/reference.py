@@ -31,6 +31,7 @@ from gsd_cli.metrics.features import (
     INCEPTION_FILE,
     ClassifierFeatures,
     Extractor,
+    TeacherFeatures,
     classifier_features,
     inception_features,
 )
@@ -53,15 +54,28 @@ class Judge:
 
 def extractor_at_hand(data: Path, cache: Path, device: torch.device) -> Extractor | None:
     """Features fitted on this data, the bundled ones of its domain, cached Inception, or None."""
-    fitted = next_to_data(data, FEATURES_SUFFIXES["residual"])
-    if (fitted / CARD).exists():
-        return classifier_features(str(fitted), device)
-    bundled = bundled_features(ImageArchive(data).record)
-    if bundled is not None and (bundled_features_folder(bundled) / CARD).exists():
-        return classifier_features(bundled, device)
+    fitted = fitted_extractor(data, device)
+    if fitted is not None:
+        return fitted
     colours = ImageArchive(data).shape[0] in (1, 3)
     if colours and (cache / "inception" / INCEPTION_FILE).exists():
         return inception_features(cache, device, offline=True)
+    return None
+
+
+def fitted_extractor(
+    data: Path, device: torch.device, shape: tuple[int, int, int] | None = None
+) -> ClassifierFeatures | None:
+    """Features fitted on this data, or the bundled ones of its domain; None without any, or of another shape."""
+    bundled = bundled_features(ImageArchive(data).record)
+    for spec in (str(next_to_data(data, FEATURES_SUFFIXES["residual"])), bundled):
+        if spec is None or not any((folder / CARD).exists() for folder in (Path(spec), bundled_features_folder(spec))):
+            continue
+        try:
+            return classifier_features(spec, device, shape)
+        except GsdError:
+            if shape is None:
+                raise
     return None
 
 
@@ -171,11 +185,13 @@ def _of_data(
     )
     if found is None:
         found = measure(data, extractor, device, batch_size, on_image)
-        for path in (cached,) if data.is_dir() else (place, cached):
+        only_cached = data.is_dir() or isinstance(extractor, TeacherFeatures)
+        for path in (cached,) if only_cached else (place, cached):
             with tolerate_storage_errors():
                 found.save(path)
                 break
-    return Real(found, place.name, found.features, place.name)
+    name = data.name if isinstance(extractor, TeacherFeatures) else place.name
+    return Real(found, name, found.features, name)
 
 
 def _data_set(path: Path) -> ImageArchive:
@@ -194,13 +210,27 @@ def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
     """Where they are in the cache: those of read-only data, and of a folder, whose .zip may have others next to it."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     facts = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    mark = [network_fingerprint(extractor.net)] if isinstance(extractor, ClassifierFeatures) else []
+    mark = _networks(extractor)
     key = hashlib.sha256(repr((os.path.abspath(data), facts, mark)).encode()).hexdigest()[:16]
     return cache / "statistics" / f"{key}.{extractor.name}.npz"
 
 
+def _networks(extractor: Extractor) -> list[str]:
+    """The fingerprints of the networks behind an extractor, where its name does not say which they are."""
+    if isinstance(extractor, ClassifierFeatures):
+        return [network_fingerprint(extractor.net)]
+    if isinstance(extractor, TeacherFeatures):
+        return [network_fingerprint(net) for net in (extractor.teacher.net, extractor.autoencoder)]
+    return []
+
+
 def _kept_next_to(data: Path, extractor: Extractor) -> Path | None:
-    """The statistics next to a data set, if they are not older than it; a folder has none there."""
+    """The statistics next to a data set, if they are not older than it.
+
+    A folder has none there. Nor have the features of a teacher: the file's name does not say which teacher it was.
+    """
+    if isinstance(extractor, TeacherFeatures):
+        return None
     path = statistics_path(data, extractor.name)
     there = path.exists() and data.is_file() and path.stat().st_mtime >= data.stat().st_mtime
     return path if there else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,14 +77,14 @@ def describe_distance(distance: RunDistance, data: OpenData) -> str:
 
 def build_evaluation(
     options: DistillOptions, teacher: Teacher, data: OpenData, distance: RunDistance, folder: Path, device: Any,
-    world: World | None = None,
+    world: World | None = None, doing: Callable[[str], None] = lambda activity: None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
     teacher.denoiser.to(device)
     reference = _statistics(options, data, distance, device)
     return Evaluation(
         folder / GRIDS, distance.extractor, reference, options.eval_samples, options.batch_size,
-        teacher.autoencoder.to(device), world or World(),
+        teacher.autoencoder.to(device), world or World(), doing,
     )  # fmt: skip
 
 

@@ -122,6 +122,15 @@ class BenchOptions(Common):
             for threshold, metric in NEEDS.items()
             if getattr(self, threshold) is not None and metric not in self.wanted
         ]
+        if self.min_speedup is not None and not split(self.compare):
+            missing.append("--min-speedup needs a baseline: --compare msa")
+        if not self.ablate:
+            idle = ("ablate_preset", "ablate_kimg", "ablate_runs")
+            missing += [
+                f"--{name.replace('_', '-')} does nothing without --ablate"
+                for name in idle
+                if getattr(self, name) != BenchOptions.model_fields[name].default
+            ]
         if missing:
             raise ValueError("; ".join(missing))
         return self

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from gsd_cli.catalogue.readings import SCHEDULES, normalize
+from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 
@@ -245,6 +246,8 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--tau-min is larger than --tau-max")
         if self.t_min is not None and self.t_max is not None and self.t_min > self.t_max:
             raise ValueError("--t-min is larger than --t-max")
+        if self.revision is not None and self.teacher in TEACHERS and TEACHERS[self.teacher].hub is None:
+            raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
         if self.reuse_images and self.dropout:
             raise ValueError(
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"

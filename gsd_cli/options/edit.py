@@ -12,10 +12,8 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, Finite, Positive, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Finite, Positive, Scale, argument, opt
 from gsd_cli.options.invert import InvertSettings
-
-DEFAULT_DIRECTION = "pc0"
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -60,12 +58,13 @@ class EditOptions(Common, InvertSettings):
     class_: str | None = CLASS
     output: str = opt(
         "edit.png",
-        "Output: an image (a strip with --range), a .gif, .webp or .mp4, or a folder; - writes to stdout.",
+        "Output: a .png or .jpg image (a strip with --range), a .gif, .webp or .mp4, or a folder; - writes to stdout.",
         short="-o",
         metavar="PATH",
     )
     format: AnimationFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(4.0, "Frames per second of an animation.")
+    scale: Scale | None = opt(None, f"{SCALE_HELP} Default: 1; animations get at least 128 pixels.", metavar="K")
     fit: Annotated[str | None, AfterValidator(_fit_source)] = opt(
         None, "Learn an attribute from two folders of images.", panel="Directions", metavar="NAME=POSITIVE:NEGATIVE"
     )
@@ -86,6 +85,12 @@ class EditOptions(Common, InvertSettings):
             problems.append("give an IMAGE, or --list")
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
+        if self.range is not None and "strength" in self.model_fields_set:
+            problems.append("give --strength or --range, not both")
+        if self.list and self.output == "-":
+            problems.append("--list draws its strips to a file: give -o all.png")
+        if (wrong := self._space_of_kind()) is not None:
+            problems.append(wrong)
         if self.direction is not None and self.method == "image":
             problems.append("--method image needs --attribute: a direction has no measure to reach")
         if self.method == "image" and self.space != "auto" and self.attribute in MEASURED_ATTRIBUTES:
@@ -97,6 +102,13 @@ class EditOptions(Common, InvertSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _space_of_kind(self) -> str | None:
+        """What is wrong with --space for this --direction: each kind lives in one space."""
+        for kind, space in (("pc", "bottleneck"), ("jac", "latent")):
+            if re.fullmatch(rf"{kind}\d+", self.direction or "") and self.space not in ("auto", space):
+                return f"--space {self.space}: {self.direction} is a direction of the {space}"
+        return None
 
 
 def resolve_strengths(options: EditOptions) -> list[float]:
@@ -114,6 +126,20 @@ def resolve_strengths(options: EditOptions) -> list[float]:
 
 
 def resolve_direction_name(options: EditOptions) -> str:
-    """The name of the attribute or direction that the image is moved along."""
-    fitted = options.fit.partition("=")[0] if options.fit else None
-    return options.attribute or options.direction or fitted or DEFAULT_DIRECTION
+    """The name of the attribute or direction that the image is moved along. Raises UsageError where none is named."""
+    name = options.attribute or options.direction or learnt_name(options)
+    if name is None:
+        raise UsageError(
+            ["give --attribute NAME or --direction pcK: what is to be edited"], hint="gsd edit --list names both"
+        )
+    return name
+
+
+def learnt_name(options: EditOptions) -> str | None:
+    """The attribute that --fit learns."""
+    return options.fit.partition("=")[0] if options.fit else None
+
+
+def naming_option(options: EditOptions) -> str:
+    """The option that names what is edited, for messages."""
+    return "--attribute" if options.attribute else "--direction" if options.direction else "--fit"

@@ -59,4 +59,7 @@ NO_FP16 = (
 )
 """Training offers no fp16: its gradients would have to be scaled, and it is no faster than bf16."""
 EXACT = "Number format of the networks; always fp32, because nearly equal images are compared."
-FORMAT = opt("png", "File format for -o -.")
+FORMAT = opt("png", "File format for -o -, or for the images in a folder.")
+LARGEST_SCALE = 16
+Scale = Annotated[int, Field(ge=1, le=LARGEST_SCALE)]
+SCALE_HELP = "Enlarge every image K times (1 to 16): each pixel becomes a square of K x K."

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, Positive, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -31,12 +31,14 @@ class InterpolateOptions(Common, InvertSettings):
     pingpong: bool = opt(False, "Play the frames forwards, then backwards.")
     output: str = opt(
         "interpolation.png",
-        "Output: a .png strip, a .gif, .webp or .mp4, or a folder of frames with latents.npz; - writes to stdout.",
+        "Output: a .png or .jpg strip, a .gif, .webp or .mp4, or a folder of frames with latents.npz; - writes to "
+        "stdout.",
         short="-o",
         metavar="PATH",
     )
     format: AnimationFormat = FORMAT
     fps: Annotated[Positive, Field(le=1000)] = opt(12.0, "Frames per second of an animation.")
+    scale: Scale | None = opt(None, f"{SCALE_HELP} Default: 1; animations get at least 128 pixels.", metavar="K")
     class_: str | None = CLASS
 
     @model_validator(mode="after")

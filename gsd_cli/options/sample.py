@@ -14,8 +14,8 @@ from gsd_cli.catalogue.file_formats import (
     SAMPLE_FORMATS,
     SampleFormat,
 )
-from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, MODEL, Share, opt
+from gsd_cli.options.common import JSON_ON_STDOUT, Common
+from gsd_cli.options.fields import CLASS, MODEL, SCALE_HELP, Scale, Share, opt
 from gsd_cli.options.seeds import SeedList
 
 DEFAULT_COUNT = 64
@@ -38,6 +38,7 @@ class SampleOptions(Common):
     )
     grid: bool = opt(False, "Write one tiled image instead of one file per image.")
     format: SampleFormat | None = opt(None, "File format for -o -, or for the images in a folder; default: png.")
+    scale: Scale = opt(1, SCALE_HELP, metavar="K")
     truncation: Share = opt(
         1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
     )
@@ -60,12 +61,21 @@ def resolve_seeds(options: SampleOptions) -> tuple[int, ...] | range:
 def resolve_format(options: SampleOptions) -> str:
     """The format of the output: png, jpg or webp (one image), npz, zip, tar or folder.
 
-    Raises UsageError if --format, --grid and the name of the output contradict each other.
+    Raises UsageError if --format, --grid, --scale and the name of the output contradict each other.
     """
     format_ = _format_of_output(options)
+    problems, hints = [], []
     if options.grid and format_ not in IMAGE_FORMATS:
-        wrong = "--grid writes one image" if format_ == "folder" else f"--grid writes one image, not a {format_}"
-        raise UsageError([wrong], hint="give -o grid.png")
+        problems.append("--grid writes one image" + ("" if format_ == "folder" else f", not a {format_}"))
+        hints.append("give -o grid.png")
+    if options.scale > 1 and format_ == "npz":
+        problems.append("--scale enlarges images for people; an .npz holds the pixels that the model makes")
+        hints.append("leave out --scale, or write images")
+    if options.json_ and options.output == "-":
+        problems.append(JSON_ON_STDOUT)
+        hints.append("write the images to a file or a folder with -o")
+    if problems:
+        raise UsageError(problems, hint="\n".join(hints))
     return format_
 
 
@@ -77,6 +87,11 @@ def _format_of_output(options: SampleOptions) -> str:
     if named is None:
         if suffix in FILE_SUFFIXES:
             raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
+        if options.format in ARCHIVE_FORMATS and (options.output.endswith("/") or Path(options.output).is_dir()):
+            raise UsageError(
+                [f"--format {options.format} writes one file, and -o {options.output} is a folder"],
+                hint=f"give -o {options.output.rstrip('/')}.{options.format}",
+            )
         return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
     if options.format not in (None, named):
         raise UsageError(

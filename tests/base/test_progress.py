@@ -81,3 +81,39 @@ def test_a_table_too_wide_for_the_terminal_is_shown_in_blocks_and_whole(width: i
         assert all(shown.count(name) == blocks for name in ("ddim-50", "one-step-teacher"))
         assert all(shown.count(text) == 2 for text in WIDE.rows[0][2:])
         assert all(shown.count(name) == 1 for name in ("Table 1", *WIDE.columns[1:]))
+
+
+def test_what_is_done_between_steps_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal shows it at once; a pipe gets a line where the last is old enough."""
+    out = io.StringIO()
+    console = RichConsole(file=out, force_terminal=True, width=100)
+    with RichProgress("distilling", 100, console) as bar:
+        bar.update(20, note="8 img/s", facts={"FD-toy": "13.9"})
+        bar.doing("measuring FD-toy on 2,000 samples ... 45%")
+        console.print(bar._draw())
+        shown = out.getvalue()
+        bar.doing("")
+        out.truncate(0)
+        console.print(bar._draw())
+    assert "measuring FD-toy on 2,000 samples ... 45%" in shown
+    assert "measuring" not in out.getvalue().rsplit("FD-toy", 1)[0].rsplit("╭", 1)[-1]
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    with PlainProgress("distilling", 100, said.append) as plain:
+        plain.update(4)
+        for seconds, activity in ((1, "evaluating"), (11, "measuring"), (12, ""), (30, "")):
+            now[0] = seconds
+            plain.doing(activity)
+    assert said == ["distilling: 4/100, measuring"]
+
+
+def test_the_console_shows_it_on_the_bar_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    console.doing("nothing runs")
+    with console.progress("outer") as outer:
+        with console.progress("inner") as inner:
+            console.doing("within")
+        assert (outer.activity, inner.activity) == ("", "within")
+        console.doing("after")
+    assert outer.activity == "after"

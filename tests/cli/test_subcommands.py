@@ -15,7 +15,9 @@ from gsd_cli.options import Common
 def test_every_name_in_the_table_can_be_imported(name: str) -> None:
     subcommand = SUBCOMMANDS[name]
     assert issubclass(subcommand.options, Common)
-    assert list(inspect.signature(subcommand.runner()).parameters) == ["options", "session"]
+    options, session, *others = inspect.signature(subcommand.runner()).parameters.values()
+    assert (options.name, session.name) == ("options", "session")
+    assert all(other.default is not inspect.Parameter.empty for other in others)
 
 
 def test_every_subcommand_has_examples() -> None:

@@ -101,9 +101,9 @@ def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
     assert done.returncode == 0, done.stderr.decode()
     report = json.loads(done.stdout)
     rows = report["metrics"]["rows"]
-    assert list(rows) == ["msa-10", "ddim-3", "GSD"]
+    assert list(rows) == ["msa-10", "ddim-3", "run"]
     assert [rows[name]["calls"] for name in rows] == [10, 3, 1]
-    assert rows["GSD"]["time"]["median"] < rows["msa-10"]["time"]["median"]
+    assert rows["run"]["time"]["median"] < rows["msa-10"]["time"]["median"]
     assert all(row["ppl_low"] < row["ppl"] < row["ppl_high"] for row in rows.values())
     assert "e = 0.0001" in report["metrics"]["protocol"]["PPL"]
     assert "Table 1" in done.stderr.decode()
@@ -142,9 +142,9 @@ def test_bench_measures_edits_of_generators(workshop: Shell) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     found = json.loads(done.stdout)["metrics"]
-    assert found["rows"]["GSD"]["edits"] == found["rows"]["./run"]["edits"]  # the same weights give the same images
+    assert found["rows"]["run"]["edits"] == found["rows"]["./run"]["edits"]  # the same weights give the same images
     assert "edits" not in found["rows"]["one-step-teacher"]
-    ours = found["rows"]["GSD"]["edits"]
+    ours = found["rows"]["run"]["edits"]
     # an untrained generator need not have a direction for each
     assert ours and ours.keys() <= {"brightness", "contrast", "width", "height", "symmetry"}
     for figures in ours.values():
@@ -161,7 +161,7 @@ def test_a_threshold_that_was_missed_is_exit_7(workshop: Shell) -> None:
         "--compare", "msa-5", "-N", "24", "--metrics", "fd", "--max-fid", "0.0001", "--json",
     )  # fmt: skip
     assert done.returncode == 7, done.stderr.decode()
-    row = json.loads(done.stdout)["metrics"]["rows"]["GSD"]
+    row = json.loads(done.stdout)["metrics"]["rows"]["run"]
     assert row["fd"] > 0.0001
 
 
@@ -174,7 +174,7 @@ def test_stats_may_be_a_data_set(workshop: Shell) -> None:
             "-N", "24", "--metrics", "fd", "--json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode()
-        found.append(json.loads(done.stdout)["metrics"]["rows"]["GSD"]["fd"])
+        found.append(json.loads(done.stdout)["metrics"]["rows"]["run"]["fd"])
     assert found[1] == found[2] == pytest.approx(found[0], rel=1e-6)
     assert (workshop.folder / "mine.toy.npz").exists()
     missing = workshop.gsd("bench", "--model", "run", "--stats", "cifar10-trian", "--metrics", "fd")
@@ -209,7 +209,7 @@ def test_bench_measures_quality_against_other_generators(workshop: Shell) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     metrics = json.loads(done.stdout)["metrics"]
-    ours, same = metrics["rows"]["GSD"], metrics["rows"]["./run"]
+    ours, same = metrics["rows"]["run"], metrics["rows"]["./run"]
     for key in ("fd", "kid", "precision", "recall", "density", "coverage", "diversity"):
         assert ours[key] == pytest.approx(same[key]), key
     assert ours["images_per_second_16"] > 0
@@ -224,7 +224,7 @@ def test_bench_judges_thresholds(workshop: Shell) -> None:
     )  # fmt: skip
     assert done.returncode == 7
     assert "PPL" in done.stderr.decode() and "times as fast as ddim-2" in done.stderr.decode()
-    assert json.loads(done.stdout)["metrics"]["rows"]["GSD"]["ppl"] > 0
+    assert json.loads(done.stdout)["metrics"]["rows"]["run"]["ppl"] > 0
 
 
 def test_bench_ablates_and_reuses_finished_variants(workshop: Shell) -> None:

@@ -40,6 +40,9 @@ class Workbench:
         return interpolate.run(chosen, Session.start(chosen, Console()))
 
     def edit(self, image: str | None, **options: Any) -> Result:
+        """Edit along pc0 where nothing else is named."""
+        if not {"attribute", "direction", "fit", "list"} & options.keys():
+            options["direction"] = "pc0"
         given = {"image": image, "model": "run", "fit_samples": 64, **FAST, **options}
         chosen = EditOptions.model_validate(given)
         return edit.run(chosen, Session.start(chosen, Console()))

@@ -50,7 +50,7 @@ def train(name: str) -> Statistics:
 
 
 def test_each_figure_is_what_its_features_say_of_the_seeds_images(found: dict[str, Any]) -> None:
-    row = found["rows"]["GSD"]
+    row = found["rows"][found["model"]]
     model = load_model("fashion")
     images = generate(model.generator, latents(range(N), model.generator.latent_shape), 64)
     for name, figure in zip(("fashion", "fashion-2"), FIGURES, strict=True):
@@ -88,9 +88,9 @@ def test_what_is_said_of_the_figures(found: dict[str, Any]) -> None:
 def test_features_that_are_named_judge_alone(found: dict[str, Any], cache: Path) -> None:
     alone = measured(cache, features="fashion-2")
     assert alone["figure"] == "FD-fashion-2"
-    row = alone["rows"]["GSD"]
+    row = alone["rows"][alone["model"]]
     assert list(row["distances"]) == ["FD-fashion-2"]
-    assert row["fd"] == found["rows"]["GSD"]["distances"]["FD-fashion-2"]["fd"]
+    assert row["fd"] == found["rows"][found["model"]]["distances"]["FD-fashion-2"]["fd"]
 
 
 def test_statistics_of_one_extractor_are_refused_by_another(cache: Path) -> None:
@@ -108,8 +108,8 @@ def test_grain_alone_needs_no_features_and_makes_no_thousand_calls(cache: Path) 
     found = measured(cache, compare="msa", metrics="grain", num_samples=3)
     assert found["rows"]["msa"].keys().isdisjoint({"grain_bright", "grain_dark", "fd"})
     assert "samples" not in found["rows"]["msa"]["protocol"]
-    assert found["rows"]["GSD"]["grain_bright"] > 0
-    assert found["rows"]["GSD"]["distances"] == {}
+    assert found["rows"][found["model"]]["grain_bright"] > 0
+    assert found["rows"][found["model"]]["distances"] == {}
 
 
 def test_the_domains_feature_sets_are_data() -> None:

@@ -39,7 +39,7 @@ def rows() -> list[Row]:
         "msa & <b>co</b>", 1000, 10, {"fd": 4.0, "fd_error": 0.2, "ppl": 80.0, "ppl_low": 70.0, "ppl_high": 90.0}
     )
     slow.time = Timing(2.0, 1.9, 2.1, 5, 1)
-    fast = Row("GSD", 1, 10, {"fd": 3.0, "fd_error": 0.1, "ppl": 60.0, "ppl_low": 50.0, "ppl_high": 70.0})
+    fast = Row("runs/toy", 1, 10, {"fd": 3.0, "fd_error": 0.1, "ppl": 60.0, "ppl_low": 50.0, "ppl_high": 70.0})
     fast.time = Timing(0.004, 0.0039, 0.0041, 5, 1)
     return [slow, fast]
 
@@ -53,8 +53,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.rand(6, 1, 16, 16) * 2 - 1
     facts = {"FD-toy": "10 samples", "PPL": "a long protocol " * 20}
     tables = [table1(rows(), "FD-toy", facts), table2(rows(), "FD-toy", facts)]
-    gallery = Gallery({row.name: images for row in rows()}, {"GSD": [images]})
-    found = Findings("GSD against MSA", "FD-toy", rows(), tables, {}, gallery, gallery, folder / "run")
+    gallery = Gallery({row.name: images for row in rows()}, {"runs/toy": [images]})
+    found = Findings("runs/toy against MSA", "FD-toy", rows(), tables, {}, gallery, gallery, folder / "run")
     write_report(folder / "out", found)
     return folder / "out"
 
@@ -80,9 +80,9 @@ def test_headlines_compare_with_the_first_row() -> None:
 
 
 def test_the_tables_keep_to_the_papers_order() -> None:
-    first, second = table1(rows(), "FD", {}), table2(rows(), "FD", {})
-    assert [row[0] for row in first.rows] == ["msa & <b>co</b>", "GSD", "GSD / msa & <b>co</b>"]
-    assert [row[0] for row in second.rows] == ["GSD", "msa & <b>co</b>"]
+    first, second = table1(rows(), "FD-toy", {}), table2(rows(), "FD-toy", {})
+    assert [row[0] for row in first.rows] == ["msa & <b>co</b>", "runs/toy", "runs/toy / msa & <b>co</b>"]
+    assert [row[0] for row in second.rows] == ["runs/toy", "msa & <b>co</b>"]
     assert "0.75" in first.rows[-1] and "1/1000" in first.rows[-1]
 
 
@@ -92,18 +92,19 @@ def test_a_second_distance_and_the_grain_have_columns_of_their_own() -> None:
     fast.distances = {"FD-toy": {"fd": 3.0}, "FD-toy-2": {"fd": 0.5, "fd_error": 0.04}}
     fast.figures |= {"grain_bright": 41.0, "grain_bright_error": 0.3, "grain_dark": 11.5}
     shown = table1([slow, fast], "FD-toy", {}, {"grain_bright": 35.0, "grain_dark": 0.0})
+    assert shown.columns[2:6] == ["FD-toy ↓", "FD-toy-2 ↓", "grain, bright", "grain, dark"]
+    shown.columns[:] = [name.removesuffix(" ↓") for name in shown.columns]
     cells = {row[0]: dict(zip(shown.columns, row, strict=True)) for row in shown.rows}
-    assert list(cells) == ["msa & <b>co</b>", "GSD", "real images", "GSD / msa & <b>co</b>"]
-    assert shown.columns[2:6] == ["FD-toy", "FD-toy-2", "grain, bright", "grain, dark"]
-    assert cells["GSD"]["FD-toy-2"] == "0.500 ± 0.04" and cells["GSD"]["grain, bright"] == "41 ± 0.3"
+    assert list(cells) == ["msa & <b>co</b>", "runs/toy", "real images", "runs/toy / msa & <b>co</b>"]
+    assert cells["runs/toy"]["FD-toy-2"] == "0.500 ± 0.04" and cells["runs/toy"]["grain, bright"] == "41 ± 0.3"
     assert cells["msa & <b>co</b>"]["FD-toy-2"] == cells["msa & <b>co</b>"]["grain, dark"] == "-"
     assert cells["real images"] == dict.fromkeys(shown.columns, "-") | {
         "model": "real images", "grain, bright": "35", "grain, dark": "0"
     }  # fmt: skip
-    assert cells["GSD / msa & <b>co</b>"]["FD-toy"] == "0.75"  # and none of what is not measured, or not best at least
-    assert {cells["GSD / msa & <b>co</b>"][name] for name in shown.columns[3:6]} == {"-"}
+    assert cells["runs/toy / msa & <b>co</b>"]["FD-toy"] == "0.75"  # none of what is not measured
+    assert {cells["runs/toy / msa & <b>co</b>"][name] for name in shown.columns[3:6]} == {"-"}
     second = table2([slow, fast], "FD-toy", {}, {"grain_bright": 35.0})
-    assert [row[0] for row in second.rows] == ["GSD", "msa & <b>co</b>", "real images"]
+    assert [row[0] for row in second.rows] == ["runs/toy", "msa & <b>co</b>", "real images"]
     slow.distances["FD-toy-2"] = {"fd": 1.0}
     assert {line.name: line.value for line in headlines([slow, fast], "FD-toy")}["FD-toy-2"] == "0.50 x"
 
@@ -156,11 +157,11 @@ def test_a_ratio_of_overlapping_intervals_is_not_resolved() -> None:
     fast.figures |= {"ppl_low": 35.0, "ppl_high": 85.0}
     shown = table1([slow, fast], "FD-toy", {})
     cells = dict(zip(shown.columns, shown.rows[-1], strict=True))
-    assert cells["PPL"] == "0.75, not resolved"
-    assert cells["FD-toy"] == "0.75"  # 4.0 and 3.0 with errors of 0.2 and 0.1 are apart
+    assert cells["PPL ↓"] == "0.75, not resolved"
+    assert cells["FD-toy ↓"] == "0.75"  # 4.0 and 3.0 with errors of 0.2 and 0.1 are apart
     assert any("95 % intervals" in note for note in shown.notes)
-    found = {one.name: one.detail for one in headlines([slow, fast], "FD-toy")}
-    assert "not resolved" in found["PPL"] and "not resolved" not in found["FD-toy"]
+    found = {one.name: one.value for one in headlines([slow, fast], "FD-toy")}
+    assert found["PPL"] == "not resolved" and found["FD-toy"] == "0.75 x"
     clear = table1(rows(), "FD-toy", {})
     assert not any("not resolved" in cell for row in clear.rows for cell in row)
     fast.figures["fd_error"] = 0.6

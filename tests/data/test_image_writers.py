@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from gsd_cli.catalogue.file_formats import ARCHIVE_FORMATS, IMAGE_FORMATS, SAMPLE_FORMATS
-from gsd_cli.data.image_writers import MOST_WAITING, PILLOW_OPTIONS, WRITERS, map_in_threads
+from gsd_cli.data.image_writers import MOST_WAITING, PILLOW_OPTIONS, WRITERS, map_in_threads, open_writer
 
 
 def test_every_format_that_an_option_offers_has_a_writer() -> None:
     assert set(PILLOW_OPTIONS) == set(IMAGE_FORMATS)
     assert set(WRITERS) == {*IMAGE_FORMATS, *ARCHIVE_FORMATS} == set(SAMPLE_FORMATS.values())
+
+
+@pytest.mark.parametrize("format_", ["folder", *WRITERS])
+def test_a_scale_enlarges_every_image(format_: str, tmp_path: Path) -> None:
+    """A pixel becomes a square; --scale is refused for .npz by the command."""
+    image = torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]])
+    target = tmp_path / ("made" if format_ == "folder" else f"made.{format_}")
+    open_writer(format_, target, scale=8)(iter([(3, image)]))
+    if format_ == "npz":
+        pixels = np.load(target)["images"][0, ..., 0]
+    else:
+        if format_ in ("zip", "tar"):
+            shutil.unpack_archive(target, tmp_path / "out")
+            target = tmp_path / "out"
+        file = target if target.is_file() else target / "seed-00000003.png"
+        with Image.open(file) as opened:
+            pixels = np.asarray(opened.convert("L"))
+    expected = np.kron([[0, 255], [255, 0]], np.ones((8, 8)))
+    assert pixels.shape == (16, 16)
+    assert np.abs(pixels - expected).max() <= (8 if format_ == "jpg" else 0)
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

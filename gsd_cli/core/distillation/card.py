@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from gsd_cli.base.intervals import interval_of_error, interval_of_share
+from gsd_cli.base.text import format_number
+
 
 def generator_card(card: dict[str, Any]) -> str:
     """The card's Markdown from the content of gsd.json."""
     settings = card["settings"]
     length = f"--steps {settings['total_steps']}"
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
-    figures = "\n".join(
-        f"- {card['figure_name'] if key == 'fd' else key}: {value:.4g}" for key, value in card["figures"].items()
-    )
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
     return f"""# One-step generator distilled from {card["teacher"]}
 
@@ -27,10 +27,40 @@ score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_ini
 
 Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
-{figures or "- none were measured"}
+{_figures(card)}
 
 Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`.
 """
+
+
+BETTER = {
+    "fd": "lower", "precision": "higher", "recall": "higher", "coverage": "higher", "class_balance": "higher",
+    "speed_cv": "lower", "spearman": "higher",
+}  # fmt: skip
+SHARES = ("precision", "recall", "coverage")
+"""Figures that are shares of the samples."""
+
+
+def _figures(card: dict[str, Any]) -> str:
+    """The figures as a table with their 95 % intervals and what is better; intervals where they are known."""
+    figures: dict[str, float] = card["figures"]
+    lines = [
+        f"| {card['figure_name'] if key == 'fd' else key} | {format_number(value, 4)} | "
+        f"{_interval(key, figures, card['eval_samples'])} | {BETTER.get(key, '')} |"
+        for key, value in figures.items()
+        if not key.endswith("_error")
+    ]
+    head = ["| figure | value | 95 % interval | better |", "| --- | ---: | --- | --- |"]
+    return "\n".join([*head, *lines]) if lines else "- none were measured"
+
+
+def _interval(key: str, figures: dict[str, float], samples: int) -> str:
+    found = None
+    if (error := figures.get(f"{key}_error")) is not None:
+        found = interval_of_error(figures[key], error)
+    elif key in SHARES:
+        found = interval_of_share(figures[key], samples)
+    return f"{format_number(found[0])} to {format_number(found[1])}" if found else "-"
 
 
 def _reading(card: dict[str, Any]) -> str:

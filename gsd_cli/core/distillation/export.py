@@ -23,7 +23,17 @@ from gsd_cli.options import DistillOptions
 
 RECALL_SHARE = 0.95
 """A snapshot cannot be the best if its recall is below this share of the highest recall so far."""
-FIGURES = ("fd", "precision", "recall", "coverage", "class_balance", "speed_cv", "spearman", "pair_distance")
+FIGURES = (
+    "fd",
+    "fd_error",
+    "precision",
+    "recall",
+    "coverage",
+    "class_balance",
+    "speed_cv",
+    "spearman",
+    "pair_distance",
+)
 """The figures of the last evaluation that a generator's card holds."""
 
 

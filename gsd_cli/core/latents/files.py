@@ -15,9 +15,9 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.image_names import LATENTS_FORMAT, LATENTS_SUFFIX
 
-SUFFIX = ".safetensors"
-FORMAT = "gsd-latents/1"
+SUFFIX, FORMAT = LATENTS_SUFFIX, LATENTS_FORMAT
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from torch import Tensor
 from gsd_cli.base.atomic import sweep
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import ASSETS, tolerate_storage_errors
+from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.base.text import plural
+from gsd_cli.catalogue.image_names import EXAMPLE, IMAGE_HINT, SEED, STDIN, example_file, parse_seed, require_one_stdin
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
@@ -45,9 +46,8 @@ def locate(
     a file that is not an image, UsageError for a bad seed.
     """
     generator, mark = model.generator, weights_fingerprint(model.folder)
-    seeds = {name: _parse_seed(name) for name in names if name.startswith("seed:")}
-    if sum(name == "-" for name in names) > 1:
-        raise UsageError(["- can be given once: there is one stdin"])
+    seeds = {name: parse_seed(name) for name in names if name.startswith(SEED)}
+    require_one_stdin(names)
     images = {
         name: read_image(name, generator, session)
         for name in dict.fromkeys(names)
@@ -184,13 +184,6 @@ def _load_saved(path: Path, generator: Generator, mark: str, session: Session) -
     return anchors
 
 
-def _parse_seed(name: str) -> int:
-    text = name.removeprefix("seed:")
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise UsageError([f"{name!r}: write seed:42, a whole number"])
-    return int(text)
-
-
 def read_image(name: str, generator: Generator, session: Session | None = None) -> Tensor:
     """One image at the model's size and channels, [C, H, W] in [-1, 1]. A change of size or mode is reported.
 
@@ -198,13 +191,14 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     """
     channels, size, _ = generator.image_shape
     try:
-        payload = _read_stdin() if name == "-" else _resolve_path(name)
+        file = example_file(name) if name.startswith(EXAMPLE) else Path(name)
+        payload = _read_stdin() if name == STDIN else file
         looked = survey([payload], 1, remedy="")
         image = decode(payload, looked.ranges)
         _require_channels(name, image, channels)
         pixels = crop_and_resize(image, size, channels)
     except FileNotFoundError as error:
-        raise GsdError(f"no such file: {name}", hint="an image, - for stdin, or seed:42") from error
+        raise GsdError(f"no such file: {name}", hint=IMAGE_HINT) from error
     except GsdError:
         raise
     except Exception as error:  # damaged images raise nearly anything
@@ -237,17 +231,6 @@ def _require_channels(name: str, image: Decoded, channels: int) -> None:
 
 def _mode(channels: int) -> str:
     return {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
-
-
-def _resolve_path(name: str) -> Path:
-    """The path of a file, or of a bundled image: example:NAME."""
-    if not name.startswith("example:"):
-        return Path(name)
-    bundled = {path.stem: path for path in sorted((ASSETS / "examples").glob("*.png"))}
-    wanted = name.removeprefix("example:")
-    if wanted not in bundled:
-        raise UsageError([f"no example {wanted!r}"], hint=f"available: {', '.join(bundled)}")
-    return bundled[wanted]
 
 
 def _read_stdin() -> bytes:

@@ -60,19 +60,21 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     world: World | None = None,
     pace: Pace | None = None,
+    doing: Callable[[str], None] = lambda activity: None,
 ) -> Iterator[Report]:
     """Train `task` for `total` steps in folder `run`, from its newest intact checkpoint if there is one.
 
     Yields a Report per step. total: None leaves the length to `pace`, which also ends a session whose time is up.
     `should_stop() == True` in any process of `world` ends the session, with its state saved. All processes read the
-    checkpoint and evaluate together; the main one writes. Checkpoints are written in a thread; all are complete when
-    this ends. Raises GsdError: exit 6 if the loss stays non-finite, exit 2 if another process trains in `run`.
+    checkpoint and evaluate together; the main one writes. Checkpoints are written in a thread; all are complete
+    when this ends. doing: told what is done between steps, and "" when it is over. Raises GsdError: exit 6 if the
+    loss stays non-finite, exit 2 if another process trains in `run`.
     """
     world = world or World()
     with ExitStack() as held:
         if world.main:
             held.enter_context(exclusive(run))
-        loop = _Loop(task, total, run, cadence, world, pace, held)
+        loop = _Loop(task, total, run, cadence, world, pace, held, doing)
         while loop.at.step < loop.at.total:
             report = loop.advance(should_stop)
             begun = time.monotonic()
@@ -87,8 +89,9 @@ class _Loop:
 
     def __init__(
         self, task: Task, total: int | None, run: Path, cadence: Cadence, world: World, pace: Pace | None,
-        held: ExitStack,
+        held: ExitStack, doing: Callable[[str], None],
     ):  # fmt: skip
+        self.doing = doing
         self.task, self.cadence, self.world, self.pace = task, cadence, world, pace
         store = CheckpointStore(run / CHECKPOINTS)
         self.folder = store.folder
@@ -229,8 +232,10 @@ class _Loop:
 
     def _evaluate(self) -> dict[str, float]:
         at, begun = self.at, time.monotonic()
+        self.doing("evaluating")
         found = self.task.evaluate(at.step)
         self._synchronize()
+        self.doing("")
         seconds = time.monotonic() - begun
         self.measured = at.step // self.cadence.evaluate_steps
         self.evaluations.took(seconds, counted=at.step > 0)
@@ -246,7 +251,9 @@ class _Loop:
             return
         begun, known = time.monotonic(), {} if self.pace is None else self.pace.known()
         state = {"skipped": self.at.skipped, "seconds": self.at.elapsed, **known}
+        self.doing("saving a checkpoint")
         self.writer.save(self.at.step, self.task.tensors(), state)
+        self.doing("")
         self.at.saved = self.at.now
         self.saves.took(time.monotonic() - begun)
         self.outside += self.saves.last

@@ -63,7 +63,7 @@ def open_tracker(name: str | None, run: Path, config: Mapping[str, Any], *, offl
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     if name not in {str(kind) for kind in get_available_trackers()}:
-        raise GsdError(f"{name} is not installed", hint=f"pip install 'gsd-cli[{name}]'", code=ExitCode.USAGE)
+        raise GsdError(f"{name} is not installed", hint=f"pip install {name}", code=ExitCode.USAGE)
     PartialState(cpu=True)  # accelerate's trackers ask it which process is the main one
     kind = LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":

@@ -26,7 +26,7 @@ def open_hub(name: str, split: str, *, offline: bool) -> Source:
     try:
         import datasets
     except ImportError:
-        raise GsdError("hf: data sets need the library datasets", hint="pip install 'gsd-cli[datasets]'") from None
+        raise GsdError("hf: data sets need the library datasets", hint="pip install datasets") from None
     repository, _, revision = name.partition("@")
     table = _load(datasets, repository, revision or None, split)
     image = next((c for c, kind in table.features.items() if isinstance(kind, datasets.Image)), None)

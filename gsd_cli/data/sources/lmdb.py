@@ -41,7 +41,7 @@ def _transaction(path: Path) -> Iterator[Any]:
     try:
         import lmdb
     except ImportError:
-        raise GsdError(f"{path} is an LMDB, which needs lmdb", hint="pip install 'gsd-cli[lmdb]'") from None
+        raise GsdError(f"{path} is an LMDB, which needs lmdb", hint="pip install lmdb") from None
     environment = None
     try:
         environment = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False)

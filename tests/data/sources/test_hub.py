@@ -157,4 +157,4 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(GsdError) as caught:
         open_source("hf:someone/pets", "train", Path("cache"), offline=False)
     assert caught.value.code == 3
-    assert "gsd-cli[datasets]" in str(caught.value.hint)
+    assert "pip install datasets" in str(caught.value.hint)

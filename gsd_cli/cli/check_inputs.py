@@ -1,0 +1,257 @@
+"""Mistakes in what options name: images, classes, attributes, directions, data, statistics. Found without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
+from gsd_cli.base.storage import cache_dir
+from gsd_cli.base.text import did_you_mean
+from gsd_cli.catalogue.image_names import LATENTS_SUFFIX, latents_in_file, require_image, require_one_stdin
+from gsd_cli.catalogue.model_facts import (
+    COMPONENT_COUNT,
+    UNCONDITIONAL,
+    ModelFacts,
+    data_labels,
+    stored_directions,
+)
+from gsd_cli.catalogue.registry import FEATURES, PUBLISHED_STATISTICS
+from gsd_cli.catalogue.run_layout import CARD, DIRECTIONS, bundled_features_folder
+
+if TYPE_CHECKING:
+    from gsd_cli.options import EditOptions
+
+LABELS_HINT = "a CSV of name,label, list_attr_celeba.txt or dataset.json; folder names need no --labels"
+Check = Callable[[], object]
+
+
+def check_all(*checks: Check) -> None:
+    """Run every check, and raise one GsdError that names all mistakes; its hint has a line for each.
+
+    Wrong options count as such (exit 2); else the first mistake gives the exit code.
+    """
+    errors: list[GsdError] = []
+    for check in checks:
+        try:
+            check()
+        except GsdError as error:
+            errors.append(error)
+    if not errors:
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    problems = [text for error in errors for text in getattr(error, "problems", [error.message])]
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    together = UsageError(list(dict.fromkeys(problems)), hint="\n".join(hints))
+    usage = any(error.code == ExitCode.USAGE for error in errors)
+    together.code = ExitCode.USAGE if usage else errors[0].code
+    raise together
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+def image_checks(names: Sequence[str], model: ModelFacts) -> list[Check]:
+    """One check per IMAGE argument, and one for stdin."""
+
+    def check_of(name: str) -> Check:
+        return lambda: _require_image_of(name, model)
+
+    return [*(check_of(name) for name in dict.fromkeys(names)), lambda: require_one_stdin(names)]
+
+
+def _require_image_of(name: str, model: ModelFacts) -> None:
+    require_image(name)
+    if not name.endswith(LATENTS_SUFFIX):
+        return
+    for shape in latents_in_file(Path(name)):
+        if model.latent_shape is not None and shape != model.latent_shape:
+            raise GsdError(
+                f"{name} holds latents of shape {shape}, the model takes {model.latent_shape}",
+                hint="give their model with --model",
+            )
+
+
+def count_latents(names: Sequence[str]) -> int:
+    """How many latents these IMAGE arguments give: a file of latents may hold several."""
+    return sum(len(latents_in_file(Path(name))) if name.endswith(LATENTS_SUFFIX) else 1 for name in names)
+
+
+# -- classes ------------------------------------------------------------------------------------
+
+
+def require_class(given: str | None, model: ModelFacts) -> None:
+    """Raise UsageError for a class that the model does not have."""
+    count, names = model.class_count, model.class_names
+    if given is None or count is None or given in names:
+        return
+    if count == UNCONDITIONAL:
+        raise UsageError(
+            [f"--class {given}: the model {model.folder.name} is not class-conditional"],
+            hint="leave out --class; gsd prepare --fit-teacher SIZE --conditional trains a teacher with classes",
+        )
+    if not (given.isascii() and given.isdigit() and int(given) < count):
+        known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
+        raise UsageError([f"--class: the model has no class {given!r}{did_you_mean(given, names)}"], hint=known)
+
+
+# -- edits --------------------------------------------------------------------------------------
+
+
+def require_direction(options: EditOptions, model: ModelFacts) -> None:
+    """Raise UsageError where nothing says what to edit, or where it names nothing that the model knows."""
+    learnt = options.fit.partition("=")[0] if options.fit else None
+    if options.attribute is not None:
+        if options.attribute == learnt:
+            return
+        if options.data is None:
+            _require_attribute(options.attribute, "--attribute", options, model)
+        else:
+            _require_label(options.attribute, options.data)
+    elif options.direction is not None:
+        _require_component(options.direction, options, model)
+    elif learnt is None:
+        last = COMPONENT_COUNT - 1
+        raise UsageError(
+            ["give --attribute NAME or --direction pcK: what is to be edited"],
+            hint=f"--attribute {', '.join(model.attributes)}\n--direction pc0 to pc{last}, or jac0 to jac{last}\n"
+            "gsd edit --list says more",
+        )
+
+
+def preserve_checks(options: EditOptions, model: ModelFacts) -> list[Check]:
+    """One check per name of --preserve."""
+    learnt = options.fit.partition("=")[0] if options.fit else None
+    edited = options.attribute or options.direction or learnt
+
+    def check_of(name: str) -> Check:
+        def check() -> None:
+            if name == edited:
+                raise UsageError([f"--preserve: {name} is the edited attribute itself"])
+            if name != learnt and not re.fullmatch(r"pc\d+", name):
+                _require_attribute(name, "--preserve", options, model)
+            elif name != learnt:
+                _require_number(name, "--preserve")
+
+        return check
+
+    names = [name.strip() for name in (options.preserve or "").split(",")]
+    return [check_of(name) for name in dict.fromkeys(names) if name]
+
+
+def _require_component(name: str, options: EditOptions, model: ModelFacts) -> None:
+    if re.fullmatch(r"(pc|jac)\d+", name):
+        _require_number(name, "--direction")
+    elif name not in _known_attributes(options, model):
+        spellings = [f"{kind}{k}" for kind in ("pc", "jac") for k in range(COMPONENT_COUNT)]
+        near = did_you_mean(name, [*spellings, *model.attributes])
+        last = COMPONENT_COUNT - 1
+        raise UsageError(
+            [f"--direction: unknown {name!r}{near}"],
+            hint=f"pc0 to pc{last}, jac0 to jac{last}; --attribute takes {', '.join(model.attributes)}",
+        )
+
+
+def _require_number(name: str, option: str) -> None:
+    kind, number = name.rstrip("0123456789"), int(name.lstrip("pcja")[:9] or 0)
+    if number >= COMPONENT_COUNT:
+        raise UsageError([f"{option}: no {name!r}"], hint=f"{kind}0 to {kind}{COMPONENT_COUNT - 1}")
+
+
+def _require_attribute(name: str, option: str, options: EditOptions, model: ModelFacts) -> None:
+    known = _known_attributes(options, model)
+    if name in known:
+        return
+    near = did_you_mean(name, known)
+    hint = f"known: {', '.join(known)}; a label of your data: --data DATA.zip; a new one: --fit {name}=WITH:WITHOUT"
+    if model.data is not None and name in (data_labels(model.data) or ()):
+        hint = f"it is a label of {model.data}: add --data {model.data}"
+    elif re.fullmatch(r"(pc|jac)\d+", name):
+        hint = f"--direction {name}"
+    raise UsageError([f"{option}: unknown {name!r}{near}"], hint=hint)
+
+
+def _known_attributes(options: EditOptions, model: ModelFacts) -> list[str]:
+    return list(dict.fromkeys([*model.attributes, *_learnt_here(cache_dir(options.cache_dir), model)]))
+
+
+def _learnt_here(cache: Path, model: ModelFacts) -> Iterable[str]:
+    """The attributes whose directions of this model are in the cache."""
+    folder = cache / DIRECTIONS
+    if not folder.is_dir():
+        return ()
+    from gsd_cli.core.models.fingerprint import weights_fingerprint
+
+    mark = weights_fingerprint(model.folder)
+    return stored_directions(*folder.glob(f"{mark}*"))
+
+
+def _require_label(name: str, data: Path) -> None:
+    """Raise UsageError for a data set that is missing, or that has no label of this name."""
+    require_data_set(data, "--data")
+    labels = data_labels(data)
+    if labels and name not in labels:
+        shown = ", ".join(labels)
+        raise UsageError([f"--attribute: {data} has no label {name!r}{did_you_mean(name, labels)}"], hint=shown)
+
+
+def require_example_folders(fit: str | None) -> None:
+    """Raise GsdError (exit 3) for a folder of --fit that is missing."""
+    positive, _, negative = (fit or "=:").partition("=")[2].partition(":")
+    missing = [folder for folder in (positive, negative) if folder and not Path(folder).is_dir()]
+    if missing:
+        raise GsdError(
+            f"--fit: no such folder: {', '.join(missing)}",
+            hint="give a folder of images with the attribute, and one of images without it",
+        )
+
+
+# -- data and statistics ------------------------------------------------------------------------
+
+
+def require_data_set(data: Path, option: str) -> None:
+    """Raise GsdError (exit 3) for a prepared data set that does not exist."""
+    if not _exists(data):
+        near = did_you_mean(str(data), ["teacher"]) if option == "--data" else ""
+        raise GsdError(f"{option}: no such data set: {data}{near}", hint="make it with: gsd prepare SOURCE -o DATA.zip")
+
+
+def require_statistics(stats: str | None) -> None:
+    """Raise GsdError (exit 3) where --stats is neither a published name nor a file or folder that exists."""
+    if stats is None or stats in PUBLISHED_STATISTICS:
+        return
+    path = Path(stats)
+    if not _exists(path):
+        near = did_you_mean(stats, PUBLISHED_STATISTICS)
+        known = ", ".join(PUBLISHED_STATISTICS)
+        raise GsdError(f"--stats: no such file or name: {stats}{near}", hint=f"an .npz, a data set, or one of: {known}")
+    if path.is_file() and path.suffix not in (".npz", ".zip", ".json"):
+        raise GsdError(f"--stats: {stats} is no .npz and no data set", hint="an .npz, DATA.zip, or a folder of images")
+
+
+def require_labels_file(labels: Path | None) -> None:
+    """Raise GsdError (exit 3) for a file of --labels that does not exist."""
+    if labels is not None and (not _exists(labels) or labels.is_dir()):
+        wrong = f"{labels} is a folder" if _exists(labels) else f"no such file: {labels}"
+        raise GsdError(f"--labels: {wrong}", hint=LABELS_HINT)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def require_features(spec: str | None, general: Sequence[str] = ()) -> None:
+    """Raise GsdError (exit 3) where --features is neither a known name nor a folder of features."""
+    if spec is None or spec in general or _exists(Path(spec) / CARD) or _exists(bundled_features_folder(spec) / CARD):
+        return
+    known = [*general, *(name for names in FEATURES.values() for name in names)]
+    raise GsdError(
+        f"--features: no such features: {spec}{did_you_mean(spec, known)}",
+        hint=f"a folder made by gsd prepare --fit-features, or: {', '.join(known)}",
+    )

@@ -1,0 +1,134 @@
+"""What sample, interpolate, edit and bench refuse before torch is loaded. All mistakes are named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsd_cli.base.atomic import require_writable
+from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.catalogue.find import find_model
+from gsd_cli.catalogue.model_facts import ModelFacts, model_facts
+from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
+from gsd_cli.cli.check_inputs import (
+    Check,
+    check_all,
+    count_latents,
+    image_checks,
+    preserve_checks,
+    require_class,
+    require_data_set,
+    require_direction,
+    require_example_folders,
+    require_features,
+    require_statistics,
+)
+
+if TYPE_CHECKING:
+    from gsd_cli.options import BenchOptions, EditOptions, InterpolateOptions, SampleOptions
+
+GENERAL_FEATURES = ("inception", "clip")
+
+
+def check_sample(options: SampleOptions) -> None:
+    """Refuse an unknown model or class, a format that contradicts the output, and an output that cannot be written."""
+    from gsd_cli.options.sample import resolve_format
+
+    def output() -> None:
+        format_ = resolve_format(options)
+        if options.output != "-":
+            require_writable(Path(options.output), folder=format_ == "folder")
+
+    check_all(output, *_model_checks(options.model, lambda model: [lambda: require_class(options.class_, model)]))
+
+
+def check_interpolate(options: InterpolateOptions) -> None:
+    """Refuse an unknown model or class, what is not an image, and an output that cannot be written."""
+
+    def of_model(model: ModelFacts) -> list[Check]:
+        return [
+            lambda: require_class(options.class_, model),
+            *image_checks(options.images, model),
+            *_latent_file_checks(options.save_latent),
+        ]
+
+    check_all(lambda: _require_frames(options), *_model_checks(options.model, of_model))
+    if count_latents(options.images) < 2:
+        raise UsageError(["a walk needs two images"], hint="give another IMAGE, or seed:42")
+
+
+def check_edit(options: EditOptions) -> None:
+    """Refuse what names no image, attribute, direction or class, a bad range, and an output that cannot be written."""
+    from gsd_cli.options.edit import resolve_strengths
+
+    def of_model(model: ModelFacts) -> list[Check]:
+        checks: list[Check] = [lambda: require_class(options.class_, model)]
+        if not options.list:
+            checks.append(lambda: require_direction(options, model))
+            checks += image_checks([options.image] if options.image else [], model)
+        return [*checks, *preserve_checks(options, model), *_latent_file_checks(options.save_latent)]
+
+    data = options.data
+    check_all(
+        lambda: resolve_strengths(options),
+        lambda: _require_strips_file(options) if options.list else _require_frames(options),
+        lambda: require_example_folders(options.fit),
+        *([lambda: require_data_set(data, "--data")] if data is not None else []),
+        *_model_checks(options.model, of_model),
+    )
+    if options.image is not None and not options.list and (count := count_latents([options.image])) != 1:
+        raise UsageError(
+            [f"{options.image} holds {count} latents; edit takes one image"], hint="save one latent per file"
+        )
+
+
+def check_bench(options: BenchOptions) -> None:
+    """Refuse an unknown model, baseline, feature set or reference, and a report that cannot be written."""
+    from gsd_cli.options.bench import is_folder, split
+
+    def check_of(name: str) -> Check:
+        return lambda: find_model(name)
+
+    report = options.report
+    check_all(
+        lambda: require_steps_of_teacher(split(options.compare), find_model(options.model)),
+        *(check_of(name) for name in split(options.compare) if is_folder(name)),
+        lambda: require_features(options.features, GENERAL_FEATURES),
+        lambda: require_statistics(options.stats),
+        *([lambda: require_writable(report, folder=True)] if report is not None else []),
+    )
+
+
+def _model_checks(spec: str | None, of_model: Callable[[ModelFacts], list[Check]]) -> list[Check]:
+    """The checks that need the facts of the model; only that of the model itself where there is none."""
+    try:
+        return of_model(model_facts(spec))
+    except GsdError:
+        return [lambda: model_facts(spec)]
+
+
+def _latent_file_checks(path: Path | None) -> list[Check]:
+    return [] if path is None else [lambda: require_writable(path, folder=False)]
+
+
+def _require_frames(options: InterpolateOptions | EditOptions) -> None:
+    from gsd_cli.options.frames import resolve_frames_format
+
+    format_ = resolve_frames_format(options)
+    if format_ == "mp4" and find_spec("av") is None:
+        raise GsdError("writing .mp4 needs PyAV", hint="pip install av, or write a .gif or .webp")
+    if options.output != "-":
+        require_writable(Path(options.output), folder=format_ == "folder")
+
+
+def _require_strips_file(options: EditOptions) -> None:
+    from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
+
+    target = Path(options.output)
+    if "output" not in options.model_fields_set:
+        return
+    if target.suffix.lower().lstrip(".") not in (*IMAGE_FORMATS, "jpeg"):
+        raise UsageError([f"-o {target}: --list draws one image"], hint="give -o all.png")
+    require_writable(target, folder=False)
