@@ -191,6 +191,10 @@ def _measure_edit(
         reached = ((target.score(images) - target.score(original)) / deviation).tolist()
         report["reached"] = reached
         _report_reached(name, wanted, reached, session)
+        if target.signed:
+            report["begins_at"] = begins = -target.score(original).item() / deviation
+            if begins > max(wanted):
+                session.say(f"{name} begins at a strength of {begins:.1f} on this image")
     if knowledge.classifier is not None:
         before = knowledge.classes[int(knowledge.classifier(original).argmax())]
         found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]

@@ -64,13 +64,6 @@ def test_from_files_to_an_edit(shell: Shell, channels: int) -> None:
     assert "Inception reads grey or RGB images" in said
 
 
-def test_the_teachers_own_samples_keep_every_channel(shell: Shell) -> None:
-    flat(shell.folder / "teacher", unet(SMALL, in_channels=4, out_channels=4))
-    ran(shell, "distill", "--teacher", "teacher", "--data", "teacher", *SHORT, "-o", "run")
-    made = [path for path in shell.folder.rglob("*.zip") if ImageArchive(path).shape == (4, 16, 16)]
-    assert made
-
-
 def test_images_are_shown_by_three_channels_or_one() -> None:
     image = torch.linspace(-1, 1, 5).reshape(5, 1, 1).expand(5, 2, 2)
     assert to_pil(image).getpixel((0, 0)) == (0, 64, 128)

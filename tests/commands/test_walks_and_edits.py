@@ -279,6 +279,9 @@ def test_a_class_is_approached_in_equal_steps(bench: Workbench, tmp_path: Path) 
     assert last == pytest.approx(2, abs=0.25)
     assert all(first - 1 < value < last + 1 for value in inner)
     assert done.metrics["largest_over_mean_step"] < 2.5
+    begins = done.metrics["begins_at"]
+    assert (done.metrics["measured"]["class"][-1] == "pullover") == (last > begins)
+    assert ("pullover begins at a strength of" in bench.stderr()) == (begins > 2)
 
 
 @pytest.mark.parametrize(

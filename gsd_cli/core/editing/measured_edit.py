@@ -24,10 +24,10 @@ STEPS = 40
 """L-BFGS evaluations per edit."""
 TARGET_WEIGHT = 16.0
 """Weight of the attribute's squared error, in standard deviations: a quarter of one costs 1."""
-TRAIT_WEIGHT, PRESERVED_WEIGHT = 0.25, 4.0
+TRAIT_WEIGHT, PRESERVED_WEIGHT = 0.4, 4.0
 """Weight of another attribute's squared change, and of one that the caller names."""
 FEATURE_WEIGHT = 1.0
-CLASS_WEIGHT = 2.0
+CLASS_WEIGHT = 3.0
 ROWS = 64
 """Edits that are solved together."""
 
@@ -59,7 +59,7 @@ def solve_edits(
     Minimises over latents of the same norm
 
         16 (change of the target - strength)^2 + sum of w (change of another attribute)^2
-        + |phi(x) - phi(x0)|^2 + 2 cross entropy of x0's class + 20 prior(z)
+        + |phi(x) - phi(x0)|^2 + 3 cross entropy of x0's class + 20 prior(z)
 
     with changes in standard deviations. Each row starts at its own latent and is independent of the others.
     draw: latents to images with gradients. Returns latents [N, C, H, W] where z is.

@@ -103,6 +103,15 @@ def test_a_latent_teachers_are_decoded(tmp_path: Path) -> None:
     assert (everything(archive).int() - expected.int()).abs().max() <= 1
 
 
+def test_every_channel_of_other_images_is_kept(tmp_path: Path) -> None:
+    net = teachers.unet(teachers.SMALL, in_channels=4, out_channels=4)
+    teacher = load_teacher(str(teachers.flat(tmp_path / "spectral", net)))
+    archive = make(TeacherSamples(teacher, 3, 0, tmp_path / "cache"))
+    assert archive.shape == (4, 16, 16)
+    expected = to_uint8(dpm_solver(teacher.denoiser, normal_rows(range(3), (4, 16, 16), 0, "teacher-samples"), STEPS))
+    assert (everything(archive).int() - expected.int()).abs().max() <= 1
+
+
 def test_an_interrupted_work_is_resumed(toy: TeacherSamples, calls: list[int], tmp_path: Path) -> None:
     whole = everything(make(replace(toy, cache=tmp_path / "elsewhere")))
     calls.clear()
