@@ -71,7 +71,10 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
 
 
 def _require_discrete(files: ModelFiles, schedule: dict[str, Any]) -> None:
-    """Raise GsdError (exit 3) for schedulers of other families: EDM, flow matching, score SDE. They have no betas."""
+    """Raise GsdError (exit 3) for empty betas and other families: EDM, flow matching, score SDE. They have no betas."""
+    empty = [key for key in ("beta_schedule", "beta_start", "beta_end") if schedule.get(key, "") is None]
+    if empty and schedule.get("trained_betas") is None:
+        raise GsdError(f"{files.schedule}: {empty[0]} is null", hint="complete that noise schedule")
     name = str(schedule.get("_class_name", ""))
     flow = schedule.get("prediction_type") == "flow_prediction" or schedule.get("use_flow_sigmas")
     other = {"sigma_min", "sigma_max", "sigma_data", "shift", "snr"} & schedule.keys()
