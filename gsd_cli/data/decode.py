@@ -162,7 +162,7 @@ def _sixteen_bits(image: Image.Image) -> str | None:
 
 
 def _read_sixteen_bits(file: BinaryIO, opened: Image.Image, colours: str, bits: int | None) -> Raster:
-    """All 16 bits: Pillow gives the upper byte of each sample, or the lower one when told that bytes are swapped."""
+    """All 16 bits: Pillow gives the upper byte of each sample, or the lower one if bytes are marked as swapped."""
     opened.load()
     upper = metadata.turn_upright(opened)
     file.seek(0)

@@ -46,7 +46,7 @@ class Evaluation:
     autoencoder: Autoencoder | None = None
     world: World = field(default_factory=World)
     doing: Callable[[str], None] = lambda activity: None
-    """Told what is measured at the moment."""
+    """Called with what is measured at the moment."""
 
     @in_full_precision
     def __call__(self, generator: Generator, step: int) -> dict[str, float]:

@@ -67,7 +67,7 @@ def train(
     Yields a Report per step. total: None leaves the length to `pace`, which also ends a session whose time is up.
     `should_stop() == True` in any process of `world` ends the session, with its state saved. All processes read the
     checkpoint and evaluate together; the main one writes. Checkpoints are written in a thread; all are complete
-    when this ends. doing: told what is done between steps, and "" when it is over. Raises GsdError: exit 6 if the
+    when this ends. doing: given what is done between steps, and "" when it is over. Raises GsdError: exit 6 if the
     loss stays non-finite, exit 2 if another process trains in `run`.
     """
     world = world or World()
