@@ -48,7 +48,7 @@ def test_it_is_said_before_torch_is_loaded(tmp_path: Path) -> None:
     (folder / "gsd.json").write_text("{}")
     script = (
         "import sys\n"
-        "from gsd_cli.cli.preflight import check_bench\n"
+        "from gsd_cli.cli.checks import check_bench\n"
         "from gsd_cli.options import BenchOptions\n"
         "try:\n"
         f"    check_bench(BenchOptions(model={str(folder)!r}, compare='ddim-51'))\n"
