@@ -27,7 +27,7 @@ from gsd_cli.catalogue.run_layout import bundled_features_folder
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.editing.edit_image import edit_until_reached
 from gsd_cli.core.editing.known_attributes import TRAITS
-from gsd_cli.core.editing.measured_edit import ROWS, Goal, solve_edits
+from gsd_cli.core.editing.measured_edit import Goal, solve_edits
 from gsd_cli.core.editing.response import Response, respond
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.editing.supervised import Attribute
@@ -35,6 +35,7 @@ from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features, invert
 from gsd_cli.core.latents.walks import step_lengths, unevenness
 from gsd_cli.core.models.classifier import load_features
+from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import generate, load_model
 from gsd_cli.core.models.teacher import load_teacher
@@ -46,9 +47,11 @@ TOLERANCE = 0.25
 STRIP, STRIP_END = 9, 2.0
 """Frames of a strip towards a class, and its last strength."""
 COLUMNS = (
-    "reached", "spearman", "leakage", "class_kept", "class_kept_second", "feature_distance", "seconds",
+    "reached", "spearman", "leakage", "class_kept", "class_kept_second", "feature_distance",
 )  # fmt: skip
-NAMES = ("edit", "reached", "Spearman", "leakage", "class kept", "by a second classifier", "feature distance", "s")
+NAMES = ("edit", "reached", "Spearman", "leakage", "class kept", "by a second classifier", "feature distance")
+BATCH = 16
+"""Images that are timed together."""
 PAGE = """# Edits of unseen images: measured
 
 `gsd edit` reaches the strength that was asked for in {reached:.0%} of the edits, and keeps the class in {kept:.0%}
@@ -72,7 +75,9 @@ image) and `--method direction` (the same length for all images).
 - *Class kept*: the share of edits that keep the class which the classifier sees in the unedited image. The second
   classifier (`FD-fashion-2`) has no part in the edits.
 - *Feature distance*: squared, from the unedited image, mean over strengths.
-- *s*: seconds per edit, {rows} edits at once, without the inversion.
+
+An edit takes {edit_seconds:.2g} s per image in a batch of {batch}, after {invert_seconds:.2g} s for the inversion
+({threads}).
 
 ## Strips towards a class
 
@@ -112,7 +117,7 @@ class Laboratory:
         if not path.exists():
             archive = ImageArchive(self.args.data)
             order = torch.randperm(len(archive), generator=generator_for(self.args.seed, "edit-benchmark"))
-            teacher = load_teacher(self.model.teacher, offline=True).denoiser if self.model.teacher else None
+            teacher = self._teacher()
             parts = archive.batch(order[: self.args.number]).split(16)
             found = [invert(self.generator, part, self.features, teacher=teacher).z for part in parts]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,30 +129,47 @@ class Laboratory:
         parts = images.split(64)
         return {name: torch.cat([measure(part) for part in parts]) for name, measure in self.measures.items()}
 
+    def _goal(self, target: Attribute) -> Goal:
+        kept = [t for t in TRAITS if t.name != target.name]
+        return Goal(target, kept, self.deviations, self.features, self.measures["class"])
+
+    def _teacher(self) -> Denoiser | None:
+        return load_teacher(self.model.teacher, offline=True).denoiser if self.model.teacher else None
+
     def solved(self, target: Attribute) -> Row:
         """Edits as `gsd edit --attribute` makes them."""
-        kept = [t for t in TRAITS if t.name != target.name]
-        goal = Goal(target, kept, self.deviations, self.features, self.measures["class"])
+        goal = self._goal(target)
         moved = [s for s in STRENGTHS if s]
         asked = [s for s in moved for _ in range(len(self.z))]
-        begun = time.perf_counter()
         found = solve_edits(self.generator, self.z.repeat(len(moved), 1, 1, 1), asked, goal)
-        seconds = (time.perf_counter() - begun) / len(asked)
         seen = self._measure(generate(self.generator, found, 64))
         values = {name: value.unflatten(0, (len(moved), -1)) for name, value in seen.items()}
         still = STRENGTHS.index(0.0)
         values = {
             name: torch.cat([value[:still], self.base[name][None], value[still:]]) for name, value in values.items()
         }
-        return self._figures(Response(STRENGTHS, self.base, values, self.deviations), target) | {"seconds": seconds}
+        return self._figures(Response(STRENGTHS, self.base, values, self.deviations), target)
 
     def moved(self, target: Attribute) -> Row:
         """Edits along the fixed direction."""
         direction = self.store.find(target.name, "auto")
-        begun = time.perf_counter()
         seen = respond(self.generator, direction, self.z, STRENGTHS, self.measures, self.deviations, 64, self.base)
-        seconds = (time.perf_counter() - begun) / len(self.z) / len(STRENGTHS)
-        return self._figures(seen, target) | {"seconds": seconds}
+        return self._figures(seen, target)
+
+    def timed(self) -> Row:
+        """Seconds per image of an inversion and of an edit, BATCH images together."""
+        z = self.z[:BATCH]
+        images, teacher = generate(self.generator, z, BATCH).clamp(-1, 1), self._teacher()
+        goal = self._goal(TRAITS[0])
+        begun = time.perf_counter()
+        invert(self.generator, images, self.features, teacher=teacher)
+        inverted = time.perf_counter()
+        solve_edits(self.generator, z, [1.0] * len(z), goal)
+        return {
+            "n": len(z),
+            "invert": (inverted - begun) / len(z),
+            "edit": (time.perf_counter() - inverted) / len(z),
+        }
 
     def _figures(self, seen: Response, target: Attribute) -> Row:
         moved = [k for k, s in enumerate(STRENGTHS) if s]
@@ -205,6 +227,7 @@ def main() -> None:
         rows.measure_once(f"{target.name}, direction", partial(lab.moved, target))
     for name in lab.store.knowledge.classes:
         strips.measure_once(name, partial(lab.strips, lab.store.built_in[name]))
+    time_ = Results(Path(args.out) / "time.json", protocol).measure_once("time", lab.timed)
     solved = [row for name, row in rows.rows.items() if name.endswith(", image")]
     publish(
         PAGE,
@@ -223,7 +246,10 @@ def main() -> None:
         ),
         number=args.number,
         tolerance=TOLERANCE,
-        rows=ROWS,
+        batch=time_["n"],
+        edit_seconds=time_["edit"],
+        invert_seconds=time_["invert"],
+        threads="1 thread" if args.threads == 1 else f"{args.threads} threads",
         frames=STRIP,
         end=STRIP_END,
     )
