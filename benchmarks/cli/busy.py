@@ -28,7 +28,7 @@ CASES = {"alone": (False, "PASSIVE"), "busy": (True, "PASSIVE"), "busy, threads 
 
 @contextmanager
 def busy_loops(count: int) -> Iterator[None]:
-    """A context in which so many processes do nothing but compute."""
+    """A context in which `count` processes do nothing but compute."""
     loops = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield

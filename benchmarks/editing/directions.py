@@ -23,11 +23,11 @@ from benchmarks.latents.walks import COLUMNS as WALK_COLUMNS
 from benchmarks.latents.walks import FRAMES, WAYS, walk_figures
 from benchmarks.support.pages import markdown_table, publish
 from benchmarks.support.results import Results, Row
+from gsd_cli.catalogue.model_facts import COMPONENTS
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, orthogonalise, save_directions
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
 from gsd_cli.core.editing.response import respond
-from gsd_cli.core.editing.store import COMPONENTS
 from gsd_cli.core.editing.supervised import Attribute, fit, gather, mean_gradients
 from gsd_cli.core.editing.unsupervised import principal_directions
 from gsd_cli.core.models.fingerprint import weights_fingerprint

@@ -23,13 +23,12 @@ PREFIX = ".tmp-gsd-"
 """The start of the name of everything half-written. Its writer holds a lock on it, which ends with the process."""
 
 
-def require_writable(target: Path, *, folder: bool | None = None) -> None:
+def require_writable(target: Path, *, folder: bool) -> None:
     """Fail early, before torch is loaded, when `target` cannot be written; remove what a killed process left there.
 
-    folder: whether a folder is written; None: a folder if the name has no suffix. Raises GsdError (exit 8) when a file
-    is there and a folder is needed, or the reverse, or when the nearest existing parent is not writable.
+    Raises GsdError (exit 8) when a file is there and a folder is needed, or the reverse, or when the nearest existing
+    parent is not writable.
     """
-    folder = target.suffix == "" if folder is None else folder
     if target.exists() and target.is_dir() != folder:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
         raise GsdError(

@@ -64,7 +64,7 @@ def _read_quota(group: Path) -> float | None:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Make torch compute with so many threads; None: with no more than a container's CPU quota allows.
+    """Make torch compute with this number of threads; None: with no more than a container's CPU quota allows.
 
     It may be called before or after torch is loaded. Without a number, OMP_NUM_THREADS and launchers decide.
     """

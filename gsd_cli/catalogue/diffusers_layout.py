@@ -30,7 +30,7 @@ SCHEDULE = "scheduler_config.json"
 DAMAGED_HINT = "the files are damaged or do not belong together; fetch them again"
 """The hint for damaged weights."""
 _DEEPEST = 3
-"""A model is looked for so many folders below the one that was given: the hub's cache has snapshots/COMMIT/."""
+"""How many folders below the given one a model is looked for: the hub's cache has snapshots/COMMIT/."""
 
 
 # -- weights ------------------------------------------------------------------------------------

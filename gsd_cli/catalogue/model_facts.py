@@ -62,12 +62,7 @@ class ModelFacts:
     @property
     def domain_classes(self) -> tuple[str, ...]:
         """The classes that the bundled classifier of its domain knows; () without one."""
-        card = _read(bundled_features_folder(str(self.card.get("features"))) / CARD)
-        data = card.get("data")
-        names = (data.get("classes") if isinstance(data, dict) else None) or card.get("classes")
-        if isinstance(names, int):
-            return tuple(f"class{k}" for k in range(names))
-        return tuple(map(str, names)) if isinstance(names, list) else ()
+        return classifier_classes(_read(bundled_features_folder(str(self.card.get("features"))) / CARD))
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -80,6 +75,15 @@ class ModelFacts:
         """The data set next to the teacher that `gsd prepare` trained, if it is still there."""
         teacher = self.card.get("teacher")
         return next_to_teacher(teacher, DATA_SUFFIX) if teacher else None
+
+
+def classifier_classes(card: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the classes that a classifier's card names; class0, class1, ... where it says only how many."""
+    data = card.get("data")
+    names = (data.get("classes") if isinstance(data, dict) else None) or card.get("classes")
+    if isinstance(names, int):
+        return tuple(f"class{k}" for k in range(names))
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def model_facts(spec: str | None) -> ModelFacts:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_object
-from gsd_cli.catalogue.diffusers_layout import SCHEDULE
+from gsd_cli.catalogue.diffusers_layout import locate_model
 from gsd_cli.catalogue.registry import DISCRETE_SAMPLERS, sampler_words
 
 
@@ -26,11 +26,9 @@ def require_steps_of_teacher(names: list[str], model: Path) -> None:
 
 
 def _levels(model: Path) -> int | None:
-    for path in (model / "scheduler" / SCHEDULE, model / SCHEDULE):
-        if path.is_file():
-            try:
-                total = read_object(path).get("num_train_timesteps")
-            except GsdError:
-                return None
-            return total if isinstance(total, int) else None
-    return None
+    try:
+        schedule = locate_model(model).schedule
+        total = None if schedule is None else read_object(schedule).get("num_train_timesteps")
+    except GsdError:
+        return None
+    return total if isinstance(total, int) else None

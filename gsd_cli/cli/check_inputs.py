@@ -103,7 +103,9 @@ def require_class(given: str | None, model: ModelFacts) -> None:
 
 def require_direction(options: EditOptions, model: ModelFacts) -> None:
     """Raise UsageError where nothing says what to edit, or where it names nothing that the model knows."""
-    learnt = options.fit.partition("=")[0] if options.fit else None
+    from gsd_cli.options.edit import learnt_name
+
+    learnt = learnt_name(options)
     if options.attribute is not None:
         if options.attribute == learnt:
             return
@@ -124,7 +126,9 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
 
 def preserve_checks(options: EditOptions, model: ModelFacts) -> list[Check]:
     """One check per name of --preserve."""
-    learnt = options.fit.partition("=")[0] if options.fit else None
+    from gsd_cli.options.edit import learnt_name
+
+    learnt = learnt_name(options)
     edited = options.attribute or options.direction or learnt
 
     def check_of(name: str) -> Check:

@@ -147,7 +147,6 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     if options.list_teachers:
         yield "lists the known teachers"
         return
-    _check_teacher(options)
     data = choose_data(options)
     steps = count_steps(options, _count_epoch(options))
     options = options.model_copy(update=resolve_ratios(options, data))

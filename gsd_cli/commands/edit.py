@@ -17,7 +17,7 @@ from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, orthogonalise, render_edits
-from gsd_cli.core.editing.edit_image import Edited, edit_along, edit_solved, edit_until_reached
+from gsd_cli.core.editing.edit_image import Edited, edit_along, edit_solved, edit_until_reached, show
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
@@ -88,7 +88,7 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
     """Choose the way to edit. Names are looked up here, so that a wrong one is refused before the slow inversion."""
     name = resolve_direction_name(options)
     generator, batch_size = store.model.generator, options.batch_size
-    if options.method == "direction" or not _has_score(name, options):
+    if options.method == "direction" or not _has_score(options):
         if name.startswith("jac") and options.attribute is None:
             return lambda anchor, wanted: _edit_along(
                 project_out_preserved(store, _find_sensitive(name, anchor, store.model), options),
@@ -116,7 +116,7 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
     return solve
 
 
-def _has_score(name: str, options: EditOptions) -> bool:
+def _has_score(options: EditOptions) -> bool:
     """Whether what is edited is an attribute, which has a measure to reach, and not a direction of the model."""
     return options.direction is None and not (options.attribute is None and options.fit is None)
 
@@ -177,7 +177,7 @@ def _measure_edit(
     Warns if the change was not reached, or if the class changed and is not what was edited.
     """
     knowledge = store.knowledge
-    original = edit_along(generator, anchor, _stand_still(anchor), [0.0], 1).images.to(generator.device)
+    original = show(generator, anchor, anchor.z[None]).to(generator.device)
     images = edited.images.to(generator.device)
     found: dict[str, list[Any]] = {t.name: t.score(images).tolist() for t in TRAITS}
     features = encoder_features(generator)
@@ -186,40 +186,34 @@ def _measure_edit(
     if len(images) > 2:
         report["largest_over_mean_step"] = unevenness(step_lengths(images, features))
     name = resolve_direction_name(options)
-    if _has_score(name, options):
+    if _has_score(options):
         target, deviation = store.find_target(name), store.deviations([name])[name]
-        reached = ((target.score(images) - target.score(original)) / deviation).tolist()
-        report["reached"] = reached
-        _report_reached(name, wanted, reached, session)
+        before, after = target.score(original).item() / deviation, (target.score(images) / deviation).tolist()
+        report["reached"] = [value - before for value in after]
+        _report_reached(name, edited, wanted, report["reached"], session)
         if target.signed:
-            report["begins_at"] = begins = -target.score(original).item() / deviation
-            if begins > max(wanted):
-                session.say(f"{name} begins at a strength of {begins:.1f} on this image")
+            report["begins_at"] = -before
+            if -before > max(wanted):
+                session.say(f"{name} begins at a strength of {-before:.1f} on this image")
     if knowledge.classifier is not None:
-        before = knowledge.classes[int(knowledge.classifier(original).argmax())]
+        own = knowledge.classes[int(knowledge.classifier(original).argmax())]
         found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]
-        report["class_changed"] = [after != before for after in found["class"]]
-        session.say(f"class: {before}; after the edit: {', '.join(dict.fromkeys(found['class']))}")
-        changed = [(s, c) for s, c in zip(wanted, found["class"], strict=True) if c != before]
+        report["class_changed"] = [name_after != own for name_after in found["class"]]
+        session.say(f"class: {own}; after the edit: {', '.join(dict.fromkeys(found['class']))}")
+        changed = [(s, c) for s, c in zip(wanted, found["class"], strict=True) if c != own]
         if changed and name not in knowledge.classes:
             listed = ", ".join(f"{c} at {s:g}" for s, c in changed)
-            session.warn(f"the class changed: it was {before}, and is {listed}")
+            session.warn(f"the class changed: it was {own}, and is {listed}")
     return report
 
 
-def _stand_still(anchor: Anchor) -> Direction:
-    """A direction that moves nothing."""
-    return Direction("", "latent", torch.zeros_like(anchor.z), 0.0, "")
-
-
-def _report_reached(name: str, wanted: list[float], reached: list[float], session: Session) -> None:
-    """Print the change that the edit reached, and warn where it falls short by more than a quarter of a deviation."""
-    inner = len(wanted) > 2 and any(s != 0 for s in wanted)
+def _report_reached(name: str, edited: Edited, wanted: list[float], reached: list[float], session: Session) -> None:
+    """Print the change that the edit reached, and warn where it is off by more than TOLERANCE."""
     session.say(f"{name}: reached {', '.join(f'{r:+.2f}' for r in reached)} standard deviations")
-    ends = {0, len(wanted) - 1} if inner else set(range(len(wanted)))
-    short = [(wanted[k], reached[k]) for k in sorted(ends) if abs(reached[k] - wanted[k]) > TOLERANCE]
-    for strength, found in short:
-        session.warn(f"{name}: this image reaches {found:+.2f} of {strength:+g} standard deviations")
+    ends = (0, len(wanted) - 1)
+    for k, (strength, found) in enumerate(zip(wanted, reached, strict=True)):
+        if abs(found - strength) > TOLERANCE and (k in ends or not edited.even):
+            session.warn(f"{name}: this image reaches {found:+.2f} of {strength:+g} standard deviations")
 
 
 def _list_directions(options: EditOptions, store: DirectionStore) -> Result:

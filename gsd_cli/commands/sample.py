@@ -21,7 +21,7 @@ from gsd_cli.options import SampleOptions
 from gsd_cli.options.sample import resolve_format, resolve_seeds
 
 
-def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None] = lambda image: None) -> Result:
+def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None] | None = None) -> Result:
     """Generate the images of the seeds and write them in the format of the output.
 
     keep: gets each image too, uint8 [C, H, W].
@@ -44,7 +44,8 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
     def images() -> Iterator[tuple[int, Tensor]]:
         with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
             for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, label, world):
-                keep(to_uint8(image))
+                if keep is not None:
+                    keep(to_uint8(image))
                 yield seed, image
                 bar.advance()
 

@@ -193,8 +193,7 @@ class Context:
         if stats is None and extractor.figure == "FID":
             known = TEACHERS.get(str(self.model.teacher))
             stats = known.statistics if known else None
-        if stats is None and spec is None and self.real_images is not None:
-            stats = str(self.real_images)
+        stats = stats or self.own_reference(spec)
         with session.progress("real images") as bar:
             real = reference_statistics(
                 stats, features_folder(spec) if spec else None, extractor, session.cache, self.device,
@@ -202,6 +201,12 @@ class Context:
                 on_image=bar.update,
             )  # fmt: skip
         return Judge(extractor, real)
+
+    def own_reference(self, spec: str | None) -> str | None:
+        """What --stats says, else the images next to the model's teacher, unless features have their own statistics."""
+        if self.options.stats is not None or spec is not None or self.real_images is None:
+            return self.options.stats
+        return str(self.real_images)
 
     @property
     def domain_features(self) -> str | None:

@@ -200,9 +200,7 @@ def _measure_grain(context: Context, entry: Entry) -> None:
 def _real_grain(context: Context) -> tuple[dict[str, float], str]:
     """The grain of the real images, and whose it is."""
     options, spec = context.options, context.domain_features
-    stats = options.stats
-    if stats is None and spec is None and context.real_images is not None:
-        stats = str(context.real_images)
+    stats = context.own_reference(spec)
     with context.session.progress("grain of real images") as bar:
         return real_grain(stats, features_folder(spec) if spec else None, options.batch_size, bar.update)
 

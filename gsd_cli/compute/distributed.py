@@ -143,7 +143,7 @@ def join_world(device: torch.device, session: Session | None = None) -> World:
 
 @contextmanager
 def announced_wait(session: Session, what: str, *, after: float) -> Iterator[None]:
-    """A wait for other processes: it prints `what` after so many seconds, and the first signal ends the process."""
+    """A wait for other processes: it prints `what` after `after` seconds, and the first signal ends the process."""
     late = Timer(after, lambda: session.console.announce(what))
     late.daemon = True
     with session.stop.waiting():

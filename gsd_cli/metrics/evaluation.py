@@ -71,7 +71,7 @@ class Evaluation:
             statistics = gaussian_statistics([features], self.extractor.name)
             figures = {"fd": frechet_distance(statistics, self.reference), **self._variety(features)}
             if len(features) >= FOR_A_SPREAD and features.shape[1] <= CHEAP_FEATURES:
-                figures["fd_error"] = measure_precision(features, self.reference).error
+                figures["fd_error"] = measure_precision(features, self.reference, to_infinity=False).error
 
         def images(z: Tensor) -> Tensor:
             return generator(z.to(device)).float()

@@ -62,12 +62,13 @@ def count_blocks(size: int) -> int:
     return BLOCKS if size <= MANY_FEATURES else FEW_BLOCKS
 
 
-def measure_precision(features: Tensor, reference: Statistics, seed: int = 0) -> Precision:
+def measure_precision(features: Tensor, reference: Statistics, seed: int = 0, *, to_infinity: bool = True) -> Precision:
     """The precision of the distance of features [N, F] to a reference, which is taken as exact.
 
-    N is at least FOR_A_SPREAD. The parts and the blocks are random ones.
+    N is at least FOR_A_SPREAD. The parts and the blocks are random ones. to_infinity: also extrapolate, which takes ten
+    times as long.
     """
-    plan, blocks = _plan(*features.shape), count_blocks(features.shape[1])
+    plan, blocks = _plan(*features.shape) if to_infinity else [], count_blocks(features.shape[1])
     order = torch.randperm(len(features), generator=generator_for(seed, "frechet"))
     shuffled = features[order.to(features.device)].cpu().double()
     distance = distance_to(reference)
@@ -82,15 +83,9 @@ def measure_precision(features: Tensor, reference: Statistics, seed: int = 0) ->
     cut = torch.arange(len(shuffled)).chunk(blocks)
     rest = [estimate(torch.cat([*cut[:k], *cut[k + 1 :]])) for k in range(len(cut))]
     error, error_at_infinity = (_jackknife(values) for values in zip(*rest, strict=True))
-    value = estimate(torch.cat(cut))[1]
-    return Precision(error, Extrapolated(value, error_at_infinity) if plan else None)
-
-
-def extrapolate(features: Tensor, reference: Statistics, seed: int = 0) -> Extrapolated | None:
-    """The distance of features [N, F] at infinite N; None where N is too small (see `reason_for_no_infinity`)."""
-    if reason_for_no_infinity(*features.shape):
-        return None
-    return measure_precision(features, reference, seed).infinity
+    if not plan:
+        return Precision(error, None)
+    return Precision(error, Extrapolated(estimate(torch.cat(cut))[1], error_at_infinity))
 
 
 def _plan(n: int, size: int) -> list[tuple[int, bool]]:

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.fields import Device, opt
 
-JSON_ON_STDOUT = "--json and -o - both write to stdout"
-
 
 class Common(BaseModel):
     """Options that every subcommand takes."""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.file_formats import ANIMATION_SUFFIXES, IMAGE_FORMATS
-from gsd_cli.options.common import JSON_ON_STDOUT
+from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 
 
 class FrameOptions(Protocol):
@@ -39,12 +39,11 @@ def resolve_frames_format(options: FrameOptions) -> str:
         format_ = ANIMATION_SUFFIXES[suffix]
     given = options.model_fields_set
     if "format" in given and not problems and format_ != options.format:
-        if format_ != "folder":
-            problems.append(f"--format {options.format} contradicts -o {options.output}")
-            hints.append(f"leave out --format, or give -o {Path(options.output).with_suffix('.' + options.format)}")
-        elif options.format not in IMAGE_FORMATS:
-            problems.append(f"--format {options.format} writes one file, and -o {options.output} is a folder")
-            hints.append(f"give -o {options.output.rstrip('/')}.{options.format}")
+        folder = format_ == "folder"
+        if not folder or options.format not in IMAGE_FORMATS:
+            problem, hint = contradicting_formats(options.format, options.output, folder=folder)
+            problems.append(problem)
+            hints.append(hint)
     if options.json_ and options.output == "-":
         problems.append(JSON_ON_STDOUT)
         hints.append("write to a file with -o")

@@ -14,8 +14,9 @@ from gsd_cli.catalogue.file_formats import (
     SAMPLE_FORMATS,
     SampleFormat,
 )
-from gsd_cli.options.common import JSON_ON_STDOUT, Common
+from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, MODEL, SCALE_HELP, Scale, Share, opt
+from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 from gsd_cli.options.seeds import SeedList
 
 DEFAULT_COUNT = 64
@@ -88,14 +89,10 @@ def _format_of_output(options: SampleOptions) -> str:
         if suffix in FILE_SUFFIXES:
             raise UsageError([f"-o {options.output}: {suffix} files are not written"], hint=f"{WRITTEN}, or a folder")
         if options.format in ARCHIVE_FORMATS and (options.output.endswith("/") or Path(options.output).is_dir()):
-            raise UsageError(
-                [f"--format {options.format} writes one file, and -o {options.output} is a folder"],
-                hint=f"give -o {options.output.rstrip('/')}.{options.format}",
-            )
+            problem, hint = contradicting_formats(options.format, options.output, folder=True)
+            raise UsageError([problem], hint=hint)
         return "folder" if options.format in IMAGE_FORMATS else options.format or "folder"
     if options.format not in (None, named):
-        raise UsageError(
-            [f"--format {options.format} contradicts -o {options.output}"],
-            hint=f"leave out --format, or give -o {Path(options.output).with_suffix('.' + str(options.format))}",
-        )
+        problem, hint = contradicting_formats(str(options.format), options.output, folder=False)
+        raise UsageError([problem], hint=hint)
     return named

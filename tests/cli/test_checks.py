@@ -15,10 +15,12 @@ from gsd_cli.catalogue import model_facts
 from gsd_cli.catalogue.image_names import require_image
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.cli.check_inputs import check_all
-from gsd_cli.core.editing import store, unsupervised
+from gsd_cli.cli.checks import GENERAL_FEATURES
+from gsd_cli.comparison.context import GENERAL
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
 from gsd_cli.core.latents.files import Anchor, save_anchors
 from gsd_cli.core.models.generator import load_model
+from gsd_cli.data.decode import decode
 from tests.support.shell import Shell
 
 SCRIPT = """
@@ -144,7 +146,7 @@ def test_what_is_said_without_torch_agrees_with_the_model() -> None:
     assert set(facts.attributes) == {attribute.name for attribute in Knowledge(model).built_in()}
     assert facts.class_count == model_facts.UNCONDITIONAL and model.generator.denoiser.classes is None
     assert facts.latent_shape == model.generator.latent_shape
-    assert model_facts.COMPONENT_COUNT == unsupervised.COUNT and model_facts.COMPONENTS == store.COMPONENTS
+    assert set(GENERAL_FEATURES) == set(GENERAL)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
@@ -152,7 +154,13 @@ def test_what_is_said_without_torch_agrees_with_the_model() -> None:
 def test_no_image_that_can_be_decoded_is_refused(form: str, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "image.bin"  # by its bytes, whatever its name
     Image.new(mode, (5, 4)).save(path, form)
-    require_image(str(path))
+    require_image(str(path))  # raises where it refuses
+    decoded = decode(path)
+    assert isinstance(decoded, Image.Image)
+    assert decoded.size == (5, 4)
+    path.write_bytes(b"no image" + path.read_bytes())
+    with pytest.raises(GsdError, match="not one of the image formats"):
+        require_image(str(path))
 
 
 def test_several_mistakes_are_one_error() -> None:

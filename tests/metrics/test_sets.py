@@ -11,7 +11,8 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.metrics.frechet_error import extrapolate, measure_precision, reason_for_no_infinity
+from gsd_cli.metrics.frechet_error import Precision, measure_precision, reason_for_no_infinity
+from gsd_cli.metrics.image_quality import Real, frechet_figures
 from gsd_cli.metrics.kid import kernel_distance, kernel_error, squared_discrepancy
 from gsd_cli.metrics.precision_recall import precision_recall
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
@@ -105,7 +106,7 @@ def test_the_extrapolation_removes_the_bias() -> None:
     """Both sides N(0, I): the distance at finite N is above 0, at infinite N it is 0."""
     features = gaussian(4000, 1)
     at_n = frechet_distance(gaussian_statistics([features[:400]], "test"), EXACT)
-    found = extrapolate(features[:400], EXACT)
+    found = measure_precision(features[:400], EXACT).infinity
     assert found is not None
     assert at_n > 0.08
     assert abs(found.value) < 2 * found.error < 0.08
@@ -120,7 +121,7 @@ def test_the_extrapolation_is_unbiased_at_small_n_and_its_error_bar_is_honest() 
     found, plain = [], []
     for k in range(repeats):
         x = scale * gaussian(n, k, d) + 0.1
-        found.append(extrapolate(x, reference))
+        found.append(measure_precision(x, reference).infinity)
         plain.append(frechet_distance(gaussian_statistics([x], "test"), reference))
     values = np.array([one.value for one in found if one])
     errors = np.array([one.error for one in found if one])
@@ -140,6 +141,7 @@ def test_the_figure_does_not_depend_on_the_order_of_the_images_but_for_its_seed(
     found, other = (measure_precision(x, EXACT) for x in (made, mixed))
     assert found.infinity is not None and other.infinity is not None
     assert found.error == pytest.approx(other.error, rel=0.4)
+    assert measure_precision(made, EXACT, to_infinity=False) == Precision(found.error, None)
     assert abs(found.infinity.value - other.infinity.value) < 0.3 * found.error
 
 
@@ -147,7 +149,8 @@ def test_the_figure_does_not_depend_on_the_order_of_the_images_but_for_its_seed(
                                                   (340, 128, False), (342, 128, True), (512, 128, True)])  # fmt: skip
 def test_too_few_images_have_no_value_at_infinity_and_the_reason_is_said(n: int, size: int, there: bool) -> None:
     reference = Statistics(np.zeros(size), np.eye(size), 10**9, "test")
-    assert (extrapolate(gaussian(n, 0, size), reference) is not None) == there
+    figures = frechet_figures(gaussian(n, 0, size), Real(reference, "exact"))
+    assert ("fd_infinity" in figures) == there
     reason = reason_for_no_infinity(n, size)
     assert (reason is None) == there
     assert there or "images" in str(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,11 +24,19 @@ from gsd_cli.core.models.generator import Generator
 class Edited:
     """Images [S, C, H, W], one per strength, on the CPU, and their latents; None for edits of the bottleneck.
 
-    The images include the tuned weights and the residual of the anchor.
+    The images include the tuned weights and the residual of the anchor. even: those between the first and the last are
+    at equal perceptual steps, not at their strengths.
     """
 
     images: Tensor
     z: Tensor | None
+    even: bool = False
+
+
+def show(generator: Generator, anchor: Anchor, z: Tensor) -> Tensor:
+    """Images [N, C, H, W] of latents z [N, ...], with the tuned weights and the residual of the anchor; on the CPU."""
+    images = render(generator, z, [anchor.delta] * len(z) if anchor.delta else [])
+    return images if anchor.residual is None else images + anchor.residual
 
 
 def edit_along(
@@ -70,7 +78,8 @@ def edit_until_reached(
         return edit_along(generator, anchor, direction, [first], batch_size)
     span = rest[0] - first
     shares = equal_steps(lambda s: images_at(first + span * s), len(strengths), embed)
-    return edit_along(generator, anchor, direction, (first + span * shares).tolist(), batch_size)
+    found = edit_along(generator, anchor, direction, (first + span * shares).tolist(), batch_size)
+    return replace(found, even=True)
 
 
 def edit_solved(
@@ -91,6 +100,4 @@ def edit_solved(
         start = z[moved].to(device)
         found = solve_edits(draw, start, [strengths[k] for k in moved], goal, on_step=on_step)
         z[moved] = found.cpu()
-    deltas = [anchor.delta] * len(strengths) if anchor.delta else []
-    images = render(generator, z, deltas)
-    return Edited(images if anchor.residual is None else images + anchor.residual, z)
+    return Edited(show(generator, anchor, z), z)

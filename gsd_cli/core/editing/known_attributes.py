@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.model_facts import classifier_classes
 from gsd_cli.catalogue.run_layout import CARD, bundled_features_folder
 from gsd_cli.core.editing.attributes import ATTRIBUTES
 from gsd_cli.core.editing.probe import fit_probe
@@ -83,10 +84,8 @@ def margin(logits: Tensor, k: int) -> Tensor:
 
 def class_names(card: dict[str, Any], count: int) -> tuple[str, ...]:
     """The names of a classifier's classes; class0, class1, ... if they are unknown."""
-    names = (card.get("data") or {}).get("classes") or card.get("classes")
-    if isinstance(names, list) and len(names) == count:
-        return tuple(str(name) for name in names)
-    return tuple(f"class{k}" for k in range(count))
+    names = classifier_classes(card)
+    return names if len(names) == count else tuple(f"class{k}" for k in range(count))
 
 
 def labelled(labels: Tensor, record: dict[str, Any], name: str, where: Path) -> Tensor:

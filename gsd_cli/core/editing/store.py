@@ -14,6 +14,8 @@ from gsd_cli.base.atomic import sweep, write_json
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import read_json, tolerate_storage_errors
+from gsd_cli.catalogue.model_facts import COMPONENTS
+from gsd_cli.catalogue.run_layout import DIRECTIONS
 from gsd_cli.core.editing.direction import Direction, LinearScore, load_directions, load_score, save_directions
 from gsd_cli.core.editing.examples import read_data_set, read_folders
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
@@ -24,9 +26,6 @@ from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Model
 from gsd_cli.options import EditOptions
 
-DIRECTIONS = "directions"
-"""The folder of stored directions, in the cache and in a model's folder."""
-COMPONENTS = "components"
 DEVIATIONS = "deviations.json"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gsd_cli.catalogue.model_facts import COMPONENT_COUNT
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction
@@ -20,8 +21,6 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.sphere import tangent_part
 
 SAMPLES = 1024
-COUNT = 16
-"""Principal components kept."""
 ROUNDS = 8
 """Iterations for the Jacobian's singular vectors."""
 DIFFERENCE = 0.05
@@ -47,7 +46,7 @@ def principal_directions(
     flat = activations.flatten(1) - activations.flatten(1).mean(0)
     _, singular, vectors = torch.linalg.svd(flat, full_matrices=False)
     # a component's sign is arbitrary: make its largest entry positive
-    vectors = vectors[:COUNT]
+    vectors = vectors[:COMPONENT_COUNT]
     vectors = vectors * vectors.gather(1, vectors.abs().argmax(1, keepdim=True)).sign()
     share = singular.square() / singular.square().sum()
     return [

@@ -67,11 +67,10 @@ def load_teacher(
         hub_id = entry.hub if entry is not None and entry.hub else spec
         place, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
         notes = [entry.caution] if entry is not None and entry.caution else []
-    stated = read_teacher_config(place)
-    config = stated if assume is None else read_teacher_config(place, assume)
+    config = read_teacher_config(place, assume)
     if not undecided:
         config.require_known()
-    reading = config.readings[0].name if len(stated.readings) > 1 and len(config.readings) == 1 else None
+    reading = config.readings[0].name if len(config.readings) == 1 and not config.stated else None
     remarks = describe_choices(config, place)
     if reading is not None:
         remarks.append(

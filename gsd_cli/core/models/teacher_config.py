@@ -24,13 +24,15 @@ class TeacherConfig:
     """A model whose config files can be those of a teacher.
 
     network: its config.json. readings: all that fit the folder and what was assumed; one if it is known. scheduler:
-    its scheduler config, empty but for what is known of latent models if there is none.
+    its scheduler config, empty but for what is known of latent models if there is none. stated: whether the folder says
+    it all, so that nothing was assumed.
     """
 
     files: ModelFiles
     network: dict[str, Any]
     readings: tuple[Reading, ...]
     scheduler: dict[str, Any]
+    stated: bool
 
     @property
     def class_name(self) -> str:
@@ -62,12 +64,12 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_discrete(files, schedule)
-    readings = fitting_readings(schedule)
+    fitting = readings = fitting_readings(schedule)
     if assume is not None:
-        readings = assumed(readings, normalize(assume)) or _contradicts(files, assume)
+        readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
     if files.autoencoder is not None and files.schedule is None:
         schedule = {"clip_sample": False}  # the latents of an autoencoder have no bounds
-    return TeacherConfig(files, config, readings, schedule)
+    return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1)
 
 
 def _require_discrete(files: ModelFiles, schedule: dict[str, Any]) -> None:
@@ -78,8 +80,7 @@ def _require_discrete(files: ModelFiles, schedule: dict[str, Any]) -> None:
     name = str(schedule.get("_class_name", ""))
     flow = schedule.get("prediction_type") == "flow_prediction" or schedule.get("use_flow_sigmas")
     other = {"sigma_min", "sigma_max", "sigma_data", "shift", "snr"} & schedule.keys()
-    betas = {"beta_schedule", "beta_start", "trained_betas", "num_train_timesteps"} & schedule.keys()
-    if flow or any(word in name for word in ("Flow", "EDM", "Sde")) or (other and not {"beta_schedule"} & betas):
+    if flow or any(word in name for word in ("Flow", "EDM", "Sde")) or (other and "beta_schedule" not in schedule):
         raise GsdError(
             f"{files.schedule} holds a {name or 'schedule without betas'}, a discrete DDPM schedule is needed",
             hint="give a DDPM in diffusers format: flow matching, EDM and score-SDE models have other noise levels",

@@ -1,4 +1,4 @@
-"""Closed forms of every known reading are told apart on images; folders that say little are never read in silence."""
+"""Closed forms of every known reading are recognised on images; folders that say little are never read in silence."""
 
 from __future__ import annotations
 
