@@ -23,7 +23,18 @@ ALSO_LIGHT = {
     "core.models.teacher_config", "core.models.unet2d_config", "core.models.config_check",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
-HEAVY = {"torch", "torchvision", "numpy", "scipy", "PIL", "diffusers", "sklearn", "matplotlib", "safetensors"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "PIL",
+    "tifffile",
+    "diffusers",
+    "sklearn",
+    "matplotlib",
+    "safetensors",
+}
 LATE = {"cli.app", "cli.preflight", "cli.checks", "cli.check_inputs", "cli.flags", "api", "__init__", "__main__"}
 """Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""
 

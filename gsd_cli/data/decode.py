@@ -72,7 +72,7 @@ def open_stored(payload: Payload, *, header_only: bool = False) -> Stored:
     except (ValueError, OSError):
         raise
     except Exception as error:  # the readers of damaged files raise nearly anything
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(f"it is damaged ({error or type(error).__name__})") from error
 
 
 def _open(file: BinaryIO, header_only: bool) -> Stored:
@@ -117,9 +117,8 @@ def _open_tiff(file: BinaryIO, header_only: bool) -> Stored:
         raise ValueError("a TIFF without a page")
     frames = len(pages) if tiff.channel_pages(pages) == 1 else 1
     if header_only and not tiff.is_plain(pages):
-        side = min(pages[0].width, pages[0].height)
-        return Stored(tiff.count_channels(pages), True, frames=frames, side=side)
-    if (raster := tiff.read_raster(file, pages, MAX_PIXELS)) is not None:
+        return Stored(tiff.count_channels(pages), True, frames=frames, side=tiff.shortest_side(pages))
+    if (raster := tiff.read_raster(pages, MAX_PIXELS)) is not None:
         return _as_stored(raster, frames)
     file.seek(0)
     return replace(_open_with_pillow(file, header_only, ("TIFF",)), frames=frames)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from gsd_cli.data.decode import decode, open_stored
@@ -70,6 +73,12 @@ def tiff(pixels: np.ndarray, order: str = "<", *, photometric: int | None = None
 
 def by_pillow(pixels: np.ndarray, kind: str = "tiff", **options: object) -> bytes:
     return encoded(Image.fromarray(pixels), kind, **options)
+
+
+def by_tifffile(pixels: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
 
 
 def png16(pixels: np.ndarray, bits: int | None = None) -> bytes:
@@ -277,6 +286,14 @@ def test_pages_are_channels_where_the_file_says_so(tmp_path: Path, text: str) ->
     assert np.array_equal(np.asarray(decode(tmp_path / "y.tif")), EIGHT)
 
 
+WRITTEN = [
+    tiff(u16(65535, COLOURS), photometric=2),
+    tiff(u16(4095), compress=True, tile=16),
+    *(by_tifffile(np.tile(u16(65535), (4, 4)), compression=name, predictor=name == "lzw")
+      for name in ("lzw", "packbits", "zlib", "lzma", "zstd")),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("cut", [9, 40, 120, 200])
 def test_a_damaged_tiff_is_no_crash(cut: int) -> None:
     whole = tiff(u16(65535, COLOURS), photometric=2)
@@ -285,6 +302,32 @@ def test_a_damaged_tiff_is_no_crash(cut: int) -> None:
         with contextlib.suppress(ValueError, OSError):  # refused; any other error is a crash
             shape = np.asarray(decode(payload)).shape
         assert shape in (None, COLOURS.shape)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_tiff_with_changed_bytes_is_refused_or_read(data: st.DataObject) -> None:
+    written = bytearray(data.draw(st.sampled_from(WRITTEN)))
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(written) - 1), st.integers(0, 255)), max_size=6)
+    ):
+        written[place] = value
+    with contextlib.suppress(ValueError, OSError):
+        decode(bytes(written), {"any": (0, 65535)})
+
+
+def test_a_compression_whose_decoder_may_crash_is_not_tried() -> None:
+    with pytest.raises(ValueError, match="compression JPEGXR, which gsd does not read"):
+        decode(by_tifffile(u16(65535), compression="jpegxr"))
+
+
+@pytest.mark.parametrize("options", [{"predictor": True}, {"tile": (16, 16)}, {"bigtiff": True}, {"byteorder": ">"}])
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "lzma", "zstd"])
+def test_what_tifffile_wrote_is_read(compression: str, options: dict) -> None:
+    pixels = np.tile(u16(65535, COLOURS), (5, 7, 1))
+    raster = open_stored(by_tifffile(pixels, photometric="rgb", compression=compression, **options)).raster
+    assert raster is not None
+    assert np.array_equal(raster.pixels, pixels)
 
 
 @pytest.mark.parametrize("payload", [by_pillow(EIGHT, "png"), by_pillow(u16(4095), "png"), tiff(COLOURS), EIGHT])

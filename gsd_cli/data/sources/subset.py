@@ -16,7 +16,7 @@ def choose_places(names: Sequence[str], labels: Labels | None, count: int) -> li
     """The indices of `count` names, in order: each class in proportion, and in a class the smallest hashes of names.
 
     A name is chosen or not whatever the order of the names. Of n images of a class, the k-th is due at the share
-    (k + 1/2) / n of the whole: those due first are taken.
+    (k + 1/2) / n of the whole: those due first are taken (the method of Sainte-Lague).
     """
     drawn = sorted(range(len(names)), key=lambda i: (_hash(names[i]), i))
     classes: list[Value | None] = [None] * len(names)
