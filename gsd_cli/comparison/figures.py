@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CIRCLES, POINTS = 6, 65
 COLOUR = "#3060a0"
+WIDE = 10
+"""The ratio of distances from which they are drawn on a logarithmic scale."""
 
 
 def circle_speeds(images: Images, embed: Embed, shape: tuple[int, int, int], seed: int = 0) -> Paths:
@@ -63,24 +65,40 @@ def draw_pareto(points: Mapping[str, tuple[float, float]], figure: str, target: 
     """Each model's seconds per image and distance; models that no other beats in both are joined by a line."""
     canvas, (axes,) = _panels(1)
     canvas.set_size_inches(6, 4)
-    best = sorted(p for p in points.values() if not any(_beats(q, p) for q in points.values()))
-    axes.plot(*zip(*best, strict=True), color="#909090", linewidth=0.8, drawstyle="steps-post")
+    axes.plot(
+        *zip(*undominated(list(points.values())), strict=True), color="#909090", linewidth=0.8, drawstyle="steps-post"
+    )
     for name, (seconds, distance) in points.items():
         axes.scatter([seconds], [distance], s=24, color=COLOUR)
         axes.annotate(name, (seconds, distance), textcoords="offset points", xytext=(5, 5), fontsize=8)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
     axes.margins(x=0.2, y=0.12)
-    axes.set_ylim(bottom=0)
+    distances = [distance for _, distance in points.values()]
+    if min(distances) > 0 and max(distances) > WIDE * min(distances):
+        _scale_by_factors(axes, "y")
+    else:
+        axes.set_ylim(bottom=0)
+    _scale_by_factors(axes, "x")
     axes.set_xlabel("seconds an image")
     axes.set_ylabel(figure)
     axes.grid(alpha=0.3)
     return _save(canvas, target)
 
 
-def _beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return a != b and a[0] <= b[0] and a[1] <= b[1]
+def undominated(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one equals or undercuts in both coordinates, in order."""
+    return sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points))
+
+
+def _scale_by_factors(axes: Axes, name: Literal["x", "y"]) -> None:
+    """A logarithmic scale with plain numbers at the powers of ten, over few of them also at their double and half."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
 
 
 def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:

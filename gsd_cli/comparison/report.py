@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,17 @@ def _finite(row: Row, key: str) -> bool:
     return math.isfinite(row.figures.get(key, math.nan))
 
 
+def _keep_whole(cell: str) -> str:
+    """A cell whose lines break neither between a figure and its unit nor at its error."""
+    return re.sub(r"(?<=\d) (?=(?:±|µs|ms|s)(?!\w))|(?<=±) ", "\u00a0", cell)
+
+
 def render(title: str, headlines: list[Headline], tables: list[Table], illustrations: list[Illustration]) -> str:
     """The page as HTML; every text is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["whole"] = _keep_whole
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         title=title, headlines=headlines, tables=tables, illustrations=illustrations, version=gsd_version()

@@ -9,7 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gsd_cli.comparison.figures import circle_speeds, draw_angles, draw_speeds, draw_walks
+from gsd_cli.comparison.figures import (
+    circle_speeds,
+    draw_angles,
+    draw_pareto,
+    draw_speeds,
+    draw_walks,
+    undominated,
+)
 from gsd_cli.metrics.isometry import great_circles, path_angles
 
 SHAPE = (1, 8, 8)
@@ -52,3 +59,15 @@ def test_walks_are_rows_in_turn(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(path).convert("L"))
     assert picture.shape == (4 * 16, 5 * 16)
     assert [picture[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]
+
+
+def test_points_that_no_other_beats() -> None:
+    assert undominated([(10, 1), (0.1, 9), (10, 9.5), (5, 9)]) == [(0.1, 9), (10, 1)]
+    assert undominated([(1, 2), (1, 2)]) == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("worst", [3.0, 80.0])
+def test_quality_against_time_of_distances_near_and_far(tmp_path: Path, worst: float) -> None:
+    points = {"slow and good": (30.0, 2.0), "fast and bad": (0.02, worst)}
+    with Image.open(draw_pareto(points, "FD", tmp_path / "pareto.png")) as drawn:
+        assert drawn.size == (660, 440)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gsd_cli.base.table import Table
 from gsd_cli.comparison.contenders import Row
-from gsd_cli.comparison.figures import draw_pareto
 from gsd_cli.comparison.gallery import Gallery
-from gsd_cli.comparison.report import Findings, headlines, write_report
+from gsd_cli.comparison.report import Findings, headlines, render, write_report
 from gsd_cli.comparison.tables import latex, markdown, table1, table2
 from gsd_cli.metrics.speed import Timing
 
@@ -117,9 +117,11 @@ def test_latex_and_markdown_hold_every_cell() -> None:
     assert all(cell in markdown(shown) for row in shown.rows for cell in row)
 
 
-def test_only_undominated_points_are_joined(tmp_path: Path) -> None:
-    points = {"slow and good": (10.0, 1.0), "fast and bad": (0.1, 9.0), "beaten": (10.0, 9.5)}
-    assert draw_pareto(points, "FD", tmp_path / "pareto.png").exists()
+def test_a_figure_and_its_unit_or_error_share_a_line() -> None:
+    cells = [["gsd", "2.1 ± 0.3", "422 ms (419 ms to 1.2 s)", "0.48, not resolved"]]
+    page = render("x", [], [Table("t", ["model", "FD", "time", "ratio"], cells, [])], [])
+    for cell in ("2.1~±~0.3", "422~ms (419~ms to 1.2~s)", "0.48, not resolved"):
+        assert cell.replace("~", "\u00a0") in page
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
