@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.fit_teacher import build_unet
 from gsd_cli.data.dataset_writers import ArchiveWriter
 from gsd_cli.data.png import encode_png
@@ -42,7 +42,7 @@ def toy_teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("teacher") / "toy"
     net = build_unet("tiny", 16, 1)
-    save_denoiser(Denoiser(net, NoiseSchedule.linear()), folder, half=False)
+    save_denoiser(Denoiser(net, BetaSchedule.linear()), folder, half=False)
     return folder
 
 

@@ -28,9 +28,9 @@ def main() -> None:
     with atheris.instrument_imports(include=["gsd_cli", "PIL", "tarfile", "zipfile", "csv", "tomllib"]):
         from tests.support.fuzzing import readers
 
+    from gsd_cli.core.models.beta_schedule import BetaSchedule
     from gsd_cli.core.models.denoiser import Denoiser
     from gsd_cli.core.models.diffusers_folder import save_denoiser
-    from gsd_cli.core.models.schedule import NoiseSchedule
     from gsd_cli.core.training.fit_teacher import build_unet
 
     warnings.simplefilter("ignore")
@@ -38,7 +38,7 @@ def main() -> None:
     work = options.out.resolve()
     scratch = work / f"scratch-{torch.randint(10**9, ()).item()}"
     scratch.mkdir(parents=True)
-    save_denoiser(Denoiser(build_unet("tiny", 16, 1), NoiseSchedule.linear()), scratch / "teacher", half=False)
+    save_denoiser(Denoiser(build_unet("tiny", 16, 1), BetaSchedule.linear()), scratch / "teacher", half=False)
     known = readers(scratch, scratch / "teacher")
     if options.reader not in known:
         raise SystemExit("readers: " + ", ".join(known))

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 
 _DDPM: dict[str, Any] = {
     "layers_per_block": 2, "norm_eps": 1e-6, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1,
@@ -56,7 +56,7 @@ def random_net(name: str, seed: int = 0, device: str = "cpu") -> Any:
 
 def random_teacher(name: str, seed: int = 0) -> Denoiser:
     """The teacher of a configuration, with Ho et al.'s linear schedule."""
-    return Denoiser(random_net(name, seed), NoiseSchedule.linear())
+    return Denoiser(random_net(name, seed), BetaSchedule.linear())
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gsd_cli.catalogue.families import FLOW, find_family
+
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
 """What a network can predict, as diffusers calls it, with other names."""
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -21,6 +23,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 """The known noise schedules: of Ho et al. 2020, of Stable Diffusion, of Rombach et al. 2022 (latent diffusion), of
 Nichol and Dhariwal 2021, and of GeoDiff (Xu et al. 2022)."""
+FLOW_PREDICTION = "flow_prediction"
 OTHER_NAMES = {"squaredcos_cap_v2": "cosine", "scaled": "scaled_linear", "sd": "scaled_linear"}
 _BETAS = ("beta_schedule", "beta_start", "beta_end")
 
@@ -34,15 +37,33 @@ class Reading:
     name: str
 
 
+FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, FLOW)
+"""A network trained by flow matching."""
+
+
+def same_schedule(reading: Reading) -> tuple[Reading, ...]:
+    """The readings of another prediction with the same noise schedule, and the reading itself."""
+    if reading.prediction not in PREDICTIONS:
+        return (reading,)
+    schedule = reading.name.partition(",")[2]
+    return tuple(
+        Reading(prediction, reading.schedule, f"{names[0]},{schedule}") for prediction, names in PREDICTIONS.items()
+    )
+
+
 def fitting_readings(config: Mapping[str, Any]) -> tuple[Reading, ...]:
     """The readings that agree with a scheduler config, which may be empty; one if the config says everything."""
+    family = find_family(config)
+    if family == FLOW:
+        return (Reading(FLOW_PREDICTION, config, FLOW),)
     prediction = _stated_prediction(config)
     predictions = (prediction,) if prediction else tuple(PREDICTIONS)
-    return tuple(
+    discrete = tuple(
         Reading(prediction, schedule, f"{_short(prediction)},{name}")
         for prediction in predictions
         for name, schedule in _fitting_schedules(config).items()
     )
+    return discrete if config.keys() - {"clip_sample"} else (*discrete, FLOW_READING)
 
 
 def _stated_prediction(config: Mapping[str, Any]) -> str | None:
@@ -81,10 +102,12 @@ def normalize(text: str) -> str:
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
+    if words == [FLOW]:
+        return FLOW
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
     if not words or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
-        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
+        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}; or {FLOW}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
     return ",".join(first + second)
 

@@ -38,11 +38,11 @@ from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.render import render_between
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.feature_nets import ARCHITECTURES
 from gsd_cli.core.models.generator import Generator, Model
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling import images as sampling
 from gsd_cli.core.sampling.samplers import parse_sampler
@@ -65,7 +65,7 @@ EXACT: dict[str, Any] = {"batch_size": 6, "precision": "fp32", "noise_device": "
 
 
 def teacher(**changes: Any) -> Denoiser:
-    return Denoiser(unet(TINY, **changes), NoiseSchedule.linear())
+    return Denoiser(unet(TINY, **changes), BetaSchedule.linear())
 
 
 def generator(model: Denoiser | None = None, autoencoder: Autoencoder | None = None) -> Generator:
@@ -213,7 +213,7 @@ SAMPLERS = ["msa", "ddim-5", "euler-4", "heun-4", "dpm++-4", "hybrid-6", "pc-4",
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("float64", [True, False], ids=["", "no float64"])
 def test_samplers(name: str, float64: bool) -> None:
-    schedule = NoiseSchedule.linear(12) if name == "msa" else NoiseSchedule.linear()
+    schedule = BetaSchedule.linear(12) if name == "msa" else BetaSchedule.linear()
 
     def made(device: torch.device) -> Tensor:
         model = Denoiser(unet(TINY), schedule).to(device)

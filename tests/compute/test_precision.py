@@ -29,9 +29,9 @@ from gsd_cli.compute.device import (
     in_full_precision,
 )
 from gsd_cli.compute.distributed import join_world
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.discrete import ddim
 from gsd_cli.core.sampling.samplers import parse_sampler
@@ -258,7 +258,7 @@ def path_figures(images: Any) -> tuple[float, float]:
 
 @pytest.mark.usefixtures("_tf32_emulated")
 def test_path_lengths_are_taken_without_tf32() -> None:
-    generator = Generator(Denoiser(unet(TINY), NoiseSchedule.linear())).eval().requires_grad_(False)
+    generator = Generator(Denoiser(unet(TINY), BetaSchedule.linear())).eval().requires_grad_(False)
     length, floor = path_figures(generator_subject("ours", generator, CPU).images)
     with torch.no_grad():
         bare, shown = path_figures(generator)
@@ -270,7 +270,7 @@ def test_path_lengths_are_taken_without_tf32() -> None:
 
 @pytest.mark.usefixtures("_tf32_emulated")
 def test_a_noisy_path_length_is_said_to_be() -> None:
-    generator = Generator(Denoiser(unet(TINY), NoiseSchedule.linear())).eval().requires_grad_(False)
+    generator = Generator(Denoiser(unet(TINY), BetaSchedule.linear())).eval().requires_grad_(False)
     subject = generator_subject("ours", generator, CPU)
     options: Any = SimpleNamespace(ppl_samples=16, seed=0, batch_size=16)
     judge: Any = SimpleNamespace(squared_distance=lambda a, b: (a - b).square().flatten(1).sum(1))
@@ -287,7 +287,7 @@ def test_a_noisy_path_length_is_said_to_be() -> None:
 
 @pytest.mark.usefixtures("_tf32_emulated")
 def test_the_noise_of_a_sampler_of_several_calls_is_measured_too() -> None:
-    teacher = Denoiser(unet(TINY), NoiseSchedule.linear()).eval().requires_grad_(False)
+    teacher = Denoiser(unet(TINY), BetaSchedule.linear()).eval().requires_grad_(False)
     options: Any = SimpleNamespace(ppl_samples=10, seed=0, batch_size=16)
     judge: Any = SimpleNamespace(squared_distance=lambda a, b: (a - b).square().flatten(1).sum(1))
     context: Any = SimpleNamespace(

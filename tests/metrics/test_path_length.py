@@ -11,9 +11,9 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.sphere import slerp
 from gsd_cli.core.sampling.discrete import ddim
 from gsd_cli.metrics.path_length import _summarise, noise_floor, path_length, path_length_protocol
@@ -74,10 +74,10 @@ def test_deterministic_samplers_are_measured_on_the_same_paths() -> None:
 
     class Net(torch.nn.Module):
         def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
-            sigma = NoiseSchedule.linear().sigma(t).reshape(-1, 1, 1, 1)
+            sigma = BetaSchedule.linear().sigma(t).reshape(-1, 1, 1, 1)
             return SimpleNamespace(sample=sigma * x * (1 + sigma**2).sqrt() / (0.25 + sigma**2))
 
-    teacher = Denoiser(Net(), NoiseSchedule.linear())
+    teacher = Denoiser(Net(), BetaSchedule.linear())
     found = path_length(lambda z: ddim(teacher, z.float(), 20, clip=False), squared, SHAPE, 20, 1e-3)
     factor = ddim(teacher, torch.ones(1, *SHAPE), 20, clip=False).mean().item()
     assert factor == pytest.approx(0.5, rel=0.2)  # 20 steps are coarse

@@ -77,3 +77,11 @@ def latent_pipeline(folder: Path, net: UNet2DModel, kind: str = "VQModel") -> Pa
         stage = AutoencoderKL(**FIRST_STAGE)
     LDMPipeline(stage.eval(), net, scheduler).save_pretrained(folder)
     return folder
+
+
+def with_scheduler(folder: Path, net: UNet2DModel, scheduler: Any) -> Path:
+    """A flat folder whose scheduler is of any kind."""
+    net.save_pretrained(folder)
+    scheduler.save_pretrained(folder)
+    DDPMPipeline(net, scheduler).save_config(folder)
+    return folder

@@ -12,6 +12,7 @@ from torch import Tensor
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.device import DeviceConstant
 from gsd_cli.core.distillation.draws import Draw
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.options import DistillSettings
 
@@ -29,7 +30,7 @@ PIXELS_MIN, PIXELS_MAX = 0.028, 24.0
 """The range of the other levels, as sigma."""
 DDPM_T = (20, 793)
 """The range of the `ddpm` recipe, in timesteps of HO: sigma 0.079 to 24.3."""
-HO = NoiseSchedule.linear()
+HO = BetaSchedule.linear()
 """The schedule of Ho et al. (2020), 1000 steps. `--t-min` and `--t-max` count its timesteps, and so stand for noise
 levels, whatever the teacher's own schedule is."""
 FINE, COARSE = (0.01, 1.0), (1.5, 8.0)
@@ -75,7 +76,7 @@ def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: 
             hint="give a smaller --t-min or a larger --t-max",
             code=ExitCode.USAGE,
         )
-    low, high = schedule.timestep(torch.tensor(ends)).round().int().tolist()
+    low, high = schedule.index(torch.tensor(ends)).round().int().tolist()
     return pixel_recipe(schedule, low, high) if name == "pixels" else ddpm_recipe(schedule, low, high)
 
 
@@ -90,7 +91,7 @@ def _given_level(t: int, schedule: NoiseSchedule, *, is_max: bool) -> float:
         )
     sigma = HO.sigmas[t].item()
     if sigma > last * 1.001:  # schedules of one form differ in their last digits
-        largest = int(HO.timestep(torch.tensor([last])).item())
+        largest = int(HO.index(torch.tensor([last])).item())
         raise GsdError(
             f"{option} {t} is sigma {sigma:.3g}, and the teacher's noise ends at sigma {last:.3g}",
             hint=f"give {option} {largest} or less",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
-from gsd_cli.catalogue.readings import PREDICTIONS, Reading, fitting_readings
+from gsd_cli.catalogue.readings import Reading, fitting_readings, same_schedule
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.real_images import require_same_shape
@@ -62,11 +62,7 @@ def _check_stated(teacher: Teacher, images: ImageArchive, device: torch.device, 
     if images.shape != teacher.image_shape or teacher.config is None:
         return  # refused when the images are opened
     stated = teacher.config.readings[0]
-    same_schedule = tuple(
-        Reading(prediction, stated.schedule, f"{others[0]},{stated.name.partition(',')[2]}")
-        for prediction, others in PREDICTIONS.items()
-    )
-    others = _measure(teacher, same_schedule, images, CHECKED_ON, device, session)
+    others = _measure(teacher, same_schedule(stated), images, CHECKED_ON, device, session)
     error = next(value for reading, value in others.errors if reading.prediction == stated.prediction)
     if others.fits and error < CLEAR * others.best[1] and error < CLEAR * others.idle:
         return

@@ -1,4 +1,4 @@
-"""A discrete diffusion model as a denoiser D(x, sigma): the preconditioning around any kind of network."""
+"""A diffusion model of any kind as a denoiser D(x, sigma)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.network_kind import NetworkKind
+from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 GSD_CHAIN = Chain()
 """How the teachers that gsd trains are sampled."""
 
@@ -22,10 +22,10 @@ GSD_CHAIN = Chain()
 class Denoiser(nn.Module):
     """D(x, sigma): the estimate of the clean image y in x = y + sigma n.
 
-    Wraps a network that predicts eps, v or x0 from the variance-preserving x / sqrt(1 + sigma^2) and
-    an integer-trained t, as k-diffusion's DiscreteEpsDDPMDenoiser does (Karras et al. 2022, section 5).
+    `schedule` says at which noise levels the network was trained and what time it is given, `prediction` (a key of
+    `schedule.outputs`) what its output means. `kind` knows the network's blocks and config.
     The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
-    limit it, and how they step. `kind` knows the network's blocks and config.
+    limit it, and how those of a DDPM step.
 
     A class-conditional network takes its labels from the call or from the view of `with_labels`.
     """
@@ -40,10 +40,10 @@ class Denoiser(nn.Module):
         kind: NetworkKind = UNET2D,
     ):
         super().__init__()
-        if prediction not in PREDICTIONS:
+        if prediction not in schedule.outputs:
             raise GsdError(
                 f"unsupported prediction type {prediction!r}",
-                hint=f"a teacher must predict one of: {', '.join(PREDICTIONS)}",
+                hint=f"a teacher with this noise schedule must predict one of: {', '.join(schedule.outputs)}",
             )
         self.net: Any = net
         self.kind = kind
@@ -57,6 +57,11 @@ class Denoiser(nn.Module):
         view = copy.copy(self)
         view.labels = labels
         return view
+
+    @property
+    def precondition(self) -> Precondition:
+        """The meaning of the network's output."""
+        return self.schedule.outputs[self.prediction]
 
     @property
     def clip_sample(self) -> bool:
@@ -84,13 +89,16 @@ class Denoiser(nn.Module):
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
-        return clean_estimate(self.prediction, self.raw(x, sigma, labels), x, sigma)
+        return self.clean(self.raw(x, sigma, labels), x, sigma)
+
+    def clean(self, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The clean estimate that the network's output `raw` stands for; shapes as in `forward`."""
+        return self.precondition.clean(raw, x, sigma.reshape(-1, 1, 1, 1))
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The output [B, C, H, W] of the network for the arguments of `forward`: eps, v or the clean image."""
-        scale = (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
+        """The output [B, C, H, W] of the network for the arguments of `forward`."""
         labels = self.labels if labels is None else labels
-        return self.kind.call(self.net, x / scale, self.schedule.timestep(sigma), labels)
+        return self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
 
     def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
         """A model of the same network whose output means something else."""
@@ -100,9 +108,7 @@ class Denoiser(nn.Module):
 
     def amplification(self, sigma: Tensor) -> Tensor:
         """The change of the clean estimate per unit change of the network's output, of sigma's shape."""
-        if self.prediction == "epsilon":
-            return sigma
-        return sigma / (1 + sigma**2).sqrt() if self.prediction == "v_prediction" else torch.ones_like(sigma)
+        return self.precondition.amplification(sigma)
 
     def encode(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> list[Tensor]:
         """The network's encoder maps of x [B, C, H, W] at sigma [B], [B, c, h, w] each, the bottleneck last.
@@ -110,8 +116,8 @@ class Denoiser(nn.Module):
         The decoder is not run. Classes are left out, so that a feature is a function of the image
         alone. full: the map of full resolution, before the first downsampling, comes first.
         """
-        scaled = x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2).sqrt()
-        return self.kind.encode(self.net, scaled, self.schedule.timestep(sigma).expand(len(x)), full)
+        time = self.schedule.timestep(sigma).expand(len(x))
+        return self.kind.encode(self.net, self.precondition.input(x, sigma), time, full)
 
     def bottleneck(self) -> nn.Module:
         """The module whose output is the coarsest encoder map, [B, c, h, w]."""
@@ -120,17 +126,6 @@ class Denoiser(nn.Module):
     def output_layers(self) -> tuple[str, ...]:
         """The names, in this module, of the layers nearest to the pixels."""
         return tuple(f"net.{name}" for name in self.kind.output_layers(self.net))
-
-
-def clean_estimate(prediction: str, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-    """The clean image that the output `raw` of a network stands for, by what it predicts; shapes as in `forward`."""
-    s = sigma.reshape(-1, 1, 1, 1)
-    if prediction == "epsilon":
-        return x - s * raw
-    if prediction == "v_prediction":
-        scale = (1 + s**2).sqrt()
-        return x / scale**2 - (s / scale) * raw
-    return raw
 
 
 def per_image(value: float, like: Tensor) -> Tensor:

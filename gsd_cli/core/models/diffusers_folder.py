@@ -14,8 +14,6 @@ import io
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
@@ -34,7 +32,7 @@ from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.config_check import require_plausible, without_averaging_keys
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.network_kind import NetworkKind
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
@@ -59,7 +57,7 @@ def build_denoiser(config: TeacherConfig) -> Denoiser:
     kind, reading = NETWORK_KINDS[config.class_name], config.readings[0]
     weights = config.files.find_weights()
     net = _load_network(config.files.network, kind.diffusers_class, config.network, weights)
-    schedule, chain = NoiseSchedule.from_config(reading.schedule), Chain.from_config(config.scheduler)
+    schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)
     return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 
 
@@ -132,7 +130,7 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Aut
     net.load_state_dict(model.net.state_dict())
     if half:
         net = net.half()
-    scheduler = _ddpm_scheduler(model)
+    scheduler = model.schedule.to_scheduler(model.prediction, model.chain)
     pipeline: Any = diffusers.DDPMPipeline(unet=net, scheduler=scheduler)
     if autoencoder is None or autoencoder.net is None:
         net.save_pretrained(folder, safe_serialization=True)
@@ -152,19 +150,3 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Aut
         config = read_json(path)
         config.pop("_name_or_path", None)
         write_json(path, config)
-
-
-def _ddpm_scheduler(model: Denoiser) -> Any:
-    from diffusers import DDPMScheduler
-
-    betas = 1 - model.schedule.alphas_bar / torch.cat([torch.ones(1).double(), model.schedule.alphas_bar[:-1]])
-    linear = torch.allclose(betas, torch.linspace(betas[0], betas[-1], len(betas), dtype=torch.float64))
-    return DDPMScheduler(
-        num_train_timesteps=model.schedule.steps,
-        beta_start=float(f"{betas[0]:.12g}"),
-        beta_end=float(f"{betas[-1]:.12g}"),
-        beta_schedule="linear",
-        trained_betas=None if linear else betas.tolist(),
-        prediction_type=model.prediction,
-        **model.chain.to_config(),
-    )

@@ -73,5 +73,5 @@ def teacher_fingerprint(teacher: Teacher) -> str:
     model, stage = teacher.denoiser, teacher.autoencoder
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
     digest = hashlib.sha256(repr(facts).encode())
-    digest.update(model.schedule.alphas_bar.float().numpy().tobytes())
+    digest.update(model.schedule.facts.float().numpy().tobytes())
     return digest.hexdigest()[:16]

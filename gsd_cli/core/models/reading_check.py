@@ -16,8 +16,9 @@ from torch import Tensor
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import generator_for
-from gsd_cli.core.models.denoiser import Denoiser, clean_estimate, per_image
+from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedules import read_schedule
 
 LEVELS = (0.1, 0.3, 1.0, 2.5, 8.0)
 """Noise levels (sigma) at which readings are compared."""
@@ -66,7 +67,7 @@ def measure_readings(
     errors: dict[str, list[float]] = {}
     idle: dict[str, list[float]] = {}
     for number, (key, schedule) in enumerate(schedules.items()):
-        view = model.read_as(model.prediction, schedule)
+        view = model.read_as(next(iter(schedule.outputs)), schedule)
         for place, level in enumerate(levels):
             x, sigma = images + level * noise, per_image(level, images)
             with full_precision(images.device):
@@ -75,7 +76,7 @@ def measure_readings(
                 if str(reading.schedule) != key:
                     continue
                 for found, output in ((errors, raw), (idle, torch.zeros_like(raw))):
-                    off = clean_estimate(reading.prediction, output, x, sigma) - images
+                    off = model.read_as(reading.prediction, schedule).clean(output, x, sigma) - images
                     found.setdefault(reading.name, []).append(float(off.square().mean().sqrt()) / level)
             on_call(number * len(levels) + place + 1)
     means = [(reading, _geometric_mean(errors[reading.name])) for reading in readings]
@@ -99,7 +100,7 @@ def _distinct_schedules(readings: tuple[Reading, ...]) -> dict[str, NoiseSchedul
     for reading in readings:
         key = str(reading.schedule)
         if key not in found:
-            found[key] = NoiseSchedule.from_config(reading.schedule)
+            found[key] = read_schedule(reading.schedule)
     return found
 
 

@@ -12,7 +12,7 @@ from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder
 from gsd_cli.core.models.hub import OnBytes, fetch
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.teacher_config import TeacherConfig, describe_choices, read_teacher_config
 
 
@@ -45,7 +45,7 @@ class Teacher:
 
     def read_as(self, reading: Reading) -> Teacher:
         """The same teacher with its output read so, although its folder does not say it."""
-        denoiser = self.denoiser.read_as(reading.prediction, NoiseSchedule.from_config(reading.schedule))
+        denoiser = self.denoiser.read_as(reading.prediction, read_schedule(reading.schedule))
         return replace(self, denoiser=denoiser, reading=reading.name)
 
 

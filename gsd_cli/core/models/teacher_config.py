@@ -10,6 +10,7 @@ from typing import Any
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.families import BETAS, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
 from gsd_cli.core.models import unet2d_config
 
@@ -17,6 +18,10 @@ CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fro
     unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
 )
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
+
+
+SUPPORTED = (BETAS, FLOW)
+"""The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
         )
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
-    _require_discrete(files, schedule)
+    _require_supported(files, schedule)
     fitting = readings = fitting_readings(schedule)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
@@ -72,18 +77,20 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1)
 
 
-def _require_discrete(files: ModelFiles, schedule: dict[str, Any]) -> None:
-    """Raise GsdError (exit 3) for empty betas and other families: EDM, flow matching, score SDE. They have no betas."""
+def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) for empty betas, and for a kind of diffusion that gsd does not read."""
     empty = [key for key in ("beta_schedule", "beta_start", "beta_end") if schedule.get(key, "") is None]
     if empty and schedule.get("trained_betas") is None:
         raise GsdError(f"{files.schedule}: {empty[0]} is null", hint="complete that noise schedule")
-    name = str(schedule.get("_class_name", ""))
-    flow = schedule.get("prediction_type") == "flow_prediction" or schedule.get("use_flow_sigmas")
-    other = {"sigma_min", "sigma_max", "sigma_data", "shift", "snr"} & schedule.keys()
-    if flow or any(word in name for word in ("Flow", "EDM", "Sde")) or (other and "beta_schedule" not in schedule):
+    family = find_family(schedule)
+    if family not in SUPPORTED:
+        name, known = (
+            schedule.get("_class_name", "schedule without betas"),
+            " or ".join(TITLES[one] for one in SUPPORTED),
+        )
         raise GsdError(
-            f"{files.schedule} holds a {name or 'schedule without betas'}, a discrete DDPM schedule is needed",
-            hint="give a DDPM in diffusers format: flow matching, EDM and score-SDE models have other noise levels",
+            f"{files.schedule} holds a {name} ({TITLES[family]}), which gsd does not read",
+            hint=f"give a teacher in diffusers format whose scheduler is of a {known}",
         )
 
 

@@ -1,4 +1,4 @@
-"""The teacher's own discrete chains: ancestral sampling and DDIM."""
+"""The discrete chains of a DDPM: ancestral sampling and DDIM."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.random import seed_generator
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
+from gsd_cli.core.sampling.sampler_kind import OnStep
 
 
 @torch.no_grad()
@@ -26,7 +27,7 @@ def ancestral(
     Variance, timesteps and, with `clip`, the limit of the clean estimate are those of the model's own pipeline
     (`Chain`). The noise of image k comes from seeds[k] alone. Raises GsdError (exit 2) for more steps than levels.
     """
-    alphas_bar, chain = model.schedule.alphas_bar, model.chain  # on the CPU, where reading holds up no device
+    alphas_bar, chain = _alphas_bar(model), model.chain  # on the CPU, where reading holds up no device
     times = chain.timesteps(len(alphas_bar), steps or len(alphas_bar))
     streams = [seed_generator(seed, "ancestral") for seed in seeds]
     x = noise  # variance-preserving scale, as the algorithm is written
@@ -56,7 +57,7 @@ def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_
     Timesteps and, with `clip`, the limit of the clean estimate are those of the model's own pipeline (`Chain`). Raises
     GsdError (exit 2) for more steps than noise levels.
     """
-    alphas_bar, chain = model.schedule.alphas_bar, model.chain  # on the CPU, where reading holds up no device
+    alphas_bar, chain = _alphas_bar(model), model.chain  # on the CPU, where reading holds up no device
     times = chain.timesteps(len(alphas_bar), steps)
     end = torch.ones(()) if chain.ends_clean else alphas_bar[0].float()
     x = noise
@@ -74,16 +75,6 @@ def ddim(model: Denoiser, noise: Tensor, steps: int = 50, clip: bool = True, on_
     return x
 
 
-MSA = SamplerKind(
-    "msa",
-    steps=None,
-    sample=lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
-    deterministic=False,
-    discrete=True,
-)
-DDIM = SamplerKind(
-    "ddim",
-    steps=50,
-    sample=lambda model, noise, r: ddim(model, noise, r.steps, r.clip, r.on_step),
-    discrete=True,
-)
+def _alphas_bar(model: Denoiser) -> Tensor:
+    assert isinstance(model.schedule, BetaSchedule)
+    return model.schedule.alphas_bar

@@ -17,9 +17,9 @@ from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
 
 
 def karras_sigmas(schedule: NoiseSchedule, steps: int, rho: float = 7.0) -> list[float]:
-    """steps + 1 noise levels from the schedule's largest to its smallest, then 0 (Karras et al. 2022, eq. 5)."""
-    low, high = schedule.sigmas[0].item() ** (1 / rho), schedule.sigmas[-1].item() ** (1 / rho)
-    levels = torch.linspace(high, low, steps, dtype=torch.float64) ** rho
+    """steps + 1 noise levels over the schedule's range from the top, then 0 (Karras et al. 2022, eq. 5)."""
+    low, high = schedule.ode_range
+    levels = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64) ** rho
     return [*levels.tolist(), 0.0]
 
 

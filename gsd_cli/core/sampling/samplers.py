@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.families import BETAS
 from gsd_cli.catalogue.registry import BASELINES, sampler_words
 from gsd_cli.core.models.chain import require_steps
 from gsd_cli.core.models.denoiser import GSD_CHAIN, Denoiser
-from gsd_cli.core.sampling.discrete import DDIM, MSA
 from gsd_cli.core.sampling.hybrid import HYBRID
 from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
 from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
+from gsd_cli.core.sampling.own import DDIM, MSA, own_steps
 from gsd_cli.core.sampling.predictor_corrector import PREDICTOR_CORRECTOR
 from gsd_cli.core.sampling.sampler_kind import OnStep, Request, SamplerKind
 
@@ -54,7 +55,7 @@ class Sampler:
 
     def steps_for(self, model: Denoiser) -> int:
         """The number of steps on this model."""
-        return self.steps or SAMPLER_KINDS[self.kind].steps or model.schedule.steps
+        return self.steps or SAMPLER_KINDS[self.kind].steps or model.schedule.own_steps
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
@@ -65,10 +66,11 @@ class Sampler:
         they depend on more of the model than its network."""
         if not SAMPLER_KINDS[self.kind].discrete:
             return self.name
-        total, steps = model.schedule.steps, self.steps_for(model)
-        if model.chain == GSD_CHAIN and steps > 1 and total % steps == 0:
+        steps = self.steps_for(model)
+        ours = model.schedule.family == BETAS and model.chain == GSD_CHAIN
+        if ours and steps > 1 and model.schedule.steps % steps == 0:
             return self.name
-        facts = (model.chain, model.chain.timesteps(total, steps))
+        facts = (model.chain, own_steps(model, steps))
         return f"{self.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
     def __call__(

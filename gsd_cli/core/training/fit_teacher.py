@@ -15,9 +15,9 @@ from gsd_cli.catalogue.run_layout import CARD, GRIDS, grid_name
 from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for, latents, seed_labels
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import save_denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.sampling.discrete import ddim
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -82,7 +82,7 @@ class TeacherFit:
             self.net: nn.Module = build_unet(settings.architecture, size, channels, self.classes).to(device)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._shared = self.world.share(self.net)
-        self.schedule = NoiseSchedule.linear()
+        self.schedule = BetaSchedule.linear()
         self.optimizer = adam(self.net, settings.lr, BETAS, device)
         self._order: tuple[int, Tensor] | None = None
 

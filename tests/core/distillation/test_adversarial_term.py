@@ -237,16 +237,16 @@ def test_the_discriminator_has_a_head_start(
 
 
 def test_classes_go_with_their_images(data: ImageArchive) -> None:
-    from gsd_cli.core.models.schedule import NoiseSchedule
+    from gsd_cli.core.models.beta_schedule import BetaSchedule
 
     torch.manual_seed(3)
-    teacher = Denoiser(build_unet("tiny", 16, 1, 3), NoiseSchedule.linear())
+    teacher = Denoiser(build_unet("tiny", 16, 1, 3), BetaSchedule.linear())
     task = make(teacher, data, irl="stress")
     row = run_step(task, 0)
     assert math.isfinite(row["discriminator_loss"])
     with pytest.raises(GsdError, match="no classes"):
         make(teacher, Unlabelled(data))
-    few = Denoiser(build_unet("tiny", 16, 1, 2), NoiseSchedule.linear())
+    few = Denoiser(build_unet("tiny", 16, 1, 2), BetaSchedule.linear())
     with pytest.raises(GsdError, match="classes up to 2, the teacher has 2") as caught:
         make(few, data)
     assert caught.value.code == ExitCode.USAGE

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gsd_cli.core.distillation.discriminator import build_heads, embed_level, encoder_maps
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.fit_teacher import build_unet
 
 KINDS = {
@@ -29,7 +29,7 @@ def teacher_of(kind: str) -> Denoiser:
         )  # fmt: skip
     else:
         net = build_unet("tiny", 16, 1, **KINDS[kind])
-    return Denoiser(net, NoiseSchedule.linear()).eval().requires_grad_(False)
+    return Denoiser(net, BetaSchedule.linear()).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

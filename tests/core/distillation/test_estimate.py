@@ -13,8 +13,8 @@ from gsd_cli.core.distillation.estimate import (
 )
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import run_step
 from tests.support.teachers import FACES, unet
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def faces() -> Denoiser:
-    return Denoiser(unet(FACES), NoiseSchedule.linear()).requires_grad_(False)
+    return Denoiser(unet(FACES), BetaSchedule.linear()).requires_grad_(False)
 
 
 def kept(model: Denoiser, batch: int) -> int:

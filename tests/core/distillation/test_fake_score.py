@@ -9,8 +9,8 @@ from gsd_cli.core.distillation.fake_score import Preconditioning, build_precondi
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.step import Distillation
-from gsd_cli.core.models.denoiser import PREDICTIONS, Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.beta_schedule import OUTPUTS, BetaSchedule
+from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
 from tests.support import teachers
 from tests.support.stepping import GOOD, run_step
@@ -20,12 +20,12 @@ LEVELS = torch.tensor([0.01, 0.1, 0.5, 2.0, 20.0])
 
 
 def made(prediction: str = "epsilon", kind: str = "bounded") -> tuple[Denoiser, Preconditioning]:
-    teacher = Denoiser(teachers.unet(teachers.SMALL), NoiseSchedule.linear(), prediction)
+    teacher = Denoiser(teachers.unet(teachers.SMALL), BetaSchedule.linear(), prediction)
     settings = DistillSettings(fake_score=kind)
     return teacher, build_preconditioning(settings, teacher, build_recipe(settings, teacher.schedule))
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", OUTPUTS)
 def test_amplification_is_that_of_the_network(prediction: str) -> None:
     """Measured: the clean estimate's change when the last bias rises by one."""
     teacher, _ = made(prediction)
@@ -38,7 +38,7 @@ def test_amplification_is_that_of_the_network(prediction: str) -> None:
     assert (moved.std(1) < 1e-3 * LEVELS.clamp(min=1)).all()
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", OUTPUTS)
 def test_an_error_of_the_network_is_bounded(prediction: str) -> None:
     """By half the data's standard deviation at any noise, and by the noise itself where it is low."""
     teacher, fake = made(prediction)

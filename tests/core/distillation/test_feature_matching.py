@@ -12,8 +12,8 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.core.distillation import feature_matching
 from gsd_cli.core.distillation.feature_matching import FeatureMatching, principal_axes
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.fit_teacher import build_unet
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
@@ -145,7 +145,7 @@ def test_by_default_it_follows_the_discriminator(toy_teacher: Denoiser, data: Im
 
 def test_labels_decide_where_the_teacher_has_classes(data: ImageArchive) -> None:
     torch.manual_seed(3)
-    teacher = Denoiser(build_unet("tiny", 16, 1, 3), NoiseSchedule.linear())
+    teacher = Denoiser(build_unet("tiny", 16, 1, 3), BetaSchedule.linear())
     assert not make(teacher, data).matching.on
 
 

@@ -18,8 +18,8 @@ from gsd_cli.core.distillation.clusters import Clusters
 from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.isometric_term import SETTLING, IsometricTerm
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
@@ -206,7 +206,7 @@ def test_the_gradient_of_cells_keeps_its_scale_along_the_manifold(toy_teacher: D
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.usefixtures("quick_layout")
 def test_class_conditional_teachers_train(form: str) -> None:
-    teacher = Denoiser(teachers.unet(teachers.SMALL, num_class_embeds=4), NoiseSchedule.linear())
+    teacher = Denoiser(teachers.unet(teachers.SMALL, num_class_embeds=4), BetaSchedule.linear())
     task, parts = make(teacher, irl=form, batch_size=12), make(teacher, irl=form, batch_size=12, micro_batch=5)
     rows = [(run_step(task, step), run_step(parts, step)) for step in range(3)]
     for whole, cut in rows:

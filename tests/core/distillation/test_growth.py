@@ -17,9 +17,9 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import growth
 from gsd_cli.core.distillation.growth import grow
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator, load_model, save_generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.training.loop import train
 from tests.core.distillation.test_processes import require_alike, two_steps
@@ -59,7 +59,7 @@ def teacher(seed: int = 0, base: dict[str, Any] = SMALL, **changes: Any) -> Deno
     net = unet(base, seed, **changes)
     for value in net.parameters():
         value.add_(0.1 * torch.randn(value.shape))
-    return Denoiser(net, NoiseSchedule.linear())
+    return Denoiser(net, BetaSchedule.linear())
 
 
 @torch.no_grad()
@@ -265,7 +265,7 @@ class Perceptron(nn.Module):
 )
 def test_what_cannot_be_grown_is_refused_by_name(build: Any, size: tuple[int, int], named: str) -> None:
     with pytest.raises(GsdError, match=named) as caught:
-        grow(Denoiser(build(), NoiseSchedule.linear()), *size)
+        grow(Denoiser(build(), BetaSchedule.linear()), *size)
     assert caught.value.code == ExitCode.USAGE
     assert "--student-width" in (caught.value.hint or "")
 

@@ -15,14 +15,14 @@ from gsd_cli.core.distillation.noise_levels import (
     pixel_recipe,
     recipe_name,
 )
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.options import DistillSettings
 
 SCHEDULES = {
-    "linear": NoiseSchedule.linear(),
-    "cosine": NoiseSchedule.from_config({"beta_schedule": "squaredcos_cap_v2"}),
-    "scaled": NoiseSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
-    "short": NoiseSchedule.linear(100),
+    "linear": BetaSchedule.linear(),
+    "cosine": BetaSchedule.from_config({"beta_schedule": "squaredcos_cap_v2"}),
+    "scaled": BetaSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
+    "short": BetaSchedule.linear(100),
 }
 
 
@@ -32,20 +32,20 @@ def drawn(draw: object, n: int = 20_000) -> torch.Tensor:
 
 def test_the_edm_recipe_has_the_published_levels() -> None:
     assert karras_level(torch.tensor([0.0, 0.8, 1.0])).tolist() == pytest.approx([0.002, 24.4, 80.0], rel=2e-3)
-    recipe = edm_recipe(NoiseSchedule.linear())
+    recipe = edm_recipe(BetaSchedule.linear())
     random = torch.Generator().manual_seed(0)
     logs = recipe.fake_sigma(20_000, random).log()
     assert logs.mean().item() == pytest.approx(-1.2, abs=0.03)
     assert logs.std().item() == pytest.approx(1.2, abs=0.03)
     levels = recipe.generator_sigma(20_000, random)
     assert levels.max() <= 24.5
-    assert levels.min() >= NoiseSchedule.linear().sigmas[0] * 0.999
+    assert levels.min() >= BetaSchedule.linear().sigmas[0] * 0.999
     sigma = torch.tensor([0.5, 2.0])
     torch.testing.assert_close(recipe.weight(sigma), (sigma**2 + 0.25) / (0.5 * sigma) ** 2)
 
 
 def test_the_discrete_recipe_draws_the_tables_levels() -> None:
-    schedule = NoiseSchedule.linear()
+    schedule = BetaSchedule.linear()
     recipe = ddpm_recipe(schedule, 20, 30)
     drawn = recipe.generator_sigma(500, torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == set(schedule.sigmas[20:31].float().tolist())
@@ -64,7 +64,7 @@ def test_pixels_want_levels_down_to_the_grain_in_sigma_whatever_the_schedule(nam
 
 
 def test_a_third_of_the_levels_is_low_and_log_uniform() -> None:
-    schedule = NoiseSchedule.linear()
+    schedule = BetaSchedule.linear()
     # all other levels lie above the low ones
     levels = drawn(pixel_recipe(schedule, 200, 793).generator_sigma)
     low = levels[levels <= 0.3]
@@ -76,7 +76,7 @@ def test_a_third_of_the_levels_is_low_and_log_uniform() -> None:
 
 
 def test_both_networks_learn_where_the_other_is_asked() -> None:
-    recipe = build_recipe(DistillSettings(), NoiseSchedule.linear())
+    recipe = build_recipe(DistillSettings(), BetaSchedule.linear())
     assert torch.equal(drawn(recipe.fake_sigma), drawn(recipe.generator_sigma))
     torch.testing.assert_close(recipe.weight(torch.tensor([2.0])), torch.tensor([0.25]))
 
@@ -95,7 +95,7 @@ def test_latents_have_no_grain_of_their_own() -> None:
     assert recipe_name(DistillSettings(), pixels=True) == "pixels"
     assert recipe_name(DistillSettings(), pixels=False) == "ddpm"
     assert recipe_name(DistillSettings(noise="edm"), pixels=False) == "edm"
-    levels = drawn(build_recipe(DistillSettings(), NoiseSchedule.linear(), pixels=False).generator_sigma)
+    levels = drawn(build_recipe(DistillSettings(), BetaSchedule.linear(), pixels=False).generator_sigma)
     assert levels.min().item() == pytest.approx(0.079, abs=0.002)
 
 
@@ -103,7 +103,7 @@ def test_latents_have_no_grain_of_their_own() -> None:
 @pytest.mark.parametrize("noise", ["pixels", "ddpm"])
 def test_levels_are_sigmas_whatever_the_number_of_steps(steps: int, noise: str) -> None:
     """With 4,000 cosine steps timestep 793 is sigma 0.33, below the 2.5 at which the generator is called."""
-    schedule = NoiseSchedule.from_config({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": steps})
+    schedule = BetaSchedule.from_config({"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": steps})
     for settings in (DistillSettings(noise=noise), DistillSettings(noise=noise, t_min=20, t_max=793)):
         levels = drawn(build_recipe(settings, schedule).generator_sigma)
         assert levels.max().item() == pytest.approx(24.3, rel=0.3 if steps == 100 else 0.05)
@@ -114,14 +114,14 @@ def test_levels_are_sigmas_whatever_the_number_of_steps(steps: int, noise: str) 
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(0, 999), (20, 793), (100, 101), (700, 700)])
 def test_given_timesteps_are_themselves_for_the_schedule_they_count(t_min: int, t_max: int) -> None:
-    schedule = NoiseSchedule.linear()
+    schedule = BetaSchedule.linear()
     levels = drawn(build_recipe(DistillSettings(noise="ddpm", t_min=t_min, t_max=t_max), schedule).generator_sigma)
     assert set(levels.tolist()) <= set(schedule.sigmas[t_min : t_max + 1].float().tolist())
     assert levels.max() > schedule.sigmas[t_max] * 0.9
 
 
 def test_short_schedules_keep_what_they_have_and_levels_beyond_are_refused() -> None:
-    short = NoiseSchedule.linear(100)
+    short = BetaSchedule.linear(100)
     levels = drawn(build_recipe(DistillSettings(noise="ddpm"), short).generator_sigma)
     assert levels.min().item() == pytest.approx(0.079, abs=0.01)
     assert levels.max().item() == pytest.approx(short.sigmas[-1].item())
@@ -131,7 +131,7 @@ def test_short_schedules_keep_what_they_have_and_levels_beyond_are_refused() -> 
     largest = int(str(caught.value.hint).split()[2])
     assert build_recipe(DistillSettings(t_max=largest), short)
     with pytest.raises(GsdError, match=r"from sigma 60\.8") as caught:
-        build_recipe(DistillSettings(t_min=900), NoiseSchedule.linear())
+        build_recipe(DistillSettings(t_min=900), BetaSchedule.linear())
     assert caught.value.code == ExitCode.USAGE
     with pytest.raises(GsdError, match="1000 timesteps of Ho"):
         build_recipe(DistillSettings(t_max=3000), SCHEDULES["cosine"])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.core.training.watchdog import review
 from gsd_cli.metrics.statistics import Statistics, frechet_distance, gaussian_statistics
@@ -113,7 +113,7 @@ class GaussianNet(nn.Module):
         self.config = SimpleNamespace(sample_size=SHAPE[1], in_channels=SHAPE[0])
         self.mean = nn.Parameter(torch.linspace(-0.5, 0.5, 16).reshape(SHAPE))
         self.log_scale = nn.Parameter(torch.linspace(0.1, 1.0, 16).reshape(SHAPE).log())
-        self.sigmas = NoiseSchedule.linear()
+        self.sigmas = BetaSchedule.linear()
 
     def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
         sigma = self.sigmas.sigma(t).reshape(-1, 1, 1, 1)
@@ -123,7 +123,7 @@ class GaussianNet(nn.Module):
 
 @pytest.fixture
 def gaussian_teacher() -> Denoiser:
-    return Denoiser(GaussianNet(), NoiseSchedule.linear())
+    return Denoiser(GaussianNet(), BetaSchedule.linear())
 
 
 def distance_to_teacher(teacher: Denoiser, generator: Generator) -> float:

@@ -63,9 +63,9 @@ def test_recomputing_keeps_less_for_the_backward_pass() -> None:
 
 
 def make_schedule() -> Any:
-    from gsd_cli.core.models.schedule import NoiseSchedule
+    from gsd_cli.core.models.beta_schedule import BetaSchedule
 
-    return NoiseSchedule.linear()
+    return BetaSchedule.linear()
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.inversion import encoder_features, invert, measure_latents, ode_backward, psnr
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.sphere import to_sphere
 from tests.support import teachers
 
@@ -87,7 +87,7 @@ class GaussianTeacher(Denoiser):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.schedule = NoiseSchedule.linear()
+        self.schedule = BetaSchedule.linear()
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         return 4 * x / (4 + sigma.reshape(-1, 1, 1, 1) ** 2)

@@ -11,10 +11,10 @@ from gsd_cli.core.latents.files import Anchor, cache_key, load_anchors, save_anc
 from gsd_cli.core.latents.inversion import psnr
 from gsd_cli.core.latents.pivotal_tuning import tune, tuned_parameters
 from gsd_cli.core.latents.render import blend, record_bottleneck, render, render_between
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.schedule import NoiseSchedule
 from tests.support.teachers import TINY, unet
 
 
@@ -97,7 +97,7 @@ def test_a_fingerprint_is_of_the_weights(toy_teacher_folder: Path, tmp_path: Pat
 
 def test_a_compiled_network_s_bottleneck_is_moved_and_watched() -> None:
     """A hook that comes after compiling is not called by what was compiled."""
-    generator = Generator(Denoiser(unet(TINY), NoiseSchedule.linear())).eval().requires_grad_(False)
+    generator = Generator(Denoiser(unet(TINY), BetaSchedule.linear())).eval().requires_grad_(False)
     z = latents([1, 2], generator.latent_shape)
     seen: list[torch.Tensor] = []
     with record_bottleneck(generator, seen):

@@ -8,10 +8,10 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.schedule import NoiseSchedule
 
-LINEAR = NoiseSchedule.linear()
+LINEAR = BetaSchedule.linear()
 
 
 class Recorder(nn.Module):

@@ -13,10 +13,10 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher_config import describe_choices, read_teacher_config
 from gsd_cli.core.training.fit_teacher import build_unet
 
@@ -83,7 +83,7 @@ def test_half_weights_are_half_the_size(toy_teacher: Denoiser, tmp_path: Path) -
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_survive(toy_teacher: Denoiser, tmp_path: Path, schedule: str) -> None:
-    before = NoiseSchedule.from_config(SCHEDULES[schedule])
+    before = BetaSchedule.from_config(SCHEDULES[schedule])
     save_denoiser(Denoiser(toy_teacher.net, before), tmp_path, half=False)
     after = load_denoiser(tmp_path).schedule
     torch.testing.assert_close(after.sigmas, before.sigmas, rtol=1e-9, atol=0)
@@ -198,7 +198,7 @@ def some_weights_only(folder: Path) -> None:
 
 
 def unknown_prediction(folder: Path) -> None:
-    edit(folder / "scheduler_config.json", prediction_type="flow_prediction")
+    edit(folder / "scheduler_config.json", prediction_type="score")
 
 
 def unknown_schedule(folder: Path) -> None:
@@ -265,7 +265,7 @@ def test_no_schedule_is_guessed(folder: Path, damage) -> None:
     named["predict_epsilon"] = False
     (folder / "scheduler_config.json").write_text(json.dumps(named))
     model = load_denoiser(folder)
-    assert torch.equal(model.schedule.alphas_bar, NoiseSchedule.linear(100, 1e-3, 0.2).alphas_bar)
+    assert torch.equal(model.schedule.alphas_bar, BetaSchedule.linear(100, 1e-3, 0.2).alphas_bar)
     assert model.prediction == "sample"  # as diffusers reads configs of that age
 
 

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.readings import SCHEDULES, Reading, assumed, fitting_readings, normalize
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.reading_check import measure_readings
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.models.teacher_config import CHECKS, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
 from gsd_cli.data.dataset import ImageArchive
+from tests.support.plain import PLAIN
 
 EVERY = fitting_readings({})
 SPREAD, MEAN = 0.2, -0.3
@@ -32,29 +33,25 @@ class Exact(nn.Module):
 
     def __init__(self, reading: Reading):
         super().__init__()
-        self.prediction, self.schedule = reading.prediction, NoiseSchedule.from_config(reading.schedule)
+        self.prediction, self.schedule = reading.prediction, read_schedule(reading.schedule)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        s = self.schedule.sigma(t).reshape(-1, 1, 1, 1)
-        noisy = x * (1 + s**2).sqrt()
+        flow = self.prediction == "flow_prediction"
+        s = (t / (1000 - t) if flow else self.schedule.sigma(t)).reshape(-1, 1, 1, 1)
+        noisy = x * (1 + s if flow else (1 + s**2).sqrt())
         clean = MEAN + SPREAD**2 / (SPREAD**2 + s**2) * (noisy - MEAN)
         if self.prediction == "sample":
             return clean
         eps = (noisy - clean) / s
+        if flow:
+            return eps - clean
         return eps if self.prediction == "epsilon" else (eps - s * clean) / (1 + s**2).sqrt()
-
-
-EXACT = NetworkKind(
-    diffusers_class="Exact", class_names=("Exact",), shape=lambda net: (1, 8, 8), classes=lambda net: None,
-    call=lambda net, x, t, labels: net(x, t), encode=lambda net, x, t, full: [x], bottleneck=lambda net: net,
-    output_layers=lambda net: (),
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("reading", EVERY, ids=lambda one: one.name)
 def test_the_right_reading_has_the_smallest_error(reading: Reading) -> None:
     images = MEAN + SPREAD * torch.randn(32, 1, 8, 8)
-    found = measure_readings(Denoiser(Exact(reading), NoiseSchedule.linear(), kind=EXACT), EVERY, images, None)
+    found = measure_readings(Denoiser(Exact(reading), BetaSchedule.linear(), kind=PLAIN), EVERY, images, None)
     assert found.best[0].name == reading.name
     assert found.errors[1][1] > found.best[1]
     assert found.fits
@@ -65,7 +62,7 @@ def test_a_network_without_effect_fits_no_reading() -> None:
         def forward(self, x: Tensor, t: Tensor) -> Tensor:
             return torch.zeros_like(x)
 
-    model = Denoiser(Zero(), NoiseSchedule.linear(), kind=EXACT)
+    model = Denoiser(Zero(), BetaSchedule.linear(), kind=PLAIN)
     found = measure_readings(model, EVERY, torch.rand(8, 1, 8, 8), None)
     assert not found.fits and found.best[1] == pytest.approx(found.idle)
 
@@ -73,7 +70,7 @@ def test_a_network_without_effect_fits_no_reading() -> None:
 def test_the_bundled_teacher_is_recognised_on_the_bundled_images() -> None:
     archive = ImageArchive(ASSETS / "fashion-mnist.zip")
     images = archive.batch(torch.linspace(0, len(archive) - 1, 8).long())
-    known = tuple(one for one in EVERY if one.name.split(",")[1] in ("linear", "cosine"))
+    known = tuple(one for one in EVERY if one.name.partition(",")[2] in ("linear", "cosine", ""))
     found = measure_readings(load_teacher("ddpm-fashion").denoiser, known, images, None)
     assert found.best[0].name == "eps,linear"
     assert found.errors[1][1] > 1.5 * found.best[1]
@@ -146,7 +143,7 @@ def test_an_assumption_fills_what_is_missing_and_contradicts_nothing(folder: Pat
         load_teacher(str(folder), assume="v")
     teacher = load_teacher(str(folder), assume="v,cosine")
     assert (teacher.reading, teacher.denoiser.prediction) == ("v,cosine", "v_prediction")
-    wanted = NoiseSchedule.from_config(SCHEDULES["cosine"]).alphas_bar
+    wanted = BetaSchedule.from_config(SCHEDULES["cosine"]).alphas_bar
     assert torch.equal(teacher.denoiser.schedule.alphas_bar, wanted)
     assert teacher.denoiser.clip_sample
     assert any("v,cosine" in line for line in teacher.remarks)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import generator_for, latents
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.sphere import angle, rotate, slerp, tangent
 from tests.support.devices import PRETEND, pretend
 
-LINEAR = NoiseSchedule.linear()
+LINEAR = BetaSchedule.linear()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_out_of_range_is_clamped() -> None:
     ids=["default", "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "trained_betas"],
 )
 def test_schedules_are_those_of_diffusers(config: dict) -> None:
-    ours = NoiseSchedule.from_config(config).alphas_bar
+    ours = BetaSchedule.from_config(config).alphas_bar
     theirs = DDPMScheduler(**config).alphas_cumprod
     assert ours.dtype == torch.float64
     assert (ours.diff() < 0).all()
@@ -78,7 +78,7 @@ def test_schedules_are_those_of_diffusers(config: dict) -> None:
 @pytest.mark.parametrize("config", [{"beta_schedule": "laplace"}, {"rescale_betas_zero_snr": True}])
 def test_unknown_schedules_are_refused(config: dict) -> None:
     with pytest.raises(GsdError) as caught:
-        NoiseSchedule.from_config(config)
+        BetaSchedule.from_config(config)
     assert caught.value.code == 3
     assert caught.value.hint
 
@@ -184,8 +184,8 @@ def test_tangent_is_orthogonal_of_the_same_norm_and_turns_exactly() -> None:
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_float32_is_enough_for_timesteps_and_noise_levels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Apple's GPUs have no float64: t is off by its own rounding at most (6.1e-5 at 631), sigma by 5e-7 of itself."""
-    exact = NoiseSchedule.from_config({"beta_schedule": kind})
-    coarse = NoiseSchedule.from_config({"beta_schedule": kind})
+    exact = BetaSchedule.from_config({"beta_schedule": kind})
+    coarse = BetaSchedule.from_config({"beta_schedule": kind})
     t = torch.linspace(0, exact.steps - 1, 20_001)
     sigma = exact.sigma(t)
     monkeypatch.setattr("gsd_cli.compute.device.has_float64", lambda device: False)
@@ -196,7 +196,7 @@ def test_float32_is_enough_for_timesteps_and_noise_levels(kind: str, monkeypatch
 
 
 def test_a_table_is_made_once_for_each_device() -> None:
-    schedule = NoiseSchedule.linear()
+    schedule = BetaSchedule.linear()
     with pretend() as seen:
         first, second = (schedule.log_sigmas.on(PRETEND) for _ in range(2))
         assert first is second and first.device == PRETEND

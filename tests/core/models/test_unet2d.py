@@ -13,11 +13,11 @@ from torch import Tensor, nn
 import gsd_cli
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.latents.render import record_bottleneck, render
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import NETWORK_KINDS
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.network_kind import NetworkKind
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D, bottleneck, output_layers
 from tests.support.teachers import SMALL, unet
 
@@ -52,7 +52,7 @@ PERCEPTRON = NetworkKind(
 @torch.no_grad()
 def test_a_denoiser_asks_its_network_through_its_kind_alone() -> None:
     net = Perceptron()
-    model = Denoiser(net, NoiseSchedule.linear(), kind=PERCEPTRON)
+    model = Denoiser(net, BetaSchedule.linear(), kind=PERCEPTRON)
     x, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 3.0])
     s = sigma.reshape(-1, 1, 1, 1)
     scaled = x / (1 + s**2).sqrt()

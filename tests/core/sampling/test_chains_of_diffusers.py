@@ -13,9 +13,9 @@ from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents, seed_generator
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.samplers import parse_sampler
 
@@ -32,16 +32,14 @@ class Net(torch.nn.Module):
 
 
 def model_of(config: dict) -> Denoiser:
-    return Denoiser(
-        Net(), NoiseSchedule.from_config(config), config["prediction_type"], chain=Chain.from_config(config)
-    )
+    return Denoiser(Net(), BetaSchedule.from_config(config), config["prediction_type"], chain=Chain.from_config(config))
 
 
 @torch.no_grad()
 def by_diffusers(scheduler: DDPMScheduler, noise: Tensor, steps: int, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     scheduler.set_timesteps(steps)
     # their tables are float32 products; at T = 1000 they are off by 1e-4, which has nothing to do with a step
-    scheduler.alphas_cumprod = NoiseSchedule.from_config(scheduler.config).alphas_bar.float()
+    scheduler.alphas_cumprod = BetaSchedule.from_config(scheduler.config).alphas_bar.float()
     streams = [seed_generator(seed, "ancestral") for seed in SEEDS]
     same: Iterator[Tensor] = iter(lambda: torch.stack([torch.randn(SHAPE, generator=g) for g in streams]), None)
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: next(same))
@@ -108,13 +106,13 @@ class GaussianNet(torch.nn.Module):
     """The exact noise estimate for data N(0, 1/4): every chain must end with that variance, up to its step size."""
 
     def forward(self, x: Tensor, t: Tensor) -> SimpleNamespace:
-        sigma = NoiseSchedule.linear().sigma(t).reshape(-1, 1, 1, 1)
+        sigma = BetaSchedule.linear().sigma(t).reshape(-1, 1, 1, 1)
         return SimpleNamespace(sample=sigma * x * (1 + sigma**2).sqrt() / (0.25 + sigma**2))
 
 
 def test_ddim_ends_with_the_datas_variance_at_every_number_of_steps() -> None:
     """The map is linear: x = factor * noise, and factor tends to 1/2. Steps that do not divide T are no exception."""
-    model = Denoiser(GaussianNet(), NoiseSchedule.linear())
+    model = Denoiser(GaussianNet(), BetaSchedule.linear())
     one = torch.ones(1, 1, 1, 1)
     errors = {n: abs(ddim(model, one, n, clip=False).item() - 0.5) for n in (50, 60, 100, 110, 200, 300, 600, 1000)}
     assert all(error < 3 / n for n, error in errors.items()), errors
@@ -122,7 +120,7 @@ def test_ddim_ends_with_the_datas_variance_at_every_number_of_steps() -> None:
 
 
 def test_a_chain_takes_no_more_steps_than_there_are_levels() -> None:
-    model = Denoiser(GaussianNet(), NoiseSchedule.linear(100))
+    model = Denoiser(GaussianNet(), BetaSchedule.linear(100))
     for name in ("ddim-101", "msa-1000"):
         with pytest.raises(GsdError, match="100 noise levels") as caught:
             parse_sampler(name).fit(model, torch.device("cpu"))
@@ -131,8 +129,8 @@ def test_a_chain_takes_no_more_steps_than_there_are_levels() -> None:
 
 
 def test_images_of_another_chain_are_kept_under_another_name() -> None:
-    usual = Denoiser(Net(), NoiseSchedule.linear())
-    other = Denoiser(Net(), NoiseSchedule.linear(), chain=Chain("fixed_small"))
+    usual = Denoiser(Net(), BetaSchedule.linear())
+    other = Denoiser(Net(), BetaSchedule.linear(), chain=Chain("fixed_small"))
     for name in ("msa", "ddim-50"):
         assert parse_sampler(name).cache_name(usual) == name  # caches from before stay right
         assert parse_sampler(name).cache_name(other) != name
@@ -143,7 +141,7 @@ def test_images_of_another_chain_are_kept_under_another_name() -> None:
 @pytest.mark.parametrize("kind", ["euler", "heun", "dpm++", "pc", "hybrid"])
 def test_continuous_samplers_take_any_number_of_steps(kind: str) -> None:
     class Exact:
-        schedule, shape, classes, labels, clip_sample = NoiseSchedule.linear(), (1, 2, 2), None, None, True
+        schedule, shape, classes, labels, clip_sample = BetaSchedule.linear(), (1, 2, 2), None, None, True
 
         def __init__(self) -> None:
             self.seen: list[float] = []

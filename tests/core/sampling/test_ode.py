@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.hybrid import SWITCH, fit_sigmas, hybrid
 from gsd_cli.core.sampling.ode import dpm_solver, euler, heun, karras_sigmas, starting_point
@@ -89,7 +89,7 @@ class Gaussian:
     """Data N(0, v): D(x, sigma) = x v / (v + sigma^2), and the ODE's solution is known."""
 
     def __init__(self, variance: float):
-        self.v, self.schedule, self.shape, self.classes = variance, NoiseSchedule.linear(), (1, 4, 4), None
+        self.v, self.schedule, self.shape, self.classes = variance, BetaSchedule.linear(), (1, 4, 4), None
         self.calls = 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:

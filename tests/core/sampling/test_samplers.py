@@ -8,8 +8,8 @@ from torch import Tensor
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.registry import BASELINES, ONE_STEP, SAMPLERS, SMALLEST_STEPS
 from gsd_cli.compute.random import generator_for, latents
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.samplers import SAMPLER_KINDS, parse_sampler
@@ -21,7 +21,7 @@ SEEDS = [3, 11]
 @pytest.fixture(scope="module")
 def model() -> Denoiser:
     torch.manual_seed(2)
-    return Denoiser(build_unet("tiny", 8, 1).eval().requires_grad_(False), NoiseSchedule.linear())
+    return Denoiser(build_unet("tiny", 8, 1).eval().requires_grad_(False), BetaSchedule.linear())
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def smallest() -> Denoiser:
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4,), norm_num_groups=2,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), mid_block_type=None,
     )  # fmt: skip
-    return Denoiser(net.eval().requires_grad_(False), NoiseSchedule.linear())
+    return Denoiser(net.eval().requires_grad_(False), BetaSchedule.linear())
 
 
 @pytest.fixture(scope="module")

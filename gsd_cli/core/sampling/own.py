@@ -1,0 +1,60 @@
+"""The samplers that step as the teacher's own scheduler does: MSA and DDIM, for every kind of teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from gsd_cli.catalogue.families import BETAS, FLOW
+from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.schedule import ContinuousSchedule
+from gsd_cli.core.sampling.discrete import ancestral, ddim
+from gsd_cli.core.sampling.ode import starting_point
+from gsd_cli.core.sampling.sampler_kind import Request, SamplerKind
+
+
+def own_steps(model: Denoiser, steps: int) -> list[float] | list[int]:
+    """Where the teacher's scheduler steps: timesteps of a DDPM, else noise levels; from high to low."""
+    if isinstance(model.schedule, ContinuousSchedule):
+        return model.schedule.own_levels(steps)
+    return model.chain.timesteps(model.schedule.steps, steps)
+
+
+@torch.no_grad()
+def _euler_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """Euler's method in sigma. A straight step in sigma is one in t of a flow, and DDIM's step (Song et al. 2021)."""
+    assert isinstance(model.schedule, ContinuousSchedule)
+    levels = model.schedule.own_levels(request.steps)
+    x = starting_point(noise, levels[0])
+    for i, (sigma, following) in enumerate(pairwise(levels)):
+        clean = model(x, per_image(sigma, x))
+        x = clean + following / sigma * (x - clean)  # exact where sigma stands for an infinite level
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
+
+
+OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
+    BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
+    FLOW: _euler_over_own_levels,
+}
+"""What samples each kind of teacher in its own pipeline: the paper's multi-step baseline."""
+
+
+def _ddim(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    if isinstance(model.schedule, ContinuousSchedule):
+        return _euler_over_own_levels(model, noise, request)
+    return ddim(model, noise, request.steps, request.clip, request.on_step)
+
+
+MSA = SamplerKind(
+    "msa",
+    steps=None,
+    sample=lambda model, noise, r: OWN[model.schedule.family](model, noise, r),
+    deterministic=False,
+    discrete=True,
+)
+DDIM = SamplerKind("ddim", steps=50, sample=_ddim, discrete=True)

@@ -1,0 +1,53 @@
+"""Every kind of diffusion, end to end: distilled for two steps, sampled, walked, inverted, edited, measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from gsd_cli.base.storage import read_json
+from tests.support import teachers
+from tests.support.shell import Shell
+
+SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--adversarial", "off")
+
+
+def flow(folder: Path) -> Path:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow}
+"""Writes a small teacher of 16 x 16 grey images into a folder."""
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_commands(shell: Shell, name: str) -> None:
+    FAMILIES[name](shell.folder / "teacher")
+
+    def run(*words: str) -> bytes:
+        done = shell.gsd(*words)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    run("distill", "--teacher", "teacher", *SHORT, "-o", "run")
+    run("sample", "--model", "run", "-N", "3", "-o", "x.npz")
+    assert np.load(shell.folder / "x.npz")["images"].shape == (3, 16, 16, 1)
+    run("sample", "--model", "run", "--seeds", "0,1", "-o", "made")
+    one, two = sorted(str(path) for path in (shell.folder / "made").glob("*.png"))
+    run("interpolate", one, two, "--model", "run", "--frames", "3", "--invert-steps", "3", "-o", "walk.png")
+    run("edit", one, "--model", "run", "--direction", "pc0", "--invert-steps", "3", "-o", "edit.png")
+    measured = run(
+        "bench", "--model", "run", "--compare", "msa-3,ddim-2,heun-2,dpm++-2", "--metrics", "ppl,time",
+        "--ppl-samples", "10", "--json",
+    )  # fmt: skip
+    rows = json.loads(measured)["metrics"]["rows"]
+    assert {"msa-3", "ddim-2", "heun-2", "dpm++-2"} <= rows.keys()
+    scheduler = read_json(shell.folder / "teacher" / "scheduler_config.json")["_class_name"]
+    exported = read_json(shell.folder / "run" / "generator" / "scheduler_config.json")
+    assert exported["_class_name"] == scheduler
