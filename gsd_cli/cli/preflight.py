@@ -135,6 +135,7 @@ def _check_teacher(options: DistillOptions) -> None:
         return
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
     config = read_teacher_config(place, assume)
+    config.require_condition()
     if choose_data(options).origin in ("none", "teacher"):  # no real images on which readings could be tried
         config.require_known()
 

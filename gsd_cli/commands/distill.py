@@ -248,10 +248,10 @@ def _choose_precision(run: Run) -> str:
         *net.shape,
         device=run.device,
     )
-    labels = torch.zeros(len(x), dtype=torch.long, device=run.device) if net.classes else None
+    condition = net.conditions.first(len(x)).to(run.device)
 
     def train() -> None:
-        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+        net(x, per_image(1.0, x), condition).float().square().mean().backward()
 
     chosen, gain = choose_precision(options.precision, run.device, train)
     if options.precision == "auto" and run.world.any(chosen == "fp32"):

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel, VQModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
 from diffusers.pipelines import LDMPipeline
 
 PIXELS = DDPMScheduler(variance_type="fixed_large", clip_sample=True)
@@ -76,6 +84,33 @@ def latent_pipeline(folder: Path, net: UNet2DModel, kind: str = "VQModel") -> Pa
     else:
         stage = AutoencoderKL(**FIRST_STAGE)
     LDMPipeline(stage.eval(), net, scheduler).save_pretrained(folder)
+    return folder
+
+
+TEXT: dict[str, Any] = {
+    "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,
+    "cross_attention_dim": 8, "attention_head_dim": 2,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+"""Stable Diffusion 1.5's UNet, small."""
+
+TEXT_XL: dict[str, Any] = {
+    **TEXT, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 6, "use_linear_projection": True,
+    "transformer_layers_per_block": (1, 1),
+}  # fmt: skip
+"""SDXL's UNet, small: it also takes a vector of the whole text, and the image's size."""
+
+
+def text_pipeline(folder: Path, kind: str) -> Path:
+    """A folder like Stable Diffusion's ("SD") or SDXL's: unet/, vae/ and scheduler/, without text encoders."""
+    torch.manual_seed(4)
+    net = UNet2DConditionModel(**(TEXT_XL if kind == "SDXL" else TEXT)).eval()
+    net.save_pretrained(folder / "unet")
+    stage: dict[str, Any] = {**FIRST_STAGE, "latent_channels": 4, "scaling_factor": 0.13025}
+    AutoencoderKL(**stage).eval().save_pretrained(folder / "vae")
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+    scheduler.save_pretrained(folder / "scheduler")
     return folder
 
 

@@ -76,7 +76,7 @@ def _find_anchors(
         name: value
         for name, value in options.model_dump(include=set(InvertSettings.model_fields)).items()
         if name not in ("save_latent", "keep_residual")
-    } | {"seed": getattr(options, "seed", 0), "label": model.generator.label}
+    } | {"seed": getattr(options, "seed", 0), "label": model.generator.condition.mark or 0}
     folder = session.cache / "inversions"
     sweep(folder)
     paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in images.items()}
@@ -173,7 +173,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
         return None
     device = generator.device
     denoiser = teacher.denoiser.to(device)
-    return denoiser.with_labels(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
+    return denoiser.with_condition(generator.condition.to(device))
 
 
 def _load_saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import NoiseSchedule
@@ -27,7 +28,7 @@ class Denoiser(nn.Module):
     The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
     limit it, and how those of a DDPM step.
 
-    A class-conditional network takes its labels from the call or from the view of `with_labels`.
+    A conditional network takes its condition from the call or from the view of `with_condition`.
     """
 
     def __init__(
@@ -50,12 +51,12 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.prediction = prediction
         self.chain = chain
-        self.labels: Tensor | None = None
+        self.condition = UNCONDITIONAL
 
-    def with_labels(self, labels: Tensor | None) -> Denoiser:
-        """A view of this model, weights shared, with fixed classes: int64 [B], or None."""
+    def with_condition(self, condition: Condition) -> Denoiser:
+        """A view of this model, weights shared, with a fixed condition of B images."""
         view = copy.copy(self)
-        view.labels = labels
+        view.condition = condition
         return view
 
     @property
@@ -80,25 +81,30 @@ class Denoiser(nn.Module):
         return self.kind.classes(self.net)
 
     @property
+    def conditions(self) -> Condition:
+        """All conditions that the model can be given, a row each, on the CPU; none for an unconditional one."""
+        return every_class(self.classes)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the space this model denoises: images, or an autoencoder's latents."""
         return self.kind.shape(self.net)
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; labels: int64 [B], by default the view's.
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
+        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; condition: of B images, by default the view's.
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
-        return self.clean(self.raw(x, sigma, labels), x, sigma)
+        return self.clean(self.raw(x, sigma, condition), x, sigma)
 
     def clean(self, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean estimate that the network's output `raw` stands for; shapes as in `forward`."""
         return self.precondition.clean(raw, x, sigma.reshape(-1, 1, 1, 1))
 
-    def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def raw(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """The output [B, C, H, W] of the network for the arguments of `forward`."""
-        labels = self.labels if labels is None else labels
-        return self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        condition = self.condition if condition is None else condition
+        return self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), condition)
 
     def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
         """A model of the same network whose output means something else."""
@@ -113,7 +119,7 @@ class Denoiser(nn.Module):
     def encode(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> list[Tensor]:
         """The network's encoder maps of x [B, C, H, W] at sigma [B], [B, c, h, w] each, the bottleneck last.
 
-        The decoder is not run. Classes are left out, so that a feature is a function of the image
+        The decoder is not run. The condition is left out, so that a feature is a function of the image
         alone. full: the map of full resolution, before the first downsampling, comes first.
         """
         time = self.schedule.timestep(sigma).expand(len(x))

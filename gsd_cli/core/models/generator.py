@@ -18,6 +18,7 @@ from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.find import find_model, read_card
 from gsd_cli.catalogue.run_layout import CARD, README
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
@@ -28,7 +29,7 @@ FORMAT = 1
 class Generator(nn.Module):
     """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
 
-    `label` is the default class of a class-conditional model. In training there is no autoencoder: the
+    `condition`, one row, is the default one of a conditional model. In training there is no autoencoder: the
     losses are computed in the teacher's space.
     """
 
@@ -37,7 +38,7 @@ class Generator(nn.Module):
         self.denoiser = denoiser
         self.sigma_init = sigma_init
         self.autoencoder = autoencoder or Autoencoder()
-        self.label = 0
+        self.condition = denoiser.conditions.first(1)
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
@@ -63,12 +64,14 @@ class Generator(nn.Module):
         """(C, H, W) of the images: the shape of z, unless there is an autoencoder."""
         return self.autoencoder.image_shape(self.latent_shape)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""
-        if labels is None and self.denoiser.classes:
-            labels = torch.full((len(z),), self.label, device=z.device)
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """Images [B, *image_shape], about [-1, 1], unclamped, of z [B, *latent_shape] ~ N(0, I) and the condition of B
+        images."""
+        if condition is None:
+            self.condition = self.condition.to(z.device)  # a copy per call would make the host wait
+            condition = self.condition.expand(len(z))
         sigma = per_image(self.sigma_init, z)
-        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, labels))
+        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, condition))
 
 
 def set_dropout(module: nn.Module, p: float) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gsd_cli.core.models.condition import Condition
+
 Network = Any
 """A network of a kind: an `nn.Module` with attributes that only its kind knows."""
 
@@ -34,11 +36,11 @@ class NetworkKind:
     """(net): (C, H, W) of the input."""
     classes: Callable[[Network], int | None]
     """(net): the number of classes it is conditioned on; None for an unconditional network."""
-    call: Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
-    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the raw output [B, C, H, W]."""
+    call: Callable[[Network, Tensor, Tensor, Condition], Tensor]
+    """(net, x [B, C, H, W], t [B], the condition of B images): the raw output [B, C, H, W]."""
     encode: Callable[[Network, Tensor, Tensor, bool], list[Tensor]]
     """(net, x [B, C, H, W], t [B], full): the encoder's maps [B, c, h, w] from fine to coarse, bottleneck
-    last, without running the decoder and without classes; with `full` the full-resolution map comes first."""
+    last, without running the decoder and without a condition; with `full` the full-resolution map comes first."""
     bottleneck: Callable[[Network], nn.Module]
     """(net): the module whose output [B, c, h, w] is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]

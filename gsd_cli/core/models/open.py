@@ -9,6 +9,7 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import BUNDLED_MODELS
 from gsd_cli.catalogue.run_layout import GENERATOR
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 
@@ -24,30 +25,31 @@ def open_model(spec: str | None, device: Any, session: Session) -> Model:
     return model
 
 
-def resolve_class(model: Model, given: str | None) -> int | None:
-    """The number of the class that --class names; None without --class.
+def resolve_class(model: Model, given: str | None) -> Condition | None:
+    """The class that --class names, as a condition of one row; None without --class.
 
     given: a name or a number. Raises UsageError for a class that the model does not have.
     """
-    count, names = model.generator.denoiser.classes, model.class_names
+    every, names = model.generator.denoiser.conditions, model.class_names
+    count = model.generator.denoiser.classes
     if given is None:
         return None
     if count is None:
         raise UsageError([f"--class: {model.name} is not class-conditional"])
-    if given in names:
-        return names.index(given)
-    if given.isascii() and given.isdigit() and int(given) < count:
-        return int(given)
+    number = names.index(given) if given in names else int(given) if given.isascii() and given.isdigit() else count
+    if number < count:
+        return every.rows(slice(number, number + 1))
     known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
     raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:
     """Set the class of a class-conditional model: the one of --class, else the first."""
-    label = resolve_class(model, given)
-    if label is None and model.generator.denoiser.classes:
+    chosen = resolve_class(model, given)
+    if chosen is None and model.generator.denoiser.classes:
         session.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
-    model.generator.label = label or 0
+    every = model.generator.denoiser.conditions
+    model.generator.condition = every.first(1) if chosen is None else chosen
 
 
 def open_teacher(

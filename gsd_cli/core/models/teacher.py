@@ -68,6 +68,7 @@ def load_teacher(
         place, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
         notes = [entry.caution] if entry is not None and entry.caution else []
     config = read_teacher_config(place, assume)
+    config.require_condition()
     if not undecided:
         config.require_known()
     reading = config.readings[0].name if len(config.readings) == 1 and not config.stated else None

@@ -12,11 +12,13 @@ from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, locate_model
 from gsd_cli.catalogue.families import BETAS, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import unet2d_config
+from gsd_cli.core.models import unet2d_condition_config, unet2d_config
 
-CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fromkeys(
-    unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
-)
+CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
+    name: (kind.DIFFUSERS_CLASS, kind.require_usable)
+    for kind in (unet2d_config, unet2d_condition_config)
+    for name in kind.CLASS_NAMES
+}
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
@@ -43,6 +45,19 @@ class TeacherConfig:
     def class_name(self) -> str:
         """The `_class_name` of the network."""
         return str(self.network["_class_name"])
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the network is conditioned on texts."""
+        return self.class_name in unet2d_condition_config.CLASS_NAMES
+
+    def require_condition(self) -> None:
+        """Raise GsdError (exit 3) for a network whose condition cannot be given."""
+        if self.takes_text:
+            raise GsdError(
+                f"{self.files.folder} is a text-conditional teacher, and prompts cannot be given yet",
+                hint="give an unconditional or a class-conditional teacher (--list-teachers shows some)",
+            )
 
     def require_known(self) -> Reading:
         """The reading. Raises GsdError (exit 3) where several fit."""

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.config_check import DEEPEST, LARGEST
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.unet2d_config import CLASS_NAMES, DIFFUSERS_CLASS
@@ -30,10 +31,10 @@ def classes(net: Any) -> int | None:
     return count
 
 
-def call(net: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-    """The raw output [B, C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and labels int64 [B]."""
+def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """The raw output [B, C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and the classes of `condition`."""
     # t must be a tensor: UNet2DModel casts a Python float to long
-    output: Tensor = net(x, t, *(() if labels is None else (labels,))).sample
+    output: Tensor = net(x, t, *(() if condition.classes is None else (condition.classes,))).sample
     return output
 
 

@@ -16,7 +16,18 @@ _HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with n
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) for a config that is not of an image denoiser conditioned on timesteps and classes."""
-    channels, out = config.get("in_channels", 3), config.get("out_channels", 3)  # the defaults of diffusers
+    require_channels(folder, config, usual=3)
+    if config.get("class_embed_type") is not None:
+        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)
+    if config.get("time_embedding_type", "positional") != "positional":
+        kind = config["time_embedding_type"]
+        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_HINT)
+    require_size(folder, config)
+
+
+def require_channels(folder: Path, config: dict[str, Any], usual: int) -> None:
+    """Raise GsdError (exit 3) unless a network maps images to themselves. usual: diffusers' default of channels."""
+    channels, out = config.get("in_channels", usual), config.get("out_channels", usual)
     if isinstance(channels, int) and out == 2 * channels > 0:
         raise GsdError(
             f"{folder} also predicts its noise's variance (learned sigma): {channels} channels in, {out} out",
@@ -27,11 +38,10 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
             f"{folder}: {channels} channels in, {out} out",
             hint=f"a teacher maps images of 1 to {MAX_CHANNELS} channels, or latents, to themselves",
         )
-    if config.get("class_embed_type") is not None:
-        raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)
-    if config.get("time_embedding_type", "positional") != "positional":
-        kind = config["time_embedding_type"]
-        raise GsdError(f"{folder} does not take timesteps ({kind} time embedding)", hint=_HINT)
+
+
+def require_size(folder: Path, config: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) unless a network's config names the size of its images."""
     size = config.get("sample_size")
     sides = [size] * 2 if isinstance(size, int) else size
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):

@@ -64,7 +64,7 @@ def test_of_a_curved_generator_it_is_the_derivative_to_first_order() -> None:
 
 def restricted(task: Distillation, batch: Batch) -> IsometricGradient:
     term = task.isometric.measure(batch.images.detach(), batch.latents)
-    return task.isometric.restrict(term, batch.latents, batch.labels, task.generator)
+    return task.isometric.restrict(term, batch.latents, batch.condition, task.generator)
 
 
 class Half(World):
@@ -121,7 +121,7 @@ def test_a_given_weight_weighs_the_gradient_itself(toy_teacher: Denoiser, weight
     term = task.isometric.measure(batch.images.detach(), batch.latents)
     once, twice = (
         task.isometric.restrict(
-            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+            replace(term, gradient=k * term.gradient), batch.latents, batch.condition, task.generator
         ).gradient
         for k in (1, 2)
     )
@@ -131,7 +131,7 @@ def test_a_given_weight_weighs_the_gradient_itself(toy_teacher: Denoiser, weight
     task.isometric.settings = free  # the automatic weight divides by the length, which is then the same for both
     once, twice = (
         task.isometric.restrict(
-            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+            replace(term, gradient=k * term.gradient), batch.latents, batch.condition, task.generator
         ).gradient
         for k in (1, 2)
     )
