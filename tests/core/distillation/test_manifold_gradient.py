@@ -12,6 +12,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.isometric_term import IsometricGradient
 from gsd_cli.core.distillation.manifold_gradient import STEP, along_manifold
 from gsd_cli.core.distillation.step import Batch, Distillation
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
 
@@ -90,7 +91,8 @@ def test_parts_and_processes_have_one_scale(matrix: Tensor) -> None:
 def test_classes_go_with_their_latents() -> None:
     z, gradient = torch.randn(2, 4, *SHAPE)
     labels = torch.tensor([0, 1, 2, 3])
-    found = along_manifold(lambda z, k: z * k.reshape(-1, 1, 1, 1), z, gradient, labels, chunk=3)
+    times = lambda z, condition: z * condition.classes.reshape(-1, 1, 1, 1)  # noqa: E731
+    found = along_manifold(times, z, gradient, Condition(labels), chunk=3)
     assert torch.equal(found[0], torch.zeros(SHAPE))
     assert (found[1:].flatten(1).norm(dim=1) > 0).all()
 
