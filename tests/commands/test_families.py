@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from gsd_cli.base.storage import read_json
 from tests.support import teachers
@@ -22,7 +22,12 @@ def flow(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow}
+def learned_sigma(folder: Path) -> Path:
+    scheduler = DDPMScheduler(variance_type="learned_range")
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL, out_channels=2), scheduler)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow, "learned-sigma": learned_sigma}
 """Writes a small teacher of 16 x 16 grey images into a folder."""
 
 

@@ -96,9 +96,20 @@ class Denoiser(nn.Module):
         return self.precondition.clean(raw, x, sigma.reshape(-1, 1, 1, 1))
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The output [B, C, H, W] of the network for the arguments of `forward`."""
+        """The network's prediction [B, C, H, W] for the arguments of `forward`, without a predicted variance."""
+        return self.raw_and_variance(x, sigma, labels)[0]
+
+    def raw_and_variance(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The network's prediction [B, C, H, W], and the second half of its channels if it has twice as many.
+
+        The second half stands for the variance of an ancestral step (`Chain.deviation`); nothing else reads it.
+        """
         labels = self.labels if labels is None else labels
-        return self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        channels = x.shape[1]
+        if output.shape[1] == channels:
+            return output, None
+        return output[:, :channels], output[:, channels:]
 
     def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
         """A model of the same network whose output means something else."""

@@ -35,7 +35,8 @@ class NetworkKind:
     classes: Callable[[Network], int | None]
     """(net): the number of classes it is conditioned on; None for an unconditional network."""
     call: Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
-    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the raw output [B, C, H, W]."""
+    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the output [B, C, H, W], or [B, 2 C, H, W] of
+    a network that also predicts a variance, which comes second."""
     encode: Callable[[Network, Tensor, Tensor, bool], list[Tensor]]
     """(net, x [B, C, H, W], t [B], full): the encoder's maps [B, c, h, w] from fine to coarse, bottleneck
     last, without running the decoder and without classes; with `full` the full-resolution map comes first."""

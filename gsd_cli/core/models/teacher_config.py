@@ -13,6 +13,7 @@ from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, loca
 from gsd_cli.catalogue.families import BETAS, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
 from gsd_cli.core.models import unet2d_config
+from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fromkeys(
     unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
@@ -69,6 +70,7 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_supported(files, schedule)
+    _require_variance(files, config, schedule)
     fitting = readings = fitting_readings(schedule)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
@@ -91,6 +93,17 @@ def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
         raise GsdError(
             f"{files.schedule} holds a {name} ({TITLES[family]}), which gsd does not read",
             hint=f"give a teacher in diffusers format whose scheduler is of a {known}",
+        )
+
+
+def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) where a scheduler wants the variance of a network that predicts none."""
+    kind, channels = schedule.get("variance_type"), network.get("in_channels")
+    if kind in LEARNED and (network.get("out_channels") or channels) == channels:
+        raise GsdError(
+            f"{files.schedule} has variance_type {kind}, but the network predicts no variance: it has as many channels "
+            "out as in",
+            hint="the two files do not belong together; fixed_small and fixed_large need no prediction",
         )
 
 
