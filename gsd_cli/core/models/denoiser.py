@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
@@ -45,6 +47,7 @@ class Denoiser(nn.Module):
                 f"unsupported prediction type {prediction!r}",
                 hint=f"a teacher with this noise schedule must predict one of: {', '.join(schedule.outputs)}",
             )
+        kind.prepare(net)
         self.net: Any = net
         self.kind = kind
         self.schedule = schedule
@@ -130,9 +133,16 @@ class Denoiser(nn.Module):
         time = self.schedule.timestep(sigma).expand(len(x))
         return self.kind.encode(self.net, self.precondition.input(x, sigma), time, full)
 
-    def bottleneck(self) -> nn.Module:
-        """The module whose output is the coarsest encoder map, [B, c, h, w]."""
-        return self.kind.bottleneck(self.net)
+    def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call function(map [B, c, h, w]) with the coarsest encoder map of every call; a map that it returns replaces
+        it. Raises GsdError (exit 3) for a network without one."""
+        kind, net = self.kind, self.net
+
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+            changed = function(kind.to_map(net, output))
+            return None if changed is None else kind.from_map(net, changed)
+
+        return kind.bottleneck(net).register_forward_hook(hook)
 
     def output_layers(self) -> tuple[str, ...]:
         """The names, in this module, of the layers nearest to the pixels."""
