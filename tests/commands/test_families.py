@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
 
 from gsd_cli.base.storage import read_json
 from tests.support import teachers
@@ -22,7 +22,16 @@ def flow(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow}
+def edm(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), EDMEulerScheduler(sigma_data=0.6))
+
+
+def edm_dpm(folder: Path) -> Path:
+    scheduler = EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", solver_order=3)
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow, "edm": edm, "edm-dpm": edm_dpm}
 """Writes a small teacher of 16 x 16 grey images into a folder."""
 
 
