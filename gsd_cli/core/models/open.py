@@ -7,6 +7,7 @@ from typing import Any
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.class_names import describe_classes, find_class
 from gsd_cli.catalogue.registry import BUNDLED_MODELS
 from gsd_cli.catalogue.run_layout import GENERATOR
 from gsd_cli.core.models.condition import Condition
@@ -36,11 +37,10 @@ def resolve_class(model: Model, given: str | None) -> Condition | None:
         return None
     if count is None:
         raise UsageError([f"--class: {model.name} is not class-conditional"])
-    number = names.index(given) if given in names else int(given) if given.isascii() and given.isdigit() else count
-    if number < count:
-        return every.rows(slice(number, number + 1))
-    known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
-    raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
+    label = find_class(given, names, count)
+    if label is None:
+        raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=describe_classes(names, count))
+    return every.rows(slice(label, label + 1))
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import Condition
-from gsd_cli.core.models.network_kind import NetworkKind
+from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
 from gsd_cli.core.models.unet2d import bottleneck, output_layers, shape
 from gsd_cli.core.models.unet2d_condition_config import CLASS_NAMES, DIFFUSERS_CLASS, IMAGE_SCALE, TIME_IDS, TextShape
 
@@ -89,4 +89,5 @@ UNET2D_CONDITION = NetworkKind(
     encode=encode,
     bottleneck=bottleneck,
     output_layers=output_layers,
+    layout=PipelineLayout("unet", "vae", "StableDiffusionPipeline"),
 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import LARGEST
-from gsd_cli.core.models.unet2d_config import require_channels, require_size
+from gsd_cli.core.models.config_check import LARGEST, require_channels
+from gsd_cli.core.models.unet2d_config import require_size
 
 DIFFUSERS_CLASS = "UNet2DConditionModel"
 CLASS_NAMES = (DIFFUSERS_CLASS,)
@@ -46,7 +46,7 @@ class TextShape:
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) for a config that is not of an image denoiser conditioned on timesteps and texts."""
-    require_channels(folder, config, usual=4)
+    require_channels(folder, config.get("in_channels", 4), config.get("out_channels", 4))  # the defaults of diffusers
     require_size(folder, config)
     if foreign := [key for key in _EMPTY if config.get(key) is not None]:
         raise GsdError(f"{folder} is conditioned on more than a text: its {foreign[0]} is set", hint=_HINT)

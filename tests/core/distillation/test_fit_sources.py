@@ -123,7 +123,7 @@ def test_each_class_has_its_own_shares() -> None:
     assert layout.biases is not None and layout.biases.shape == (3, 6)
     z, looks = torch.randn(20000, 1, 16, 16), layout.centres.argmax(1)
     for k in range(3):
-        mean = layout.of_latents(z, torch.full((len(z),), k), NO_ANGLES).mean(0)
+        mean = layout.of_latents(z, Condition(torch.full((len(z),), k)), NO_ANGLES).mean(0)
         # one more image has all classes' shares, and 0.9 is the largest membership
         assert mean[(looks // 2) == k].sum() > 0.8
         assert mean[looks == 2 * k].item() > 1.5 * mean[looks == 2 * k + 1].item()

@@ -109,7 +109,7 @@ def test_features_are_of_the_image_alone_and_have_gradients(kind: str, folder: P
     assert gradient.isfinite().all() and gradient.abs().sum() > 0
     # the bottleneck is the last map, and adding to it changes the image
     seen: list[Tensor] = []
-    handle = model.bottleneck().register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = model.hook_bottleneck(seen.append)
     with torch.no_grad():
         last = model.encode(x, per_image(1.0, x))[-1]
         model(x, per_image(1.0, x), texts(kind, 2))
@@ -132,7 +132,7 @@ def test_a_blank_text_is_a_call_with_zeros(kind: str, folder: Path) -> None:
         ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).repeat(2, 1)
         blank = Condition(embeddings=torch.zeros(2, 1, 8), pooled=torch.zeros(2, 6), time_ids=ids)
     seen: list[Tensor] = []
-    handle = model.bottleneck().register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = model.hook_bottleneck(seen.append)
     model(x, sigma, blank)
     handle.remove()
     torch.testing.assert_close(model.encode(x, sigma)[-1], seen[0], rtol=0, atol=1e-6)
