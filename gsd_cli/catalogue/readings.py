@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gsd_cli.catalogue.families import FLOW, find_family
+from gsd_cli.catalogue.families import FLOW, SCORE_SDE, find_family
 
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
 """What a network can predict, as diffusers calls it, with other names."""
@@ -23,7 +23,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 """The known noise schedules: of Ho et al. 2020, of Stable Diffusion, of Rombach et al. 2022 (latent diffusion), of
 Nichol and Dhariwal 2021, and of GeoDiff (Xu et al. 2022)."""
-FLOW_PREDICTION = "flow_prediction"
+FLOW_PREDICTION, SCORE = "flow_prediction", "score"
 OTHER_NAMES = {"squaredcos_cap_v2": "cosine", "scaled": "scaled_linear", "sd": "scaled_linear"}
 _BETAS = ("beta_schedule", "beta_start", "beta_end")
 
@@ -39,6 +39,10 @@ class Reading:
 
 FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, FLOW)
 """A network trained by flow matching."""
+SCORE_SDE_READING = Reading(SCORE, {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 348.0}, SCORE_SDE)
+"""A network trained by a variance-exploding score SDE, up to the level of the published ones of 256 x 256 pixels."""
+_SINGLE = {FLOW: FLOW_PREDICTION, SCORE_SDE: SCORE}
+"""The kinds whose networks predict one thing, with what it is; each is a word of `--assume`."""
 
 
 def same_schedule(reading: Reading) -> tuple[Reading, ...]:
@@ -51,11 +55,16 @@ def same_schedule(reading: Reading) -> tuple[Reading, ...]:
     )
 
 
-def fitting_readings(config: Mapping[str, Any]) -> tuple[Reading, ...]:
-    """The readings that agree with a scheduler config, which may be empty; one if the config says everything."""
+def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> tuple[Reading, ...]:
+    """The readings that agree with a scheduler config, which may be empty; one if the config says everything.
+
+    takes_levels: whether the network is given noise levels rather than timesteps, as those of score SDEs alone are.
+    """
     family = find_family(config)
-    if family == FLOW:
-        return (Reading(FLOW_PREDICTION, config, FLOW),)
+    if family in _SINGLE:
+        return (Reading(_SINGLE[family], config, family),)
+    if takes_levels:
+        return (SCORE_SDE_READING,)
     prediction = _stated_prediction(config)
     predictions = (prediction,) if prediction else tuple(PREDICTIONS)
     discrete = tuple(
@@ -102,12 +111,13 @@ def normalize(text: str) -> str:
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
-    if words == [FLOW]:
-        return FLOW
+    if len(words) == 1 and words[0] in _SINGLE:
+        return words[0]
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
     if not words or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
-        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}; or {FLOW}"
+        pairs = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
+        known = f"{pairs}; or {' or '.join(_SINGLE)}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
     return ",".join(first + second)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, ScoreSdeVeScheduler
 
 from gsd_cli.base.storage import read_json
 from tests.support import teachers
@@ -22,8 +22,12 @@ def flow(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow}
-"""Writes a small teacher of 16 x 16 grey images into a folder."""
+def score_sde(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.NCSNPP), ScoreSdeVeScheduler(sigma_max=50.0))
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow, "score-sde": score_sde}
+"""Writes a small teacher of 16 x 16 images into a folder."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -37,7 +41,8 @@ def test_all_commands(shell: Shell, name: str) -> None:
 
     run("distill", "--teacher", "teacher", *SHORT, "-o", "run")
     run("sample", "--model", "run", "-N", "3", "-o", "x.npz")
-    assert np.load(shell.folder / "x.npz")["images"].shape == (3, 16, 16, 1)
+    channels = read_json(shell.folder / "teacher" / "config.json")["in_channels"]
+    assert np.load(shell.folder / "x.npz")["images"].shape == (3, 16, 16, channels)
     run("sample", "--model", "run", "--seeds", "0,1", "-o", "made")
     one, two = sorted(str(path) for path in (shell.folder / "made").glob("*.png"))
     run("interpolate", one, two, "--model", "run", "--frames", "3", "--invert-steps", "3", "-o", "walk.png")

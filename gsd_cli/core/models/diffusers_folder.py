@@ -57,6 +57,7 @@ def build_denoiser(config: TeacherConfig) -> Denoiser:
     kind, reading = NETWORK_KINDS[config.class_name], config.readings[0]
     weights = config.files.find_weights()
     net = _load_network(config.files.network, kind.diffusers_class, config.network, weights)
+    kind.prepare(net)
     schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)
     return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 

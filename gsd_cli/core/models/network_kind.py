@@ -43,3 +43,5 @@ class NetworkKind:
     """(net): the module whose output [B, c, h, w] is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]
     """(net): the names of the modules nearest to the pixels; pivotal tuning changes them alone."""
+    prepare: Callable[[Network], object] = lambda net: None
+    """(net): what a network that was read needs before it is used or copied; changes it in place."""

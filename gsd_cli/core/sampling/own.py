@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gsd_cli.catalogue.families import BETAS, FLOW
+from gsd_cli.catalogue.families import BETAS, FLOW, SCORE_SDE
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.schedule import ContinuousSchedule
+from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
+from gsd_cli.core.models.score_sde_schedule import VeSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.ode import starting_point
+from gsd_cli.core.sampling.predictor_corrector import score_sde
 from gsd_cli.core.sampling.sampler_kind import Request, SamplerKind
 
 
-def own_steps(model: Denoiser, steps: int) -> list[float] | list[int]:
-    """Where the teacher's scheduler steps: timesteps of a DDPM, else noise levels; from high to low."""
-    if isinstance(model.schedule, ContinuousSchedule):
-        return model.schedule.own_levels(steps)
-    return model.chain.timesteps(model.schedule.steps, steps)
+def own_settings(model: Denoiser, steps: int) -> tuple[Any, ...]:
+    """What the images of MSA and DDIM depend on besides the network: how the teacher's scheduler steps."""
+    schedule = model.schedule
+    if isinstance(schedule, VeSchedule):
+        return schedule.snr, schedule.correct_steps, schedule.own_levels(steps)
+    if isinstance(schedule, ContinuousSchedule):
+        return model.chain, schedule.own_levels(steps)
+    return model.chain, model.chain.timesteps(schedule.steps, steps)
 
 
 @torch.no_grad()
@@ -37,11 +44,27 @@ def _euler_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> 
     return x
 
 
-OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
-    BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
-    FLOW: _euler_over_own_levels,
+def _calls_of_score_sde(steps: int, schedule: NoiseSchedule) -> int:
+    assert isinstance(schedule, VeSchedule)
+    return steps * (1 + schedule.correct_steps)
+
+
+@dataclass(frozen=True)
+class OwnSampler:
+    """What samples a kind of teacher in its own pipeline. sample, calls: see `SamplerKind`."""
+
+    sample: Callable[[Denoiser, Tensor, Request], Tensor]
+    calls: Callable[[int, NoiseSchedule], int] = lambda steps, schedule: steps
+
+
+OWN: dict[str, OwnSampler] = {
+    BETAS: OwnSampler(lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step)),
+    FLOW: OwnSampler(_euler_over_own_levels),
+    SCORE_SDE: OwnSampler(
+        lambda model, noise, r: score_sde(model, noise, r.seeds, r.steps, r.on_step), _calls_of_score_sde
+    ),
 }
-"""What samples each kind of teacher in its own pipeline: the paper's multi-step baseline."""
+"""By the kind of teacher: the paper's multi-step baseline."""
 
 
 def _ddim(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
@@ -53,7 +76,8 @@ def _ddim(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
 MSA = SamplerKind(
     "msa",
     steps=None,
-    sample=lambda model, noise, r: OWN[model.schedule.family](model, noise, r),
+    sample=lambda model, noise, r: OWN[model.schedule.family].sample(model, noise, r),
+    calls=lambda steps, schedule: OWN[schedule.family].calls(steps, schedule),
     deterministic=False,
     discrete=True,
 )

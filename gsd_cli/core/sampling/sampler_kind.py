@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.schedule import NoiseSchedule
 
 OnStep = Callable[[int, int], None]
 """Called after each step with (step, steps)."""
@@ -42,13 +43,13 @@ class SamplerKind:
     """The number of steps when the name gives none; None for every step of the teacher."""
     sample: Callable[[Denoiser, Tensor, Request], Tensor]
     """(model, noise [B, C, H, W] ~ N(0, I), request): images [B, C, H, W], about [-1, 1], unclamped."""
-    calls: Callable[[int], int] = lambda steps: steps
-    """Network calls per image as a function of the number of steps."""
+    calls: Callable[[int, NoiseSchedule], int] = lambda steps, schedule: steps
+    """Network calls per image as a function of the number of steps and the teacher's noise schedule."""
     smallest: int = 1
     """The smallest number of steps."""
     deterministic: bool = True
     """Whether the image is a function of the noise alone."""
     discrete: bool = False
-    """Whether it steps through the teacher's discrete noise levels, as the teacher's scheduler says (`Chain`)."""
+    """Whether it steps through the teacher's own noise levels, as the teacher's scheduler does."""
     fit: Callable[[Denoiser, int, torch.device], tuple[float, ...]] | None = None
     """(model, steps, device): noise levels fitted to a teacher; None for a kind that fits none."""

@@ -14,10 +14,11 @@ from gsd_cli.catalogue.families import BETAS
 from gsd_cli.catalogue.registry import BASELINES, sampler_words
 from gsd_cli.core.models.chain import require_steps
 from gsd_cli.core.models.denoiser import GSD_CHAIN, Denoiser
+from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.hybrid import HYBRID
 from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
 from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
-from gsd_cli.core.sampling.own import DDIM, MSA, own_steps
+from gsd_cli.core.sampling.own import DDIM, MSA, own_settings
 from gsd_cli.core.sampling.predictor_corrector import PREDICTOR_CORRECTOR
 from gsd_cli.core.sampling.sampler_kind import OnStep, Request, SamplerKind
 
@@ -46,9 +47,9 @@ class Sampler:
     def fit(self, model: Denoiser, device: torch.device) -> Sampler:
         """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself.
 
-        Raises GsdError (exit 2) for more steps than the teacher has noise levels, if the kind visits each once.
+        Raises GsdError (exit 2) for more steps than a discrete DDPM has noise levels, if the kind visits each once.
         """
-        if SAMPLER_KINDS[self.kind].discrete:
+        if SAMPLER_KINDS[self.kind].discrete and not isinstance(model.schedule, ContinuousSchedule):
             require_steps(model.schedule.steps, self.steps_for(model))
         fit = SAMPLER_KINDS[self.kind].fit
         return self if fit is None else replace(self, sigmas=fit(model, self.steps_for(model), device))
@@ -59,7 +60,7 @@ class Sampler:
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
-        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model))
+        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model), model.schedule)
 
     def cache_name(self, model: Denoiser) -> str:
         """The name under which images of this model by this sampler are kept: that of the sampler, with a mark where
@@ -70,7 +71,7 @@ class Sampler:
         ours = model.schedule.family == BETAS and model.chain == GSD_CHAIN
         if ours and steps > 1 and model.schedule.steps % steps == 0:
             return self.name
-        facts = (model.chain, own_steps(model, steps))
+        facts = own_settings(model, steps)
         return f"{self.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
     def __call__(
