@@ -41,7 +41,7 @@ FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteS
 """A network trained by flow matching."""
 SCORE_SDE_READING = Reading(SCORE, {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 348.0}, SCORE_SDE)
 """A network trained by a variance-exploding score SDE, up to the level of the published ones of 256 x 256 pixels."""
-_SINGLE = {FLOW: FLOW_PREDICTION, SCORE_SDE: SCORE}
+SINGLE = {FLOW: FLOW_PREDICTION, SCORE_SDE: SCORE}
 """The kinds whose networks predict one thing, with what it is; each is a word of `--assume`."""
 
 
@@ -61,8 +61,8 @@ def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> t
     takes_levels: whether the network is given noise levels rather than timesteps, as those of score SDEs alone are.
     """
     family = find_family(config)
-    if family in _SINGLE:
-        return (Reading(_SINGLE[family], config, family),)
+    if family in SINGLE:
+        return (Reading(SINGLE[family], config, family),)
     if takes_levels:
         return (SCORE_SDE_READING,)
     prediction = _stated_prediction(config)
@@ -111,13 +111,13 @@ def normalize(text: str) -> str:
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
-    if len(words) == 1 and words[0] in _SINGLE:
+    if len(words) == 1 and words[0] in SINGLE:
         return words[0]
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
     if not words or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
         pairs = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
-        known = f"{pairs}; or {' or '.join(_SINGLE)}"
+        known = f"{pairs}; or {' or '.join(SINGLE)}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
     return ",".join(first + second)
 

@@ -64,7 +64,7 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
         known = " or ".join(dict.fromkeys(diffusers_class for diffusers_class, _ in CHECKS.values()))
         raise GsdError(
             f"{files.network} holds a {name or 'model of unknown class'}, a {known} is needed",
-            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
+            hint=f"give a {known} in diffusers format, unconditional or with num_class_embeds",
         )
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)

@@ -15,7 +15,7 @@ TIME_EMBEDDINGS = ("positional", "fourier")
 """Of a timestep, and of the logarithm of a noise level (NCSN++, Song et al. 2021)."""
 SKIP_CHANNELS = 3
 """The channels of the images that NCSN++'s blocks pass on, a number in diffusers' code."""
-_HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
+_HINT = "give a UNet2DModel in diffusers format, unconditional or with num_class_embeds"
 
 
 def takes_noise_levels(config: dict[str, Any]) -> bool:

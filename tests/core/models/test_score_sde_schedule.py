@@ -13,6 +13,7 @@ from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler, UNet2DModel
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import save_denoiser
@@ -25,6 +26,13 @@ from tests.support import teachers
 from tests.support.plain import PLAIN
 
 SEED = 5
+CHURCH = {
+    **teachers.NCSNPP, "sample_size": 256, "layers_per_block": 2,
+    "block_out_channels": (128, 128, 256, 256, 256, 256, 256),
+    "down_block_types": ("SkipDownBlock2D",) * 4 + ("AttnSkipDownBlock2D",) + ("SkipDownBlock2D",) * 2,
+    "up_block_types": ("SkipUpBlock2D",) * 2 + ("AttnSkipUpBlock2D",) + ("SkipUpBlock2D",) * 4,
+}  # fmt: skip
+"""google/ncsnpp-church-256 at full size, as its config.json says it."""
 SCHEDULER = ScoreSdeVeScheduler(sigma_max=50.0, snr=0.17, num_train_timesteps=1000)
 
 
@@ -77,6 +85,13 @@ def test_the_network_is_called_as_diffusers_calls_it(folder: Path, ncsnpp: Denoi
     torch.testing.assert_close(ncsnpp.raw(x, sigma), score, rtol=0, atol=1e-6)
     half = (sigma / 2).reshape(-1, 1, 1, 1)
     torch.testing.assert_close(ncsnpp(x, sigma), 2 * ((x + 1) / 2 + half**2 * score) - 1, rtol=0, atol=1e-5)
+
+
+def test_the_catalogue_has_the_size_of_the_published_networks() -> None:
+    with torch.device("meta"):
+        net = UNet2DModel(**CHURCH)
+    published = {entry.parameters for name, entry in TEACHERS.items() if name.startswith("ncsnpp-")}
+    assert published == {sum(p.numel() for p in net.parameters())}
 
 
 def test_levels_are_twice_those_of_diffusers() -> None:
@@ -172,6 +187,7 @@ def test_training_leaves_the_frequencies_of_the_time_embedding(ncsnpp: Denoiser)
     assert "net.time_proj.weight" not in dict(student.named_parameters())
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_is_the_encoder(ncsnpp: Denoiser) -> None:
     x, sigma = torch.randn(2, 3, 16, 16), torch.tensor([0.2, 3.0])
     compiled = torch.compile(lambda x, sigma: ncsnpp.encode(x, sigma)[-1], backend="eager", fullgraph=True)
