@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gsd_cli.catalogue.families import FLOW, SCORE_SDE, find_family
+from gsd_cli.catalogue.families import EDM, FLOW, SCORE_SDE, find_family
 
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
 """What a network can predict, as diffusers calls it, with other names."""
@@ -41,13 +41,15 @@ FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteS
 """A network trained by flow matching."""
 SCORE_SDE_READING = Reading(SCORE, {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 348.0}, SCORE_SDE)
 """A network trained by a variance-exploding score SDE, up to the level of the published ones of 256 x 256 pixels."""
-SINGLE = {FLOW: FLOW_PREDICTION, SCORE_SDE: SCORE}
-"""The kinds whose networks predict one thing, with what it is; each is a word of `--assume`."""
+EDM_READING = Reading("epsilon", {"_class_name": "EDMEulerScheduler"}, EDM)
+"""A network trained as Karras et al. (2022) did, for data of standard deviation 0.5."""
+WHOLE = (FLOW, EDM, SCORE_SDE)
+"""The readings whose name says everything."""
 
 
 def same_schedule(reading: Reading) -> tuple[Reading, ...]:
     """The readings of another prediction with the same noise schedule, and the reading itself."""
-    if reading.prediction not in PREDICTIONS:
+    if reading.name in WHOLE:
         return (reading,)
     schedule = reading.name.partition(",")[2]
     return tuple(
@@ -61,8 +63,12 @@ def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> t
     takes_levels: whether the network is given noise levels rather than timesteps, as those of score SDEs alone are.
     """
     family = find_family(config)
-    if family in SINGLE:
-        return (Reading(SINGLE[family], config, family),)
+    if family == FLOW:
+        return (Reading(FLOW_PREDICTION, config, FLOW),)
+    if family == SCORE_SDE:
+        return (Reading(SCORE, config, SCORE_SDE),)
+    if family == EDM:  # diffusers' schedulers take a network for one of `epsilon` unless told otherwise
+        return (Reading(str(config.get("prediction_type") or "epsilon"), config, EDM),)
     if takes_levels:
         return (SCORE_SDE_READING,)
     prediction = _stated_prediction(config)
@@ -72,7 +78,7 @@ def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> t
         for prediction in predictions
         for name, schedule in _fitting_schedules(config).items()
     )
-    return discrete if config.keys() - {"clip_sample"} else (*discrete, FLOW_READING)
+    return discrete if config.keys() - {"clip_sample"} else (*discrete, FLOW_READING, EDM_READING)
 
 
 def _stated_prediction(config: Mapping[str, Any]) -> str | None:
@@ -111,13 +117,13 @@ def normalize(text: str) -> str:
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
-    if len(words) == 1 and words[0] in SINGLE:
+    if len(words) == 1 and words[0] in WHOLE:
         return words[0]
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
     if not words or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
-        pairs = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
-        known = f"{pairs}; or {' or '.join(SINGLE)}"
+        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
+        known += f"; or {' or '.join(WHOLE)}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
     return ",".join(first + second)
 

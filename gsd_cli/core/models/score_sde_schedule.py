@@ -89,6 +89,15 @@ class VeSchedule(ContinuousSchedule):
         """Its own sampler visits every level."""
         return self.count
 
+    @property
+    def own_facts(self) -> tuple[Any, ...]:
+        """The settings of its own corrector."""
+        return self.snr, self.correct_steps
+
+    def own_calls(self, steps: int) -> int:
+        """The corrector's steps and the predictor's."""
+        return steps * (1 + self.correct_steps)
+
     def timestep(self, sigma: Tensor) -> Tensor:
         """sigma' at sigma; the network takes its logarithm."""
         return sigma / 2

@@ -77,10 +77,11 @@ def output_layers(net: Any) -> tuple[str, ...]:
 
 def prepare(net: Any) -> None:
     """Make the frequencies of a Fourier time embedding a buffer: they are drawn once, and no training changes them."""
-    if net.config.time_embedding_type == "fourier":
-        frequencies = net.time_proj.weight.detach()
-        del net.time_proj.weight
-        net.time_proj.register_buffer("weight", frequencies)
+    embedding: Any = getattr(net, "time_proj", None)
+    if type(embedding).__name__ == "GaussianFourierProjection" and isinstance(embedding.weight, nn.Parameter):
+        frequencies = embedding.weight.detach()
+        del embedding.weight
+        embedding.register_buffer("weight", frequencies)
 
 
 UNET2D = NetworkKind(

@@ -98,7 +98,7 @@ HYBRID = SamplerKind(
     "hybrid",
     steps=18,
     sample=lambda model, noise, r: hybrid(model, noise, r.sigmas, r.on_step),
-    calls=lambda steps, _: 2 * steps - first_order_steps(steps) - 1,
+    calls=lambda steps: 2 * steps - first_order_steps(steps) - 1,
     smallest=4,
     fit=lambda model, steps, device: tuple(fit_sigmas(model, steps, device)),
 )

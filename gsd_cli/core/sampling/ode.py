@@ -91,6 +91,6 @@ HEUN = SamplerKind(
     "heun",
     steps=18,
     sample=lambda model, noise, r: heun(model, noise, r.steps, r.on_step),
-    calls=lambda steps, _: 2 * steps - 1,
+    calls=lambda steps: 2 * steps - 1,
 )
 DPM_SOLVER = SamplerKind("dpm++", steps=20, sample=lambda model, noise, r: dpm_solver(model, noise, r.steps, r.on_step))

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gsd_cli.catalogue.families import BETAS, FLOW, SCORE_SDE
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
-from gsd_cli.core.models.score_sde_schedule import VeSchedule
+from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, EdmSchedule
+from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
-from gsd_cli.core.sampling.ode import starting_point
+from gsd_cli.core.sampling.ode import heun_step, starting_point
 from gsd_cli.core.sampling.predictor_corrector import score_sde
 from gsd_cli.core.sampling.sampler_kind import Request, SamplerKind
 
 
-def own_settings(model: Denoiser, steps: int) -> tuple[Any, ...]:
-    """What the images of MSA and DDIM depend on besides the network: how the teacher's scheduler steps."""
-    schedule = model.schedule
-    if isinstance(schedule, VeSchedule):
-        return schedule.snr, schedule.correct_steps, schedule.own_levels(steps)
-    if isinstance(schedule, ContinuousSchedule):
-        return model.chain, schedule.own_levels(steps)
-    return model.chain, model.chain.timesteps(schedule.steps, steps)
+def own_steps(model: Denoiser, steps: int) -> list[float] | list[int]:
+    """Where the teacher's scheduler steps: timesteps of a DDPM, else noise levels; from high to low."""
+    if isinstance(model.schedule, ContinuousSchedule):
+        return model.schedule.own_levels(steps)
+    return model.chain.timesteps(model.schedule.steps, steps)
 
 
 @torch.no_grad()
@@ -44,27 +39,48 @@ def _euler_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> 
     return x
 
 
-def _calls_of_score_sde(steps: int, schedule: NoiseSchedule) -> int:
-    assert isinstance(schedule, VeSchedule)
-    return steps * (1 + schedule.correct_steps)
+@torch.no_grad()
+def _edm(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """The teacher's own solver: Euler's, Heun's, or diffusers' multistep DPM-Solver++ with the teacher's settings."""
+    assert isinstance(model.schedule, EdmSchedule)
+    if model.schedule.solver == HEUN:
+        return _heun_over_own_levels(model, noise, request)
+    if model.schedule.solver == DPM_SOLVER:
+        return _steps_of_diffusers(model, noise, request)
+    return _euler_over_own_levels(model, noise, request)
 
 
-@dataclass(frozen=True)
-class OwnSampler:
-    """What samples a kind of teacher in its own pipeline. sample, calls: see `SamplerKind`."""
+def _heun_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """Karras et al. (2022), algorithm 1 without churn. It starts at sigma_max times the noise, without the data."""
+    assert isinstance(model.schedule, ContinuousSchedule)
+    levels = model.schedule.own_levels(request.steps)
+    x = levels[0] * noise
+    for i, (sigma, following) in enumerate(pairwise(levels)):
+        x = heun_step(model, x, sigma, following)
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
 
-    sample: Callable[[Denoiser, Tensor, Request], Tensor]
-    calls: Callable[[int, NoiseSchedule], int] = lambda steps, schedule: steps
+
+def _steps_of_diffusers(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """The steps of the teacher's own scheduler, an object of diffusers."""
+    scheduler = model.schedule.to_scheduler(model.prediction, model.chain)
+    scheduler.set_timesteps(request.steps, device=noise.device)
+    x = scheduler.init_noise_sigma * noise
+    for i, (time, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False)):
+        x = scheduler.step(model.raw(x, per_image(sigma, x)), time, x).prev_sample
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
 
 
-OWN: dict[str, OwnSampler] = {
-    BETAS: OwnSampler(lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step)),
-    FLOW: OwnSampler(_euler_over_own_levels),
-    SCORE_SDE: OwnSampler(
-        lambda model, noise, r: score_sde(model, noise, r.seeds, r.steps, r.on_step), _calls_of_score_sde
-    ),
+OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
+    BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
+    FLOW: _euler_over_own_levels,
+    EDM: _edm,
+    SCORE_SDE: lambda model, noise, r: score_sde(model, noise, r.seeds, r.steps, r.on_step),
 }
-"""By the kind of teacher: the paper's multi-step baseline."""
+"""What samples each kind of teacher in its own pipeline: the paper's multi-step baseline."""
 
 
 def _ddim(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
@@ -76,8 +92,7 @@ def _ddim(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
 MSA = SamplerKind(
     "msa",
     steps=None,
-    sample=lambda model, noise, r: OWN[model.schedule.family].sample(model, noise, r),
-    calls=lambda steps, schedule: OWN[schedule.family].calls(steps, schedule),
+    sample=lambda model, noise, r: OWN[model.schedule.family](model, noise, r),
     deterministic=False,
     discrete=True,
 )

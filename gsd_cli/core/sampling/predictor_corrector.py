@@ -89,6 +89,6 @@ PREDICTOR_CORRECTOR = SamplerKind(
     "pc",
     steps=500,
     sample=lambda model, noise, r: predictor_corrector(model, noise, r.seeds, r.steps, r.on_step),
-    calls=lambda steps, _: 2 * steps - 1,
+    calls=lambda steps: 2 * steps - 1,
     deterministic=False,
 )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.schedule import NoiseSchedule
 
 OnStep = Callable[[int, int], None]
 """Called after each step with (step, steps)."""
@@ -43,8 +42,8 @@ class SamplerKind:
     """The number of steps when the name gives none; None for every step of the teacher."""
     sample: Callable[[Denoiser, Tensor, Request], Tensor]
     """(model, noise [B, C, H, W] ~ N(0, I), request): images [B, C, H, W], about [-1, 1], unclamped."""
-    calls: Callable[[int, NoiseSchedule], int] = lambda steps, schedule: steps
-    """Network calls per image as a function of the number of steps and the teacher's noise schedule."""
+    calls: Callable[[int], int] = lambda steps: steps
+    """Network calls per image as a function of the number of steps."""
     smallest: int = 1
     """The smallest number of steps."""
     deterministic: bool = True

@@ -18,7 +18,7 @@ from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.hybrid import HYBRID
 from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
 from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
-from gsd_cli.core.sampling.own import DDIM, MSA, own_settings
+from gsd_cli.core.sampling.own import DDIM, MSA, own_steps
 from gsd_cli.core.sampling.predictor_corrector import PREDICTOR_CORRECTOR
 from gsd_cli.core.sampling.sampler_kind import OnStep, Request, SamplerKind
 
@@ -60,7 +60,8 @@ class Sampler:
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
-        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model), model.schedule)
+        steps = self.steps_for(model)
+        return model.schedule.own_calls(steps) if self.kind == MSA.name else SAMPLER_KINDS[self.kind].calls(steps)
 
     def cache_name(self, model: Denoiser) -> str:
         """The name under which images of this model by this sampler are kept: that of the sampler, with a mark where
@@ -71,7 +72,7 @@ class Sampler:
         ours = model.schedule.family == BETAS and model.chain == GSD_CHAIN
         if ours and steps > 1 and model.schedule.steps % steps == 0:
             return self.name
-        facts = own_settings(model, steps)
+        facts = (model.chain, own_steps(model, steps), *model.schedule.own_facts)
         return f"{self.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
     def __call__(
