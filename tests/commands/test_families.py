@@ -13,6 +13,7 @@ from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
+    ScoreSdeVeScheduler,
 )
 
 from gsd_cli.base.storage import read_json
@@ -26,6 +27,10 @@ SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--adversa
 def flow(folder: Path) -> Path:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
+
+
+def score_sde(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.NCSNPP), ScoreSdeVeScheduler(sigma_max=50.0))
 
 
 def learned_sigma(folder: Path) -> Path:
@@ -44,6 +49,7 @@ def edm_dpm(folder: Path) -> Path:
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
+    "score-sde": score_sde,
 }  # fmt: skip
 """Writes a small teacher of 16 x 16 images into a folder."""
 

@@ -22,6 +22,8 @@ class NoiseSchedule(ABC):
 
     family: str
     """Its kind: a value of `catalogue/families.py`."""
+    geometric: bool = False
+    """Whether its levels are evenly spaced in log sigma."""
 
     @property
     @abstractmethod

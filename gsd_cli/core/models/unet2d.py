@@ -1,12 +1,13 @@
 """Diffusers' UNet2DModel: its block names and call; `unet2d_config.py` says which configs can be teachers.
 
 The DDPM network (Ho et al. 2020): down blocks, a mid block, up blocks with skips, conditioned on a
-timestep and at most on class numbers. The last part holds what a copy that is wider or deeper
-needs to know (`distillation/growth.py`).
+timestep and at most on class numbers; and NCSN++ (Song et al. 2021), which is given a noise level. The last
+part holds what a copy that is wider or deeper needs to know (`distillation/growth.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,16 +47,32 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
     if net.config.center_input_sample:
         x = 2 * x - 1
     embedding = net.time_embedding(net.time_proj(t).to(x.dtype))
-    hidden = net.conv_in(x)
+    image = x  # NCSN++ (Song et al. 2021) passes the image, smaller and smaller, from one `Skip...` block to the next
+
+    def call_block(block: Any, hidden: Tensor) -> Any:
+        nonlocal image
+        if not hasattr(block, "skip_conv"):
+            return block(hidden, embedding)
+        hidden, skips, image = block(hidden, embedding, image)
+        return hidden, skips
+
+    return walk_down(net, net.conv_in(x), call_block, full)
+
+
+def walk_down(net: Any, hidden: Tensor, call_block: Callable[[Any, Tensor], Any], full: bool) -> list[Tensor]:
+    """The maps of a UNet's down blocks and mid block, from the output of its first layer.
+
+    call_block(block, hidden): its output and its skips, or the mid block's output. full: see `encode`.
+    """
     maps: list[Tensor] = []
     for block in net.down_blocks:
-        hidden, skips = block(hidden, embedding)
+        hidden, skips = call_block(block, hidden)
         if full and not maps:
             # a block's last skip is its downsampled output
             maps.append(skips[-1 if block.downsamplers is None else -2])
         maps.append(hidden)
     if net.mid_block is not None:
-        maps.append(net.mid_block(hidden, embedding))
+        maps.append(call_block(net.mid_block, hidden))
     return maps
 
 
@@ -72,6 +89,15 @@ def output_layers(net: Any) -> tuple[str, ...]:
     return f"up_blocks.{len(net.up_blocks) - 1}", "conv_norm_out", "conv_out"
 
 
+def prepare(net: Any) -> None:
+    """Make the frequencies of a Fourier time embedding a buffer: they are drawn once, and no training changes them."""
+    embedding: Any = getattr(net, "time_proj", None)
+    if type(embedding).__name__ == "GaussianFourierProjection" and isinstance(embedding.weight, nn.Parameter):
+        frequencies = embedding.weight.detach()
+        del embedding.weight
+        embedding.register_buffer("weight", frequencies)
+
+
 UNET2D = NetworkKind(
     diffusers_class=DIFFUSERS_CLASS,
     class_names=CLASS_NAMES,
@@ -81,6 +107,7 @@ UNET2D = NetworkKind(
     encode=encode,
     bottleneck=bottleneck,
     output_layers=output_layers,
+    prepare=prepare,
 )
 
 
@@ -104,6 +131,8 @@ def find_growth_obstacle(net: Any, width: int, depth: int) -> str | None:
         return f"a network with a {unknown[0]} cannot be grown"
     if width > 1 and config["class_embed_type"] == "identity":
         return "a network that takes embeddings for classes cannot be grown in width: theirs is fixed"
+    if config["time_embedding_type"] == "fourier":
+        return "a network with a fourier time embedding cannot be grown: its frequencies are random numbers"
     if width > 1 and config["time_embedding_type"] != "positional":
         return f"a network with a {config['time_embedding_type']} time embedding cannot be grown in width"
     layers, channels = depth * config["layers_per_block"], width * max(config["block_out_channels"])

@@ -14,7 +14,7 @@ from torch import Tensor
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
-from gsd_cli.core.models.unet2d import bottleneck, output_layers, shape
+from gsd_cli.core.models.unet2d import bottleneck, output_layers, shape, walk_down
 from gsd_cli.core.models.unet2d_condition_config import CLASS_NAMES, DIFFUSERS_CLASS, IMAGE_SCALE, TIME_IDS, TextShape
 
 
@@ -51,21 +51,12 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
     if net.config.addition_embed_type == "text_time":
         added = {"text_embeds": blank.pooled, "time_ids": blank.time_ids}
         embedding = embedding + net.get_aug_embed(embedding, blank.embeddings, added)
-    hidden = net.conv_in(x)
-    maps: list[Tensor] = []
-    for block in net.down_blocks:
-        hidden, skips = block(hidden, embedding, **_text_of(block, blank))
-        if full and not maps:
-            # a block's last skip is its downsampled output
-            maps.append(skips[-1 if block.downsamplers is None else -2])
-        maps.append(hidden)
-    if net.mid_block is not None:
-        maps.append(net.mid_block(hidden, embedding, **_text_of(net.mid_block, blank)))
-    return maps
 
+    def call_block(block: Any, hidden: Tensor) -> Any:
+        text = {"encoder_hidden_states": blank.embeddings} if getattr(block, "has_cross_attention", False) else {}
+        return block(hidden, embedding, **text)
 
-def _text_of(block: Any, text: Condition) -> dict[str, Any]:
-    return {"encoder_hidden_states": text.embeddings} if getattr(block, "has_cross_attention", False) else {}
+    return walk_down(net, net.conv_in(x), call_block, full)
 
 
 def _blank(net: Any, x: Tensor) -> Condition:
