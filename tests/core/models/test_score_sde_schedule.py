@@ -176,7 +176,7 @@ def test_features_are_the_maps_of_the_network_s_own_pass(ncsnpp: Denoiser, full:
         torch.testing.assert_close(found, seen[name])
     sum(found.square().mean() for found in maps).backward()  # type: ignore[union-attr]
     assert x.grad is not None and torch.isfinite(x.grad).all() and x.grad.abs().max() > 0
-    assert ncsnpp.bottleneck() is ncsnpp.net.mid_block
+    assert ncsnpp.kind.bottleneck(ncsnpp.net) is ncsnpp.net.mid_block
     assert all(dict(ncsnpp.named_modules()).get(name) is not None for name in ncsnpp.output_layers())
 
 
