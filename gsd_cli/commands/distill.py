@@ -98,7 +98,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     # a new revision on the hub must not change the teacher of a run
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
     assume = options.assume or read_recorded(options, folder, "teacher_reading")
-    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True)
+    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
     return read_result(folder)

@@ -17,6 +17,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEACHER_SUFFIX, features_name, next_to_data
+from gsd_cli.commands.prepare_prompts import prepare_prompts
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
@@ -55,6 +56,8 @@ def run(options: PrepareOptions, session: Session) -> Result:
     require_consistent_training(options)
     target = resolve_target(options)
     require_writable(target, folder=False)
+    if options.teacher is not None:
+        return prepare_prompts(options, target, session)
     if options.fit_teacher is None:
         return _prepare_data(options, target, session)
 

@@ -196,6 +196,11 @@ class DistillOptions(Common, DistillSettings):
         f"the noise schedule ({', '.join(SCHEDULES)}); or {', '.join(WHOLE)}.",
         metavar="PREDICTION,SCHEDULE",
     )
+    prompts: Path | None = opt(
+        None,
+        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher wrote them.",
+        metavar="FILE",
+    )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(
         None,

@@ -16,6 +16,7 @@ from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 TEACHER_STEPS, TEACHER_STEPS_ON_CPU = 20_000, 3000
 """Training steps of --fit-teacher without --fit-steps. On two cores the fewer steps take one to two hours for a `small`
 teacher of 32 x 32, and the more steps half a day."""
+PROMPTS_SUFFIX = ".safetensors"
 FEATURE_STEPS = 2000
 """Training steps of --fit-features without --fit-steps."""
 
@@ -71,6 +72,12 @@ class PrepareOptions(Common):
     )
     skip_bad: bool = opt(False, "Skip images that cannot be read instead of stopping.")
     force: bool = opt(False, "Overwrite an existing data set.")
+    teacher: str | None = opt(
+        None,
+        "Encode prompts for this text-conditional teacher: SOURCE is a text file, one prompt per line, and the output "
+        "is for gsd distill --prompts.",
+        metavar="FOLDER|HUB_ID",
+    )
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
         None, "Train a DDPM of this size on the data, as a teacher for gsd distill.", panel="Training"
     )
@@ -107,8 +114,18 @@ def require_consistent_training(options: PrepareOptions) -> None:
         if not asked
     }
     problems = [f"--{name.replace('_', '-')} does nothing without {flag}" for flag in idle for name in idle[flag]]
+    if options.teacher is not None and (asked := [name for name in _OF_IMAGES if _is_changed(options, name)]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError([f"--teacher encodes prompts, and {flags} is about images"], hint="leave out one of them")
     if problems:
         raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
+
+
+_OF_IMAGES = (
+    "size", "grey", "value_range", "split", "limit", "labels", "shards", "workers", "skip_bad", "fit_teacher",
+    "fit_features",
+)  # fmt: skip
+"""Options that mean nothing for prompts."""
 
 
 def _is_changed(options: PrepareOptions, name: str) -> bool:
@@ -119,6 +136,8 @@ def resolve_target(options: PrepareOptions) -> Path:
     """The zip or the index of shards to write. Raises UsageError if it is the source or has the wrong suffix."""
     suffix = ".json" if options.shards else ".zip"
     target = options.output
+    if options.teacher is not None:
+        return _resolve_prompts_target(options)
     if target is None:
         part = "" if options.split == "train" else f"-{options.split}"
         target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
@@ -131,6 +150,15 @@ def resolve_target(options: PrepareOptions) -> Path:
         raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
+    return target
+
+
+def _resolve_prompts_target(options: PrepareOptions) -> Path:
+    """The file of encoded prompts: --output, else the source with another suffix."""
+    target = options.output or Path(Path(options.source).with_suffix(PROMPTS_SUFFIX).name)
+    if target.suffix != PROMPTS_SUFFIX:
+        fitting = target.with_suffix(PROMPTS_SUFFIX)
+        raise UsageError([f"{target}: prompts are written as {PROMPTS_SUFFIX}"], hint=f"-o {fitting}")
     return target
 
 

@@ -116,6 +116,10 @@ TEXT_XL: dict[str, Any] = {
 """SDXL's UNet, small: it also takes a vector of the whole text, and the image's size."""
 
 
+TOKENS = 12
+"""The tokens of a text that the text encoders here take."""
+
+
 def text_pipeline(folder: Path, kind: str) -> Path:
     """A folder like Stable Diffusion's ("SD") or SDXL's: unet/, vae/ and scheduler/, without text encoders."""
     torch.manual_seed(4)
@@ -123,8 +127,31 @@ def text_pipeline(folder: Path, kind: str) -> Path:
     net.save_pretrained(folder / "unet")
     stage: dict[str, Any] = {**FIRST_STAGE, "latent_channels": 4, "scaling_factor": 0.13025}
     AutoencoderKL(**stage).eval().save_pretrained(folder / "vae")
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
-    scheduler.save_pretrained(folder / "scheduler")
+    betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    DDIMScheduler(**betas, clip_sample=False, steps_offset=1).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def with_text_encoders(folder: Path, kind: str) -> Path:
+    """`text_pipeline` with CLIP text encoders and tokenizers of random weights, saved by transformers."""
+    import transformers
+
+    text_pipeline(folder, kind)
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=TOKENS
+    )
+    sizes = {"SD": [8], "SDXL": [4, 4]}[kind]
+    for place, (size, end) in enumerate(zip(sizes, ("", "_2"), strict=False)):
+        torch.manual_seed(place)
+        config = transformers.CLIPTextConfig(
+            vocab_size=len(words), hidden_size=size, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=TOKENS, projection_dim=6, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
+        )  # fmt: skip
+        made = transformers.CLIPTextModelWithProjection if end else transformers.CLIPTextModel
+        made(config).eval().save_pretrained(folder / f"text_encoder{end}")
+        tokenizer.save_pretrained(folder / f"tokenizer{end}")
     return folder
 
 

@@ -11,7 +11,7 @@ from gsd_cli.catalogue.readings import Reading, fitting_readings, same_schedule
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.real_images import require_same_shape
-from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.reading_check import CLEAR, Measured, count_levels, measure_readings
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.data.dataset import ImageArchive
@@ -96,10 +96,10 @@ def _measure(
 
 
 def _condition(teacher: Teacher, archive: ImageArchive, places: Tensor) -> Condition:
-    """The classes of the images for a class-conditional teacher; the first class where they have none."""
+    """The classes of the images for a class-conditional teacher; the first class or prompt where they have none."""
     classes = teacher.denoiser.classes
     if not classes:
-        return UNCONDITIONAL
+        return teacher.denoiser.conditions.first(len(places)).to(teacher.denoiser.device)
     known = archive.labels
     fit = known is not None and known.ndim == 1 and int(known.max()) < classes
     found = known[places] if known is not None and fit else torch.zeros(len(places), dtype=torch.long)

@@ -165,7 +165,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
     if model.teacher is None:
         return None
     try:
-        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading)
+        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading, prompts=model.prompts)
     except GsdError:
         return None
     generator = model.generator

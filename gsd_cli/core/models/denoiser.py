@@ -55,9 +55,10 @@ class Denoiser(nn.Module):
         self.prediction = prediction
         self.chain = chain
         self.condition = UNCONDITIONAL
+        self.prompts = UNCONDITIONAL
 
     def with_condition(self, condition: Condition) -> Denoiser:
-        """A view of this model, weights shared, with a fixed condition of B images."""
+        """A view of this model, weights shared, with a fixed condition: of B images, or one row for any number."""
         view = copy.copy(self)
         view.condition = condition
         return view
@@ -85,8 +86,25 @@ class Denoiser(nn.Module):
 
     @property
     def conditions(self) -> Condition:
-        """All conditions that the model can be given, a row each, on the CPU; none for an unconditional one."""
-        return every_class(self.classes)
+        """All conditions that the model is used with, a row each, on the CPU: its classes, or its prompts."""
+        return every_class(self.classes) if self.prompts.none else self.prompts
+
+    def give_prompts(self, prompts: Condition) -> None:
+        """Set the texts that the model is used with, a row each, on the CPU.
+
+        Raises GsdError (exit 3) unless it takes texts, and these.
+        """
+        sizes = self.kind.text_sizes(self.net)
+        if sizes is None or prompts.embeddings is None:
+            raise GsdError("the model is not text-conditional", hint="leave out the prompts")
+        pooled = None if prompts.pooled is None else prompts.pooled.shape[1]
+        found = prompts.embeddings.shape[2], pooled
+        if found != sizes or (pooled is None) != (prompts.time_ids is None):
+            raise GsdError(
+                f"the prompts have vectors of {describe_sizes(found)} numbers, the model takes {describe_sizes(sizes)}",
+                hint="encode them for the model's own teacher: gsd prepare PROMPTS.txt --teacher T",
+            )
+        self.prompts = prompts
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -94,7 +112,8 @@ class Denoiser(nn.Module):
         return self.kind.shape(self.net)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
-        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; condition: of B images, by default the view's.
+        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; condition: of B images, or one row
+        for all; by default the view's.
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
@@ -116,6 +135,8 @@ class Denoiser(nn.Module):
         The second half stands for the variance of an ancestral step (`Chain.deviation`); nothing else reads it.
         """
         condition = self.condition if condition is None else condition
+        if len(condition) == 1 != len(x):
+            condition = condition.expand(len(x))
         output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), condition)
         channels = x.shape[1]
         if output.shape[1] == channels:
@@ -160,3 +181,8 @@ class Denoiser(nn.Module):
 def per_image(value: float, like: Tensor) -> Tensor:
     """A [B] tensor filled with `value`, on the device and in the type of `like` [B, ...]."""
     return torch.full((len(like),), value, device=like.device, dtype=like.dtype)
+
+
+def describe_sizes(sizes: tuple[int, int | None]) -> str:
+    """The sizes of the vectors of a text, in words: of a token, and of the whole text."""
+    return f"{sizes[0]}" if sizes[1] is None else f"{sizes[0]} and {sizes[1]}"

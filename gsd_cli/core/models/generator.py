@@ -16,14 +16,17 @@ from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.find import find_model, read_card
-from gsd_cli.catalogue.run_layout import CARD, README
+from gsd_cli.catalogue.run_layout import CARD, PROMPTS, README
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
 
 FORMAT = 1
+PROMPTS_KEPT = 64
+"""Prompts of its training that a text-conditional generator keeps, so that it makes images without a text encoder."""
 
 
 class Generator(nn.Module):
@@ -119,18 +122,28 @@ class Model:
         return self.card.get("features")
 
     @property
+    def prompts(self) -> Path | None:
+        """The file of the prompts that a text-conditional generator keeps; None for others."""
+        path = self.folder / PROMPTS
+        return path if path.is_file() else None
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of its classes, if known."""
         return tuple(self.card.get("classes") or ())
 
 
-def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
-    """Write a generator folder atomically: network, schedule, card, README.md."""
+def save_generator(
+    generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool, prompts: Prompts | None = None
+) -> None:  # fmt: skip
+    """Write a generator folder atomically: network, schedule, card, README.md, and the first of the prompts."""
     with atomic_folder(folder) as temporary:
         save_denoiser(
             generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder,
             class_names=card.get("classes") or (),
         )  # fmt: skip
+        if prompts is not None:
+            save_prompts(temporary / PROMPTS, prompts.head(PROMPTS_KEPT), half=half)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
         (temporary / README).write_text(readme, encoding="utf-8")
@@ -149,7 +162,10 @@ def load_model(spec: str | None) -> Model:
             f"the weights in {folder} are not those that its {CARD} names",
             hint="they are damaged; copy the folder again, or run gsd distill again",
         )
-    generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
+    denoiser = load_denoiser(folder)
+    if (folder / PROMPTS).is_file():
+        denoiser.give_prompts(load_prompts(folder / PROMPTS).condition)
+    generator = Generator(denoiser, float(sigma_init), load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)
 

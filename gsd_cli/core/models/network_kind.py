@@ -61,6 +61,9 @@ class NetworkKind:
     """(net, output of the bottleneck): the same as a map [B, c, h, w]."""
     from_map: Callable[[Network, Tensor], Tensor] = lambda net, features: features
     """(net, map [B, c, h, w]): the inverse of `to_map`."""
+    text_sizes: Callable[[Network], tuple[int, int | None] | None] = lambda net: None
+    """(net): the sizes of the vectors it takes of a text, per token and of the whole text; None for a network that is
+    not conditioned on texts."""
     null_class: Callable[[Network], int | None] = lambda net: None
     """(net): the class that was trained to stand for any, which is none of `classes`; None without one."""
     prepare: Callable[[Network], None] = lambda net: None

@@ -52,13 +52,26 @@ class TeacherConfig:
         """Whether the network is conditioned on texts."""
         return self.class_name in unet2d_condition_config.CLASS_NAMES
 
-    def require_condition(self) -> None:
-        """Raise GsdError (exit 3) for a network whose condition cannot be given."""
-        if self.takes_text:
+    def require_text(self) -> None:
+        """Raise GsdError (exit 3) for a network that takes no text."""
+        if not self.takes_text:
             raise GsdError(
-                f"{self.files.folder} is a text-conditional teacher, and prompts cannot be given yet",
-                hint="give an unconditional or a class-conditional teacher (--list-teachers shows some)",
+                f"{self.files.folder} is not a text-conditional teacher",
+                hint="prompts are for a Stable Diffusion or an SDXL",
             )
+
+    def require_prompts(self, given: Path | None) -> None:
+        """Raise GsdError (exit 3) where a text-conditional network is given no prompts, or another network some."""
+        if self.takes_text and given is None:
+            raise GsdError(
+                f"{self.files.folder} is a text-conditional teacher: it needs prompts",
+                hint="encode a text file, one prompt per line, with gsd prepare PROMPTS.txt --teacher T, and give the "
+                "result with --prompts",
+            )
+        if given is not None and not self.takes_text:
+            raise GsdError(f"{self.files.folder} is not a text-conditional teacher", hint="leave out --prompts")
+        if given is not None and not given.is_file():
+            raise GsdError(f"no such file: {given}", hint="make it with: gsd prepare PROMPTS.txt --teacher T")
 
     def require_known(self) -> Reading:
         """The reading. Raises GsdError (exit 3) where several fit."""

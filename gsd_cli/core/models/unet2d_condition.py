@@ -15,12 +15,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
 from gsd_cli.core.models.unet2d import bottleneck, output_layers, shape, walk_down
-from gsd_cli.core.models.unet2d_condition_config import CLASS_NAMES, DIFFUSERS_CLASS, IMAGE_SCALE, TIME_IDS, TextShape
-
-
-def text_shape(net: Any) -> TextShape:
-    """The sizes of the vectors that the network takes for a text."""
-    return TextShape.from_config(net.config)
+from gsd_cli.core.models.unet2d_condition_config import CLASS_NAMES, DIFFUSERS_CLASS, text_sizes, uncropped
 
 
 def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
@@ -29,7 +24,7 @@ def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
     Raises GsdError (exit 3) without texts.
     """
     if condition.embeddings is None:
-        raise GsdError("a text-conditional network was called without a text", hint="give it the embeddings of prompts")
+        raise GsdError("a text-conditional network was called without a text", hint="give prompts with --prompts")
     added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
     output: Tensor = net(
         x, t, condition.embeddings, encoder_attention_mask=condition.mask,
@@ -61,14 +56,12 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
 
 def _blank(net: Any, x: Tensor) -> Condition:
     """Vectors of zeros for a text, and an image that is not cropped, for each of x [B, C, H, W]."""
-    sizes = text_shape(net)
-    embeddings = x.new_zeros(len(x), 1, sizes.width)
-    if sizes.pooled is None:
+    width, pooled = text_sizes(net.config)
+    embeddings = x.new_zeros(len(x), 1, width)
+    if pooled is None:
         return Condition(embeddings=embeddings)
-    height, width = (IMAGE_SCALE * side for side in shape(net)[1:])
-    ids = torch.cat([x.new_full((len(x), 1), size) for size in (height, width, 0, 0, height, width)], 1)
-    assert ids.shape[1] == TIME_IDS
-    return Condition(embeddings=embeddings, pooled=x.new_zeros(len(x), sizes.pooled), time_ids=ids)
+    ids = torch.cat([x.new_full((len(x), 1), size) for size in uncropped(net.config)], 1)
+    return Condition(embeddings=embeddings, pooled=x.new_zeros(len(x), pooled), time_ids=ids)
 
 
 UNET2D_CONDITION = NetworkKind(
@@ -80,5 +73,6 @@ UNET2D_CONDITION = NetworkKind(
     encode=encode,
     bottleneck=bottleneck,
     output_layers=output_layers,
+    text_sizes=lambda net: text_sizes(net.config),
     layout=PipelineLayout("unet", "vae", "StableDiffusionPipeline"),
 )

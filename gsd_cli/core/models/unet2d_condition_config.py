@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,23 @@ _EMPTY = (
 """Keys of other conditions, which must be left empty."""
 
 
-@dataclass(frozen=True)
-class TextShape:
-    """width: of a token's vector. pooled: of the vector of the whole text; None where a network takes none."""
+def text_sizes(config: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The sizes of a token's vector and of the vector of the whole text, None where a network takes none.
 
-    width: int
-    pooled: int | None
+    config: of a usable network.
+    """
+    width = int(config.get("cross_attention_dim", 1280))
+    if config.get("addition_embed_type") is None:
+        return width, None
+    numbers = TIME_IDS * int(config["addition_time_embed_dim"])
+    return width, int(config["projection_class_embeddings_input_dim"]) - numbers
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TextShape:
-        """Read the config of a usable network."""
-        width = int(config.get("cross_attention_dim", 1280))
-        if config.get("addition_embed_type") is None:
-            return cls(width, None)
-        numbers = TIME_IDS * int(config["addition_time_embed_dim"])
-        return cls(width, int(config["projection_class_embeddings_input_dim"]) - numbers)
+
+def uncropped(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """SDXL's time_ids of an image of the network's own size that is not cropped."""
+    size = config["sample_size"]
+    height, width = (IMAGE_SCALE * side for side in ([size] * 2 if isinstance(size, int) else size))
+    return height, width, 0, 0, height, width
 
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
@@ -63,5 +64,5 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
     for key in needed:
         if not isinstance(config.get(key), int) or not 0 < config[key] <= LARGEST:
             raise GsdError(f"{folder} names a {key} of {config.get(key)!r}", hint=f"a number is needed; {_HINT}")
-    if (pooled := TextShape.from_config(config).pooled) is not None and pooled <= 0:
+    if (pooled := text_sizes(config)[1]) is not None and pooled <= 0:
         raise GsdError(f"{folder} has no room for the vector of a whole text", hint=_HINT)

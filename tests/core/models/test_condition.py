@@ -118,6 +118,7 @@ def test_the_call_s_condition_goes_before_the_view_s_and_the_default() -> None:
     view = model.with_condition(ones)
     assert torch.equal(view(z, sigma), model(z, sigma, ones))
     assert torch.equal(view(z, sigma, every_class(3).first(2)), model(z, sigma, every_class(3).first(2)))
+    assert torch.equal(model.with_condition(ones.rows(slice(1)))(z, sigma), model(z, sigma, ones))  # one row for all
     generator = Generator(model)
     assert torch.equal(generator(z), generator(z, every_class(3).first(2)))
     generator.condition = ones.rows(slice(1))

@@ -17,7 +17,7 @@ from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.models.teacher_config import read_teacher_config
-from gsd_cli.core.models.unet2d_condition import text_shape
+from gsd_cli.core.models.unet2d_condition_config import text_sizes
 from tests.support import teachers
 
 KINDS = ("SD", "SDXL")
@@ -124,8 +124,7 @@ def test_features_are_of_the_image_alone_and_have_gradients(kind: str, folder: P
 def test_a_blank_text_is_a_call_with_zeros(kind: str, folder: Path) -> None:
     """The features are those that a call with one token of zeros passes through."""
     model = load(folder)
-    sizes = text_shape(model.net)
-    assert (sizes.width, sizes.pooled) == (8, 6 if kind == "SDXL" else None)
+    assert text_sizes(model.net.config) == (8, 6 if kind == "SDXL" else None)
     x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 2.0])
     blank = Condition(embeddings=torch.zeros(2, 1, 8))
     if kind == "SDXL":
@@ -158,8 +157,8 @@ def test_a_call_without_a_text_is_refused(tmp_path: Path) -> None:
 
 
 @each_kind
-def test_a_teacher_is_refused_for_now(kind: str, folder: Path) -> None:
-    with pytest.raises(GsdError, match="text-conditional") as caught:
+def test_a_teacher_needs_prompts(kind: str, folder: Path) -> None:
+    with pytest.raises(GsdError, match="text-conditional teacher: it needs prompts") as caught:
         load_teacher(str(folder))
     assert caught.value.code == 3 and caught.value.hint
 
