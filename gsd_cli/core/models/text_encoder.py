@@ -90,9 +90,9 @@ def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu")
 
 
 def _load_part(folder: Path, encoder: str, tokenizer: str, device: torch.device | str) -> tuple[Any, Any]:
-    for name in (encoder, tokenizer):
-        if not (folder / name).is_dir():
-            raise GsdError(f"{folder} has no {name}/", hint=_HINT)
+    for part in (encoder, tokenizer):
+        if not (folder / part).is_dir():
+            raise GsdError(f"{folder} has no {part}/", hint=_HINT)
     names = read_object(folder / encoder / "config.json").get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     wanted = ENCODERS[1] if encoder == FOLDERS[1][0] else ENCODERS[0]
