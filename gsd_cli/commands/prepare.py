@@ -136,6 +136,8 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
         )  # fmt: skip
     if prepared.made_grey:
         session.warn(f"{plural(prepared.made_grey, 'image')} had colours and were made grey")
+    for line in prepared.remarks:
+        session.warn(line)
     for name, cause in prepared.bad:
         session.warn(f"skipped {name}: {cause}")
     session.say(f"{prepared.record['images']} images of {source.name} in {target}")
@@ -147,12 +149,15 @@ def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey
     count = min(MOST, len(source.names))
     # an archive that is read in order shows its first images in the least time
     places = range(count) if source.in_order else spread(len(source.names), count)
-    found = survey(
-        source.payloads(places), count, size=options.size, grey=options.grey, value_range=resolve_value_range(options),
-        check=session.stop.check,
-    )  # fmt: skip
+    with session.progress(f"looking at {source.name}", count) as bar:
+        found = survey(
+            source.payloads(places), [source.names[place] for place in places], size=options.size, grey=options.grey,
+            value_range=resolve_value_range(options), check=bar.advance,
+        )  # fmt: skip
     for line in found.messages:
         session.say(line)
+    for warning in found.warnings:
+        session.warn(warning)
     return found
 
 
