@@ -335,3 +335,11 @@ def test_images_that_are_enlarged_are_counted(payload: bytes | np.ndarray) -> No
     said = "1 of 2 images are smaller than 7 pixels: enlarged"
     assert said in survey([payload, by_pillow(np.tile(EIGHT, (2, 2)), "png")], size=7).messages
     assert said not in survey([payload], size=6).messages
+
+
+def test_images_that_cannot_be_read_are_counted_where_colours_are() -> None:
+    grey, colour = by_pillow(EIGHT, "png"), by_pillow((COLOURS * 255).astype(np.uint8), "png")
+    looked = survey([grey, colour, colour, b"", b"text", colour[:-30]])
+    assert looked.messages == (
+        "colour: 2 of 6 images have colours, 1 are grey, 3 cannot be read (--grey stores one channel)",
+    )
