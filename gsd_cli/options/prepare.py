@@ -136,11 +136,9 @@ def resolve_target(options: PrepareOptions) -> Path:
     if target is None:
         part = "" if options.split == "train" else f"-{options.split}"
         target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
-    elif target == Path("-"):
-        cause = (
-            "a data set is not written to stdout, because its files are written next to it and a zip is not in order"
-        )
-        raise UsageError([f"-o -: {cause}"], hint=f"-o DATA{suffix}")
+    elif target == Path("-") or (target.exists() and not (target.is_file() or target.is_dir())):
+        cause = "a data set is not written to a stream, because a zip is not written in order"
+        raise UsageError([f"-o {target}: {cause}"], hint=f"-o DATA{suffix}")
     elif target.is_dir():
         return target  # refused as a folder, with its exit code
     elif target.suffix.lower() not in FILE_SUFFIXES:
@@ -150,7 +148,7 @@ def resolve_target(options: PrepareOptions) -> Path:
     elif target.suffix in (".json", ".tar"):
         what = "the index of shards" if target.suffix == ".json" else "a shard"
         raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
-    elif target.suffix != suffix:
+    elif target.suffix.lower() != suffix:
         raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")

@@ -17,7 +17,16 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.base.text import plural
-from gsd_cli.catalogue.image_names import EXAMPLE, IMAGE_HINT, SEED, STDIN, example_file, parse_seed, require_one_stdin
+from gsd_cli.catalogue.image_names import (
+    EXAMPLE,
+    IMAGE_HINT,
+    SEED,
+    STDIN,
+    STDIN_EMPTY,
+    example_file,
+    parse_seed,
+    require_one_stdin,
+)
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
@@ -250,5 +259,5 @@ def _read_stdin() -> bytes:
         raise UsageError(["- reads an image from a pipe, but stdin is a terminal"], hint="cat a.png | gsd ...")
     payload = sys.stdin.buffer.read()
     if not payload:
-        raise GsdError("stdin is empty", hint="- reads an image from a pipe: cat a.png | gsd ...")
+        raise GsdError(STDIN_EMPTY, hint="cat a.png | gsd ...")
     return payload
