@@ -74,7 +74,7 @@ def describe_sample_size(model: str | None, count: int) -> str:
     counted = plural(count, "image")
     try:
         config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))
-        pixels = count * int(config["sample_size"]) ** 2 * int(config["out_channels"])
+        pixels = count * int(config["sample_size"]) ** 2 * int(config["in_channels"])
     except (GsdError, OSError, ValueError, KeyError, TypeError):
         return counted
     return f"{counted} (one network call each, {format_bytes(pixels)} of pixels)"

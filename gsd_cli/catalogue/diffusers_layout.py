@@ -22,7 +22,7 @@ AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
 """Folders of the network in the pipeline layout; a training checkpoint also has its moving average."""
 NETWORKS = (*UNETS, "transformer")
-PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
+PARTS = ("", *(f"{name}/" for name in (*NETWORKS, *AUTOENCODERS)))
 """Folders of networks; in the flat layout the network is at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
 INDEX = "model_index.json"
@@ -151,6 +151,17 @@ def locate_model(path: Path) -> ModelFiles:
     if autoencoder is None:
         _require_no_autoencoder(folder)
     return ModelFiles(folder, network, _schedule_file(folder), autoencoder, weights)
+
+
+def read_class_names(folder: Path, count: int | None) -> tuple[str, ...]:
+    """The names that the index of a pipeline gives to its `count` classes; () where it does not name all of them."""
+    index = folder / INDEX
+    parts = read_json(index) if count and index.is_file() else None
+    labels = parts.get("id2label") if isinstance(parts, dict) else None
+    if not isinstance(labels, dict) or count is None or len(labels) != count:
+        return ()
+    names = [labels.get(str(k)) for k in range(count)]
+    return tuple(name for name in names if isinstance(name, str)) if all(isinstance(n, str) for n in names) else ()
 
 
 def _is_pipeline(folder: Path, besides: str) -> bool:

@@ -13,7 +13,7 @@ from gsd_cli.base.text import closest
 from gsd_cli.catalogue.registry import BUNDLED_MODELS, DATA_SETS, TEACHERS
 from gsd_cli.catalogue.run_layout import BEST, CARD, GENERATOR
 
-_PARTS_OF_LATENT_MODELS = ("unet", "scheduler", "vqvae", "vae")
+_PARTS_OF_LATENT_MODELS = ("unet", "transformer", "scheduler", "vqvae", "vae")
 _PARTS_OF_MODELS = (".safetensors", ".bin", ".json")
 """Suffixes of files that stand for the folder of a model that they are in."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

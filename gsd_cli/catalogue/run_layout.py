@@ -28,7 +28,7 @@ OPTIONS = "options.json"
 
 
 def run_name(path: str) -> str:
-    """The last part of the path of a run or a generator: `pets` of runs/pets/generator, `pets/best` of runs/pets/best."""
+    """The last part of the path of a run or a generator: `pets` of a/pets/generator, `pets/best` of a/pets/best."""
     place = Path(path)
     if place.name == GENERATOR and place.parent.name:
         place = place.parent

@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel, VQModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    UNet2DModel,
+    VQModel,
+)
 from diffusers.pipelines import LDMPipeline
+
+from gsd_cli.base.atomic import write_json
+from gsd_cli.base.storage import read_json
 
 PIXELS = DDPMScheduler(variance_type="fixed_large", clip_sample=True)
 
@@ -84,4 +96,30 @@ def with_scheduler(folder: Path, net: UNet2DModel, scheduler: Any) -> Path:
     net.save_pretrained(folder)
     scheduler.save_pretrained(folder)
     DDPMPipeline(net, scheduler).save_config(folder)
+    return folder
+
+
+DIT: dict[str, Any] = {
+    "num_attention_heads": 2, "attention_head_dim": 4, "in_channels": 4, "out_channels": 8, "num_layers": 4,
+    "sample_size": 8, "num_embeds_ada_norm": 3, "norm_num_groups": 2,
+}  # fmt: skip
+"""facebook/DiT-XL-2-256's transformer, small: four latent channels, learned sigma, three classes."""
+
+
+def dit(seed: int = 0, **changes: Any) -> DiTTransformer2DModel:
+    """A network with random weights."""
+    torch.manual_seed(seed)
+    return DiTTransformer2DModel(**{**DIT, **changes}).eval().requires_grad_(False)
+
+
+def dit_pipeline(folder: Path, scheduler: Any = None) -> Path:
+    """A latent-diffusion folder like facebook/DiT-XL-2-256: transformer/, vae/, scheduler/."""
+    net = dit()
+    torch.manual_seed(5)
+    stage = AutoencoderKL(**{**FIRST_STAGE, "latent_channels": 4}).eval()
+    scheduler = scheduler or DDIMScheduler(beta_schedule="linear", clip_sample=False)
+    DiTPipeline(net, stage, scheduler).save_pretrained(folder)
+    index = read_json(folder / "model_index.json")
+    names = ("tench, Tinca tinca", "crane", "crane, bird")
+    write_json(folder / "model_index.json", {**index, "id2label": {str(k): name for k, name in enumerate(names)}})
     return folder

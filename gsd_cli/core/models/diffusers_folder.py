@@ -1,7 +1,7 @@
 """A diffusers model folder: read safely, and written as a whole.
 
 Two layouts are read: flat (config.json and weights next to scheduler_config.json, as in
-google/ddpm-cifar10-32) and pipeline (unet/ and scheduler/, and vqvae/ or vae/ for a latent model).
+google/ddpm-cifar10-32) and pipeline (unet/ or transformer/, scheduler/, and vqvae/ or vae/ for a latent model).
 A training checkpoint (unet_ema/ as well as unet/) is read with its averaged weights. No schedule is
 guessed. Only the networks of `NETWORK_KINDS`, VQModel and AutoencoderKL are built, nothing in the folder is
 executed, and no pickle is loaded.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.diffusers_layout import (
     BIN_WEIGHTS,
     DAMAGED_HINT,
+    INDEX,
     OTHER_BIN_WEIGHTS,
     OTHER_SAFE_WEIGHTS,
     SAFE_WEIGHTS,
@@ -31,13 +33,14 @@ from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.config_check import require_plausible, without_averaging_keys
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
 
-NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
+NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D, DIT) for name in kind.class_names}
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 
@@ -73,11 +76,8 @@ def load_autoencoder(path: Path) -> Autoencoder:
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in ("VQModel", "AutoencoderKL"):
         raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
-    return (
-        Autoencoder(_load_network(found, name, config, find_weights(found)), _latent_scale(config))
-        .eval()
-        .requires_grad_(False)
-    )
+    net = _load_network(found, name, config, find_weights(found))
+    return Autoencoder(net, _latent_scale(config), _latent_shift(config)).eval().requires_grad_(False)
 
 
 def _latent_scale(config: dict[str, Any]) -> float:
@@ -88,6 +88,15 @@ def _latent_scale(config: dict[str, Any]) -> float:
     if not isinstance(scale, int | float) or not 0 < scale < 1e6:
         raise GsdError(f"the autoencoder's scaling_factor is {scale!r}", hint="a positive number is needed")
     return float(scale)
+
+
+def _latent_shift(config: dict[str, Any]) -> float:
+    """The number that is taken off the latents before they are scaled; 0 where the config names none."""
+    shift = config.get("shift_factor")
+    shift = 0.0 if shift is None else shift
+    if not isinstance(shift, int | float) or not abs(shift) < 1e6:
+        raise GsdError(f"the autoencoder's shift_factor is {shift!r}", hint="a number is needed")
+    return float(shift)
 
 
 def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weights | None) -> Any:
@@ -118,11 +127,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None) -> None:
+def save_denoiser(
+    model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None,
+    class_names: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Write network, schedule and a pipeline index into `folder` as safetensors that diffusers can open.
 
-    Flat for a pixel model; unet/, scheduler/ and vqvae/ with an autoencoder. `half` stores
-    the network's weights in float16; they are read back as float32.
+    Flat for a pixel model; with an autoencoder a folder for each part (`NetworkKind.layout`). `half` stores
+    the network's weights in float16; they are read back as float32. class_names: for the index of a DiT.
     """
     import diffusers
 
@@ -130,21 +142,23 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Aut
     net.load_state_dict(model.net.state_dict())
     if half:
         net = net.half()
-    scheduler = model.schedule.to_scheduler(model.prediction, model.chain)
-    pipeline: Any = diffusers.DDPMPipeline(unet=net, scheduler=scheduler)
-    if autoencoder is None or autoencoder.net is None:
-        net.save_pretrained(folder, safe_serialization=True)
-        scheduler.save_pretrained(folder)
-        pipeline.save_config(folder)
-    else:
-        first_stage = autoencoder.net
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        first_stage.save_pretrained(folder / "vqvae", safe_serialization=True)
-        config = {**read_json(folder / "vqvae" / "config.json"), "scaling_factor": autoencoder.scale}
-        write_json(folder / "vqvae" / "config.json", config)
-        index = read_json(folder / "model_index.json")
-        index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(first_stage).__name__]}
-        write_json(folder / "model_index.json", index)
+    layout, stage = model.kind.layout, autoencoder.net if autoencoder is not None else None
+    parts = {layout.network: net, "scheduler": model.schedule.to_scheduler(model.prediction, model.chain)}
+    parts |= {} if stage is None else {layout.autoencoder: stage}
+    for name, part in parts.items():
+        # a VQModel or AutoencoderKL keeps the type of its weights
+        part.save_pretrained(folder if stage is None else folder / name)
+    if autoencoder is not None and stage is not None:
+        place = folder / layout.autoencoder / "config.json"
+        write_json(place, {**read_json(place), **autoencoder.facts()})
+    index: dict[str, Any] = {
+        "_class_name": "DDPMPipeline" if stage is None else layout.pipeline,
+        "_diffusers_version": diffusers.__version__,
+    }
+    index |= {name: ["diffusers", type(part).__name__] for name, part in sorted(parts.items())}
+    if class_names and layout.names_classes:
+        index["id2label"] = {str(k): name for k, name in enumerate(class_names)}
+    write_json(folder / INDEX, index)
     for path in folder.rglob("config.json"):
         # diffusers records the path the network was read from, which is of this machine
         config = read_json(path)

@@ -72,6 +72,6 @@ def teacher_fingerprint(teacher: Teacher) -> str:
     """16 hex digits of everything a teacher's samples depend on: networks, prediction type, noise levels."""
     model, stage = teacher.denoiser, teacher.autoencoder
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
-    digest = hashlib.sha256(repr(facts).encode())
+    digest = hashlib.sha256(repr((*facts, stage.shift) if stage.shift else facts).encode())
     digest.update(model.schedule.facts.float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from gsd_cli.catalogue.diffusers_layout import read_class_names
 from gsd_cli.catalogue.find import local_teacher, read_card, require_teacher
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.catalogue.registry import TEACHERS
@@ -65,7 +66,10 @@ def load_teacher(
     commit, hub_id, notes = None, "", []
     if place is None:
         hub_id = entry.hub if entry is not None and entry.hub else spec
-        place, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
+        place, commit = fetch(
+            hub_id, offline=offline, revision=revision, on_bytes=on_bytes,
+            check=lambda folder: read_teacher_config(folder, assume),
+        )  # fmt: skip
         notes = [entry.caution] if entry is not None and entry.caution else []
     config = read_teacher_config(place, assume)
     if not undecided:
@@ -79,14 +83,15 @@ def load_teacher(
     folder = config.files.folder
     name = spec if entry is not None or hub_id else folder.resolve().name
     card = read_card(folder) if not hub_id and (folder / CARD).exists() else {}
+    denoiser = build_denoiser(config)
     return Teacher(
         name,
-        build_denoiser(config),
+        denoiser,
         hub_id or str(card.get("name", name)),
         commit,
         load_autoencoder(place),
         features=card.get("features"),
-        class_names=tuple(card.get("classes") or ()),
+        class_names=tuple(card.get("classes") or ()) or read_class_names(folder, denoiser.classes),
         notes=notes,
         remarks=remarks,
         config=config,

@@ -9,18 +9,21 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
-from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, locate_model
-from gsd_cli.catalogue.families import BETAS, FLOW, TITLES, find_family
+from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import unet2d_config
+from gsd_cli.core.models import dit_config, unet2d_config
+from gsd_cli.core.models.config_check import LEARNED
 
-CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fromkeys(
-    unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
-)
+CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
+    name: (kind.DIFFUSERS_CLASS, kind.require_usable)
+    for kind in (unet2d_config, dit_config)
+    for name in kind.CLASS_NAMES
+}
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
-SUPPORTED = (BETAS, FLOW)
+SUPPORTED = (BETAS, FLOW, EDM)
 """The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
 
 
@@ -64,11 +67,12 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
         known = " or ".join(dict.fromkeys(diffusers_class for diffusers_class, _ in CHECKS.values()))
         raise GsdError(
             f"{files.network} holds a {name or 'model of unknown class'}, a {known} is needed",
-            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
+            hint=f"give a diffusion model in diffusers format: a {known}",
         )
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_supported(files, schedule)
+    _require_variance(files, config, schedule)
     fitting = readings = fitting_readings(schedule)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
@@ -94,6 +98,17 @@ def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
         )
 
 
+def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) where a scheduler wants the variance of a network that predicts none."""
+    kind, channels = schedule.get("variance_type"), network.get("in_channels")
+    if kind in LEARNED and (network.get("out_channels") or channels) == channels:
+        raise GsdError(
+            f"{files.schedule} has variance_type {kind}, but the network predicts no variance: it has as many channels "
+            "out as in",
+            hint="the two files do not belong together; fixed_small and fixed_large need no prediction",
+        )
+
+
 def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
     raise UsageError(
         [f"--assume {assume}: {files.schedule} says something else"],
@@ -104,7 +119,7 @@ def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
 def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdError:
     silent = " and ".join(unstated(readings))
     if files.schedule is None:
-        pipeline = files.network.name in UNETS and files.network != files.folder
+        pipeline = files.network.name in NETWORKS and files.network != files.folder
         place = files.folder / "scheduler" / SCHEDULE if pipeline else files.folder / SCHEDULE
         cause = f"{files.folder} does not say {silent}: it has no {SCHEDULE}"
         remedy = f"add {place}, the one of the pipeline that the training ended with"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler
 from safetensors.torch import load_file, save_file
 
 from gsd_cli.base.errors import GsdError
@@ -126,22 +125,18 @@ def test_an_autoencoder_makes_a_latent_teacher_and_is_missed_where_the_index_nam
 
 
 def test_networks_of_other_families_are_named(tmp_path: Path) -> None:
-    (tmp_path / "dit" / "transformer").mkdir(parents=True)
-    (tmp_path / "dit" / "transformer" / "config.json").write_text(json.dumps({"_class_name": "DiTTransformer2DModel"}))
-    with pytest.raises(GsdError, match="DiTTransformer2DModel, a UNet2DModel is needed"):
-        load_denoiser(tmp_path / "dit")
-    learned = teachers.unet(teachers.TINY, out_channels=2)
-    DDPMPipeline(learned, DDPMScheduler(variance_type="learned_range")).save_pretrained(tmp_path / "learned")
-    with pytest.raises(GsdError, match="learned sigma"):
-        load_denoiser(tmp_path / "learned")
+    (tmp_path / "sd3" / "transformer").mkdir(parents=True)
+    (tmp_path / "sd3" / "transformer" / "config.json").write_text(json.dumps({"_class_name": "SD3Transformer2DModel"}))
+    with pytest.raises(GsdError, match="SD3Transformer2DModel, a UNet2DModel"):
+        load_denoiser(tmp_path / "sd3")
 
 
-EDM = {"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80, "sigma_data": 0.5,
-       "prediction_type": "epsilon", "num_train_timesteps": 1000}  # fmt: skip
-UNNAMED = {"sigma_min": 0.002, "sigma_max": 80}
+SDE = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.01, "sigma_max": 1348.0, "snr": 0.15,
+       "num_train_timesteps": 2000}  # fmt: skip
+UNNAMED = {key: value for key, value in SDE.items() if key != "_class_name"}
 
 
-@pytest.mark.parametrize("schedule", [EDM, UNNAMED], ids=["edm", "unnamed"])
+@pytest.mark.parametrize("schedule", [SDE, UNNAMED], ids=["sde", "unnamed"])
 def test_schedules_of_other_families_are_refused_for_what_they_are(pipeline: Path, schedule: dict) -> None:
     (pipeline / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule))
     with pytest.raises(GsdError, match="which gsd does not read") as caught:
