@@ -207,7 +207,8 @@ def test_heun_is_kept_in_the_scheduler_s_config() -> None:
 @pytest.mark.parametrize("change", [
     {"sigma_min": 0}, {"sigma_min": 90}, {"sigma_max": "high"}, {"sigma_max": float("nan")}, {"sigma_data": 0},
     {"sigma_data": None}, {"rho": 0}, {"rho": float("inf")}, {"num_train_timesteps": 1}, {"sigma_schedule": "cosine"},
-    {"sigma_schedule": ["karras"]}, {"solver_order": 10**9}, {"solver_type": []}, {"thresholding": "yes"}, {"final_sigmas_type": "one"}, {"algorithm_type": "sde-dpmsolver++"},
+    {"sigma_schedule": ["karras"]}, {"solver_order": 10**9}, {"solver_type": []}, {"thresholding": "yes"},
+    {"final_sigmas_type": "one"}, {"algorithm_type": "sde-dpmsolver++"},
 ])  # fmt: skip
 def test_what_is_no_edm_is_an_input_error(change: dict) -> None:
     with pytest.raises(GsdError) as caught:
