@@ -9,15 +9,16 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import dit_config, unet2d_config
+from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_config
 from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
-    for kind in (unet2d_config, dit_config)
+    for kind in (unet2d_config, dit_config, ddp_unet_config)
     for name in kind.CLASS_NAMES
 }
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
@@ -134,7 +135,9 @@ def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
 
 def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdError:
     silent = " and ".join(unstated(readings))
-    if files.schedule is None:
+    if is_bare(files.network):
+        cause, remedy = f"{files.network} does not say {silent}", "give a diffusers folder"
+    elif files.schedule is None:
         pipeline = files.network.name in NETWORKS and files.network != files.folder
         place = files.folder / "scheduler" / SCHEDULE if pipeline else files.folder / SCHEDULE
         cause = f"{files.folder} does not say {silent}: it has no {SCHEDULE}"
