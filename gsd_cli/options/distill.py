@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from gsd_cli.catalogue.readings import SCHEDULES, normalize
+from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
@@ -193,7 +193,7 @@ class DistillOptions(Common, DistillSettings):
     assume: Annotated[str, AfterValidator(normalize)] | None = opt(
         None,
         "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
-        f"the noise schedule ({', '.join(SCHEDULES)}).",
+        f"the noise schedule ({', '.join(SCHEDULES)}); or {', '.join(WHOLE)}.",
         metavar="PREDICTION,SCHEDULE",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
