@@ -6,6 +6,7 @@ import json
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import format_bytes, plural
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import locate_model
 from gsd_cli.catalogue.find import find_model, local_teacher
 from gsd_cli.catalogue.registry import TEACHERS
@@ -59,7 +60,7 @@ def teacher_parameters(spec: str) -> int | None:
     if spec in TEACHERS:
         return TEACHERS[spec].parameters
     place = local_teacher(spec)
-    if place is None:
+    if place is None or is_bare(place):  # a checkpoint of a training also holds averages and optimizer states
         return None
     try:
         weights = locate_model(place).find_weights()

@@ -26,6 +26,8 @@ def find_family(config: Mapping[str, Any]) -> str:
         return BETAS
     if "sigma_data" in config:
         return EDM
+    if "beta_max" in config:
+        return SCORE_SDE_VP
     if "snr" in config and "sigma_max" in config:
         return SCORE_SDE
     return FLOW if "shift" in config else EDM if "sigma_max" in config else BETAS

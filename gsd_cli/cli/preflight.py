@@ -12,6 +12,7 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
-    from gsd_cli.core.models.teacher_config import read_teacher_config
+    from gsd_cli.core.models.teacher_config import read_text_teacher
     from gsd_cli.options.prepare import require_consistent_training, resolve_target, resolve_value_range
 
     def source() -> None:
@@ -41,7 +42,7 @@ def check_prepare(options: PrepareOptions) -> None:
             require_text_file(options.source)
             require_teacher(options.teacher)
             if (place := local_teacher(options.teacher)) is not None:
-                read_teacher_config(place).require_text()
+                read_text_teacher(place)
             return
         with suppress(UsageError):  # a data set that exists needs no source
             if resolve_target(options).exists() and not options.force:
@@ -140,7 +141,7 @@ def _check_teacher(options: DistillOptions) -> None:
 
     require_teacher(options.teacher)
     place = local_teacher(options.teacher)
-    if place is None:
+    if place is None or is_bare(place):  # reading the latter needs torch
         return
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
     config = read_teacher_config(place, assume)
@@ -245,11 +246,12 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     from gsd_cli.core.distillation.inputs import choose_data
     from gsd_cli.core.distillation.open_data import OpenData
     from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
-    from gsd_cli.core.distillation.teacher_reading import settle_reading
+    from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
     from gsd_cli.core.models.teacher import load_teacher
 
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
-    revision, device = options.revision, resolve_device(options.device)
+    revision, device, data = options.revision, resolve_device(options.device), OpenData(choose_data(options))
+    assume = add_size(options.teacher, assume, data)
     try:
         teacher = load_teacher(
             options.teacher, offline=True, revision=revision, assume=assume, undecided=True, prompts=options.prompts
@@ -259,7 +261,7 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
             raise
         return error
     if teacher.config is not None and len(teacher.config.readings) > 1:
-        settle_reading(teacher, OpenData(choose_data(options)), device, Session.start(options, Console(quiet=True)))
+        settle_reading(teacher, data, device, Session.start(options, Console(quiet=True)))
     return estimate(teacher.denoiser.cpu(), options, device)
 
 

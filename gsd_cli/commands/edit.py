@@ -226,10 +226,10 @@ def _report_reached(name: str, edited: Edited, wanted: list[float], reached: lis
 
 def _report_distance(wanted: list[float], distances: list[float], usual: float, session: Session) -> None:
     """Warn where an edit changed much else: where its image is far from the original by the encoder's features."""
-    far = [f"{s:+g} ({d / usual:.0%})" for s, d in zip(wanted, distances, strict=True) if d > FAR * usual]
+    far = [f"{d / usual:.0%} at {s:+g}" for s, d in zip(wanted, distances, strict=True) if d > FAR * usual]
     if far:
         session.warn(
-            f"much else of the image changed at {', '.join(far)} of the squared distance between two random images; "
+            f"much else of the image changed: {', '.join(far)}, as shares of the squared distance of random images; "
             "smaller strengths keep more"
         )
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.bare_files import is_bare, named_values
 from gsd_cli.catalogue.diffusers_layout import (
     BIN_WEIGHTS,
     DAMAGED_HINT,
@@ -29,9 +32,12 @@ from gsd_cli.catalogue.diffusers_layout import (
     find_weights,
     locate_model,
 )
+from gsd_cli.catalogue.readings import Reading
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.bare_file import read_bare_file
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.config_check import require_plausible, without_averaging_keys
+from gsd_cli.core.models.ddp_unet import DDP_UNET
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.network_kind import NetworkKind
@@ -41,8 +47,10 @@ from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_confi
 from gsd_cli.core.models.unet2d import UNET2D
 from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
 
+Build = Callable[[dict[str, Any]], Any]
+"""A config to its network."""
 NETWORK_KINDS: dict[str, NetworkKind] = {
-    name: kind for kind in (UNET2D, UNET2D_CONDITION, DIT) for name in kind.class_names
+    name: kind for kind in (UNET2D, UNET2D_CONDITION, DIT, DDP_UNET) for name in kind.class_names
 }
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
@@ -58,11 +66,13 @@ def load_denoiser(path: Path) -> Denoiser:
     return build_denoiser(config)
 
 
-def build_denoiser(config: TeacherConfig) -> Denoiser:
-    """The network of a teacher as a Denoiser, under the first reading that fits its folder."""
-    kind, reading = NETWORK_KINDS[config.class_name], config.readings[0]
-    weights = config.files.find_weights()
-    net = _load_network(config.files.network, kind.diffusers_class, config.network, weights)
+def build_denoiser(config: TeacherConfig, reading: Reading | None = None) -> Denoiser:
+    """The network of a teacher as a Denoiser, under a reading that fits its folder, by default the first."""
+    kind, reading = NETWORK_KINDS[config.class_name], reading or config.readings[0]
+    if is_bare(config.files.network):
+        net = _load_bare(config.files.network, reading)
+    else:
+        net = _load_network(config.files.network, kind.build, config.network, config.files.find_weights())
     schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)
     return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 
@@ -72,14 +82,16 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
     Raises GsdError (exit 3) when it is damaged or of another class than VQModel or AutoencoderKL.
     """
-    found = locate_model(path).autoencoder
+    found = None if is_bare(path) else locate_model(path).autoencoder
     if found is None:
         return Autoencoder()
     config = read_json(found / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if name not in ("VQModel", "AutoencoderKL"):
         raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
-    net = _load_network(found, name, config, find_weights(found))
+    import diffusers
+
+    net = _load_network(found, lambda found: getattr(diffusers, name).from_config(found), config, find_weights(found))
     return Autoencoder(net, _latent_scale(config), _latent_shift(config)).eval().requires_grad_(False)
 
 
@@ -102,20 +114,35 @@ def _latent_shift(config: dict[str, Any]) -> float:
     return float(shift)
 
 
-def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weights | None) -> Any:
-    """A network of diffusers with its weights, in float32. kind: its class."""
+def _load_network(folder: Path, build: Build, config: dict[str, Any], weights: Weights | None) -> Any:
+    """A network with its weights, in float32. build(config): the network."""
     if weights is None:
         known = ", ".join((SAFE_WEIGHTS, BIN_WEIGHTS, OTHER_SAFE_WEIGHTS, OTHER_BIN_WEIGHTS))
         hint = f"looked for {known}, whole, in shards with their index, or as a variant (fp16)"
         raise GsdError(f"no weights in {folder}", hint=hint)
-    import diffusers
+    with _explained(folder):
+        return _fill(folder, build, config, read_state(weights), weights)  # a pickle is refused before anything else
 
+
+def _load_bare(path: Path, reading: Reading) -> Any:
+    """The network in a file of bare weights, in float32."""
+    with _explained(path):
+        config, state = read_bare_file(path).arrange(named_values(reading.name))
+        return _fill(path, NETWORK_KINDS[config["_class_name"]].build, config, state, Weights((path,), safe=False))
+
+
+def _fill(folder: Path, build: Build, config: dict[str, Any], state: dict[str, Tensor], weights: Weights) -> Any:
+    require_plausible(folder, build, config, weights)
+    with contextlib.redirect_stdout(io.StringIO()):
+        net = build(without_averaging_keys(config))
+    load_state(net, state, folder)
+    return net
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
     try:
-        state = read_state(weights)  # a pickle is refused before anything else
-        require_plausible(folder, kind, config, weights)
-        with contextlib.redirect_stdout(io.StringIO()):
-            net: Any = getattr(diffusers, kind).from_config(without_averaging_keys(config))
-        load_state(net, state, folder)
+        yield
     except GsdError:
         raise
     except Exception as error:  # a damaged config or file raises many kinds
@@ -123,7 +150,6 @@ def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weig
             f"cannot load the weights in {folder}: {_first_line(error)}",
             hint=DAMAGED_HINT,
         ) from error
-    return net
 
 
 def _first_line(error: Exception) -> str:
@@ -134,14 +160,15 @@ def save_denoiser(
     model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None,
     class_names: Sequence[str] = (),
 ) -> None:  # fmt: skip
-    """Write network, schedule and a pipeline index into `folder` as safetensors that diffusers can open.
+    """Write network, schedule and a pipeline index into `folder` as safetensors that diffusers can open (of gsd's own
+    networks the schedule alone).
 
     Flat for a pixel model; with an autoencoder a folder for each part (`NetworkKind.layout`). `half` stores
     the network's weights in float16; they are read back as float32. class_names: for the index of a DiT.
     """
     import diffusers
 
-    net: Any = getattr(diffusers, model.kind.diffusers_class).from_config(model.net.config)
+    net = model.kind.build(model.net.config)
     net.load_state_dict(model.net.state_dict())
     if half:
         net = net.half()
@@ -161,7 +188,8 @@ def save_denoiser(
     index |= {name: ["diffusers", type(part).__name__] for name, part in sorted(parts.items())}
     if class_names and layout.names_classes:
         index["id2label"] = {str(k): name for k, name in enumerate(class_names)}
-    write_json(folder / INDEX, index)
+    if model.kind.own_class is None:
+        write_json(folder / INDEX, index)
     for path in folder.rglob("config.json"):
         # diffusers records the path the network was read from, which is of this machine
         config = read_json(path)

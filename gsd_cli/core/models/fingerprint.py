@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import PARTS, Weights, find_weights, locate_model
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def _digest(path: Path, size: int, changed: int) -> bytes:
 def folder_fingerprint(path: Path) -> str:
     """16 hex digits of a teacher's weights and schedule, independent of its folder's name and place.
 
-    path: as `locate_model` takes it. Raises GsdError (exit 3) when a part is damaged.
+    path: as `locate_model` takes it, or a file of bare weights. Raises GsdError (exit 3) when a part is damaged.
     """
+    if is_bare(path):
+        return _digest_of([Weights((path,), safe=False)])
     files, facts = locate_model(path), {}
     if files.schedule is not None:
         facts = {key: value for key, value in read_object(files.schedule).items() if not key.startswith("_")}

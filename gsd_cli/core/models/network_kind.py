@@ -12,13 +12,14 @@ a module like `flow_schedule.py`, named in `schedules.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from gsd_cli.core.models.condition import Condition
+from gsd_cli.core.models.own_network import OwnNetwork
 
 Network = Any
 """A network of a kind: an `nn.Module` with attributes that only its kind knows."""
@@ -69,3 +70,13 @@ class NetworkKind:
     prepare: Callable[[Network], None] = lambda net: None
     """(net): set the network up for gsd; called once, before it is used."""
     layout: PipelineLayout = PipelineLayout("unet", "vqvae", "LDMPipeline")
+    own_class: type[OwnNetwork] | None = None
+    """gsd's own class of the network, which diffusers cannot open; None for a class of diffusers."""
+
+    def build(self, config: Mapping[str, Any]) -> Network:
+        """The network of a config, with the weights that torch draws."""
+        if self.own_class is not None:
+            return self.own_class.from_config(dict(config))
+        import diffusers  # takes a second to import
+
+        return getattr(diffusers, self.diffusers_class).from_config(config)

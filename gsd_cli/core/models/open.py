@@ -17,7 +17,7 @@ from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.core.models.hub import fetch
 from gsd_cli.core.models.prompts import load_prompts
 from gsd_cli.core.models.teacher import Teacher, load_teacher
-from gsd_cli.core.models.teacher_config import read_teacher_config
+from gsd_cli.core.models.teacher_config import read_text_teacher
 from gsd_cli.core.models.text_encoder import FILES, TextEncoder, load_text_encoder
 from gsd_cli.options import SampleOptions
 
@@ -79,9 +79,7 @@ def open_text_encoder(spec: str, session: Session, device: Any) -> TextEncoder:
     if place is None:
         with session.progress(f"opening the text encoders of {spec}"):
             place, _ = fetch(spec, offline=session.offline, only=(*CONFIGS, *FILES))
-    config = read_teacher_config(place)
-    config.require_text()
-    return load_text_encoder(config, device)
+    return load_text_encoder(read_text_teacher(place), device)
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:

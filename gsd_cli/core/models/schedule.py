@@ -22,8 +22,6 @@ class NoiseSchedule(ABC):
 
     family: str
     """Its kind: a value of `catalogue/families.py`."""
-    geometric: bool = False
-    """Whether its levels are evenly spaced in log sigma."""
 
     @property
     @abstractmethod
@@ -34,6 +32,11 @@ class NoiseSchedule(ABC):
     @abstractmethod
     def sigmas(self) -> Tensor:
         """The teacher's own levels, float64 [T], finite and increasing: evenly spaced in its own time."""
+
+    @property
+    def geometric(self) -> bool:
+        """Whether its levels are evenly spaced in log sigma."""
+        return False
 
     @property
     @abstractmethod

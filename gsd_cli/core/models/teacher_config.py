@@ -9,15 +9,16 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import dit_config, unet2d_condition_config, unet2d_config
+from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_condition_config, unet2d_config
 from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
-    for kind in (unet2d_config, unet2d_condition_config, dit_config)
+    for kind in (unet2d_config, unet2d_condition_config, dit_config, ddp_unet_config)
     for name in kind.CLASS_NAMES
 }
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
@@ -51,14 +52,6 @@ class TeacherConfig:
     def takes_text(self) -> bool:
         """Whether the network is conditioned on texts."""
         return self.class_name in unet2d_condition_config.CLASS_NAMES
-
-    def require_text(self) -> None:
-        """Raise GsdError (exit 3) for a network that takes no text."""
-        if not self.takes_text:
-            raise GsdError(
-                f"{self.files.folder} is not a text-conditional teacher",
-                hint="prompts are for a Stable Diffusion or an SDXL",
-            )
 
     def require_prompts(self, given: Path | None) -> None:
         """Raise GsdError (exit 3) where a text-conditional network is given no prompts, or another network some."""
@@ -111,6 +104,16 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1 and not silent)
 
 
+def read_text_teacher(path: Path) -> TeacherConfig:
+    """`read_teacher_config` of a text-conditional teacher. Raises GsdError (exit 3) for another."""
+    config = None if is_bare(path) else read_teacher_config(path)
+    if config is None or not config.takes_text:
+        raise GsdError(
+            f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion or an SDXL"
+        )
+    return config
+
+
 def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) for empty betas, and for a kind of diffusion that gsd does not read."""
     empty = [key for key in ("beta_schedule", "beta_start", "beta_end") if schedule.get(key, "") is None]
@@ -160,7 +163,9 @@ def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
 
 def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdError:
     silent = " and ".join(unstated(readings))
-    if files.schedule is None:
+    if is_bare(files.network):
+        cause, remedy = f"{files.network} does not say {silent}", "give a diffusers folder"
+    elif files.schedule is None:
         pipeline = files.network.name in NETWORKS and files.network != files.folder
         place = files.folder / "scheduler" / SCHEDULE if pipeline else files.folder / SCHEDULE
         cause = f"{files.folder} does not say {silent}: it has no {SCHEDULE}"

@@ -16,6 +16,7 @@ from gsd_cli.core.distillation.noise_levels import (
     recipe_name,
 )
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.edm_schedule import EdmSchedule
 from gsd_cli.core.models.flow_schedule import FlowSchedule
 from gsd_cli.core.models.score_sde_schedule import VeSchedule
 from gsd_cli.options import DistillSettings
@@ -102,6 +103,8 @@ def test_a_geometric_schedule_is_drawn_at_the_levels_of_ho(noise: str) -> None:
     levels = drawn(build_recipe(settings, VeSchedule(sigma_max=380.0)).generator_sigma)
     published = drawn(build_recipe(settings, BetaSchedule.linear()).generator_sigma)
     torch.testing.assert_close(levels, published.clamp(min=0.02))
+    exponential = drawn(build_recipe(settings, EdmSchedule(spacing="exponential")).generator_sigma)
+    torch.testing.assert_close(exponential, published.clamp(min=0.002))
     if noise == "ddpm":
         lowest = build_recipe(DistillSettings(noise=noise, t_min=0), VeSchedule(sigma_max=380.0))
         assert drawn(lowest.generator_sigma).min().item() == pytest.approx(0.02)  # below it the teacher knows nothing

@@ -167,4 +167,6 @@ def test_a_half_written_scheduler_config_is_not_completed(folder: Path) -> None:
 
 def test_every_kind_of_network_has_a_check_of_its_config() -> None:
     assert set(CHECKS) == set(NETWORK_KINDS)
-    assert {name for name, _ in CHECKS.values()} == {kind.diffusers_class for kind in NETWORK_KINDS.values()}
+    assert {name: kind.diffusers_class for name, kind in NETWORK_KINDS.items()} == {
+        name: diffusers_class for name, (diffusers_class, _) in CHECKS.items()
+    }
