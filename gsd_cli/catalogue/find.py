@@ -10,6 +10,7 @@ from typing import Any
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.base.text import closest
+from gsd_cli.catalogue.diffusers_layout import PICKLE
 from gsd_cli.catalogue.registry import BUNDLED_MODELS, DATA_SETS, TEACHERS
 from gsd_cli.catalogue.run_layout import BEST, CARD, GENERATOR
 
@@ -91,15 +92,15 @@ def _list(value: Any) -> list[Any]:
 
 def require_teacher(spec: str) -> None:
     """Raise GsdError (exit 3) where a name cannot be that of a teacher."""
-    if spec.endswith((".pkl", ".pt", ".pth", ".ckpt")):
+    if spec.endswith((".pt", ".pth", ".ckpt")):
         raise GsdError(
             f"{spec}: pickled models are not loaded, a pickle can run any code",
-            hint="EDM's networks come in no other form: take a diffusers folder or hub id with safetensors weights "
-            "(ddpm-cifar10, say), or train one on your images with gsd prepare --fit-teacher",
+            hint="take a diffusers folder or hub id with safetensors weights (ddpm-cifar10, say), or train one on your "
+            "images with gsd prepare --fit-teacher",
         )
     if local_teacher(spec) is not None or spec in TEACHERS or (HUB_ID.fullmatch(spec) and not Path(spec).exists()):
         return
-    known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder"
+    known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder, or EDM's .pkl"
     raise GsdError(f"no such teacher: {spec}", hint=_did_you_mean(spec, TEACHERS) or known)
 
 
@@ -108,7 +109,7 @@ def local_teacher(spec: str) -> Path | None:
     entry, path = TEACHERS.get(spec), Path(spec)
     if entry is not None:
         return ASSETS / spec if entry.hub is None else None
-    return path if path.is_dir() or (path.suffix in _PARTS_OF_MODELS and path.is_file()) else None
+    return path if path.is_dir() or (path.suffix in (*_PARTS_OF_MODELS, PICKLE) and path.is_file()) else None
 
 
 def require_source(spec: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ _EMA_KEYS = ("decay", "min_decay", "optimization_step", "update_after_step", "us
 """Keys that diffusers' EMAModel adds to the config of the network it averages."""
 
 
-def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: Weights) -> None:
+def require_plausible(
+    folder: Path, build: Callable[[dict[str, Any]], Any], config: dict[str, Any], weights: Weights
+) -> None:
     """Raise GsdError (exit 3) for a config whose network has more parameters than its weights have bytes.
 
-    kind: a class of diffusers. The network is built without storage, so that a config that asks for
-    terabytes costs no memory.
+    build(config): the network. It is built without storage, so that a config that asks for terabytes costs no memory.
     """
     config = without_averaging_keys(config)
     wrong = [f"{key} is {value}" for key, value in _numbers(config) if abs(value) > LARGEST]
@@ -31,11 +32,10 @@ def require_plausible(folder: Path, kind: str, config: dict[str, Any], weights: 
     wrong += [f"{key} is {config[key]}" for key in config if "layers" in key and _deep(config[key])]
     if wrong:
         raise GsdError(f"{folder / 'config.json'}: {wrong[0]}, which no network here has", hint=DAMAGED_HINT)
-    import diffusers  # not at the top: the limits are needed before torch is loaded
-    import torch
+    import torch  # not at the top: the limits are needed before torch is loaded
 
     with torch.device("meta"):
-        net = getattr(diffusers, kind).from_config(config)
+        net = build(config)
     needed, there = sum(p.numel() for p in net.parameters()), weights.size
     if needed > there:
         raise GsdError(

@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save_file
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.diffusers_layout import (
+    AUTOENCODERS,
     BIN_WEIGHTS,
     DAMAGED_HINT,
     OTHER_BIN_WEIGHTS,
     OTHER_SAFE_WEIGHTS,
     SAFE_WEIGHTS,
+    UNETS,
     Weights,
     find_weights,
     locate_model,
@@ -31,13 +36,16 @@ from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.config_check import require_plausible, without_averaging_keys
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
 
-NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D,) for name in kind.class_names}
+NETWORK_KINDS: dict[str, NetworkKind] = {
+    name: kind for kind in (UNET2D, SONG_UNET, DHARIWAL_UNET) for name in kind.class_names
+}
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 
@@ -56,7 +64,8 @@ def build_denoiser(config: TeacherConfig) -> Denoiser:
     """The network of a teacher as a Denoiser, under the first reading that fits its folder."""
     kind, reading = NETWORK_KINDS[config.class_name], config.readings[0]
     weights = config.files.find_weights()
-    net = _load_network(config.files.network, kind.diffusers_class, config.network, weights)
+    build = kind.build or _builder(kind.diffusers_class)
+    net = _load_network(config.files.network, build, config.network, weights)
     schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)
     return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 
@@ -74,7 +83,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
     if name not in ("VQModel", "AutoencoderKL"):
         raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
     return (
-        Autoencoder(_load_network(found, name, config, find_weights(found)), _latent_scale(config))
+        Autoencoder(_load_network(found, _builder(name), config, find_weights(found)), _latent_scale(config))
         .eval()
         .requires_grad_(False)
     )
@@ -90,19 +99,30 @@ def _latent_scale(config: dict[str, Any]) -> float:
     return float(scale)
 
 
-def _load_network(folder: Path, kind: str, config: dict[str, Any], weights: Weights | None) -> Any:
-    """A network of diffusers with its weights, in float32. kind: its class."""
+def _builder(name: str) -> Callable[[dict[str, Any]], Any]:
+    """A function that makes a network of diffusers, of class `name`, from its config."""
+
+    def build(config: dict[str, Any]) -> Any:
+        import diffusers
+
+        return getattr(diffusers, name).from_config(config)
+
+    return build
+
+
+def _load_network(
+    folder: Path, build: Callable[[dict[str, Any]], Any], config: dict[str, Any], weights: Weights | None
+) -> Any:
+    """A network with its weights, in float32. build(config): the network."""
     if weights is None:
         known = ", ".join((SAFE_WEIGHTS, BIN_WEIGHTS, OTHER_SAFE_WEIGHTS, OTHER_BIN_WEIGHTS))
         hint = f"looked for {known}, whole, in shards with their index, or as a variant (fp16)"
         raise GsdError(f"no weights in {folder}", hint=hint)
-    import diffusers
-
     try:
         state = read_state(weights)  # a pickle is refused before anything else
-        require_plausible(folder, kind, config, weights)
+        require_plausible(folder, build, config, weights)
         with contextlib.redirect_stdout(io.StringIO()):
-            net: Any = getattr(diffusers, kind).from_config(without_averaging_keys(config))
+            net: Any = build(without_averaging_keys(config))
         load_state(net, state, folder)
     except GsdError:
         raise
@@ -121,9 +141,13 @@ def _first_line(error: Exception) -> str:
 def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None = None) -> None:
     """Write network, schedule and a pipeline index into `folder` as safetensors that diffusers can open.
 
-    Flat for a pixel model; unet/, scheduler/ and vqvae/ with an autoencoder. `half` stores
-    the network's weights in float16; they are read back as float32.
+    A network of gsd's own has no index: no pipeline of diffusers could open it. Flat for a pixel model; unet/,
+    scheduler/ and vqvae/ with an autoencoder. `half` stores the network's weights in float16; they are read back as
+    float32.
     """
+    if model.kind.build is not None:
+        _save_own(model, folder, half=half, autoencoder=autoencoder)
+        return
     import diffusers
 
     net: Any = getattr(diffusers, model.kind.diffusers_class).from_config(model.net.config)
@@ -137,14 +161,38 @@ def save_denoiser(model: Denoiser, folder: Path, *, half: bool, autoencoder: Aut
         scheduler.save_pretrained(folder)
         pipeline.save_config(folder)
     else:
-        first_stage = autoencoder.net
         pipeline.save_pretrained(folder, safe_serialization=True)
-        first_stage.save_pretrained(folder / "vqvae", safe_serialization=True)
-        config = {**read_json(folder / "vqvae" / "config.json"), "scaling_factor": autoencoder.scale}
-        write_json(folder / "vqvae" / "config.json", config)
+        _save_autoencoder(autoencoder, folder / "vqvae")
         index = read_json(folder / "model_index.json")
-        index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(first_stage).__name__]}
+        index |= {"_class_name": "LDMPipeline", "vqvae": ["diffusers", type(autoencoder.net).__name__]}
         write_json(folder / "model_index.json", index)
+    _forget_paths(folder)
+
+
+def _save_own(model: Denoiser, folder: Path, *, half: bool, autoencoder: Autoencoder | None) -> None:
+    """`save_denoiser` for a network of gsd's own."""
+    latent = autoencoder is not None and autoencoder.net is not None
+    place, schedule = (folder / UNETS[-1], folder / "scheduler") if latent else (folder, folder)
+    place.mkdir(parents=True, exist_ok=True)
+    assert model.kind.config is not None
+    write_json(place / "config.json", model.kind.config(model.net))
+    state = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
+    # buffers stay as they are: rounded frequencies of an encoding would be others
+    trained = {name for name, _ in model.net.named_parameters()} if half else set()
+    state = {name: value.half() if name in trained else value for name, value in state.items()}
+    save_file(state, place / SAFE_WEIGHTS, metadata={"format": "pt"})
+    model.schedule.to_scheduler(model.prediction, model.chain).save_pretrained(schedule)
+    if autoencoder is not None and latent:
+        _save_autoencoder(autoencoder, folder / AUTOENCODERS[0])
+    _forget_paths(folder)
+
+
+def _save_autoencoder(autoencoder: Autoencoder, folder: Path) -> None:
+    autoencoder.net.save_pretrained(folder, safe_serialization=True)
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "scaling_factor": autoencoder.scale})
+
+
+def _forget_paths(folder: Path) -> None:
     for path in folder.rglob("config.json"):
         # diffusers records the path the network was read from, which is of this machine
         config = read_json(path)

@@ -27,7 +27,7 @@ class NetworkKind:
     """Functions over the networks of one kind. `net` is a network, `config` the content of its config.json."""
 
     diffusers_class: str
-    """The class of diffusers that reads and writes the network."""
+    """The class of diffusers that reads and writes the network; empty for a class of gsd's own (`build`)."""
     class_names: tuple[str, ...]
     """Every `_class_name` that a config.json of this kind may hold; `teacher_config.py` checks their configs."""
     shape: Callable[[Network], tuple[int, int, int]]
@@ -43,3 +43,7 @@ class NetworkKind:
     """(net): the module whose output [B, c, h, w] is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]
     """(net): the names of the modules nearest to the pixels; pivotal tuning changes them alone."""
+    build: Callable[[dict[str, Any]], Network] | None = None
+    """(config): a network of gsd's own, with random weights. Raises GsdError (exit 3) for a wrong config."""
+    config: Callable[[Network], dict[str, Any]] | None = None
+    """(net): the content of config.json of a network of gsd's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from gsd_cli.catalogue.diffusers_layout import PICKLE
 from gsd_cli.catalogue.find import local_teacher, read_card, require_teacher
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.catalogue.registry import TEACHERS
@@ -77,7 +78,7 @@ def load_teacher(
             f"{config.files.folder} does not say how its network was trained; its output is read as {reading}"
         )
     folder = config.files.folder
-    name = spec if entry is not None or hub_id else folder.resolve().name
+    name = spec if entry is not None or hub_id else folder.resolve().name.removesuffix(PICKLE)
     card = read_card(folder) if not hub_id and (folder / CARD).exists() else {}
     return Teacher(
         name,

@@ -9,15 +9,16 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
-from gsd_cli.catalogue.diffusers_layout import SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.diffusers_layout import PICKLE, SCHEDULE, UNETS, ModelFiles, locate_model
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import unet2d_config
+from gsd_cli.core.models import edm_config, edm_pickle, unet2d_config
 
-CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = dict.fromkeys(
-    unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)
-)
-"""By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
+CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
+    **dict.fromkeys(unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)),
+    **{name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES},
+}
+"""By the `_class_name` in config.json: the class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
 SUPPORTED = (BETAS, FLOW, EDM)
@@ -58,13 +59,15 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     UsageError (exit 2) for an assumption that contradicts the folder.
     """
     files = locate_model(path)
+    if files.network.suffix == PICKLE:
+        return _read_pickle(files, assume)
     config = read_json(files.network / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in CHECKS:
         known = " or ".join(dict.fromkeys(diffusers_class for diffusers_class, _ in CHECKS.values()))
         raise GsdError(
             f"{files.network} holds a {name or 'model of unknown class'}, a {known} is needed",
-            hint=f"give a DDPM in diffusers format: a {known}, unconditional or with num_class_embeds",
+            hint="give a model in diffusers format, unconditional or with num_class_embeds",
         )
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
@@ -75,6 +78,15 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     if files.autoencoder is not None and files.schedule is None:
         schedule = {"clip_sample": False}  # the latents of an autoencoder have no bounds
     return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1)
+
+
+def _read_pickle(files: ModelFiles, assume: str | None) -> TeacherConfig:
+    """The network and the schedule of NVIDIA's own format."""
+    found = edm_pickle.read_network(files.network)
+    reading = Reading("epsilon", found.schedule, EDM)
+    if assume is not None and normalize(assume) != EDM:
+        _contradicts(ModelFiles(files.folder, files.network, files.network, None), assume)
+    return TeacherConfig(files, found.config, (reading,), {}, stated=True)
 
 
 def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
@@ -121,6 +133,8 @@ def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdErr
 def describe_choices(config: TeacherConfig, given: Path) -> list[str]:
     """One line per choice made in reading a folder: a folder in it, averaged weights, a variant, another schedule."""
     files, said = config.files, []
+    if files.network.suffix == PICKLE:
+        said.append(edm_pickle.read_network(files.network).remark)
     if files.folder not in (given, given.parent) and given != files.network:
         said.append(f"{given}: its model is in {files.folder}")
     if files.network.name == UNETS[0] and (files.folder / UNETS[1]).is_dir():

@@ -16,7 +16,8 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import save_denoiser
-from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, SOLVER_KEY, EdmSchedule
+from gsd_cli.core.models.edm_config import HEUN, SOLVER_KEY
+from gsd_cli.core.models.edm_schedule import DPM_SOLVER, EdmSchedule
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.ode import dpm_solver, heun
@@ -207,7 +208,8 @@ def test_heun_is_kept_in_the_scheduler_s_config() -> None:
 @pytest.mark.parametrize("change", [
     {"sigma_min": 0}, {"sigma_min": 90}, {"sigma_max": "high"}, {"sigma_max": float("nan")}, {"sigma_data": 0},
     {"sigma_data": None}, {"rho": 0}, {"rho": float("inf")}, {"num_train_timesteps": 1}, {"sigma_schedule": "cosine"},
-    {"sigma_schedule": ["karras"]}, {"solver_order": 10**9}, {"solver_type": []}, {"thresholding": "yes"}, {"final_sigmas_type": "one"}, {"algorithm_type": "sde-dpmsolver++"},
+    {"sigma_schedule": ["karras"]}, {"solver_order": 10**9}, {"solver_type": []}, {"thresholding": "yes"},
+    {"final_sigmas_type": "one"}, {"algorithm_type": "sde-dpmsolver++"},
 ])  # fmt: skip
 def test_what_is_no_edm_is_an_input_error(change: dict) -> None:
     with pytest.raises(GsdError) as caught:

@@ -128,7 +128,7 @@ def test_an_autoencoder_makes_a_latent_teacher_and_is_missed_where_the_index_nam
 def test_networks_of_other_families_are_named(tmp_path: Path) -> None:
     (tmp_path / "dit" / "transformer").mkdir(parents=True)
     (tmp_path / "dit" / "transformer" / "config.json").write_text(json.dumps({"_class_name": "DiTTransformer2DModel"}))
-    with pytest.raises(GsdError, match="DiTTransformer2DModel, a UNet2DModel is needed"):
+    with pytest.raises(GsdError, match="DiTTransformer2DModel, a UNet2DModel or SongUNet"):
         load_denoiser(tmp_path / "dit")
     learned = teachers.unet(teachers.TINY, out_channels=2)
     DDPMPipeline(learned, DDPMScheduler(variance_type="learned_range")).save_pretrained(tmp_path / "learned")

@@ -16,6 +16,7 @@ from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.readings import SCHEDULES, Reading, assumed, fitting_readings, normalize
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.diffusers_folder import NETWORK_KINDS
 from gsd_cli.core.models.reading_check import measure_readings
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.teacher import load_teacher
@@ -165,5 +166,5 @@ def test_a_half_written_scheduler_config_is_not_completed(folder: Path) -> None:
 
 
 def test_every_kind_of_network_has_a_check_of_its_config() -> None:
-    assert set(CHECKS) == set(UNET2D.class_names)
-    assert {name for name, _ in CHECKS.values()} == {UNET2D.diffusers_class}
+    assert set(CHECKS) == set(NETWORK_KINDS)
+    assert {name for name, kind in NETWORK_KINDS.items() if kind.build is None} == set(UNET2D.class_names)

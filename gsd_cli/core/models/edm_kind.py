@@ -1,0 +1,72 @@
+"""EDM's networks as kinds of networks: what gsd asks of them. `edm_unet.py` has the networks themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from gsd_cli.core.models.edm_config import DHARIWAL, SONG
+from gsd_cli.core.models.edm_unet import build
+from gsd_cli.core.models.network_kind import NetworkKind
+
+
+def shape(net: Any) -> tuple[int, int, int]:
+    """(C, H, W) of the network's input."""
+    return net.config.in_channels, net.config.sample_size, net.config.sample_size
+
+
+def classes(net: Any) -> int | None:
+    """The number of classes the network is conditioned on; None for an unconditional network."""
+    return net.config.num_class_embeds or None
+
+
+def call(net: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
+    """The raw output [B, C, H, W] for x [B, C, H, W], t = ln(sigma) / 4 [B] and labels int64 [B]."""
+    output: Tensor = net(x, t, labels)
+    return output
+
+
+def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
+    """The last map of each resolution of the encoder, but for the finest, then that between encoder and decoder.
+
+    full: the finest comes first.
+    """
+    maps = net.encode(x, t)
+    levels = range(0 if full else 1, len(net.config.channel_mult))
+    return [*(maps[f"{net.side(level)}_block{net.config.num_blocks - 1}"] for level in levels), maps[net.middle[1]]]
+
+
+def bottleneck(net: Any) -> nn.Module:
+    """The last block between encoder and decoder."""
+    block: nn.Module = net.dec[net.middle[1]]
+    return block
+
+
+def output_layers(net: Any) -> tuple[str, ...]:
+    """The names of the decoder's last block and of the output layers."""
+    names = [f"dec.{name}" for name in net.dec if name.startswith(net.side(0))]
+    return tuple(names[-3:]) if names[-1].endswith("_aux_conv") else (names[-1], "out_norm", "out_conv")
+
+
+def config(net: Any) -> dict[str, Any]:
+    """The content of the network's config.json."""
+    found: dict[str, Any] = net.config.to_json(type(net).__name__)
+    return found
+
+
+SONG_UNET, DHARIWAL_UNET = (
+    NetworkKind(
+        diffusers_class="",
+        class_names=(name,),
+        shape=shape,
+        classes=classes,
+        call=call,
+        encode=encode,
+        bottleneck=bottleneck,
+        output_layers=output_layers,
+        build=build,
+        config=config,
+    )
+    for name in (SONG, DHARIWAL)
+)
