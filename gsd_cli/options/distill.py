@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from gsd_cli.catalogue.readings import SCHEDULES, normalize
+from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
@@ -186,14 +186,14 @@ class DistillOptions(Common, DistillSettings):
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt(
         "ddpm-fashion",
-        "Teacher: a name from --list-teachers, a diffusers folder or a hub id.",
+        "Teacher: a name from --list-teachers, a diffusers folder, a hub id, or EDM's .pkl file.",
         metavar="NAME|FOLDER|HUB_ID",
     )
     revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")
     assume: Annotated[str, AfterValidator(normalize)] | None = opt(
         None,
         "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
-        f"the noise schedule ({', '.join(SCHEDULES)}).",
+        f"the noise schedule ({', '.join(SCHEDULES)}); or {' or '.join(WHOLE)}.",
         metavar="PREDICTION,SCHEDULE",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")

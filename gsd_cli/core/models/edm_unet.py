@@ -204,15 +204,9 @@ class DhariwalUNet(EdmUNet):
         if config.num_class_embeds:
             self.map_label = nn.Linear(config.num_class_embeds, width, bias=False)
         style = BlockStyle(
-            width,
-            config.dropout,
-            (1, 1),
-            eps=1e-5,
-            skip_scale=1,
-            scale_shift=True,
-            projected=False,
+            width, config.dropout, (1, 1), eps=1e-5, skip_scale=1, scale_shift=True, projected=False,
             head_channels=HEAD_CHANNELS,
-        )
+        )  # fmt: skip
         channels = self._build(style, everywhere=True)
         self.out_norm, self.out_conv = group_norm(channels, 1e-5), Convolution(channels, config.out_channels, 3)
 
