@@ -6,6 +6,7 @@ import json
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import format_bytes, plural
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import locate_model
 from gsd_cli.catalogue.find import find_model, local_teacher
 from gsd_cli.catalogue.registry import TEACHERS
@@ -59,7 +60,7 @@ def teacher_parameters(spec: str) -> int | None:
     if spec in TEACHERS:
         return TEACHERS[spec].parameters
     place = local_teacher(spec)
-    if place is None:
+    if place is None or is_bare(place):  # a checkpoint of a training also holds averages and optimizer states
         return None
     try:
         weights = locate_model(place).find_weights()
@@ -74,7 +75,7 @@ def describe_sample_size(model: str | None, count: int) -> str:
     counted = plural(count, "image")
     try:
         config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))
-        pixels = count * int(config["sample_size"]) ** 2 * int(config["out_channels"])
+        pixels = count * int(config["sample_size"]) ** 2 * int(config["in_channels"])
     except (GsdError, OSError, ValueError, KeyError, TypeError):
         return counted
     return f"{counted} (one network call each, {format_bytes(pixels)} of pixels)"

@@ -24,7 +24,7 @@ AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
 """Folders of the network in the pipeline layout; a training checkpoint also has its moving average."""
 NETWORKS = (*UNETS, "transformer")
-PARTS = ("", *(f"{name}/" for name in (*UNETS, *AUTOENCODERS)))
+PARTS = ("", *(f"{name}/" for name in (*NETWORKS, *AUTOENCODERS)))
 """Folders of networks; in the flat layout the network is at the top."""
 CONFIGS = ("model_index.json", "scheduler_config.json", "scheduler/*.json", *(f"{part}config.json" for part in PARTS))
 INDEX = "model_index.json"
@@ -63,7 +63,7 @@ def find_weights(folder: Path) -> Weights | None:
 
     Raises GsdError (exit 3) where an index is damaged or names files that are missing.
     """
-    if folder.suffix == PICKLE and folder.is_file():
+    if is_pickle(folder):
         return Weights((folder,), safe=False)
     variants = [None, *sorted(_variants(folder), key=lambda name: (name == "non_ema", name))]
     for variant in variants:
@@ -74,6 +74,11 @@ def find_weights(folder: Path) -> Weights | None:
             if (single := folder / _named(base, variant)).is_file():
                 return Weights((single,), safe, variant)
     return None
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a path is a file in NVIDIA's own format."""
+    return path.suffix == PICKLE and path.is_file()
 
 
 def _named(name: str, variant: str | None) -> str:
@@ -142,7 +147,7 @@ def locate_model(path: Path) -> ModelFiles:
     A weight file, and one of unet/ and unet_ema/, are taken as named. Otherwise the moving average is preferred.
     Raises GsdError (exit 3) where a folder holds several models, or lacks an autoencoder that its index names.
     """
-    if path.suffix == PICKLE and path.is_file():
+    if is_pickle(path):
         return ModelFiles(path, path, None, None, path)
     given = path.parent if path.is_file() else path
     weights = path if path.suffix in (".safetensors", ".bin") and path.is_file() else None
@@ -157,6 +162,17 @@ def locate_model(path: Path) -> ModelFiles:
     if autoencoder is None:
         _require_no_autoencoder(folder)
     return ModelFiles(folder, network, _schedule_file(folder), autoencoder, weights)
+
+
+def read_class_names(folder: Path, count: int | None) -> tuple[str, ...]:
+    """The names that the index of a pipeline gives to its `count` classes; () where it does not name all of them."""
+    index = folder / INDEX
+    parts = read_json(index) if count and index.is_file() else None
+    labels = parts.get("id2label") if isinstance(parts, dict) else None
+    if not isinstance(labels, dict) or count is None or len(labels) != count:
+        return ()
+    names = [labels.get(str(k)) for k in range(count)]
+    return tuple(name for name in names if isinstance(name, str)) if all(isinstance(n, str) for n in names) else ()
 
 
 def _is_pipeline(folder: Path, besides: str) -> bool:

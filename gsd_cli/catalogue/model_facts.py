@@ -46,9 +46,9 @@ class ModelFacts:
     @property
     def class_count(self) -> int | None:
         """The number of classes it is conditioned on, UNCONDITIONAL, or None where the config does not say."""
-        count = self.config.get("num_class_embeds")
-        if isinstance(count, int):
-            return count
+        for key in ("num_class_embeds", "num_embeds_ada_norm"):
+            if isinstance(count := self.config.get(key), int):
+                return count
         return UNCONDITIONAL if self.config.get("_class_name") == "UNet2DModel" else None
 
     @property

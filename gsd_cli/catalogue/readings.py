@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gsd_cli.catalogue.bare_files import is_value, named_values
 from gsd_cli.catalogue.families import EDM, FLOW, find_family
 
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
@@ -103,8 +104,13 @@ def _short(prediction: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """The words of `--assume` under their main names: `epsilon,linear` is `eps,linear`. Raises ValueError."""
+    """The words of `--assume` under their main names: `epsilon,linear` is `eps,linear`. Raises ValueError.
+
+    Words as `size=64` are kept: a file of bare weights does not say the size of its images (`bare_files.py`).
+    """
     words = [word.strip() for word in text.split(",") if word.strip()]
+    values = [word for word in words if is_value(word)]
+    words = [word for word in words if word not in values]
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
@@ -112,11 +118,11 @@ def normalize(text: str) -> str:
         return words[0]
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
-    if not words or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
+    if not (words or values) or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
         known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
         known += f"; or {' or '.join(WHOLE)}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
-    return ",".join(first + second)
+    return ",".join(first + second + values)
 
 
 def assumed(readings: tuple[Reading, ...], words: str) -> tuple[Reading, ...]:
@@ -131,4 +137,6 @@ def unstated(readings: tuple[Reading, ...]) -> list[str]:
         found.append("which noise schedule its network was trained with")
     if len({one.prediction for one in readings}) > 1:
         found.append("what its network predicts")
+    if len({str(named_values(one.name)) for one in readings}) > 1:
+        found.append("how its attention is laid out")
     return found

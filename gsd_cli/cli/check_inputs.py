@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import cache_dir
 from gsd_cli.base.text import did_you_mean
+from gsd_cli.catalogue.class_names import describe_classes, find_class
 from gsd_cli.catalogue.image_names import LATENTS_SUFFIX, latents_in_file, require_image, require_one_stdin
 from gsd_cli.catalogue.model_facts import (
     COMPONENT_COUNT,
@@ -86,16 +87,19 @@ def count_latents(names: Sequence[str]) -> int:
 def require_class(given: str | None, model: ModelFacts) -> None:
     """Raise UsageError for a class that the model does not have."""
     count, names = model.class_count, model.class_names
-    if given is None or count is None or given in names:
+    if given is None or count is None:
         return
     if count == UNCONDITIONAL:
         raise UsageError(
             [f"--class {given}: the model {model.folder.name} is not class-conditional"],
             hint="leave out --class; gsd prepare --fit-teacher SIZE --conditional trains a teacher with classes",
         )
-    if not (given.isascii() and given.isdigit() and int(given) < count):
-        known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
-        raise UsageError([f"--class: the model has no class {given!r}{did_you_mean(given, names)}"], hint=known)
+    if find_class(given, names, count) is None:
+        words = [word.strip() for name in names for word in name.split(",")]
+        raise UsageError(
+            [f"--class: the model has no class {given!r}{did_you_mean(given, words)}"],
+            hint=describe_classes(names, count),
+        )
 
 
 # -- edits --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
@@ -131,7 +132,7 @@ def _check_teacher(options: DistillOptions) -> None:
 
     require_teacher(options.teacher)
     place = local_teacher(options.teacher)
-    if place is None:
+    if place is None or is_bare(place):  # reading the latter needs torch
         return
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
     config = read_teacher_config(place, assume)
@@ -232,11 +233,12 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     from gsd_cli.core.distillation.inputs import choose_data
     from gsd_cli.core.distillation.open_data import OpenData
     from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
-    from gsd_cli.core.distillation.teacher_reading import settle_reading
+    from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
     from gsd_cli.core.models.teacher import load_teacher
 
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
-    revision, device = options.revision, resolve_device(options.device)
+    revision, device, data = options.revision, resolve_device(options.device), OpenData(choose_data(options))
+    assume = add_size(options.teacher, assume, data)
     try:
         teacher = load_teacher(options.teacher, offline=True, revision=revision, assume=assume, undecided=True)
     except GsdError as error:
@@ -244,7 +246,7 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
             raise
         return error
     if teacher.config is not None and len(teacher.config.readings) > 1:
-        settle_reading(teacher, OpenData(choose_data(options)), device, Session.start(options, Console(quiet=True)))
+        settle_reading(teacher, data, device, Session.start(options, Console(quiet=True)))
     return estimate(teacher.denoiser.cpu(), options, device)
 
 

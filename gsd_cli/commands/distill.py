@@ -39,7 +39,7 @@ from gsd_cli.core.distillation.run_folder import (
     resume_command,
 )
 from gsd_cli.core.distillation.step import Distillation
-from gsd_cli.core.distillation.teacher_reading import settle_reading
+from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
@@ -98,6 +98,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     # a new revision on the hub must not change the teacher of a run
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
     assume = options.assume or read_recorded(options, folder, "teacher_reading")
+    assume = add_size(options.teacher, assume, data)
     teacher = open_teacher(options.teacher, session, revision, assume, undecided=True)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)

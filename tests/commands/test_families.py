@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import EDMDPMSolverMultistepScheduler, EDMEulerScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from gsd_cli.base.storage import read_json
+from gsd_cli.catalogue.families import find_family
 from tests.support import edm_files, teachers
 from tests.support.shell import Shell
 
@@ -22,6 +28,11 @@ def flow(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
+def learned_sigma(folder: Path) -> Path:
+    scheduler = DDPMScheduler(variance_type="learned_range")
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL, out_channels=2), scheduler)
+
+
 def edm(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), EDMEulerScheduler(sigma_data=0.6))
 
@@ -31,29 +42,46 @@ def edm_dpm(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
+def ddp(folder: Path) -> Path:
+    folder.mkdir()
+    return teachers.ddp_file(folder / "model-1.pt")
+
+
 def song(folder: Path) -> Path:
-    """The file of a network of EDM's with classes, in the place of the folder."""
+    """The file of a network of EDM's with classes."""
     arguments = {**edm_files.TINY, "img_resolution": 16, "in_channels": 1, "out_channels": 1, "label_dim": 2}
-    edm_files.write_edm(path := folder.with_suffix(".pkl"), arguments=arguments | {"augment_dim": 9})
-    return path
+    folder.mkdir()
+    edm_files.write_edm(folder / "edm.pkl", arguments=arguments | {"augment_dim": 9})
+    return folder / "edm.pkl"
 
 
-FAMILIES: dict[str, Callable[[Path], Path]] = {"flow": flow, "edm": edm, "edm-dpm": edm_dpm, "song": song}
-"""Writes a small teacher of 16 x 16 grey images into a folder."""
+def guided(folder: Path) -> Path:
+    folder.mkdir()
+    return teachers.guided_file(folder / "x.pt", widths=(32, 32), attends=())
+
+
+ASSUMED = {"denoising-diffusion-pytorch": "size=16", "guided-diffusion": "eps,linear,size=16,heads=16,order=split"}
+"""What `--assume` says of the files of bare weights."""
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
+    "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided, "edm-file": song,
+}  # fmt: skip
+"""Writes a small teacher of 16 x 16 images into a folder, and returns what `--teacher` takes."""
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_commands(shell: Shell, name: str) -> None:
     teacher = FAMILIES[name](shell.folder / "teacher")
+    assumed = ("--assume", ASSUMED[name]) if name in ASSUMED else ()
 
     def run(*words: str) -> bytes:
         done = shell.gsd(*words)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
-    run("distill", "--teacher", teacher.name, *SHORT, "-o", "run")
+    run("distill", "--teacher", str(teacher), *assumed, *SHORT, "-o", "run")
     run("sample", "--model", "run", "-N", "3", "-o", "x.npz")
-    assert np.load(shell.folder / "x.npz")["images"].shape == (3, 16, 16, 1)
+    assert np.load(shell.folder / "x.npz")["images"].shape[:3] == (3, 16, 16)
     run("sample", "--model", "run", "--seeds", "0,1", "-o", "made")
     one, two = sorted(str(path) for path in (shell.folder / "made").glob("*.png"))
     run("interpolate", one, two, "--model", "run", "--frames", "3", "--invert-steps", "3", "-o", "walk.png")
@@ -64,11 +92,16 @@ def test_all_commands(shell: Shell, name: str) -> None:
     )  # fmt: skip
     rows = json.loads(measured)["metrics"]["rows"]
     assert {"msa-3", "ddim-2", "heun-2", "dpm++-2"} <= rows.keys()
-    generator = shell.folder / "run" / "generator"
-    scheduler = "EDMEulerScheduler"
-    if teacher.is_dir():
-        scheduler = read_json(teacher / "scheduler_config.json")["_class_name"]
-    assert read_json(generator / "scheduler_config.json")["_class_name"] == scheduler
-    of_nvidia = name == "song"
-    card = (generator / "README.md").read_text()
-    assert ("CC BY-NC-SA" in card) == of_nvidia and ("UNet2DModel.from_pretrained" in card) != of_nvidia
+    card = (shell.folder / "run" / "generator" / "README.md").read_text()
+    assert ("CC BY-NC-SA" in card) == (name == "edm-file")
+    if teacher.is_file():
+        return  # a file has no scheduler's config
+    stated, exported = (_scheduler(shell.folder / place) for place in ("teacher", "run/generator"))
+    assert find_family(stated) == find_family(exported)
+    # a DDIMScheduler names no variance, and a generator is written with diffusers' default
+    assert exported.get("variance_type") == stated.get("variance_type", exported.get("variance_type"))
+
+
+def _scheduler(folder: Path) -> dict:
+    (place,) = folder.rglob("scheduler_config.json")
+    return read_json(place)

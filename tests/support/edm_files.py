@@ -51,7 +51,7 @@ CODE = "import os; os.system('echo ran')"
 def random_net(name: str, arguments: dict[str, Any], seed: int = 0) -> EdmUNet:
     """A network with random weights, frozen, in evaluation mode."""
     torch.manual_seed(seed)
-    return CLASSES[name](from_arguments(name, arguments)).eval().requires_grad_(False)
+    return CLASSES[name](from_arguments(name, arguments).to_json(name)).eval().requires_grad_(False)
 
 
 # -- files ------------------------------------------------------------------------------------------

@@ -6,8 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel, VQModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    UNet2DModel,
+    VQModel,
+)
 from diffusers.pipelines import LDMPipeline
+
+from gsd_cli.base.atomic import write_json
+from gsd_cli.base.storage import read_json
+from gsd_cli.core.models.ddp_unet import DdpUNet
+from tests.support.guided import GuidedUNet
 
 PIXELS = DDPMScheduler(variance_type="fixed_large", clip_sample=True)
 
@@ -85,3 +99,67 @@ def with_scheduler(folder: Path, net: UNet2DModel, scheduler: Any) -> Path:
     scheduler.save_pretrained(folder)
     DDPMPipeline(net, scheduler).save_config(folder)
     return folder
+
+
+DIT: dict[str, Any] = {
+    "num_attention_heads": 2, "attention_head_dim": 4, "in_channels": 4, "out_channels": 8, "num_layers": 4,
+    "sample_size": 8, "num_embeds_ada_norm": 3, "norm_num_groups": 2,
+}  # fmt: skip
+"""facebook/DiT-XL-2-256's transformer, small: four latent channels, learned sigma, three classes."""
+
+
+def dit(seed: int = 0, **changes: Any) -> DiTTransformer2DModel:
+    """A network with random weights."""
+    torch.manual_seed(seed)
+    return DiTTransformer2DModel(**{**DIT, **changes}).eval().requires_grad_(False)
+
+
+def dit_pipeline(folder: Path, scheduler: Any = None) -> Path:
+    """A latent-diffusion folder like facebook/DiT-XL-2-256: transformer/, vae/, scheduler/."""
+    net = dit()
+    torch.manual_seed(5)
+    stage = AutoencoderKL(**{**FIRST_STAGE, "latent_channels": 4}).eval()
+    scheduler = scheduler or DDIMScheduler(beta_schedule="linear", clip_sample=False)
+    DiTPipeline(net, stage, scheduler).save_pretrained(folder)
+    index = read_json(folder / "model_index.json")
+    names = ("tench, Tinca tinca", "crane", "crane, bird")
+    write_json(folder / "model_index.json", {**index, "id2label": {str(k): name for k, name in enumerate(names)}})
+    return folder
+
+
+DDP: dict[str, Any] = {
+    "in_channels": 1, "out_channels": 1, "sample_size": 16, "time_width": 8, "widths": [8, 8, 16],
+    "attentions": [[False, 2, 4, 4], [True, 2, 4, 4], [True, 2, 4, 4]],
+}  # fmt: skip
+
+
+def ddp_file(path: Path, betas: torch.Tensor | None = None, weights: torch.Tensor | None = None, seed: int = 0) -> Path:
+    """A checkpoint as denoising_diffusion_pytorch's trainer writes it; the average is the network of `seed`."""
+    torch.manual_seed(seed)
+    average, newest = DdpUNet(DDP), DdpUNet(DDP)
+    betas = torch.linspace(1e-4, 0.02, 1000) if betas is None else betas
+    bar = (1 - betas.double()).cumprod(0)
+    weights = bar.float() if weights is None else weights  # of a network that predicts v: SNR / (SNR + 1)
+
+    def diffusion(net: DdpUNet, prefix: str) -> dict[str, torch.Tensor]:
+        state = {f"{prefix}model.{name}": value for name, value in net.state_dict().items()}
+        return state | {f"{prefix}betas": betas, f"{prefix}loss_weight": weights}
+
+    ema = diffusion(newest, "online_model.") | diffusion(average, "ema_model.") | {"step": torch.tensor(3)}
+    whole = {
+        "step": 3,
+        "model": diffusion(newest, ""),
+        "opt": {"state": {}},
+        "ema": ema,
+        "scaler": None,
+        "version": "2",
+    }
+    torch.save(whole, path)
+    return path
+
+
+def guided_file(path: Path, **changes: Any) -> Path:
+    """A state dict of guided-diffusion's UNet."""
+    torch.manual_seed(0)
+    torch.save(GuidedUNet(**changes).state_dict(), path)
+    return path

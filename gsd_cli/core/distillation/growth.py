@@ -20,7 +20,6 @@ from gsd_cli.compute.random import generator_for
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.unet2d import (
     RESIDUAL_LAYERS,
-    UNET2D,
     find_growth_obstacle,
     find_origin,
     grow_config,
@@ -47,8 +46,6 @@ def grow(denoiser: Denoiser, width: int = 1, depth: int = 1, seed: int = 0) -> D
     if width == depth == 1:
         return copy.deepcopy(denoiser)
     old = denoiser.net
-    if denoiser.kind is not UNET2D:
-        raise _refusal(f"a {denoiser.kind.class_names[0]} cannot be grown")
     require_growable(old, width, depth)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(generator_for(seed, "growth").initial_seed())

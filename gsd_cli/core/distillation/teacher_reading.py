@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.bare_files import is_bare, named_values, with_size
+from gsd_cli.catalogue.find import local_teacher
 from gsd_cli.catalogue.readings import Reading, fitting_readings, same_schedule
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.real_images import require_same_shape
-from gsd_cli.core.models.reading_check import CLEAR, Measured, count_levels, measure_readings
+from gsd_cli.core.models.reading_check import CLEAR, Measured, count_levels, join_measured, measure_readings
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.data.dataset import ImageArchive
 
@@ -57,6 +61,14 @@ def settle_reading(
     return teacher.read_as(chosen)
 
 
+def add_size(teacher: str, assume: str | None, data: OpenData) -> str | None:
+    """`assume` with the side of the images in --data, for a teacher in a file that does not say it."""
+    place = local_teacher(teacher)
+    if place is None or not is_bare(place) or data.choice.origin != "given" or data.shown is None:
+        return assume
+    return with_size(assume, data.shown.shape[-1])
+
+
 def _check_stated(teacher: Teacher, images: ImageArchive, device: torch.device, session: Session) -> None:
     """Warn if the output, read as the folder says, denoises real images clearly worse than read in another way."""
     if images.shape != teacher.image_shape or teacher.config is None:
@@ -87,14 +99,36 @@ def _measure(
 ) -> Measured:  # fmt: skip
     require_same_shape(archive, teacher.image_shape)
     places = torch.linspace(0, len(archive) - 1, min(count, len(archive))).round().long()
-    model, stage = teacher.denoiser.to(device), teacher.autoencoder.to(device)
+    stage = teacher.autoencoder.to(device)
     with torch.no_grad():
         images = stage.encode(archive.batch(places).to(device))
-    with session.progress("how the teacher was trained", count_levels(readings)) as bar:
-        return measure_readings(model, readings, images, _labels(teacher, archive, places), on_call=bar.update)
+    labels, found, done = _labels(teacher, archive, places, device), [], 0
+    groups = _by_network(readings)
+    with session.progress("how the teacher was trained", sum(map(count_levels, groups))) as bar:
+        for group in groups:
+            # what a file of bare weights leaves open may decide on the network's layers
+            model = (teacher.read_as(group[0]) if len(groups) > 1 else teacher).denoiser.to(device)
+            report = _offset(bar.update, done)
+            found.append(measure_readings(model, group, images, labels, on_call=report))
+            done += count_levels(group)
+    return join_measured(found)
 
 
-def _labels(teacher: Teacher, archive: ImageArchive, places: Tensor) -> Tensor | None:
+def _by_network(readings: tuple[Reading, ...]) -> list[tuple[Reading, ...]]:
+    groups: dict[str, list[Reading]] = {}
+    for reading in readings:
+        groups.setdefault(str(named_values(reading.name)), []).append(reading)
+    return [tuple(group) for group in groups.values()]
+
+
+def _offset(report: Callable[[int], object], done: int) -> Callable[[int], None]:
+    def on_call(more: int) -> None:
+        report(done + more)
+
+    return on_call
+
+
+def _labels(teacher: Teacher, archive: ImageArchive, places: Tensor, device: torch.device) -> Tensor | None:
     """The classes of the images for a class-conditional teacher; the first class where they have none."""
     classes = teacher.denoiser.classes
     if not classes:
@@ -102,4 +136,4 @@ def _labels(teacher: Teacher, archive: ImageArchive, places: Tensor) -> Tensor |
     known = archive.labels
     fit = known is not None and known.ndim == 1 and int(known.max()) < classes
     found = known[places] if known is not None and fit else torch.zeros(len(places), dtype=torch.long)
-    return found.to(teacher.denoiser.device)
+    return found.to(device)

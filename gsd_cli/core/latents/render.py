@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -62,8 +62,8 @@ def blend(a: Delta, b: Delta, s: float) -> Delta:
 
 
 @contextmanager
-def _hook(generator: Generator, function: Any) -> Iterator[None]:
-    handle = generator.denoiser.bottleneck().register_forward_hook(function)
+def _hook(generator: Generator, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    handle = generator.denoiser.hook_bottleneck(function)
     try:
         # a network compiled before the hook was added would not call it
         with torch.compiler.set_stance("force_eager"):
@@ -76,12 +76,12 @@ def shift_bottleneck(generator: Generator, shifts: Tensor | None) -> Any:
     """A context in which shifts [B, c, h, w] are added to the bottleneck's output."""
     if shifts is None:
         return nullcontext()
-    return _hook(generator, lambda _module, _inputs, output: output + shifts.to(output))
+    return _hook(generator, lambda features: features + shifts.to(features))
 
 
 def record_bottleneck(generator: Generator, seen: list[Tensor]) -> Any:
     """A context in which the bottleneck's outputs [B, c, h, w] are appended to `seen`, on the CPU."""
-    return _hook(generator, lambda _module, _inputs, output: seen.append(output.float().cpu()))
+    return _hook(generator, lambda features: seen.append(features.float().cpu()))
 
 
 def render_between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Tensor, batch_size: int = 64) -> Tensor:

@@ -11,20 +11,24 @@ class Autoencoder(nn.Module):
     """The first stage of a latent-diffusion model (Rombach et al. 2022); without a network, the identity.
 
     Wraps diffusers' VQModel or AutoencoderKL. Frozen: a distillation works on latents, and only images that
-    are shown or measured pass through here. `scale` is the factor that gave latents unit variance
+    are shown or measured pass through here. `shift` was taken off the latents and `scale` gave them unit variance
     when the teacher was trained.
     """
 
-    def __init__(self, net: nn.Module | None = None, scale: float = 1.0):
+    def __init__(self, net: nn.Module | None = None, scale: float = 1.0, shift: float = 0.0):
         super().__init__()
         self.net: Any = net
-        self.scale = scale
+        self.scale, self.shift = scale, shift
+
+    def facts(self) -> dict[str, float]:
+        """The numbers between its code and the latents, as diffusers' configs name them."""
+        return {"scaling_factor": self.scale} | ({"shift_factor": self.shift} if self.shift else {})
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, c, h, w] of about unit variance to images [B, C, H, W], about [-1, 1]."""
         if self.net is None:
             return latents
-        images: Tensor = self.net.decode(latents / self.scale).sample
+        images: Tensor = self.net.decode(latents / self.scale + self.shift).sample
         return images
 
     def encode(self, images: Tensor) -> Tensor:
@@ -33,7 +37,7 @@ class Autoencoder(nn.Module):
             return images
         code = self.net.encode(images)
         latents: Tensor = code.latent_dist.mode() if hasattr(code, "latent_dist") else code.latents
-        return latents * self.scale
+        return (latents - self.shift) * self.scale
 
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the images that latents of this shape decode to."""

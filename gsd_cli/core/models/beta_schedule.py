@@ -115,7 +115,9 @@ class BetaSchedule(NoiseSchedule):
         from diffusers import DDPMScheduler
 
         betas = 1 - self.alphas_bar / torch.cat([torch.ones(1).double(), self.alphas_bar[:-1]])
-        linear = torch.allclose(betas, torch.linspace(betas[0], betas[-1], len(betas), dtype=torch.float64))
+        # betas that were rounded to float32 are kept as they are
+        even = torch.linspace(betas[0], betas[-1], len(betas), dtype=torch.float64)
+        linear = torch.allclose(betas, even, rtol=1e-9, atol=1e-12)
         return DDPMScheduler(
             num_train_timesteps=self.steps,
             beta_start=float(f"{betas[0]:.12g}"),

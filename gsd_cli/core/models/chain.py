@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.core.models.config_check import LEARNED
 
-VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
+VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED)
 SPACINGS = ("leading", "linspace", "trailing")
 
 
@@ -21,7 +22,9 @@ class Chain:
     """The settings of a discrete chain, with the names and meanings of diffusers' DDPMScheduler.
 
     variance: of the noise in an ancestral step: the posterior's (`fixed_small`) or beta_t (`fixed_large`), Ho et al.
-    (2020), section 3.2; the `_log` forms are the same numbers. spacing, offset: how fewer steps than T are chosen.
+    (2020), section 3.2; the `_log` forms are the same numbers. `learned`: the network's second output; `learned_range`:
+    that output places it between these two, on a logarithmic scale (Nichol and Dhariwal 2021, eq. 15).
+    spacing, offset: how fewer steps than T are chosen.
     clip: the bound of the clean estimate; None if it is not clipped. threshold: ratio and largest value of dynamic
     thresholding (Saharia et al. 2022), which takes the place of clipping. ends_clean: whether the last DDIM step goes
     to the clean estimate rather than to the first noise level (`set_alpha_to_one`).
@@ -41,11 +44,6 @@ class Chain:
     def from_config(cls, config: Mapping[str, Any]) -> Chain:
         """Read a diffusers scheduler config. Raises GsdError (exit 3) for a value that is unknown or not supported."""
         variance, spacing = config.get("variance_type", "fixed_small"), config.get("timestep_spacing", "leading")
-        if variance in ("learned", "learned_range"):
-            raise GsdError(
-                f"the teacher's scheduler has learnt variances (variance_type {variance})",
-                hint="networks that predict their variance are not supported yet; give one with a fixed variance",
-            )
         for key, value, known in (("variance_type", variance, VARIANCES), ("timestep_spacing", spacing, SPACINGS)):
             if value not in known:
                 raise GsdError(f"the teacher's scheduler has {key} {value!r}", hint=f"known: {', '.join(known)}")
@@ -90,12 +88,21 @@ class Chain:
             return torch.maximum(torch.minimum(clean, bound), -bound) / bound
         return clean if self.clip is None else clean.clamp(-self.clip, self.clip)
 
-    def deviation(self, bar: Tensor, previous: Tensor) -> Tensor:
-        """The standard deviation of the noise in an ancestral step from alpha_bar `bar` to `previous`, [] each."""
+    def deviation(self, bar: Tensor, previous: Tensor, predicted: Tensor | None = None) -> Tensor:
+        """The standard deviation of the noise in an ancestral step from alpha_bar `bar` to `previous`, [] each.
+
+        predicted: the network's second output [B, C, H, W], of which a learnt variance is a function; the deviation has
+        its shape then.
+        """
         beta = 1 - bar / previous
-        if self.variance.startswith("fixed_small"):
-            return (beta * (1 - previous) / (1 - bar)).clamp(min=1e-20).sqrt()
-        return beta.sqrt()
+        posterior = (beta * (1 - previous) / (1 - bar)).clamp(min=1e-20)
+        if self.variance in LEARNED:
+            assert predicted is not None
+            if self.variance == "learned":
+                return predicted.clamp(min=0).sqrt()
+            share = (predicted + 1) / 2
+            return (share * beta.log() / 2 + (1 - share) * posterior.log() / 2).exp()
+        return posterior.sqrt() if self.variance.startswith("fixed_small") else beta.sqrt()
 
     def timesteps(self, total: int, steps: int) -> list[int]:
         """`steps` distinct timesteps of 0..total - 1, from high to low.

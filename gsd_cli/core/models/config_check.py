@@ -15,8 +15,25 @@ DEEPEST = 64
 """The largest number of blocks, and of layers per block."""
 MAX_SIDE = 2048
 """The largest side of an image, in pixels."""
+MAX_CHANNELS = 64
+"""The largest number of channels of an image or a latent."""
+LEARNED = ("learned", "learned_range")
+"""The kinds of variance that a network predicts in the second half of its output channels."""
 _EMA_KEYS = ("decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup", "inv_gamma", "power")
 """Keys that diffusers' EMAModel adds to the config of the network it averages."""
+
+
+def require_channels(folder: Path, channels: Any, out: Any) -> None:
+    """Raise GsdError (exit 3) unless a network maps images to themselves, or to twice as many channels.
+
+    The second half is the variance of an ancestral step (learned sigma).
+    """
+    if not isinstance(channels, int) or not 0 < channels <= MAX_CHANNELS or out not in (channels, 2 * channels):
+        raise GsdError(
+            f"{folder}: {channels} channels in, {out} out",
+            hint=f"a teacher maps images of 1 to {MAX_CHANNELS} channels, or latents, to themselves; a predicted "
+            "variance (learned sigma) doubles its output",
+        )
 
 
 def require_plausible(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
@@ -45,6 +47,7 @@ class Denoiser(nn.Module):
                 f"unsupported prediction type {prediction!r}",
                 hint=f"a teacher with this noise schedule must predict one of: {', '.join(schedule.outputs)}",
             )
+        kind.prepare(net)
         self.net: Any = net
         self.kind = kind
         self.schedule = schedule
@@ -96,9 +99,20 @@ class Denoiser(nn.Module):
         return self.precondition.clean(raw, x, sigma.reshape(-1, 1, 1, 1))
 
     def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The output [B, C, H, W] of the network for the arguments of `forward`."""
+        """The network's prediction [B, C, H, W] for the arguments of `forward`, without a predicted variance."""
+        return self.raw_and_variance(x, sigma, labels)[0]
+
+    def raw_and_variance(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The network's prediction [B, C, H, W], and the second half of its channels if it has twice as many.
+
+        The second half stands for the variance of an ancestral step (`Chain.deviation`); nothing else reads it.
+        """
         labels = self.labels if labels is None else labels
-        return self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        channels = x.shape[1]
+        if output.shape[1] == channels:
+            return output, None
+        return output[:, :channels], output[:, channels:]
 
     def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
         """A model of the same network whose output means something else."""
@@ -119,9 +133,16 @@ class Denoiser(nn.Module):
         time = self.schedule.timestep(sigma).expand(len(x))
         return self.kind.encode(self.net, self.precondition.input(x, sigma), time, full)
 
-    def bottleneck(self) -> nn.Module:
-        """The module whose output is the coarsest encoder map, [B, c, h, w]."""
-        return self.kind.bottleneck(self.net)
+    def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call function(map [B, c, h, w]) with the coarsest encoder map of every call; a map that it returns replaces
+        it. Raises GsdError (exit 3) for a network without one."""
+        kind, net = self.kind, self.net
+
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+            changed = function(kind.to_map(net, output))
+            return None if changed is None else kind.from_map(net, changed)
+
+        return kind.bottleneck(net).register_forward_hook(hook)
 
     def output_layers(self) -> tuple[str, ...]:
         """The names, in this module, of the layers nearest to the pixels."""

@@ -6,19 +6,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gsd_cli.core.models.edm_config import DHARIWAL, SONG
-from gsd_cli.core.models.edm_unet import build
+from gsd_cli.core.models.edm_unet import CLASSES
 from gsd_cli.core.models.network_kind import NetworkKind
 
 
 def shape(net: Any) -> tuple[int, int, int]:
     """(C, H, W) of the network's input."""
-    return net.config.in_channels, net.config.sample_size, net.config.sample_size
+    return net.sizes.in_channels, net.sizes.sample_size, net.sizes.sample_size
 
 
 def classes(net: Any) -> int | None:
     """The number of classes the network is conditioned on; None for an unconditional network."""
-    return net.config.num_class_embeds or None
+    return net.sizes.num_class_embeds or None
 
 
 def call(net: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
@@ -33,8 +32,8 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
     full: the finest comes first.
     """
     maps = net.encode(x, t)
-    levels = range(0 if full else 1, len(net.config.channel_mult))
-    return [*(maps[f"{net.side(level)}_block{net.config.num_blocks - 1}"] for level in levels), maps[net.middle[1]]]
+    levels = range(0 if full else 1, len(net.sizes.channel_mult))
+    return [*(maps[f"{net.side(level)}_block{net.sizes.num_blocks - 1}"] for level in levels), maps[net.middle[1]]]
 
 
 def bottleneck(net: Any) -> nn.Module:
@@ -49,15 +48,9 @@ def output_layers(net: Any) -> tuple[str, ...]:
     return tuple(names[-3:]) if names[-1].endswith("_aux_conv") else (names[-1], "out_norm", "out_conv")
 
 
-def config(net: Any) -> dict[str, Any]:
-    """The content of the network's config.json."""
-    found: dict[str, Any] = net.config.to_json(type(net).__name__)
-    return found
-
-
 SONG_UNET, DHARIWAL_UNET = (
     NetworkKind(
-        diffusers_class="",
+        diffusers_class=name,
         class_names=(name,),
         shape=shape,
         classes=classes,
@@ -65,8 +58,7 @@ SONG_UNET, DHARIWAL_UNET = (
         encode=encode,
         bottleneck=bottleneck,
         output_layers=output_layers,
-        build=build,
-        config=config,
+        own_class=own_class,
     )
-    for name in (SONG, DHARIWAL)
+    for name, own_class in CLASSES.items()
 )

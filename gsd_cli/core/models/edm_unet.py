@@ -7,13 +7,11 @@ shapes of the tensors in the published files, so that these can be loaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from gsd_cli.core.models.edm_config import DHARIWAL, HEAD_CHANNELS, SONG, EdmConfig
 from gsd_cli.core.models.edm_layers import (
@@ -24,27 +22,32 @@ from gsd_cli.core.models.edm_layers import (
     PositionalEncoding,
     group_norm,
 )
+from gsd_cli.core.models.own_network import Own, OwnNetwork
 
 
-class EdmUNet(nn.Module):
+class EdmUNet(OwnNetwork):
     """A U-Net of residual blocks with a skip from every module of the encoder to a block of the decoder.
 
-    A subclass fills `enc` and `dec` and embeds time and class. config: its sizes.
+    A subclass fills `enc` and `dec` and embeds time and class. config: the content of its config.json, `sizes` the same
+    checked. Raises GsdError (exit 3) for a wrong one.
     """
 
-    def __init__(self, config: EdmConfig):
-        super().__init__()
-        self.config = config
+    def __init__(self, config: dict[str, Any]):
+        name = type(self).__name__
+        sizes = EdmConfig.from_json({**config, "_class_name": name})
+        super().__init__(sizes.to_json(name))
+        self.sizes = sizes
         self.enc, self.dec = nn.ModuleDict(), nn.ModuleDict()
-        self.gradient_checkpointing = False
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Compute the blocks' inner maps again in the backward pass instead of keeping them."""
-        self.gradient_checkpointing = True
+    def half(self: Own) -> Own:
+        """Round the weights to float16, but no buffers: rounded frequencies of an encoding would be others."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.half()
+        return self
 
     def side(self, level: int) -> str:
         """The start of the names at a level: `32x32`."""
-        return "x".join([str(self.config.sample_size >> level)] * 2)
+        return "x".join([str(self.sizes.sample_size >> level)] * 2)
 
     def embed(self, time: Tensor, labels: Tensor) -> Tensor:
         """The embedding [B, E] of time [B] and one-hot classes [B, K], of which a row may be zero."""
@@ -60,7 +63,7 @@ class EdmUNet(nn.Module):
                 break
             if module.channels != x.shape[1]:
                 x = torch.cat([x, skips.pop()], dim=1)
-            x = self._run(module, x, embedding)
+            x = self.run(module, x, embedding)
         norm, last = self.head
         output: Tensor = last(F.silu(norm(x)))
         return output
@@ -71,7 +74,7 @@ class EdmUNet(nn.Module):
         maps = dict(zip(self._encoder_names(), self._encode(x, embedding), strict=True))
         x = list(maps.values())[-1]
         for name in self.middle:
-            x = maps[name] = self._run(self.dec[name], x, embedding)
+            x = maps[name] = self.run(self.dec[name], x, embedding)
         return maps
 
     @property
@@ -82,11 +85,11 @@ class EdmUNet(nn.Module):
     @property
     def middle(self) -> tuple[str, str]:
         """The names, in `dec`, of the two blocks between encoder and decoder."""
-        side = self.side(len(self.config.channel_mult) - 1)
+        side = self.side(len(self.sizes.channel_mult) - 1)
         return f"{side}_in0", f"{side}_in1"
 
     def _embed(self, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
-        classes = self.config.num_class_embeds
+        classes = self.sizes.num_class_embeds
         if labels is None or not classes:
             shown = x.new_zeros(len(x), classes)
         else:
@@ -104,23 +107,16 @@ class EdmUNet(nn.Module):
             if name.endswith("_aux_residual"):
                 x = given = maps[-1] = (x + module(given)) / math.sqrt(2)
                 continue
-            x = self._run(module, x, embedding) if isinstance(module, Block) else module(x)
+            x = self.run(module, x, embedding) if isinstance(module, Block) else module(x)
             maps.append(x)
         return maps
-
-    def _run(self, block: nn.Module, x: Tensor, embedding: Tensor) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            found: Tensor = checkpoint(block, x, embedding, use_reentrant=False)
-            return found
-        out: Tensor = block(x, embedding)
-        return out
 
     def _build(self, style: BlockStyle, *, everywhere: bool) -> int:
         """Fill `enc`, and `dec` but for its last layers; returns the channels of the last block.
 
         everywhere: whether every block of the decoder has self-attention where its resolution has any, else the last.
         """
-        config, skips = self.config, []
+        config, skips = self.sizes, []
         channels = given = config.in_channels
         for level, multiple in enumerate(config.channel_mult):
             side, out = self.side(level), multiple * config.model_channels
@@ -157,24 +153,25 @@ class EdmUNet(nn.Module):
 class SongUNet(EdmUNet):
     """DDPM++ (positional encoding, standard encoder) and NCSN++ (Fourier encoding, residual encoder)."""
 
-    def __init__(self, config: EdmConfig):
+    def __init__(self, config: dict[str, Any]):
         super().__init__(config)
-        noise = config.model_channels * config.channel_mult_noise
-        width = config.model_channels * config.channel_mult_emb
+        sizes = self.sizes
+        noise = sizes.model_channels * sizes.channel_mult_noise
+        width = sizes.model_channels * sizes.channel_mult_emb
         self.map_noise: nn.Module = (
             PositionalEncoding(noise, sines_first=True, to_end=True)
-            if config.embedding_type == "positional"
+            if sizes.embedding_type == "positional"
             else FourierEncoding(noise, sines_first=True)
         )
-        if config.num_class_embeds:
-            self.map_label = nn.Linear(config.num_class_embeds, noise)
-        if config.augment_dim:
-            self.map_augment = nn.Linear(config.augment_dim, noise, bias=False)
+        if sizes.num_class_embeds:
+            self.map_label = nn.Linear(sizes.num_class_embeds, noise)
+        if sizes.augment_dim:
+            self.map_augment = nn.Linear(sizes.augment_dim, noise, bias=False)
         self.map_layer0, self.map_layer1 = nn.Linear(noise, width), nn.Linear(width, width)
-        style = BlockStyle(width, config.dropout, config.resample_filter, eps=1e-6, skip_scale=math.sqrt(0.5))
+        style = BlockStyle(width, sizes.dropout, sizes.resample_filter, eps=1e-6, skip_scale=math.sqrt(0.5))
         channels = self._build(style, everywhere=False)
         self.dec[f"{self.side(0)}_aux_norm"] = group_norm(channels, 1e-6)
-        self.dec[f"{self.side(0)}_aux_conv"] = Convolution(channels, config.out_channels, 3)
+        self.dec[f"{self.side(0)}_aux_conv"] = Convolution(channels, sizes.out_channels, 3)
 
     @property
     def head(self) -> tuple[nn.Module, nn.Module]:
@@ -184,31 +181,32 @@ class SongUNet(EdmUNet):
     def embed(self, time: Tensor, labels: Tensor) -> Tensor:
         """As in the base class."""
         noise = self.map_noise(time).to(labels.dtype)
-        if self.config.num_class_embeds:
-            noise = noise + self.map_label(labels * math.sqrt(self.config.num_class_embeds))
-        if self.config.augment_dim:  # images are not augmented here: its weights get a gradient of zero
-            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.config.augment_dim))
+        if self.sizes.num_class_embeds:
+            noise = noise + self.map_label(labels * math.sqrt(self.sizes.num_class_embeds))
+        if self.sizes.augment_dim:  # images are not augmented here: its weights get a gradient of zero
+            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.sizes.augment_dim))
         return F.silu(self.map_layer1(F.silu(self.map_layer0(noise))))
 
 
 class DhariwalUNet(EdmUNet):
     """ADM, as EDM trained it for ImageNet-64."""
 
-    def __init__(self, config: EdmConfig):
+    def __init__(self, config: dict[str, Any]):
         super().__init__(config)
-        noise, width = config.model_channels, config.model_channels * config.channel_mult_emb
+        sizes = self.sizes
+        noise, width = sizes.model_channels, sizes.model_channels * sizes.channel_mult_emb
         self.map_noise = PositionalEncoding(noise, sines_first=False, to_end=False)
-        if config.augment_dim:
-            self.map_augment = nn.Linear(config.augment_dim, noise, bias=False)
+        if sizes.augment_dim:
+            self.map_augment = nn.Linear(sizes.augment_dim, noise, bias=False)
         self.map_layer0, self.map_layer1 = nn.Linear(noise, width), nn.Linear(width, width)
-        if config.num_class_embeds:
-            self.map_label = nn.Linear(config.num_class_embeds, width, bias=False)
+        if sizes.num_class_embeds:
+            self.map_label = nn.Linear(sizes.num_class_embeds, width, bias=False)
         style = BlockStyle(
-            width, config.dropout, (1, 1), eps=1e-5, skip_scale=1, scale_shift=True, projected=False,
+            width, sizes.dropout, (1, 1), eps=1e-5, skip_scale=1, scale_shift=True, projected=False,
             head_channels=HEAD_CHANNELS,
         )  # fmt: skip
         channels = self._build(style, everywhere=True)
-        self.out_norm, self.out_conv = group_norm(channels, 1e-5), Convolution(channels, config.out_channels, 3)
+        self.out_norm, self.out_conv = group_norm(channels, 1e-5), Convolution(channels, sizes.out_channels, 3)
 
     @property
     def head(self) -> tuple[nn.Module, nn.Module]:
@@ -218,15 +216,10 @@ class DhariwalUNet(EdmUNet):
     def embed(self, time: Tensor, labels: Tensor) -> Tensor:
         """As in the base class."""
         noise = self.map_noise(time).to(labels.dtype)
-        if self.config.augment_dim:
-            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.config.augment_dim))
+        if self.sizes.augment_dim:
+            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.sizes.augment_dim))
         found = self.map_layer1(F.silu(self.map_layer0(noise)))
-        return F.silu(found + self.map_label(labels) if self.config.num_class_embeds else found)
+        return F.silu(found + self.map_label(labels) if self.sizes.num_class_embeds else found)
 
 
 CLASSES: dict[str, type[EdmUNet]] = {SONG: SongUNet, DHARIWAL: DhariwalUNet}
-
-
-def build(config: Mapping[str, Any]) -> EdmUNet:
-    """A network with random weights from the content of its config.json. Raises GsdError (exit 3) for a wrong one."""
-    return CLASSES[str(config["_class_name"])](EdmConfig.from_json(config))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
+from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import PARTS, Weights, find_weights, locate_model
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ def _digest(path: Path, size: int, changed: int) -> bytes:
 def folder_fingerprint(path: Path) -> str:
     """16 hex digits of a teacher's weights and schedule, independent of its folder's name and place.
 
-    path: as `locate_model` takes it. Raises GsdError (exit 3) when a part is damaged.
+    path: as `locate_model` takes it, or a file of bare weights. Raises GsdError (exit 3) when a part is damaged.
     """
+    if is_bare(path):
+        return _digest_of([Weights((path,), safe=False)])
     files, facts = locate_model(path), {}
     if files.schedule is not None:
         facts = {key: value for key, value in read_object(files.schedule).items() if not key.startswith("_")}
@@ -72,6 +75,6 @@ def teacher_fingerprint(teacher: Teacher) -> str:
     """16 hex digits of everything a teacher's samples depend on: networks, prediction type, noise levels."""
     model, stage = teacher.denoiser, teacher.autoencoder
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
-    digest = hashlib.sha256(repr(facts).encode())
+    digest = hashlib.sha256(repr((*facts, stage.shift) if stage.shift else facts).encode())
     digest.update(model.schedule.facts.float().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -124,7 +124,10 @@ class Model:
 def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
     """Write a generator folder atomically: network, schedule, card, README.md."""
     with atomic_folder(folder) as temporary:
-        save_denoiser(generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder)
+        save_denoiser(
+            generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder,
+            class_names=card.get("classes") or (),
+        )  # fmt: skip
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
         (temporary / README).write_text(readme, encoding="utf-8")

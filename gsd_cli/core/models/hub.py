@@ -28,11 +28,13 @@ ANSWER_SECONDS = 10
 
 
 def fetch(
-    hub_id: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None
-) -> tuple[Path, str]:
+    hub_id: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None,
+    check: Callable[[Path], object] = lambda folder: None,
+) -> tuple[Path, str]:  # fmt: skip
     """Download a model, or find it in the hub cache; returns its folder and commit.
 
-    on_bytes(done, total) is called from time to time, from other threads. An interrupted download
+    on_bytes(done, total) is called from time to time, from other threads. check(folder) is called when the config files
+    are there, and may raise GsdError before gigabytes of weights are fetched. An interrupted download
     resumes where it stopped. Raises GsdError (exit 4): no network, not found, gated, damaged in transfer.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the client is imported
@@ -55,6 +57,7 @@ def fetch(
         return Path(str(fetched))
 
     try:
+        check(download([*CONFIGS]))
         folder = download([*CONFIGS, *(part + name for part in PARTS for name in (SAFE_WEIGHTS, SAFE_INDEX))])
         # in this order: shards of an index, .bin weights, variants, weights under the names of other libraries
         variants = (f"{STEM}.*.safetensors", f"{SAFE_WEIGHTS}.index.*.json")
@@ -67,6 +70,8 @@ def fetch(
         ):
             if bare := [part for part in PARTS if _lacks_weights(folder / part)]:
                 folder = download([part + pattern for part in bare for pattern in patterns])
+    except GsdError:
+        raise
     except Exception as error:  # the hub client, its HTTP library and the cache raise unrelated kinds
         raise _explain(hub_id, error, offline) from error
     finally:

@@ -12,14 +12,27 @@ or prediction also needs its preconditioning in `denoiser.py` (and `schedule.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from gsd_cli.core.models.own_network import OwnNetwork
+
 Network = Any
 """A network of a kind: an `nn.Module` with attributes that only its kind knows."""
+
+
+@dataclass(frozen=True)
+class PipelineLayout:
+    """How diffusers stores a latent model of a kind: the folders of the network and of the autoencoder, the class of
+    the pipeline that opens them, and whether its index names the classes (`id2label`)."""
+
+    network: str
+    autoencoder: str
+    pipeline: str
+    names_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,7 @@ class NetworkKind:
     """Functions over the networks of one kind. `net` is a network, `config` the content of its config.json."""
 
     diffusers_class: str
-    """The class of diffusers that reads and writes the network; empty for a class of gsd's own (`build`)."""
+    """The class of diffusers that reads and writes the network."""
     class_names: tuple[str, ...]
     """Every `_class_name` that a config.json of this kind may hold; `teacher_config.py` checks their configs."""
     shape: Callable[[Network], tuple[int, int, int]]
@@ -35,15 +48,31 @@ class NetworkKind:
     classes: Callable[[Network], int | None]
     """(net): the number of classes it is conditioned on; None for an unconditional network."""
     call: Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
-    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the raw output [B, C, H, W]."""
+    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the output [B, C, H, W], or [B, 2 C, H, W] of
+    a network that also predicts a variance, which comes second."""
     encode: Callable[[Network, Tensor, Tensor, bool], list[Tensor]]
     """(net, x [B, C, H, W], t [B], full): the encoder's maps [B, c, h, w] from fine to coarse, bottleneck
     last, without running the decoder and without classes; with `full` the full-resolution map comes first."""
     bottleneck: Callable[[Network], nn.Module]
-    """(net): the module whose output [B, c, h, w] is the coarsest map; edits add to it."""
+    """(net): the module whose output is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]
     """(net): the names of the modules nearest to the pixels; pivotal tuning changes them alone."""
-    build: Callable[[dict[str, Any]], Network] | None = None
-    """(config): a network of gsd's own, with random weights. Raises GsdError (exit 3) for a wrong config."""
-    config: Callable[[Network], dict[str, Any]] | None = None
-    """(net): the content of config.json of a network of gsd's own."""
+    to_map: Callable[[Network, Tensor], Tensor] = lambda net, output: output
+    """(net, output of the bottleneck): the same as a map [B, c, h, w]."""
+    from_map: Callable[[Network, Tensor], Tensor] = lambda net, features: features
+    """(net, map [B, c, h, w]): the inverse of `to_map`."""
+    null_class: Callable[[Network], int | None] = lambda net: None
+    """(net): the class that was trained to stand for any, which is none of `classes`; None without one."""
+    prepare: Callable[[Network], None] = lambda net: None
+    """(net): set the network up for gsd; called once, before it is used."""
+    layout: PipelineLayout = PipelineLayout("unet", "vqvae", "LDMPipeline")
+    own_class: type[OwnNetwork] | None = None
+    """gsd's own class of the network, which diffusers cannot open; None for a class of diffusers."""
+
+    def build(self, config: Mapping[str, Any]) -> Network:
+        """The network of a config, with the weights that torch draws."""
+        if self.own_class is not None:
+            return self.own_class.from_config(dict(config))
+        import diffusers  # takes a second to import
+
+        return getattr(diffusers, self.diffusers_class).from_config(config)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.class_names import describe_classes, find_class
 from gsd_cli.catalogue.registry import BUNDLED_MODELS
 from gsd_cli.catalogue.run_layout import GENERATOR
 from gsd_cli.core.models.generator import Model, load_model
@@ -34,12 +35,10 @@ def resolve_class(model: Model, given: str | None) -> int | None:
         return None
     if count is None:
         raise UsageError([f"--class: {model.name} is not class-conditional"])
-    if given in names:
-        return names.index(given)
-    if given.isascii() and given.isdigit() and int(given) < count:
-        return int(given)
-    known = f"0 to {count - 1}" + (f", or {', '.join(names)}" if names else "")
-    raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=known)
+    label = find_class(given, names, count)
+    if label is None:
+        raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=describe_classes(names, count))
+    return label
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:

@@ -7,7 +7,7 @@ every noise level. This also guards a teacher whose folder says something wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +83,12 @@ def measure_readings(
     return Measured(
         tuple(sorted(means, key=lambda pair: pair[1])), min(_geometric_mean(values) for values in idle.values())
     )
+
+
+def join_measured(parts: Sequence[Measured]) -> Measured:
+    """The errors of the readings of several networks, together."""
+    errors = sorted((pair for part in parts for pair in part.errors), key=lambda pair: pair[1])
+    return Measured(tuple(errors), min(part.idle for part in parts))
 
 
 def count_levels(readings: tuple[Reading, ...]) -> int:

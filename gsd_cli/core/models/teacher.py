@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from gsd_cli.catalogue.diffusers_layout import PICKLE
+from gsd_cli.catalogue.bare_files import is_bare
+from gsd_cli.catalogue.diffusers_layout import PICKLE, read_class_names
 from gsd_cli.catalogue.find import local_teacher, read_card, require_teacher
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.bare_file import read_bare_config
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder
 from gsd_cli.core.models.hub import OnBytes, fetch
@@ -46,7 +48,10 @@ class Teacher:
 
     def read_as(self, reading: Reading) -> Teacher:
         """The same teacher with its output read so, although its folder does not say it."""
-        denoiser = self.denoiser.read_as(reading.prediction, read_schedule(reading.schedule))
+        if self.config is not None and is_bare(self.config.files.network):  # a reading may decide on its layers
+            denoiser = build_denoiser(self.config, reading)
+        else:
+            denoiser = self.denoiser.read_as(reading.prediction, read_schedule(reading.schedule))
         return replace(self, denoiser=denoiser, reading=reading.name)
 
 
@@ -66,28 +71,31 @@ def load_teacher(
     commit, hub_id, notes = None, "", []
     if place is None:
         hub_id = entry.hub if entry is not None and entry.hub else spec
-        place, commit = fetch(hub_id, offline=offline, revision=revision, on_bytes=on_bytes)
+        place, commit = fetch(
+            hub_id, offline=offline, revision=revision, on_bytes=on_bytes,
+            check=lambda folder: read_teacher_config(folder, assume),
+        )  # fmt: skip
         notes = [entry.caution] if entry is not None and entry.caution else []
-    config = read_teacher_config(place, assume)
+    config = read_bare_config(place, assume) if is_bare(place) else read_teacher_config(place, assume)
     if not undecided:
         config.require_known()
     reading = config.readings[0].name if len(config.readings) == 1 and not config.stated else None
     remarks = describe_choices(config, place)
     if reading is not None:
-        remarks.append(
-            f"{config.files.folder} does not say how its network was trained; its output is read as {reading}"
-        )
+        said = "does not say how its network was trained; its output is read as"
+        remarks.append(f"{config.files.folder} {'is read as' if is_bare(config.files.folder) else said} {reading}")
     folder = config.files.folder
     name = spec if entry is not None or hub_id else folder.resolve().name.removesuffix(PICKLE)
-    card = read_card(folder) if not hub_id and (folder / CARD).exists() else {}
+    card = read_card(folder) if not hub_id and (folder / CARD).is_file() else {}
+    denoiser = build_denoiser(config)
     return Teacher(
         name,
-        build_denoiser(config),
+        denoiser,
         hub_id or str(card.get("name", name)),
         commit,
         load_autoencoder(place),
         features=card.get("features"),
-        class_names=tuple(card.get("classes") or ()),
+        class_names=tuple(card.get("classes") or ()) or read_class_names(folder, denoiser.classes),
         notes=notes,
         remarks=remarks,
         config=config,

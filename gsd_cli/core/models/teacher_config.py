@@ -9,16 +9,19 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
-from gsd_cli.catalogue.diffusers_layout import PICKLE, SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.bare_files import is_bare
+from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, is_pickle, locate_model
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import edm_config, edm_pickle, unet2d_config
+from gsd_cli.core.models import ddp_unet_config, dit_config, edm_config, edm_pickle, unet2d_config
+from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
-    **dict.fromkeys(unet2d_config.CLASS_NAMES, (unet2d_config.DIFFUSERS_CLASS, unet2d_config.require_usable)),
-    **{name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES},
-}
-"""By the `_class_name` in config.json: the class, and the check of its config. The keys of NETWORK_KINDS."""
+    name: (kind.DIFFUSERS_CLASS, kind.require_usable)
+    for kind in (unet2d_config, dit_config, ddp_unet_config)
+    for name in kind.CLASS_NAMES
+} | {name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES}
+"""By the `_class_name` in config.json: its class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
 SUPPORTED = (BETAS, FLOW, EDM)
@@ -59,7 +62,7 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     UsageError (exit 2) for an assumption that contradicts the folder.
     """
     files = locate_model(path)
-    if files.network.suffix == PICKLE:
+    if is_pickle(files.network):
         return _read_pickle(files, assume)
     config = read_json(files.network / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
@@ -67,11 +70,12 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
         known = " or ".join(dict.fromkeys(diffusers_class for diffusers_class, _ in CHECKS.values()))
         raise GsdError(
             f"{files.network} holds a {name or 'model of unknown class'}, a {known} is needed",
-            hint="give a model in diffusers format, unconditional or with num_class_embeds",
+            hint=f"give a diffusion model in diffusers format: a {known}",
         )
     CHECKS[name][1](files.network, config)
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_supported(files, schedule)
+    _require_variance(files, config, schedule)
     fitting = readings = fitting_readings(schedule)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
@@ -106,6 +110,17 @@ def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
         )
 
 
+def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict[str, Any]) -> None:
+    """Raise GsdError (exit 3) where a scheduler wants the variance of a network that predicts none."""
+    kind, channels = schedule.get("variance_type"), network.get("in_channels")
+    if kind in LEARNED and (network.get("out_channels") or channels) == channels:
+        raise GsdError(
+            f"{files.schedule} has variance_type {kind}, but the network predicts no variance: it has as many channels "
+            "out as in",
+            hint="the two files do not belong together; fixed_small and fixed_large need no prediction",
+        )
+
+
 def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
     raise UsageError(
         [f"--assume {assume}: {files.schedule} says something else"],
@@ -115,8 +130,10 @@ def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
 
 def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdError:
     silent = " and ".join(unstated(readings))
-    if files.schedule is None:
-        pipeline = files.network.name in UNETS and files.network != files.folder
+    if is_bare(files.network):
+        cause, remedy = f"{files.network} does not say {silent}", "give a diffusers folder"
+    elif files.schedule is None:
+        pipeline = files.network.name in NETWORKS and files.network != files.folder
         place = files.folder / "scheduler" / SCHEDULE if pipeline else files.folder / SCHEDULE
         cause = f"{files.folder} does not say {silent}: it has no {SCHEDULE}"
         remedy = f"add {place}, the one of the pipeline that the training ended with"
@@ -133,7 +150,7 @@ def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdErr
 def describe_choices(config: TeacherConfig, given: Path) -> list[str]:
     """One line per choice made in reading a folder: a folder in it, averaged weights, a variant, another schedule."""
     files, said = config.files, []
-    if files.network.suffix == PICKLE:
+    if is_pickle(files.network):
         said.append(edm_pickle.read_network(files.network).remark)
     if files.folder not in (given, given.parent) and given != files.network:
         said.append(f"{given}: its model is in {files.folder}")

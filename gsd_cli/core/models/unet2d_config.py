@@ -6,27 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import MAX_SIDE
+from gsd_cli.core.models.config_check import MAX_SIDE, require_channels
 
 DIFFUSERS_CLASS = "UNet2DModel"
 CLASS_NAMES = (DIFFUSERS_CLASS, "UNetUnconditionalModel")  # the second is the name in old diffusers
-MAX_CHANNELS = 64
 _HINT = "give a DDPM in diffusers format: a UNet2DModel, unconditional or with num_class_embeds"
 
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) for a config that is not of an image denoiser conditioned on timesteps and classes."""
     channels, out = config.get("in_channels", 3), config.get("out_channels", 3)  # the defaults of diffusers
-    if isinstance(channels, int) and out == 2 * channels > 0:
-        raise GsdError(
-            f"{folder} also predicts its noise's variance (learned sigma): {channels} channels in, {out} out",
-            hint="gsd reads networks that predict the noise, v or the clean image alone",
-        )
-    if not isinstance(channels, int) or not 0 < channels <= MAX_CHANNELS or out != channels:
-        raise GsdError(
-            f"{folder}: {channels} channels in, {out} out",
-            hint=f"a teacher maps images of 1 to {MAX_CHANNELS} channels, or latents, to themselves",
-        )
+    require_channels(folder, channels, out)
     if config.get("class_embed_type") is not None:
         raise GsdError(f"{folder} is conditioned by {config['class_embed_type']!r} embeddings", hint=_HINT)
     if config.get("time_embedding_type", "positional") != "positional":

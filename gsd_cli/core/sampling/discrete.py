@@ -25,7 +25,8 @@ def ancestral(
     """DDPM's ancestral sampler (Ho et al. 2020, algorithm 2), the paper's MSA baseline.
 
     Variance, timesteps and, with `clip`, the limit of the clean estimate are those of the model's own pipeline
-    (`Chain`). The noise of image k comes from seeds[k] alone. Raises GsdError (exit 2) for more steps than levels.
+    (`Chain`); a variance may be the network's own. The noise of image k comes from seeds[k] alone. Raises GsdError
+    (exit 2) for more steps than levels.
     """
     alphas_bar, chain = _alphas_bar(model), model.chain  # on the CPU, where reading holds up no device
     times = chain.timesteps(len(alphas_bar), steps or len(alphas_bar))
@@ -36,7 +37,9 @@ def ancestral(
         previous = alphas_bar[times[i + 1]] if i + 1 < len(times) else torch.ones_like(bar)
         alpha = bar / previous
         sigma = ((1 - bar) / bar).sqrt().float()
-        clean = model(x / bar.sqrt().float(), per_image(sigma.item(), x))
+        noisy, level = x / bar.sqrt().float(), per_image(sigma.item(), x)
+        raw, variance = model.raw_and_variance(noisy, level)
+        clean = model.clean(raw, noisy, level)
         if clip:
             clean = chain.limit(clean)
         to_clean = (previous.sqrt() * (1 - alpha) / (1 - bar)).float()
@@ -44,7 +47,7 @@ def ancestral(
         x = to_clean * clean + to_x * x
         if t > 0 and len(times) > 1:
             fresh = torch.stack([torch.randn(noise.shape[1:], generator=g) for g in streams])
-            x = x + chain.deviation(bar, previous).float() * fresh.to(x)
+            x = x + chain.deviation(bar, previous, variance).float() * fresh.to(x)
         if on_step is not None:
             on_step(i + 1, len(times))
     return x

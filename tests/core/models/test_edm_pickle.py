@@ -146,6 +146,11 @@ def test_the_averaged_network_is_preferred(tmp_path: Path, keys: tuple[str, ...]
     assert all(key in remark for key in keys)
 
 
+def test_a_folder_of_such_a_name_is_a_folder(tmp_path: Path, toy_teacher_folder: Path) -> None:
+    copy = shutil.copytree(toy_teacher_folder, tmp_path / "net.pkl")
+    assert load_teacher(str(copy)).denoiser.prediction == "epsilon"
+
+
 def test_only_what_the_file_says_can_be_assumed(whole: Path) -> None:
     assert load_teacher(str(whole), assume="edm").reading is None
     with pytest.raises(UsageError, match="says something else"):

@@ -18,7 +18,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.edm_config import DHARIWAL, SONG, EdmConfig, from_arguments, require_usable
 from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
 from gsd_cli.core.models.edm_layers import Block, BlockStyle, Convolution, FourierEncoding, PositionalEncoding
-from gsd_cli.core.models.edm_unet import CLASSES, EdmUNet, build
+from gsd_cli.core.models.edm_unet import CLASSES, EdmUNet
 from tests.support.edm_files import ADM, CIFAR_DDPMPP, CIFAR_NCSNPP, FFHQ_DDPMPP, IMAGENET_ADM, SMALL, random_net
 
 # -- what was published ---------------------------------------------------------------------------
@@ -31,13 +31,13 @@ from tests.support.edm_files import ADM, CIFAR_DDPMPP, CIFAR_NCSNPP, FFHQ_DDPMPP
 def test_sizes_are_those_of_the_paper(name: str, arguments: dict, parameters: int) -> None:
     """55.7 M, 56.4 M, 61.8 M and 295.9 M."""
     with torch.device("meta"):
-        net = CLASSES[name](from_arguments(name, arguments))
+        net = CLASSES[name](from_arguments(name, arguments).to_json(name))
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
 def test_names_and_shapes_are_those_of_the_published_files() -> None:
     with torch.device("meta"):
-        state = CLASSES[SONG](from_arguments(SONG, CIFAR_NCSNPP | {"label_dim": 10})).state_dict()
+        state = CLASSES[SONG](from_arguments(SONG, CIFAR_NCSNPP | {"label_dim": 10}).to_json(SONG)).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     assert {
         "map_noise.freqs": (128,), "map_label.weight": (256, 10), "map_label.bias": (256,),
@@ -261,8 +261,8 @@ class TestNetwork:
     def test_its_config_makes_it_again(self, name: str, arguments: dict) -> None:
         net = random_net(name, arguments)
         kind = SONG_UNET if name == SONG else DHARIWAL_UNET
-        again = build(kind.config(net))
-        assert isinstance(again, EdmUNet) and again.config == net.config and type(again) is type(net)
+        again = kind.build(net.config)
+        assert isinstance(again, EdmUNet) and again.sizes == net.sizes and type(again) is type(net)
         again.load_state_dict(net.state_dict())
 
 

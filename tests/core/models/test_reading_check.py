@@ -21,7 +21,6 @@ from gsd_cli.core.models.reading_check import measure_readings
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.models.teacher_config import CHECKS, read_teacher_config
-from gsd_cli.core.models.unet2d import UNET2D
 from gsd_cli.data.dataset import ImageArchive
 from tests.support.plain import PLAIN
 
@@ -167,4 +166,6 @@ def test_a_half_written_scheduler_config_is_not_completed(folder: Path) -> None:
 
 def test_every_kind_of_network_has_a_check_of_its_config() -> None:
     assert set(CHECKS) == set(NETWORK_KINDS)
-    assert {name for name, kind in NETWORK_KINDS.items() if kind.build is None} == set(UNET2D.class_names)
+    assert {name: kind.diffusers_class for name, kind in NETWORK_KINDS.items()} == {
+        name: diffusers_class for name, (diffusers_class, _) in CHECKS.items()
+    }
