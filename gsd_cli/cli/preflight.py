@@ -188,8 +188,10 @@ def list_teachers() -> Result:
     from dataclasses import asdict
 
     from gsd_cli.base.table import Table
+    from gsd_cli.catalogue.families import TITLES
     from gsd_cli.catalogue.registry import TEACHERS
     from gsd_cli.core.models.hub import is_cached
+    from gsd_cli.core.models.teacher_config import SUPPORTED
 
     rows, facts = [], {}
     for name, entry in TEACHERS.items():
@@ -199,7 +201,8 @@ def list_teachers() -> Result:
         rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, here])
         facts[name] = {**asdict(entry), "at_hand": here}
     notes = [f"{name}: {entry.caution}" for name, entry in TEACHERS.items() if entry.caution]
-    notes.append("Any other: --teacher FOLDER or --teacher OWNER/NAME, a DDPM in diffusers format.")
+    kinds = ", ".join(TITLES[family] for family in SUPPORTED)
+    notes.append(f"Any other in diffusers format: --teacher FOLDER or --teacher OWNER/NAME ({kinds}).")
     columns = ["teacher", "images", "parameters", "licence", "source", "on this machine"]
     return Result(list(TEACHERS), {"teachers": facts}, Table("Teachers", columns, rows, notes))
 

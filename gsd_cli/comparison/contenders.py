@@ -17,7 +17,7 @@ from gsd_cli.metrics.speed import Timing
 from gsd_cli.options.bench import is_folder, split
 
 PPL_STEPS = 50
-"""DDIM steps of the deterministic sampler that a multi-step model's PPL is measured through."""
+"""Steps of the deterministic sampler (`ddim`) that the PPL of a sampler with noise is measured through."""
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Row:
 class Subject:
     """A model as the measures see it: two maps from latents [B, C, H, W] to images.
 
-    sample: the model as it is used (for a multi-step one its ancestral sampler); images: a
-    deterministic map for path lengths (eta 0).
+    sample: the model as it is used (for a multi-step one its sampler); images: a deterministic
+    map for path lengths.
     """
 
     name: str
@@ -114,7 +114,7 @@ def baseline_subject(
             return teacher.autoencoder.decode(found)
 
     calls = smooth.calls(denoiser)
-    protocol = f"{smooth.name}, eta 0" if calls > 1 else "one call"
+    protocol = f"{smooth.name}, deterministic" if calls > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol, calls)
 
 

@@ -42,7 +42,11 @@ def make_readable(name: str) -> str:
         name.encode()
         return name
     except UnicodeEncodeError:
+        pass
+    try:
         return name.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    except UnicodeEncodeError:  # half a character that JSON wrote as an escape
+        return name
 
 
 def knows(names: Sequence[str]) -> Callable[[str], bool]:

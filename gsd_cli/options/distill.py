@@ -193,7 +193,7 @@ class DistillOptions(Common, DistillSettings):
     assume: Annotated[str, AfterValidator(normalize)] | None = opt(
         None,
         "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
-        f"the noise schedule ({', '.join(SCHEDULES)}); or {' or '.join(WHOLE)}.",
+        f"the noise schedule ({', '.join(SCHEDULES)}); or {', '.join(WHOLE)}.",
         metavar="PREDICTION,SCHEDULE",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")

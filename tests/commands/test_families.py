@@ -13,6 +13,7 @@ from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
+    ScoreSdeVeScheduler,
 )
 
 from gsd_cli.base.storage import read_json
@@ -26,6 +27,10 @@ SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--adversa
 def flow(folder: Path) -> Path:
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
+
+
+def score_sde(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.NCSNPP), ScoreSdeVeScheduler(sigma_max=50.0))
 
 
 def learned_sigma(folder: Path) -> Path:
@@ -64,6 +69,7 @@ ASSUMED = {"denoising-diffusion-pytorch": "size=16", "guided-diffusion": "eps,li
 """What `--assume` says of the files of bare weights."""
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
+    "score-sde": score_sde,
     "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided, "edm-file": song,
 }  # fmt: skip
 """Writes a small teacher of 16 x 16 images into a folder, and returns what `--teacher` takes."""

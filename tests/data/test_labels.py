@@ -200,6 +200,11 @@ def test_a_file_name_that_is_not_utf8_is_found(tmp_path: Path, encoding: str) ->
     assert labels.classes == ("a", "c")
 
 
+def test_half_a_character_in_a_name_is_no_crash(tmp_path: Path) -> None:
+    labels = read(tmp_path, r'{"\ud800.jpg": 3, "1.jpg": 4, "2.jpg": 0, "3.jpg": 1}', "json")
+    assert labels.values == [4, 0, 1]
+
+
 def test_names_in_another_case_are_found_where_they_are_unique(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("filename,label\nimg_1.JPG,4\nIMG_2.jpg,0\nimg_3,1\n")
     said: list[str] = []

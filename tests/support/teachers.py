@@ -52,6 +52,15 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 """5,000 parameters, for tests that count calls or make many."""
 
+NCSNPP: dict[str, Any] = {
+    "sample_size": 16, "layers_per_block": 1, "block_out_channels": (32, 32), "norm_num_groups": None,
+    "attention_head_dim": None, "center_input_sample": True, "time_embedding_type": "fourier",
+    "mid_block_scale_factor": 2**0.5, "norm_eps": 1e-6,
+    "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+    "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"),
+}  # fmt: skip
+"""google/ncsnpp-celebahq-256, small."""
+
 LATENT: dict[str, Any] = {**SMALL, "in_channels": 3, "out_channels": 3}
 """CompVis/ldm-celebahq-256's UNet, small: three latent channels."""
 

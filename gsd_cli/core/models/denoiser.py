@@ -14,7 +14,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.precondition import Precondition
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
 GSD_CHAIN = Chain()
@@ -68,8 +68,8 @@ class Denoiser(nn.Module):
 
     @property
     def clip_sample(self) -> bool:
-        """Whether the model's own samplers limit the clean estimate, as pixel models do."""
-        return self.chain.limits
+        """Whether the model's own samplers limit the clean estimate, as those of a DDPM of pixels do."""
+        return self.chain.limits and not isinstance(self.schedule, ContinuousSchedule)
 
     @property
     def device(self) -> torch.device:

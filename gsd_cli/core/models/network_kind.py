@@ -6,8 +6,8 @@ UNet2DModel: `core/training/fit_teacher.py` and `core/distillation/growth.py`.
 
 To add a kind, write a module next to `unet2d.py` with a function per field below and one record,
 and add the record to `NETWORK_KINDS` in `diffusers_folder.py`, and the check of its config to `CHECKS` in
-`teacher_config.py`. A kind trained with another noise schedule
-or prediction also needs its preconditioning in `denoiser.py` (and `schedule.py`).
+`teacher_config.py`. A network trained with another noise schedule or prediction also needs a kind of diffusion:
+a module like `flow_schedule.py`, named in `schedules.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, is_pickle, locate_model
-from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
 from gsd_cli.core.models import ddp_unet_config, dit_config, edm_config, edm_pickle, unet2d_config
 from gsd_cli.core.models.config_check import LEARNED
@@ -24,7 +24,7 @@ CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
 """By the `_class_name` in config.json: its class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
-SUPPORTED = (BETAS, FLOW, EDM)
+SUPPORTED = (BETAS, FLOW, EDM, SCORE_SDE)
 """The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
 
 
@@ -76,12 +76,16 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_supported(files, schedule)
     _require_variance(files, config, schedule)
-    fitting = readings = fitting_readings(schedule)
+    silent = not schedule.keys() - {"clip_sample"}
+    takes_levels = unet2d_config.takes_noise_levels(config)
+    if not silent:
+        _require_same_time(files, takes_levels, find_family(schedule))
+    fitting = readings = fitting_readings(schedule, takes_levels)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
     if files.autoencoder is not None and files.schedule is None:
         schedule = {"clip_sample": False}  # the latents of an autoencoder have no bounds
-    return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1)
+    return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1 and not silent)
 
 
 def _read_pickle(files: ModelFiles, assume: str | None) -> TeacherConfig:
@@ -110,6 +114,17 @@ def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
         )
 
 
+def _require_same_time(files: ModelFiles, takes_levels: bool, family: str) -> None:
+    """Raise GsdError (exit 3) for a network that takes noise levels without a score SDE's scheduler, and for another
+    network with one."""
+    if takes_levels != (family == SCORE_SDE):
+        takes = "noise levels (fourier time embedding)" if takes_levels else "timesteps"
+        raise GsdError(
+            f"the network in {files.network} takes {takes}, and {files.schedule} is of a {TITLES[family]}",
+            hint="a ScoreSdeVeScheduler belongs to a network with a fourier time embedding, and to no other",
+        )
+
+
 def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) where a scheduler wants the variance of a network that predicts none."""
     kind, channels = schedule.get("variance_type"), network.get("in_channels")
@@ -122,8 +137,9 @@ def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict
 
 
 def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
+    where = files.network / "config.json" if files.schedule is None else files.schedule
     raise UsageError(
-        [f"--assume {assume}: {files.schedule} says something else"],
+        [f"--assume {assume}: {where} says something else"],
         hint="--assume is for what the folder does not say; to override it, correct that file",
     )
 

@@ -1,8 +1,8 @@
 """Diffusers' UNet2DModel: its block names and call; `unet2d_config.py` says which configs can be teachers.
 
 The DDPM network (Ho et al. 2020): down blocks, a mid block, up blocks with skips, conditioned on a
-timestep and at most on class numbers. The last part holds what a copy that is wider or deeper
-needs to know (`distillation/growth.py`).
+timestep and at most on class numbers; and NCSN++ (Song et al. 2021), which is given a noise level. The last
+part holds what a copy that is wider or deeper needs to know (`distillation/growth.py`).
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
     embedding = net.time_embedding(net.time_proj(t).to(x.dtype))
     hidden = net.conv_in(x)
     maps: list[Tensor] = []
+    image = x  # NCSN++ (Song et al. 2021) passes the image, smaller and smaller, from one `Skip...` block to the next
     for block in net.down_blocks:
-        hidden, skips = block(hidden, embedding)
+        if hasattr(block, "skip_conv"):
+            hidden, skips, image = block(hidden, embedding, image)
+        else:
+            hidden, skips = block(hidden, embedding)
         if full and not maps:
             # a block's last skip is its downsampled output
             maps.append(skips[-1 if block.downsamplers is None else -2])
@@ -71,6 +75,15 @@ def output_layers(net: Any) -> tuple[str, ...]:
     return f"up_blocks.{len(net.up_blocks) - 1}", "conv_norm_out", "conv_out"
 
 
+def prepare(net: Any) -> None:
+    """Make the frequencies of a Fourier time embedding a buffer: they are drawn once, and no training changes them."""
+    embedding: Any = getattr(net, "time_proj", None)
+    if type(embedding).__name__ == "GaussianFourierProjection" and isinstance(embedding.weight, nn.Parameter):
+        frequencies = embedding.weight.detach()
+        del embedding.weight
+        embedding.register_buffer("weight", frequencies)
+
+
 UNET2D = NetworkKind(
     diffusers_class=DIFFUSERS_CLASS,
     class_names=CLASS_NAMES,
@@ -80,6 +93,7 @@ UNET2D = NetworkKind(
     encode=encode,
     bottleneck=bottleneck,
     output_layers=output_layers,
+    prepare=prepare,
 )
 
 
@@ -103,6 +117,8 @@ def find_growth_obstacle(net: Any, width: int, depth: int) -> str | None:
         return f"a network with a {unknown[0]} cannot be grown"
     if width > 1 and config["class_embed_type"] == "identity":
         return "a network that takes embeddings for classes cannot be grown in width: theirs is fixed"
+    if config["time_embedding_type"] == "fourier":
+        return "a network with a fourier time embedding cannot be grown: its frequencies are random numbers"
     if width > 1 and config["time_embedding_type"] != "positional":
         return f"a network with a {config['time_embedding_type']} time embedding cannot be grown in width"
     layers, channels = depth * config["layers_per_block"], width * max(config["block_out_channels"])

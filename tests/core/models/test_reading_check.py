@@ -114,11 +114,11 @@ def test_what_fits_a_scheduler_config(config: dict[str, Any], names: list[str]) 
 @pytest.mark.parametrize(
     ("words", "name"),
     [("eps,linear", "eps,linear"), ("epsilon, linear", "eps,linear"), ("cosine,v_prediction", "v,cosine"),
-     ("x0", "x0"), ("squaredcos_cap_v2", "cosine"), ("edm", "edm"), ("flow", "flow")],
+     ("x0", "x0"), ("squaredcos_cap_v2", "cosine"), ("edm", "edm"), ("flow", "flow"), ("score-sde", "score-sde")],
 )  # fmt: skip
 def test_assumptions_have_one_spelling(words: str, name: str) -> None:
     assert normalize(words) == name
-    assert assumed(EVERY, name)
+    assert assumed(EVERY + fitting_readings({}, takes_levels=True), name)
 
 
 @pytest.mark.parametrize(
