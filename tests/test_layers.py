@@ -22,6 +22,7 @@ ALSO_LIGHT = {
     "core.distillation.inputs", "core.distillation.run_folder", "core.models.fingerprint", "core.training.pace",
     "core.models.teacher_config", "core.models.unet2d_config", "core.models.unet2d_condition_config",
     "core.models.config_check", "core.models.dit_config", "core.models.ddp_unet_config",
+    "core.models.edm_config", "core.models.edm_pickle", "core.models.inert_pickle",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {

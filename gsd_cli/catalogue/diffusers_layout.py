@@ -18,6 +18,8 @@ OTHER_SAFE_WEIGHTS, OTHER_BIN_WEIGHTS = "model.safetensors", "pytorch_model.bin"
 """The names that accelerate and transformers give to weights."""
 WEIGHTS = {SAFE_WEIGHTS: True, OTHER_SAFE_WEIGHTS: True, BIN_WEIGHTS: False, OTHER_BIN_WEIGHTS: False}
 """The names of weights in the order of preference, and whether they are safetensors."""
+PICKLE = ".pkl"
+"""The suffix of a network in NVIDIA's own format (StyleGAN, EDM, SiD): one file is the whole model."""
 AUTOENCODERS = ("vqvae", "vae")
 UNETS = ("unet_ema", "unet")
 """Folders of the network in the pipeline layout; a training checkpoint also has its moving average."""
@@ -61,6 +63,8 @@ def find_weights(folder: Path) -> Weights | None:
 
     Raises GsdError (exit 3) where an index is damaged or names files that are missing.
     """
+    if is_pickle(folder):
+        return Weights((folder,), safe=False)
     variants = [None, *sorted(_variants(folder), key=lambda name: (name == "non_ema", name))]
     for variant in variants:
         for base, safe in WEIGHTS.items():
@@ -70,6 +74,11 @@ def find_weights(folder: Path) -> Weights | None:
             if (single := folder / _named(base, variant)).is_file():
                 return Weights((single,), safe, variant)
     return None
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a path is a file in NVIDIA's own format."""
+    return path.suffix == PICKLE and path.is_file()
 
 
 def _named(name: str, variant: str | None) -> str:
@@ -138,6 +147,8 @@ def locate_model(path: Path) -> ModelFiles:
     A weight file, and one of unet/ and unet_ema/, are taken as named. Otherwise the moving average is preferred.
     Raises GsdError (exit 3) where a folder holds several models, or lacks an autoencoder that its index names.
     """
+    if is_pickle(path):
+        return ModelFiles(path, path, None, None, path)
     given = path.parent if path.is_file() else path
     weights = path if path.suffix in (".safetensors", ".bin") and path.is_file() else None
     around = Path(os.path.abspath(given)).parent

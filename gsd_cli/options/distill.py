@@ -186,7 +186,7 @@ class DistillOptions(Common, DistillSettings):
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt(
         "ddpm-fashion",
-        "Teacher: a name from --list-teachers, a diffusers folder or a hub id.",
+        "Teacher: a name from --list-teachers, a diffusers folder, a hub id, or EDM's .pkl file.",
         metavar="NAME|FOLDER|HUB_ID",
     )
     revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")

@@ -125,7 +125,7 @@ def test_an_output_that_cannot_be_written_is_exit_8_at_once(shell: Shell) -> Non
     [
         (["sample", "--model", "nowhere"], 3, "no such model"),
         (["distill", "--teacher", "ddpm-cifar"], 3, "did you mean ddpm-cifar10?"),
-        (["distill", "--teacher", "model.pkl"], 3, "pickle"),
+        (["distill", "--teacher", "model.pkl"], 3, "no such file"),
         (["distill", "--teacher", "ddpm-cifar10"], 4, "google/ddpm-cifar10-32"),
         (["prepare", "nothing-here"], 3, "nothing-here"),
         (["interpolate", "nothing.png", "seed:1"], 3, "nothing.png"),

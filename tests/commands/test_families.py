@@ -18,7 +18,7 @@ from diffusers import (
 
 from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.families import find_family
-from tests.support import teachers
+from tests.support import edm_files, teachers
 from tests.support.shell import Shell
 
 SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--adversarial", "off")
@@ -52,6 +52,14 @@ def ddp(folder: Path) -> Path:
     return teachers.ddp_file(folder / "model-1.pt")
 
 
+def song(folder: Path) -> Path:
+    """The file of a network of EDM's with classes."""
+    arguments = {**edm_files.TINY, "img_resolution": 16, "in_channels": 1, "out_channels": 1, "label_dim": 2}
+    folder.mkdir()
+    edm_files.write_edm(folder / "edm.pkl", arguments=arguments | {"augment_dim": 9})
+    return folder / "edm.pkl"
+
+
 def guided(folder: Path) -> Path:
     folder.mkdir()
     return teachers.guided_file(folder / "x.pt", widths=(32, 32), attends=())
@@ -62,7 +70,7 @@ ASSUMED = {"denoising-diffusion-pytorch": "size=16", "guided-diffusion": "eps,li
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
     "score-sde": score_sde,
-    "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided,
+    "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided, "edm-file": song,
 }  # fmt: skip
 """Writes a small teacher of 16 x 16 images into a folder, and returns what `--teacher` takes."""
 
@@ -90,7 +98,9 @@ def test_all_commands(shell: Shell, name: str) -> None:
     )  # fmt: skip
     rows = json.loads(measured)["metrics"]["rows"]
     assert {"msa-3", "ddim-2", "heun-2", "dpm++-2"} <= rows.keys()
-    if name in ASSUMED:
+    card = (shell.folder / "run" / "generator" / "README.md").read_text()
+    assert ("CC BY-NC-SA" in card) == (name == "edm-file")
+    if teacher.is_file():
         return  # a file has no scheduler's config
     stated, exported = (_scheduler(shell.folder / place) for place in ("teacher", "run/generator"))
     assert find_family(stated) == find_family(exported)

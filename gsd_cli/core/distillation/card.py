@@ -6,6 +6,7 @@ from typing import Any
 
 from gsd_cli.base.intervals import interval_of_error, interval_of_share
 from gsd_cli.base.text import format_number
+from gsd_cli.core.models.edm_config import CLASS_NAMES, LICENCE
 
 
 def generator_card(card: dict[str, Any]) -> str:
@@ -29,7 +30,7 @@ Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
 {_figures(card)}
 
-Settings and versions: gsd.json. Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`.
+Settings and versions: gsd.json. {_opening(card)}
 """
 
 
@@ -39,6 +40,17 @@ BETTER = {
 }  # fmt: skip
 SHARES = ("precision", "recall", "coverage")
 """Figures that are shares of the samples."""
+
+
+def _opening(card: dict[str, Any]) -> str:
+    """What opens the generator, and the licence of a network that was distilled from EDM's."""
+    network = card.get("network", "UNet2DModel")
+    if network not in CLASS_NAMES:
+        return "Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`."
+    return f"""Open it with `gsd sample --model`: its network is EDM's {network}.
+
+The EDM networks that NVIDIA publishes, and what is made from their weights, have the licence {LICENCE}: no commercial
+use, and the same licence for what you pass on."""
 
 
 def _figures(card: dict[str, Any]) -> str:

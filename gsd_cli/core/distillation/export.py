@@ -89,6 +89,7 @@ class Exporter:
             "teacher_revision": self.teacher.revision,
             "teacher_reading": self.teacher.reading,
             "features": self.features,
+            "network": self.teacher.denoiser.kind.class_names[0],
             "classes": list(self.teacher.class_names),
             "preset": self.options.preset,
             "parameters": _count_parameters(average.denoiser),

@@ -29,7 +29,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
-from gsd_cli.catalogue.diffusers_layout import locate_model
+from gsd_cli.catalogue.diffusers_layout import PICKLE, locate_model
 from gsd_cli.catalogue.find import local_teacher, read_card
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, CHECKPOINTS, GENERATOR, OPTIONS, checkpoints
@@ -77,7 +77,7 @@ def _name_teacher(teacher: str) -> str:
         return Path(os.path.abspath(teacher)).name
     with suppress(GsdError):  # reported when the teacher is opened
         place = locate_model(place).folder
-    return Path(os.path.abspath(place)).name
+    return Path(os.path.abspath(place)).name.removesuffix(PICKLE)
 
 
 def count_steps(options: DistillOptions, epoch: int | None) -> int | None:

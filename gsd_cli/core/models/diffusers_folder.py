@@ -40,6 +40,7 @@ from gsd_cli.core.models.config_check import require_plausible, without_averagin
 from gsd_cli.core.models.ddp_unet import DDP_UNET
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.dit import DIT
+from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.state import load_state, read_state
@@ -50,7 +51,9 @@ from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
 Build = Callable[[dict[str, Any]], Any]
 """A config to its network."""
 NETWORK_KINDS: dict[str, NetworkKind] = {
-    name: kind for kind in (UNET2D, UNET2D_CONDITION, DIT, DDP_UNET) for name in kind.class_names
+    name: kind
+    for kind in (UNET2D, UNET2D_CONDITION, DIT, DDP_UNET, SONG_UNET, DHARIWAL_UNET)
+    for name in kind.class_names
 }
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 

@@ -14,15 +14,14 @@ from torch import Tensor
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.families import EDM
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.edm_config import HEUN, SOLVER_KEY
 from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import MAX_STEPS, ContinuousSchedule
 
-EULER, DPM_SOLVER, HEUN = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "EDMHeun"
-"""What steps in the teacher's own pipeline: schedulers of diffusers, and Karras et al.'s algorithm 1 without churn."""
+EULER, DPM_SOLVER = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"
+"""What steps in the teacher's own pipeline: schedulers of diffusers; or HEUN."""
 OWN_STEPS = {EULER: 50, DPM_SOLVER: 50, HEUN: 18}
 """Steps unless told otherwise. 18 of Heun's method is the paper's number for CIFAR-10."""
-SOLVER_KEY = "_gsd_solver"
-"""The key in a scheduler's config that names HEUN. diffusers ignores keys that begin with an underscore."""
 OWN_SETTINGS: dict[str, Callable[[Any], bool]] = {
     "solver_order": lambda value: value in (1, 2, 3),
     "solver_type": lambda value: value in ("midpoint", "heun"),

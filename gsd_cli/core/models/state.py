@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
-from gsd_cli.catalogue.diffusers_layout import DAMAGED_HINT, Weights
+from gsd_cli.catalogue.diffusers_layout import DAMAGED_HINT, PICKLE, Weights
+from gsd_cli.core.models.edm_tensors import read_tensors
 
 _EARLIER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """The layers of an attention in diffusers before 0.15."""
@@ -22,7 +23,7 @@ def read_state(weights: Weights) -> dict[str, Tensor]:
     """The tensors in weight files, by name. Raises GsdError (exit 3) for a pickle, and where a shard lacks tensors."""
     state: dict[str, Tensor] = {}
     for path in weights.files:
-        state |= load_file(path) if weights.safe else _load_bin(path)
+        state |= load_file(path) if weights.safe else _load_pickled(path)
     _require_whole(weights)
     return state
 
@@ -76,6 +77,11 @@ def _require_whole(weights: Weights) -> None:
             raise GsdError(
                 f"{path} lacks {len(absent)} tensors that its index places there, {absent[0]} first", hint=DAMAGED_HINT
             )
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a pickle of either kind, with nothing in it executed."""
+    return read_tensors(path) if path.suffix == PICKLE else _load_bin(path)
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gsd_cli.catalogue.bare_files import is_bare
-from gsd_cli.catalogue.diffusers_layout import read_class_names
+from gsd_cli.catalogue.diffusers_layout import PICKLE, read_class_names
 from gsd_cli.catalogue.find import local_teacher, read_card, require_teacher
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.catalogue.registry import TEACHERS
@@ -90,7 +90,7 @@ def load_teacher(
         said = "does not say how its network was trained; its output is read as"
         remarks.append(f"{config.files.folder} {'is read as' if is_bare(config.files.folder) else said} {reading}")
     folder = config.files.folder
-    name = spec if entry is not None or hub_id else folder.resolve().name
+    name = spec if entry is not None or hub_id else folder.resolve().name.removesuffix(PICKLE)
     card = read_card(folder) if not hub_id and (folder / CARD).is_file() else {}
     denoiser = build_denoiser(config)
     given = load_prompts(prompts) if prompts is not None else None

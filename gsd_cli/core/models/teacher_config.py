@@ -10,18 +10,25 @@ from typing import Any
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.bare_files import is_bare
-from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
+from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, is_pickle, locate_model
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_condition_config, unet2d_config
+from gsd_cli.core.models import (
+    ddp_unet_config,
+    dit_config,
+    edm_config,
+    edm_pickle,
+    unet2d_condition_config,
+    unet2d_config,
+)
 from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
     for kind in (unet2d_config, unet2d_condition_config, dit_config, ddp_unet_config)
     for name in kind.CLASS_NAMES
-}
-"""By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
+} | {name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES}
+"""By the `_class_name` in config.json: its class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
 SUPPORTED = (BETAS, FLOW, EDM, SCORE_SDE)
@@ -80,6 +87,8 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     UsageError (exit 2) for an assumption that contradicts the folder.
     """
     files = locate_model(path)
+    if is_pickle(files.network):
+        return _read_pickle(files, assume)
     config = read_json(files.network / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in CHECKS:
@@ -112,6 +121,15 @@ def read_text_teacher(path: Path) -> TeacherConfig:
             f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion or an SDXL"
         )
     return config
+
+
+def _read_pickle(files: ModelFiles, assume: str | None) -> TeacherConfig:
+    """The network and the schedule of NVIDIA's own format."""
+    found = edm_pickle.read_network(files.network)
+    reading = Reading("epsilon", found.schedule, EDM)
+    if assume is not None and normalize(assume) != EDM:
+        _contradicts(ModelFiles(files.folder, files.network, files.network, None), assume)
+    return TeacherConfig(files, found.config, (reading,), {}, stated=True)
 
 
 def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
@@ -183,6 +201,8 @@ def _unknown_reading(files: ModelFiles, readings: tuple[Reading, ...]) -> GsdErr
 def describe_choices(config: TeacherConfig, given: Path) -> list[str]:
     """One line per choice made in reading a folder: a folder in it, averaged weights, a variant, another schedule."""
     files, said = config.files, []
+    if is_pickle(files.network):
+        said.append(edm_pickle.read_network(files.network).remark)
     if files.folder not in (given, given.parent) and given != files.network:
         said.append(f"{given}: its model is in {files.folder}")
     if files.network.name == UNETS[0] and (files.folder / UNETS[1]).is_dir():

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, EdmSchedule
+from gsd_cli.core.models.edm_config import HEUN
+from gsd_cli.core.models.edm_schedule import DPM_SOLVER, EdmSchedule
 from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.ode import heun_step, starting_point

@@ -16,7 +16,8 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import save_denoiser
-from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, SOLVER_KEY, EdmSchedule
+from gsd_cli.core.models.edm_config import HEUN, SOLVER_KEY
+from gsd_cli.core.models.edm_schedule import DPM_SOLVER, EdmSchedule
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.ode import dpm_solver, heun
