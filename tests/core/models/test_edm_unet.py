@@ -15,6 +15,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.edm_config import DHARIWAL, SONG, EdmConfig, from_arguments, require_usable
 from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
 from gsd_cli.core.models.edm_layers import Block, BlockStyle, Convolution, FourierEncoding, PositionalEncoding
@@ -235,7 +236,7 @@ class TestNetwork:
         x, time = torch.randn(2, 3, 16, 16), torch.tensor([0.3, -1.2])
         seen: list[Tensor] = []
         with kind.bottleneck(net).register_forward_hook(lambda module, given, out: seen.append(out)):
-            kind.call(net, x, time, None)
+            kind.call(net, x, time, Condition())
             maps = kind.encode(net, x, time, True)
         assert torch.equal(seen[0], maps[-1]) and torch.equal(seen[0], seen[1])
         assert [m.shape[2] for m in maps] == [16, 8, 8]
