@@ -39,6 +39,7 @@ class Console:
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False):
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self.warnings: list[str] = []
         self._out: IO[bytes] | None = None
         self._bar: Progress | None = None
 
@@ -81,7 +82,8 @@ class Console:
             self._print(text, style="dim", wrap=True)
 
     def warn(self, text: str) -> None:
-        """Print a warning: a fact that the user should know before trusting the result."""
+        """Print a warning: a fact that the user should know before trusting the result. --json lists them too."""
+        self.warnings.append(text)
         if not self.quiet:
             self._print(f"warning: {text}", style="yellow", wrap=True)
 
@@ -163,6 +165,7 @@ class Console:
                 "command": command,
                 "outputs": result.outputs,
                 "metrics": result.metrics,
+                "warnings": self.warnings,
                 "config": config,
                 "versions": versions(),
             }

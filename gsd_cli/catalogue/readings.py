@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsd_cli.catalogue.bare_files import is_value, named_values
-from gsd_cli.catalogue.families import FLOW, find_family
+from gsd_cli.catalogue.families import EDM, FLOW, find_family
 
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
 """What a network can predict, as diffusers calls it, with other names."""
@@ -40,11 +40,15 @@ class Reading:
 
 FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, FLOW)
 """A network trained by flow matching."""
+EDM_READING = Reading("epsilon", {"_class_name": "EDMEulerScheduler"}, EDM)
+"""A network trained as Karras et al. (2022) did, for data of standard deviation 0.5."""
+WHOLE = (FLOW, EDM)
+"""The readings whose name says everything."""
 
 
 def same_schedule(reading: Reading) -> tuple[Reading, ...]:
     """The readings of another prediction with the same noise schedule, and the reading itself."""
-    if reading.prediction not in PREDICTIONS:
+    if reading.name in WHOLE:
         return (reading,)
     schedule = reading.name.partition(",")[2]
     return tuple(
@@ -57,6 +61,8 @@ def fitting_readings(config: Mapping[str, Any]) -> tuple[Reading, ...]:
     family = find_family(config)
     if family == FLOW:
         return (Reading(FLOW_PREDICTION, config, FLOW),)
+    if family == EDM:  # diffusers' schedulers take a network for one of `epsilon` unless told otherwise
+        return (Reading(str(config.get("prediction_type") or "epsilon"), config, EDM),)
     prediction = _stated_prediction(config)
     predictions = (prediction,) if prediction else tuple(PREDICTIONS)
     discrete = tuple(
@@ -64,7 +70,7 @@ def fitting_readings(config: Mapping[str, Any]) -> tuple[Reading, ...]:
         for prediction in predictions
         for name, schedule in _fitting_schedules(config).items()
     )
-    return discrete if config.keys() - {"clip_sample"} else (*discrete, FLOW_READING)
+    return discrete if config.keys() - {"clip_sample"} else (*discrete, FLOW_READING, EDM_READING)
 
 
 def _stated_prediction(config: Mapping[str, Any]) -> str | None:
@@ -108,12 +114,13 @@ def normalize(text: str) -> str:
     predictions = {name: others[0] for name, others in PREDICTIONS.items()}
     predictions |= {other: others[0] for others in PREDICTIONS.values() for other in others}
     schedules = {name: name for name in SCHEDULES} | OTHER_NAMES
-    if words == [FLOW]:
-        return FLOW
+    if len(words) == 1 and words[0] in WHOLE:
+        return words[0]
     first = [predictions[word] for word in words if word in predictions]
     second = [schedules[word] for word in words if word in schedules]
     if not (words or values) or len(first) > 1 or len(second) > 1 or len(first) + len(second) < len(words):
-        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}; or {FLOW}"
+        known = f"{', '.join(predictions[name] for name in PREDICTIONS)}, and of {', '.join(SCHEDULES)}"
+        known += f"; or {' or '.join(WHOLE)}"
         raise ValueError(f"{text!r} is no reading of a network; give one of {known}: eps,linear")
     return ",".join(first + second + values)
 

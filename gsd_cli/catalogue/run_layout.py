@@ -27,6 +27,14 @@ OPTIONS = "options.json"
 """The options that the run was started with: a resumed run must agree with them."""
 
 
+def run_name(path: str) -> str:
+    """The last part of the path of a run or a generator: `pets` of a/pets/generator, `pets/best` of a/pets/best."""
+    place = Path(path)
+    if place.name == GENERATOR and place.parent.name:
+        place = place.parent
+    return f"{place.parent.name}/{BEST}" if place.name == BEST and place.parent.name else place.name or path
+
+
 def checkpoint_name(step: int) -> str:
     """The folder of one checkpoint, inside CHECKPOINTS; names sort by step."""
     return f"step-{step:08d}"

@@ -16,7 +16,7 @@ from gsd_cli.commands.ablation import FULL, distil_variants
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.report import Findings, write_report
 from gsd_cli.comparison.runner import Bench
-from gsd_cli.comparison.tables import table1, table2
+from gsd_cli.comparison.tables import short_names, table1, table2
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.models.open import open_model
 from gsd_cli.options import BenchOptions
@@ -73,7 +73,8 @@ def _write_files(
 ) -> list[Path]:
     """Write the files of --report; returns their paths."""
     model = bench.model
-    title = " against ".join(filter(None, [model.name, ", ".join(row.name for row in rows[:-1])]))
+    *others, ours = short_names([row.name for row in rows]).values()
+    title = " against ".join(filter(None, [ours, ", ".join(others)]))
     run = model.folder.parent if (model.folder.parent / METRICS_LOG).exists() else None
     variants = ablation.gallery() if ablation else None
     return write_report(folder, Findings(title, bench.figure, rows, tables, metrics, bench.gallery(), variants, run))

@@ -17,7 +17,7 @@ from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, orthogonalise, render_edits
-from gsd_cli.core.editing.edit_image import Edited, edit_along, edit_solved, edit_until_reached, show
+from gsd_cli.core.editing.edit_image import Edited, edit_along, edit_solved, edit_until_reached, show, usual_distance
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
@@ -38,6 +38,8 @@ from gsd_cli.options.frames import resolve_frames_format
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
 """Strengths and seed of the strips that --list draws."""
+FAR = 0.5
+"""The share of the usual distance of two images from which an edit changed much else."""
 TOLERANCE = 0.25
 """Standard deviations by which a reached change may differ from the strength without a warning."""
 
@@ -182,19 +184,23 @@ def _measure_edit(
     found: dict[str, list[Any]] = {t.name: t.score(images).tolist() for t in TRAITS}
     features = encoder_features(generator)
     found["feature_distance"] = (features(images) - features(original)).square().sum(1).tolist()
-    report: dict[str, Any] = {"measured": found}
+    before = {t.name: t.score(original).item() for t in TRAITS}
+    report: dict[str, Any] = {"before": before, "measured": found}
     if len(images) > 2:
         report["largest_over_mean_step"] = unevenness(step_lengths(images, features))
     name = resolve_direction_name(options)
     if _has_score(options):
         target, deviation = store.find_target(name), store.deviations([name])[name]
-        before, after = target.score(original).item() / deviation, (target.score(images) / deviation).tolist()
-        report["reached"] = [value - before for value in after]
+        start, after = target.score(original).item() / deviation, (target.score(images) / deviation).tolist()
+        report |= {"reached": [value - start for value in after], "deviation": deviation}
         _report_reached(name, edited, wanted, report["reached"], session)
         if target.signed:
-            report["begins_at"] = -before
-            if -before > max(wanted):
-                session.say(f"{name} begins at a strength of {-before:.1f} on this image")
+            report["begins_at"] = -start
+            if -start > max(wanted):
+                session.say(f"{name} is more likely than not from a strength of {-start:.1f} on")
+        elif options.method != "direction":
+            report["usual_distance"] = usual_distance(generator, features)
+            _report_distance(wanted, found["feature_distance"], report["usual_distance"], session)
     if knowledge.classifier is not None:
         own = knowledge.classes[int(knowledge.classifier(original).argmax())]
         found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]
@@ -210,10 +216,22 @@ def _measure_edit(
 def _report_reached(name: str, edited: Edited, wanted: list[float], reached: list[float], session: Session) -> None:
     """Print the change that the edit reached, and warn where it is off by more than TOLERANCE."""
     session.say(f"{name}: reached {', '.join(f'{r:+.2f}' for r in reached)} standard deviations")
+    if edited.even and len(wanted) > 2:
+        session.say("images between the ends are at equal steps of the image, not at equal strengths")
     ends = (0, len(wanted) - 1)
     for k, (strength, found) in enumerate(zip(wanted, reached, strict=True)):
         if abs(found - strength) > TOLERANCE and (k in ends or not edited.even):
             session.warn(f"{name}: this image reaches {found:+.2f} of {strength:+g} standard deviations")
+
+
+def _report_distance(wanted: list[float], distances: list[float], usual: float, session: Session) -> None:
+    """Warn where an edit changed much else: where its image is far from the original by the encoder's features."""
+    far = [f"{d / usual:.0%} at {s:+g}" for s, d in zip(wanted, distances, strict=True) if d > FAR * usual]
+    if far:
+        session.warn(
+            f"much else of the image changed: {', '.join(far)}, in squared feature distances between two random images; "
+            "smaller strengths keep more"
+        )
 
 
 def _list_directions(options: EditOptions, store: DirectionStore) -> Result:

@@ -87,22 +87,24 @@ def _distance_protocol(context: Context, real: Real) -> str:
     few = "" if n >= FEW else "; biased upwards at this N, compare at equal N only"
     size, spread = len(real.statistics.mu), ""
     if reason_for_no_spread(n) is None:
-        spread = f"; +- is one standard error, by a jackknife over {count_blocks(size)} blocks"
+        spread = f"; ± is one standard error, by a jackknife over {count_blocks(size)} blocks"
     why_not = reason_for_no_infinity(n, size)
     infinity = f"not available, {why_not}" if why_not else "after Chong and Forsyth, the real images taken as exact"
     if not why_not and n < 8 * size:
         infinity += f"; N is below eight times the {size} features, so a tenth of the bias may remain"
-    return (
-        f"{_seeds(context)} against {real.name} ({real.statistics.n or 'unknown'} images){few}{spread}; at N = inf: "
-        f"{infinity}"
-    )
+    # the column is that of the first distance; the others' values are in --json
+    shown = f"; at N = inf: {infinity}" if real is context.judges[0].real else ""
+    return f"{_seeds(context)} against {real.name} ({real.statistics.n or 'unknown'} images){few}{spread}{shown}"
 
 
 def _caution_of_few(context: Context) -> str | None:
     """What to say of a Frechet distance of fewer images than there are features; None where there are enough."""
     sizes = {judge.extractor.figure: len(judge.real.statistics.mu) for judge in context.judges}
-    short = [f"{size} features: {figure} is mostly bias" for figure, size in sizes.items() if context.samples <= size]
-    return f"{context.samples} images have no full covariance of {', of '.join(short)}" if short else None
+    short = {figure: size for figure, size in sizes.items() if context.samples <= size}
+    if not short:
+        return None
+    names, counts = " and ".join(short), " and ".join(map(str, short.values()))
+    return f"{context.samples} images are too few for the {counts} features of {names}: mostly bias, without an error"
 
 
 FD = Metric(
@@ -144,7 +146,7 @@ def _against(context: Context) -> str:
 
 def _kid_protocol(context: Context) -> dict[str, str]:
     extractor = context.judges[0].extractor.name
-    spread = "; +- is one standard error, by a jackknife over ten blocks of either side"
+    spread = "; ± is one standard error, by a jackknife over ten blocks of either side"
     return {
         "KID": f"{_against(context)}, {extractor} features, cubic kernel, mean over subsets of at most 1,000 images"
         f"{spread if context.samples >= FOR_A_SPREAD else ''}"
@@ -154,7 +156,7 @@ def _kid_protocol(context: Context) -> dict[str, str]:
 def _precision_recall_protocol(context: Context) -> dict[str, str]:
     return {
         "precision, recall": f"{_against(context)}, at equal numbers, k = 3; density, coverage: k = 5; "
-        "+- is half the 95 % interval of a share (Wilson)"
+        "± is half the 95 % interval of a share (Wilson)"
     }
 
 
@@ -206,7 +208,7 @@ def _real_grain(context: Context) -> tuple[dict[str, float], str]:
 
 
 def _grain_protocol(context: Context) -> dict[str, str]:
-    spread = "; +- is one standard error, from ten blocks" if context.samples >= FOR_A_SPREAD else ""
+    spread = "; ± is one standard error, from ten blocks" if context.samples >= FOR_A_SPREAD else ""
     whose = f"; real images: {context.real_name}" if context.real_figures else ""
     return {
         "grain": f"median of |4 x - up - down - left - right|, in grey values, over pixels x of {grain.LEVEL} or more "

@@ -21,7 +21,7 @@ from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.figures import draw_pareto, draw_walks
 from gsd_cli.comparison.gallery import Gallery
 from gsd_cli.comparison.metric import Column
-from gsd_cli.comparison.tables import NOT_RESOLVED, columns_of, comma_separated, latex, markdown
+from gsd_cli.comparison.tables import NOT_RESOLVED, columns_of, comma_separated, latex, markdown, short_names
 from gsd_cli.core.training.curves import draw_curves
 from gsd_cli.data.pixels import save_grid
 
@@ -92,17 +92,17 @@ def write_report(folder: Path, findings: Findings) -> list[Path]:
 def headlines(rows: list[Row], figure: str) -> list[Headline]:
     """The model against the first baseline, where both have the figure: distances, path length, speed."""
     ours, first = rows[-1], rows[0]
-    found = []
+    theirs_name, found = short_names([row.name for row in rows])[first.name], []
     for column in columns_of(rows, figure):
         mine, theirs = column.value(ours), column.value(first)
         if column.key not in ("fd", "ppl") or mine is None or not theirs:
             continue
         ratio = f"{mine / theirs:.2f} x" if column.resolved(ours, first) else NOT_RESOLVED
-        detail = f"{_with_interval(column, ours)}; {first.name}: {_with_interval(column, first)}. Lower is better."
+        detail = f"{_with_interval(column, ours)}; {theirs_name}: {_with_interval(column, first)}. Lower is better."
         found.append(Headline(column.title, ratio, detail))
     if ours.time is not None and first.time is not None:
         times = first.time.median / ours.time.median
-        detail = f"{format_seconds(ours.time.median)} per image; {first.name}: {format_seconds(first.time.median)}."
+        detail = f"{format_seconds(ours.time.median)} per image; {theirs_name}: {format_seconds(first.time.median)}."
         found.append(Headline("speed", f"{times:,.0f} x" if times >= 10 else f"{times:.1f} x", detail))
     return found
 
@@ -117,8 +117,11 @@ def _with_interval(column: Column, row: Row) -> str:
 def _illustrations(folder: Path, findings: Findings) -> list[Illustration]:
     """Draw samples, quality against time, walks and curves, where they were measured."""
     illustrations = [_samples(findings.gallery, folder / "figure1.png", "Figure 1")]
+    names = short_names([row.name for row in findings.rows])
     points = {
-        row.name: (row.time.median, row.figures["fd"]) for row in findings.rows if row.time and _finite(row, "fd")
+        names[row.name]: (row.time.median, row.figures["fd"])
+        for row in findings.rows
+        if row.time and _finite(row, "fd")
     }
     if len(points) > 1:
         drawn = draw_pareto(points, findings.figure, folder / "pareto.png")

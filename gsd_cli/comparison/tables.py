@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from gsd_cli.base.table import Table
 from gsd_cli.base.text import format_number
+from gsd_cli.catalogue.run_layout import run_name
 from gsd_cli.comparison.contenders import Row
 from gsd_cli.comparison.metric import RECORD, Column
 from gsd_cli.comparison.metric_table import METRICS
@@ -33,7 +34,8 @@ def _table(
     *, ratios_too: bool,
 ) -> Table:  # fmt: skip
     columns = columns_of(rows, figure)
-    lines = [[row.name, str(row.calls), *(column.cell(row) for column in columns)] for row in rows]
+    names = short_names([row.name for row in rows])
+    lines = [[names[row.name], str(row.calls), *(column.cell(row) for column in columns)] for row in rows]
     of_real = [format_number(real[column.key]) if real and column.key in real else "-" for column in columns]
     if any(cell != "-" for cell in of_real):
         lines.append(["real images", "-", *of_real])
@@ -42,11 +44,18 @@ def _table(
         for row in rows[:-1]:
             ratios = [_ratio(column, rows[-1], row) for column in columns]
             unresolved |= any(NOT_RESOLVED in ratio for ratio in ratios)
-            lines.append([f"{rows[-1].name} / {row.name}", f"1/{row.calls}", *ratios])
+            lines.append([f"{names[rows[-1].name]} / {names[row.name]}", f"1/{row.calls}", *ratios])
+    facts = {short: name for name, short in names.items() if short != name} | dict(facts)
     notes = [*_legend(columns, unresolved=unresolved), *(f"{name}: {fact}" for name, fact in facts.items())]
     records = [column.record(row) for row in rows for column in columns if column.value(row) is not None]
     records += [_real_record(column, real[column.key]) for column in columns if real and column.key in real]
     return Table(title, ["model", "calls", *(column.heading for column in columns)], lines, notes, records)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """The last parts of the names that are paths, where those differ; a sampler's name stays."""
+    short = {name: run_name(name) for name in names}
+    return {name: name if list(short.values()).count(short[name]) > 1 else short[name] for name in names}
 
 
 def _legend(columns: Sequence[Column], *, unresolved: bool) -> list[str]:

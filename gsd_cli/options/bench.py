@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gsd_cli.base.text import did_you_mean
-from gsd_cli.catalogue.registry import BASELINES, METRIC_ALIASES, METRICS, sampler_words
+from gsd_cli.catalogue.registry import BASELINES, BUNDLED_MODELS, METRIC_ALIASES, METRICS, sampler_words
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import MODEL, Positive, opt
 
@@ -47,8 +47,8 @@ def _baselines(names: str) -> str:
 
 
 def is_folder(name: str) -> bool:
-    """Whether an entry of --compare names a generator folder."""
-    return "/" in name or Path(name).is_dir()
+    """Whether an entry of --compare names a generator: a folder, or one that comes with gsd."""
+    return "/" in name or name in BUNDLED_MODELS or Path(name).is_dir()
 
 
 class BenchOptions(Common):
@@ -57,7 +57,7 @@ class BenchOptions(Common):
     model: str | None = MODEL
     compare: Annotated[str, AfterValidator(_baselines)] = opt(
         "msa",
-        f"Baselines, comma-separated: samplers ({', '.join(BASELINES)}) or generator folders (runs/a).",
+        f"Baselines, comma-separated: samplers ({', '.join(BASELINES)}) or generators (runs/a, {BUNDLED_MODELS[0]}).",
     )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
         None, "Samples for the Frechet distance; default: as many as the bundled baseline has.", short="-N"

@@ -12,7 +12,7 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Finite, Positive, Scale, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -20,6 +20,10 @@ def _fit_source(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[^=:/]+=[^:]+:[^:]+", value):
         raise ValueError(f"{value!r} is not NAME=POSITIVE_DIR:NEGATIVE_DIR")
     return value
+
+
+LARGEST = 20.0
+LARGEST_HINT = "a strength is a number of standard deviations over images; few images lie beyond 3"
 
 
 class EditOptions(Common, InvertSettings):
@@ -38,7 +42,7 @@ class EditOptions(Common, InvertSettings):
         "image).",
         metavar="pcK|jacK",
     )
-    strength: Finite = opt(
+    strength: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = opt(
         2.0,
         "Size of the edit: the change on this image, in standard deviations over the generator's samples.",
     )
@@ -122,6 +126,8 @@ def resolve_strengths(options: EditOptions) -> list[float]:
         raise UsageError([f"--range: {options.range!r} does not have the form A:B:N"], hint="--range=-3:3:7") from None
     if not 2 <= n <= 1000:
         raise UsageError([f"--range: {n} strengths; give 2 to 1000"], hint="--range=-3:3:7")
+    if max(abs(a), abs(b)) > LARGEST:
+        raise UsageError([f"--range: strengths are at most {LARGEST:g} in size"], hint=LARGEST_HINT)
     return [a + (b - a) * i / (n - 1) for i in range(n)]
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    EDMDPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
 from gsd_cli.base.storage import read_json
 from gsd_cli.catalogue.families import find_family
@@ -40,8 +45,19 @@ def guided(folder: Path) -> Path:
 
 ASSUMED = {"denoising-diffusion-pytorch": "size=16", "guided-diffusion": "eps,linear,size=16,heads=16,order=split"}
 """What `--assume` says of the files of bare weights."""
+
+
+def edm(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), EDMEulerScheduler(sigma_data=0.6))
+
+
+def edm_dpm(folder: Path) -> Path:
+    scheduler = EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", solver_order=3)
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
+
+
 FAMILIES: dict[str, Callable[[Path], Path]] = {
-    "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline,
+    "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
     "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided,
 }  # fmt: skip
 """Writes a small teacher of 16 x 16 images into a folder, and returns what `--teacher` takes."""

@@ -81,7 +81,7 @@ def test_a_folder_that_says_something_wrong_is_warned_of(shell: Shell) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "words"),
-    [("network", b"a UNet2DModel is needed"), ("schedule", b"a discrete DDPM schedule is needed"),
+    [("network", b"a UNet2DModel is needed"), ("schedule", b"which gsd does not read"),
      ("weights", b"no weights"), ("nothing", b"no such teacher")],
 )  # fmt: skip
 def test_a_dry_run_refuses_what_the_run_refuses(damage: str, words: bytes, silent: Shell, workshop: Shell) -> None:
@@ -89,7 +89,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(damage: str, words: bytes, silen
     if damage == "network":
         (folder / "config.json").write_text('{"_class_name": "Transformer2DModel"}')
     elif damage == "schedule":
-        (folder / "scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler", "sigma_max": 80}')
+        (folder / "scheduler_config.json").write_text('{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 80}')
     elif damage == "weights":
         next(folder.glob("*.safetensors")).unlink()
     teacher = "other" if damage != "nothing" else "nowhere"

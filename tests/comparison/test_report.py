@@ -35,9 +35,7 @@ window.addEventListener("load", () => {
 
 
 def rows() -> list[Row]:
-    slow = Row(
-        "msa & <b>co</b>", 1000, 10, {"fd": 4.0, "fd_error": 0.2, "ppl": 80.0, "ppl_low": 70.0, "ppl_high": 90.0}
-    )
+    slow = Row("msa & <b>co", 1000, 10, {"fd": 4.0, "fd_error": 0.2, "ppl": 80.0, "ppl_low": 70.0, "ppl_high": 90.0})
     slow.time = Timing(2.0, 1.9, 2.1, 5, 1)
     fast = Row("runs/toy", 1, 10, {"fd": 3.0, "fd_error": 0.1, "ppl": 60.0, "ppl_low": 50.0, "ppl_high": 70.0})
     fast.time = Timing(0.004, 0.0039, 0.0041, 5, 1)
@@ -71,7 +69,7 @@ def test_the_page_asks_nobody_and_escapes_names(report: Path) -> None:
     page = (report / "report.html").read_text()
     assert not re.search(r"(?:src|href)=[\"'](?!data:)", page)
     assert "http" not in re.sub(r"data:[^\"']+", "", page)
-    assert "<b>co</b>" not in page and "&lt;b&gt;co&lt;/b&gt;" in page
+    assert "<b>co" not in page and "&lt;b&gt;co" in page
 
 
 def test_headlines_compare_with_the_first_row() -> None:
@@ -81,8 +79,8 @@ def test_headlines_compare_with_the_first_row() -> None:
 
 def test_the_tables_keep_to_the_papers_order() -> None:
     first, second = table1(rows(), "FD-toy", {}), table2(rows(), "FD-toy", {})
-    assert [row[0] for row in first.rows] == ["msa & <b>co</b>", "runs/toy", "runs/toy / msa & <b>co</b>"]
-    assert [row[0] for row in second.rows] == ["runs/toy", "msa & <b>co</b>"]
+    assert [row[0] for row in first.rows] == ["msa & <b>co", "toy", "toy / msa & <b>co"]
+    assert [row[0] for row in second.rows] == ["toy", "msa & <b>co"]
     assert "0.75" in first.rows[-1] and "1/1000" in first.rows[-1]
 
 
@@ -95,16 +93,16 @@ def test_a_second_distance_and_the_grain_have_columns_of_their_own() -> None:
     assert shown.columns[2:6] == ["FD-toy ↓", "FD-toy-2 ↓", "grain, bright", "grain, dark"]
     shown.columns[:] = [name.removesuffix(" ↓") for name in shown.columns]
     cells = {row[0]: dict(zip(shown.columns, row, strict=True)) for row in shown.rows}
-    assert list(cells) == ["msa & <b>co</b>", "runs/toy", "real images", "runs/toy / msa & <b>co</b>"]
-    assert cells["runs/toy"]["FD-toy-2"] == "0.500 ± 0.04" and cells["runs/toy"]["grain, bright"] == "41 ± 0.3"
-    assert cells["msa & <b>co</b>"]["FD-toy-2"] == cells["msa & <b>co</b>"]["grain, dark"] == "-"
+    assert list(cells) == ["msa & <b>co", "toy", "real images", "toy / msa & <b>co"]
+    assert cells["toy"]["FD-toy-2"] == "0.500 ± 0.04" and cells["toy"]["grain, bright"] == "41 ± 0.3"
+    assert cells["msa & <b>co"]["FD-toy-2"] == cells["msa & <b>co"]["grain, dark"] == "-"
     assert cells["real images"] == dict.fromkeys(shown.columns, "-") | {
         "model": "real images", "grain, bright": "35", "grain, dark": "0"
     }  # fmt: skip
-    assert cells["runs/toy / msa & <b>co</b>"]["FD-toy"] == "0.75"  # none of what is not measured
-    assert {cells["runs/toy / msa & <b>co</b>"][name] for name in shown.columns[3:6]} == {"-"}
+    assert cells["toy / msa & <b>co"]["FD-toy"] == "0.75"  # none of what is not measured
+    assert {cells["toy / msa & <b>co"][name] for name in shown.columns[3:6]} == {"-"}
     second = table2([slow, fast], "FD-toy", {}, {"grain_bright": 35.0})
-    assert [row[0] for row in second.rows] == ["runs/toy", "msa & <b>co</b>", "real images"]
+    assert [row[0] for row in second.rows] == ["toy", "msa & <b>co", "real images"]
     slow.distances["FD-toy-2"] = {"fd": 1.0}
     assert {line.name: line.value for line in headlines([slow, fast], "FD-toy")}["FD-toy-2"] == "0.50 x"
 

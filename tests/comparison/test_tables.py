@@ -13,7 +13,7 @@ from gsd_cli.comparison.edits import edits_table
 from gsd_cli.comparison.metric import RECORD, Column
 from gsd_cli.comparison.metric_table import METRICS
 from gsd_cli.comparison.report import headlines
-from gsd_cli.comparison.tables import comma_separated, latex, table1
+from gsd_cli.comparison.tables import comma_separated, latex, short_names, table1
 from gsd_cli.metrics.speed import Timing
 
 
@@ -91,3 +91,10 @@ def test_a_share_has_the_interval_of_its_cases() -> None:
     row = Row("x", 1, 1, {"precision": 0.5, "n": 100})
     low, high = Column("precision", "precision", share_of="n").interval(row) or (0.0, 0.0)
     assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
+
+
+def test_paths_are_shown_by_their_last_part_unless_two_are_alike() -> None:
+    assert short_names(["msa", "ddim-10", "/a/b/pets/generator", "runs/cats/best"]) == {
+        "msa": "msa", "ddim-10": "ddim-10", "/a/b/pets/generator": "pets", "runs/cats/best": "cats/best",
+    }  # fmt: skip
+    assert short_names(["a/pets", "b/pets", "c"]) == {"a/pets": "a/pets", "b/pets": "b/pets", "c": "c"}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.device import in_full_precision
+from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, move_latents, render_edits
 from gsd_cli.core.editing.measured_edit import Goal, solve_edits
 from gsd_cli.core.editing.reach import find_strengths
@@ -18,6 +19,17 @@ from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.render import call_changed, render
 from gsd_cli.core.latents.walks import equal_steps
 from gsd_cli.core.models.generator import Generator
+
+ZERO = 1e-9
+"""Strengths below this are 0: those of a range are sums of fractions."""
+USUAL_SEEDS = range(32)
+
+
+@torch.no_grad()
+def usual_distance(generator: Generator, features: Measure) -> float:
+    """The median squared distance of two random images of the generator, by the features."""
+    vectors = features(generator(latents(USUAL_SEEDS, generator.latent_shape).to(generator.device)))
+    return torch.pdist(vectors.float()).square().median().item()
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,9 @@ def edit_until_reached(
 ) -> Edited:  # fmt: skip
     """Move an image along a direction until it shows each change, in units of `deviation` of the target.
 
-    The first and the last image show the first and the last strength. Those between are at equal perceptual steps
-    (by the features `embed`): a class changes within a short part of a path, where equal strengths would jump.
+    The first and the last image show the first and the last strength, and one of strength 0 is the image itself. Those
+    between are at equal perceptual steps (by the features `embed`): a class changes within a short part of a path,
+    where equal strengths would jump.
     """
 
     def images_at(tried: Tensor) -> Tensor:
@@ -76,10 +89,18 @@ def edit_until_reached(
     first, *rest = find_strengths(change, strengths if len(strengths) < 2 else [strengths[0], strengths[-1]])
     if not rest:
         return edit_along(generator, anchor, direction, [first], batch_size)
-    span = rest[0] - first
-    shares = equal_steps(lambda s: images_at(first + span * s), len(strengths), embed)
-    found = edit_along(generator, anchor, direction, (first + span * shares).tolist(), batch_size)
-    return replace(found, even=True)
+
+    def between(start: float, end: float, frames: int) -> list[float]:
+        shares = equal_steps(lambda s: images_at(start + (end - start) * s), frames, embed)
+        found: list[float] = (start + (end - start) * shares).tolist()
+        return found
+
+    origin = next((k for k, s in enumerate(strengths[1:-1], 1) if abs(s) < ZERO), None)
+    if origin is None:
+        tried = between(first, rest[0], len(strengths))
+    else:
+        tried = [*between(first, 0, origin + 1), *between(0, rest[0], len(strengths) - origin)[1:]]
+    return replace(edit_along(generator, anchor, direction, tried, batch_size), even=True)
 
 
 def edit_solved(

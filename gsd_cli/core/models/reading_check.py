@@ -118,4 +118,6 @@ def _common_levels(schedules: list[NoiseSchedule]) -> list[float]:
 
 
 def _geometric_mean(values: list[float]) -> float:
-    return math.exp(sum(math.log(max(value, 1e-12)) for value in values) / len(values))
+    # a network given a time that it does not know may overflow
+    finite = [value if math.isfinite(value) else math.inf for value in values]
+    return math.exp(sum(math.log(max(value, 1e-12)) for value in finite) / len(values))

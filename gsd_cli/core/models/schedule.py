@@ -38,6 +38,15 @@ class NoiseSchedule(ABC):
     def own_steps(self) -> int:
         """How many steps the teacher's own sampler takes unless told otherwise."""
 
+    @property
+    def own_facts(self) -> tuple[Any, ...]:
+        """What the images of the teacher's own sampler depend on beyond the levels it visits."""
+        return ()
+
+    def own_calls(self, steps: int) -> int:
+        """The network calls per image of the teacher's own sampler."""
+        return steps
+
     @abstractmethod
     def timestep(self, sigma: Tensor) -> Tensor:
         """The time that the network is given at sigma [B] > 0; float32 [B]."""

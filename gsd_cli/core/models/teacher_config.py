@@ -11,7 +11,7 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
-from gsd_cli.catalogue.families import BETAS, FLOW, TITLES, find_family
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
 from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_config
 from gsd_cli.core.models.config_check import LEARNED
@@ -24,7 +24,7 @@ CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
-SUPPORTED = (BETAS, FLOW)
+SUPPORTED = (BETAS, FLOW, EDM)
 """The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
 
 

@@ -8,11 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gsd_cli.catalogue.families import BETAS, FLOW
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW
 from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, EdmSchedule
 from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
-from gsd_cli.core.sampling.ode import starting_point
+from gsd_cli.core.sampling.ode import heun_step, starting_point
 from gsd_cli.core.sampling.sampler_kind import Request, SamplerKind
 
 
@@ -37,9 +38,45 @@ def _euler_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> 
     return x
 
 
+@torch.no_grad()
+def _edm(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """The teacher's own solver: Euler's, Heun's, or diffusers' multistep DPM-Solver++ with the teacher's settings."""
+    assert isinstance(model.schedule, EdmSchedule)
+    if model.schedule.solver == HEUN:
+        return _heun_over_own_levels(model, noise, request)
+    if model.schedule.solver == DPM_SOLVER:
+        return _steps_of_diffusers(model, noise, request)
+    return _euler_over_own_levels(model, noise, request)
+
+
+def _heun_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """Karras et al. (2022), algorithm 1 without churn. It starts at sigma_max times the noise, without the data."""
+    assert isinstance(model.schedule, ContinuousSchedule)
+    levels = model.schedule.own_levels(request.steps)
+    x = levels[0] * noise
+    for i, (sigma, following) in enumerate(pairwise(levels)):
+        x = heun_step(model, x, sigma, following)
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
+
+
+def _steps_of_diffusers(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """The steps of the teacher's own scheduler, an object of diffusers."""
+    scheduler = model.schedule.to_scheduler(model.prediction, model.chain)
+    scheduler.set_timesteps(request.steps, device=noise.device)
+    x = scheduler.init_noise_sigma * noise
+    for i, (time, sigma) in enumerate(zip(scheduler.timesteps, scheduler.sigmas.tolist(), strict=False)):
+        x = scheduler.step(model.raw(x, per_image(sigma, x)), time, x).prev_sample
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
+
+
 OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
     BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
     FLOW: _euler_over_own_levels,
+    EDM: _edm,
 }
 """What samples each kind of teacher in its own pipeline: the paper's multi-step baseline."""
 

@@ -59,7 +59,8 @@ class Sampler:
 
     def calls(self, model: Denoiser) -> int:
         """Network calls per image."""
-        return SAMPLER_KINDS[self.kind].calls(self.steps_for(model))
+        steps = self.steps_for(model)
+        return model.schedule.own_calls(steps) if self.kind == MSA.name else SAMPLER_KINDS[self.kind].calls(steps)
 
     def cache_name(self, model: Denoiser) -> str:
         """The name under which images of this model by this sampler are kept: that of the sampler, with a mark where
@@ -70,7 +71,7 @@ class Sampler:
         ours = model.schedule.family == BETAS and model.chain == GSD_CHAIN
         if ours and steps > 1 and model.schedule.steps % steps == 0:
             return self.name
-        facts = (model.chain, own_steps(model, steps))
+        facts = (model.chain, own_steps(model, steps), *model.schedule.own_facts)
         return f"{self.name}-{hashlib.sha256(repr(facts).encode()).hexdigest()[:8]}"
 
     def __call__(

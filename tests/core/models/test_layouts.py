@@ -131,12 +131,12 @@ def test_networks_of_other_families_are_named(tmp_path: Path) -> None:
         load_denoiser(tmp_path / "sd3")
 
 
-EDM = {"_class_name": "EDMEulerScheduler", "sigma_min": 0.002, "sigma_max": 80, "sigma_data": 0.5,
-       "prediction_type": "epsilon", "num_train_timesteps": 1000}  # fmt: skip
-UNNAMED = {"sigma_min": 0.002, "sigma_max": 80}
+SDE = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.01, "sigma_max": 1348.0, "snr": 0.15,
+       "num_train_timesteps": 2000}  # fmt: skip
+UNNAMED = {key: value for key, value in SDE.items() if key != "_class_name"}
 
 
-@pytest.mark.parametrize("schedule", [EDM, UNNAMED], ids=["edm", "unnamed"])
+@pytest.mark.parametrize("schedule", [SDE, UNNAMED], ids=["sde", "unnamed"])
 def test_schedules_of_other_families_are_refused_for_what_they_are(pipeline: Path, schedule: dict) -> None:
     (pipeline / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule))
     with pytest.raises(GsdError, match="which gsd does not read") as caught:

@@ -36,10 +36,12 @@ class Exact(nn.Module):
         self.prediction, self.schedule = reading.prediction, read_schedule(reading.schedule)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        flow = self.prediction == "flow_prediction"
-        s = (t / (1000 - t) if flow else self.schedule.sigma(t)).reshape(-1, 1, 1, 1)
-        noisy = x * (1 + s if flow else (1 + s**2).sqrt())
+        flow, edm = self.prediction == "flow_prediction", self.schedule.family == "edm"
+        s = (t / (1000 - t) if flow else (4 * t).exp() if edm else self.schedule.sigma(t)).reshape(-1, 1, 1, 1)
+        noisy = x * (1 + s if flow else ((0.25 if edm else 1) + s**2).sqrt())
         clean = MEAN + SPREAD**2 / (SPREAD**2 + s**2) * (noisy - MEAN)
+        if edm:
+            return (clean - noisy * 0.25 / (0.25 + s**2)) * (0.25 + s**2).sqrt() / (0.5 * s)
         if self.prediction == "sample":
             return clean
         eps = (noisy - clean) / s
@@ -112,14 +114,16 @@ def test_what_fits_a_scheduler_config(config: dict[str, Any], names: list[str]) 
 @pytest.mark.parametrize(
     ("words", "name"),
     [("eps,linear", "eps,linear"), ("epsilon, linear", "eps,linear"), ("cosine,v_prediction", "v,cosine"),
-     ("x0", "x0"), ("squaredcos_cap_v2", "cosine")],
+     ("x0", "x0"), ("squaredcos_cap_v2", "cosine"), ("edm", "edm"), ("flow", "flow")],
 )  # fmt: skip
 def test_assumptions_have_one_spelling(words: str, name: str) -> None:
     assert normalize(words) == name
     assert assumed(EVERY, name)
 
 
-@pytest.mark.parametrize("words", ["", "linear,cosine", "eps,v", "eps,linaer", "linear,eps,1000"])
+@pytest.mark.parametrize(
+    "words", ["", "linear,cosine", "eps,v", "eps,linaer", "linear,eps,1000", "edm,linear", "flow,edm"]
+)
 def test_nonsense_is_no_assumption(words: str) -> None:
     with pytest.raises(ValueError, match="eps"):
         normalize(words)
@@ -161,6 +165,7 @@ def test_a_half_written_scheduler_config_is_not_completed(folder: Path) -> None:
 
 
 def test_every_kind_of_network_has_a_check_of_its_config() -> None:
-    assert {name: diffusers_class for name, (diffusers_class, _) in CHECKS.items()} == {
-        name: kind.diffusers_class for name, kind in NETWORK_KINDS.items()
+    assert set(CHECKS) == set(NETWORK_KINDS)
+    assert {name: kind.diffusers_class for name, kind in NETWORK_KINDS.items()} == {
+        name: diffusers_class for name, (diffusers_class, _) in CHECKS.items()
     }
