@@ -20,8 +20,8 @@ APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"
 LIGHT = ("base", "catalogue", "options", "cli", "api", "__init__", "__main__")
 ALSO_LIGHT = {
     "core.distillation.inputs", "core.distillation.run_folder", "core.models.fingerprint", "core.training.pace",
-    "core.models.teacher_config", "core.models.unet2d_config", "core.models.config_check",
-    "core.models.dit_config", "core.models.ddp_unet_config",
+    "core.models.teacher_config", "core.models.unet2d_config", "core.models.unet2d_condition_config",
+    "core.models.config_check", "core.models.dit_config", "core.models.ddp_unet_config",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {

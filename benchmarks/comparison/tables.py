@@ -51,7 +51,8 @@ def result(sections: str) -> str:
     goals = [line.removeprefix("* ") for line in sections.splitlines() if "goal at most" in line]
     missed = [line.partition(":")[0] for line in goals if "**missed**" in line]
     ending = f" (missed: {'; '.join(missed)})" if missed else ""
-    return f"{len(goals) - len(missed)} of the {len(goals)} goals on this page {'is' if len(goals) - len(missed) == 1 else 'are'} reached{ending}."
+    reached = len(goals) - len(missed)
+    return f"{reached} of the {len(goals)} goals on this page {'is' if reached == 1 else 'are'} reached{ending}."
 
 
 def first_table(found: Figures, seconds: float) -> list[str]:

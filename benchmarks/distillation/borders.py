@@ -29,6 +29,7 @@ from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import row_order
 from gsd_cli.core.distillation.manifold_gradient import along_manifold
 from gsd_cli.core.editing.known_attributes import Knowledge
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.feature_maps import teacher_features
 from gsd_cli.core.models.generator import Generator, load_model
 from gsd_cli.core.models.teacher import load_teacher
@@ -91,8 +92,8 @@ class Bench:
         teacher = load_teacher(args.teacher).denoiser.to(self.device).eval().requires_grad_(False)
         self.phi = lambda images: teacher_features(teacher, images)
         self.data = ImageArchive(args.data) if args.data else None
-        shape, classes = self.generator.latent_shape, teacher.classes
-        sources = FitSources(self.phi, self.generator, shape, classes, self.device, self.data)
+        shape, conditions = self.generator.latent_shape, teacher.conditions
+        sources = FitSources(self.phi, self.generator, shape, conditions, self.device, self.data)
         self.cells = Cells.fit(sources, args.seed, BATCH)
 
     @torch.no_grad()
@@ -119,7 +120,7 @@ def probes(bench: Bench) -> dict[str, object]:
         z = latents(range(rows, rows + BATCH), bench.generator.latent_shape, "probe").to(bench.device)
         values.append(coarse(z).cpu())
         found.append(bench.seen(bench.generator(z)).cpu())
-        aims.append(bench.cells.of_latents(z, None, torch.empty(0)).cpu())
+        aims.append(bench.cells.of_latents(z, UNCONDITIONAL, torch.empty(0)).cpu())
     x, y, t = torch.cat(values), torch.cat(found), torch.cat(aims)
     x = x / x.std()
     cut = 3 * len(x) // 4
@@ -176,7 +177,7 @@ def gradients(bench: Bench) -> str:
         term.fitted = {"borders": Clusters(cells.centres, cells.temperature), "cells": cells}.get(form)
         drawn = normal_rows(range(2 * bench.args.places), bench.generator.latent_shape, bench.args.seed, "borders", "z")
         rows = row_order(len(drawn), 2, term.world, term.group)
-        draws = Draws(bench.args.seed, len(drawn), rows, bench.generator.latent_shape, None, bench.device)
+        draws = Draws(bench.args.seed, len(drawn), rows, bench.generator.latent_shape, UNCONDITIONAL, bench.device)
         latent = term.make_pairs(drawn.to(bench.device), draws, 0)
         count = latent.pairs * term.group
         with torch.no_grad():

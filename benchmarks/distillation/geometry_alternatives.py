@@ -30,6 +30,7 @@ from gsd_cli.core.distillation.isometric_forms import Form, distance, speed_loss
 from gsd_cli.core.distillation.isometric_term import IsometricGradient, IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch
 from gsd_cli.core.distillation.step import Batch, Distillation, Metrics
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.sphere import angle, rotate
 
@@ -52,7 +53,7 @@ class Segments(Distillation):
 class Unmoved(IsometricTerm):
     """A term that places its pairs and leaves the images alone."""
 
-    def measure(self, images: Tensor, latents: LatentBatch, labels: Tensor | None = None) -> IsometricGradient:
+    def measure(self, images: Tensor, latents: LatentBatch, condition: Condition = UNCONDITIONAL) -> IsometricGradient:
         """Nothing."""
         nothing = images.new_zeros(())
         return IsometricGradient(nothing, torch.zeros_like(images), nothing)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import output_hint, storage_errors
 
 try:
@@ -26,9 +26,11 @@ PREFIX = ".tmp-gsd-"
 def require_writable(target: Path, *, folder: bool) -> None:
     """Fail early, before torch is loaded, when `target` cannot be written; remove what a killed process left there.
 
-    Raises GsdError (exit 8) when a file is there and a folder is needed, or the reverse, or when the nearest existing
-    parent is not writable.
+    Raises UsageError for `-`, and GsdError (exit 8) when a file is there and a folder is needed, or the reverse, or
+    when the nearest existing parent is not writable.
     """
+    if target == Path("-"):
+        raise UsageError(["- is stdout, and this is not written to stdout"], hint=output_hint())
     if target.exists() and target.is_dir() != folder:
         found, wanted = ("a file", "a folder") if folder else ("a folder", "a file")
         raise GsdError(

@@ -194,7 +194,7 @@ class Console:
         """stdout as a stream of bytes, flushed at the end. Raises the same errors as `write_bytes`."""
         if self._out is None:
             raise GsdError("stdout is closed", hint="write to a file with -o", code=ExitCode.STORAGE)
-        with storage_errors(Path("stdout")):
+        with storage_errors(None):
             try:
                 yield self._out
                 self._out.flush()

@@ -45,22 +45,24 @@ def output_hint() -> str:
 
 
 @contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or a file in the way into exit code 8."""
+def storage_errors(target: Path | None) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or a file in the way into exit code 8. None stands for stdout."""
+    name = "stdout" if target is None else str(target)
     try:
         yield
     except Exception as error:
         number = _errno(error)
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            room = "" if target is None or _is_device(target) else f" ({format_bytes(_free(target))} free)"
             raise GsdError(
-                f"no room to write {target} ({format_bytes(_free(target))} free)",
-                hint=f"free some space, or {output_hint()} or --cache-dir",
+                f"no room to write {name}{room}",
+                hint="write to a file" if target is None else f"free some space, or {output_hint()} or --cache-dir",
                 code=ExitCode.STORAGE,
             ) from error
         blocked = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
         if number in blocked:
             raise GsdError(
-                f"cannot write {target}: {os.strerror(number)}",
+                f"cannot write {name}: {os.strerror(number)}",
                 hint=output_hint(),
                 code=ExitCode.STORAGE,
             ) from error
@@ -73,6 +75,11 @@ def _errno(error: Exception) -> int:
     # safetensors reports the system's error only in its message
     named = re.search(r"\(os error (\d+)\)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return int(named[1]) if named else 0
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a device or a pipe, such as /dev/stdout: what is free in its folder says nothing."""
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _free(path: Path) -> int:

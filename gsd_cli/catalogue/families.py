@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-BETAS, FLOW, EDM, SCORE_SDE = "betas", "flow", "edm", "score-sde"
+BETAS, FLOW, EDM, SCORE_SDE, SCORE_SDE_VP = "betas", "flow", "edm", "score-sde", "score-sde-vp"
 TITLES = {
-    BETAS: "discrete DDPM", FLOW: "flow matching", EDM: "EDM", SCORE_SDE: "score SDE",
+    BETAS: "discrete DDPM", FLOW: "flow matching", EDM: "EDM",
+    SCORE_SDE: "variance-exploding score SDE", SCORE_SDE_VP: "variance-preserving score SDE",
 }  # fmt: skip
 
 
@@ -19,12 +20,14 @@ def find_family(config: Mapping[str, Any]) -> str:
         return FLOW
     if "EDM" in name:
         return EDM
-    if "Sde" in name:
-        return SCORE_SDE
+    if "Sde" in name:  # VeSdeScheduler is the earlier name of ScoreSdeVeScheduler
+        return SCORE_SDE_VP if "Vp" in name else SCORE_SDE
     if "beta_schedule" in config or "trained_betas" in config:
         return BETAS
     if "sigma_data" in config:
         return EDM
+    if "beta_max" in config:
+        return SCORE_SDE_VP
     if "snr" in config and "sigma_max" in config:
         return SCORE_SDE
     return FLOW if "shift" in config else EDM if "sigma_max" in config else BETAS

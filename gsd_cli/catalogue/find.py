@@ -115,6 +115,12 @@ def local_teacher(spec: str) -> Path | None:
     return path if path.is_dir() or file else None
 
 
+def require_text_file(spec: str) -> None:
+    """Raise GsdError (exit 3) where a file of prompts is missing."""
+    if not Path(spec).is_file():
+        raise GsdError(f"no such file: {spec}", hint="give a text file, one prompt per line")
+
+
 def require_source(spec: str) -> None:
     """Raise GsdError (exit 3) where a name can be neither a data set's nor a path's."""
     if spec in DATA_SETS or spec.startswith("hf:") or (spec and Path(spec).exists()):

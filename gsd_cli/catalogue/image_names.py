@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS
@@ -17,6 +19,7 @@ from gsd_cli.catalogue.file_formats import looks_like_image
 STDIN, SEED, EXAMPLE, LATENTS_SUFFIX = "-", "seed:", "example:", ".safetensors"
 LATENTS_FORMAT = "gsd-latents/1"
 IMAGE_HINT = "an image, - for stdin, seed:42, example:bag, or latents from --save-latent"
+STDIN_EMPTY = "- is not an image: stdin is empty"
 _LONGEST_HEADER = 10_000_000
 """Bytes of a safetensors header. It is read here because `safe_open` loads NumPy, which takes a tenth of a second."""
 
@@ -51,10 +54,21 @@ def require_image(name: str) -> None:
     elif name == STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError(["- reads an image from a pipe, but stdin is a terminal"], hint="cat a.png | gsd ...")
+        if _is_empty_file(sys.stdin):
+            raise GsdError(STDIN_EMPTY, hint="cat a.png | gsd ...")
     elif name.endswith(LATENTS_SUFFIX):
         latents_in_file(Path(name))
     else:
         _require_image_file(name)
+
+
+def _is_empty_file(stream: IO[str]) -> bool:
+    """Whether a stream is a file without a byte; a pipe may still get some."""
+    try:
+        facts = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or in memory
+        return False
+    return stat.S_ISREG(facts.st_mode) and facts.st_size == 0
 
 
 def require_one_stdin(names: Sequence[str]) -> None:

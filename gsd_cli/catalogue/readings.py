@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsd_cli.catalogue.bare_files import is_value, named_values
-from gsd_cli.catalogue.families import EDM, FLOW, find_family
+from gsd_cli.catalogue.families import EDM, FLOW, SCORE_SDE, find_family
 
 PREDICTIONS = {"epsilon": ("eps", "noise"), "v_prediction": ("v", "velocity"), "sample": ("x0", "x_start")}
 """What a network can predict, as diffusers calls it, with other names."""
@@ -24,7 +24,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 """The known noise schedules: of Ho et al. 2020, of Stable Diffusion, of Rombach et al. 2022 (latent diffusion), of
 Nichol and Dhariwal 2021, and of GeoDiff (Xu et al. 2022)."""
-FLOW_PREDICTION = "flow_prediction"
+FLOW_PREDICTION, SCORE = "flow_prediction", "score"
 OTHER_NAMES = {"squaredcos_cap_v2": "cosine", "scaled": "scaled_linear", "sd": "scaled_linear"}
 _BETAS = ("beta_schedule", "beta_start", "beta_end")
 
@@ -40,9 +40,11 @@ class Reading:
 
 FLOW_READING = Reading(FLOW_PREDICTION, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, FLOW)
 """A network trained by flow matching."""
+SCORE_SDE_READING = Reading(SCORE, {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 348.0}, SCORE_SDE)
+"""A network trained by a variance-exploding score SDE, up to the level of the published ones of 256 x 256 pixels."""
 EDM_READING = Reading("epsilon", {"_class_name": "EDMEulerScheduler"}, EDM)
 """A network trained as Karras et al. (2022) did, for data of standard deviation 0.5."""
-WHOLE = (FLOW, EDM)
+WHOLE = (FLOW, EDM, SCORE_SDE)
 """The readings whose name says everything."""
 
 
@@ -56,13 +58,20 @@ def same_schedule(reading: Reading) -> tuple[Reading, ...]:
     )
 
 
-def fitting_readings(config: Mapping[str, Any]) -> tuple[Reading, ...]:
-    """The readings that agree with a scheduler config, which may be empty; one if the config says everything."""
+def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> tuple[Reading, ...]:
+    """The readings that agree with a scheduler config, which may be empty; one if the config says everything.
+
+    takes_levels: whether the network is given noise levels rather than timesteps, as those of score SDEs alone are.
+    """
     family = find_family(config)
     if family == FLOW:
         return (Reading(FLOW_PREDICTION, config, FLOW),)
+    if family == SCORE_SDE:
+        return (Reading(SCORE, config, SCORE_SDE),)
     if family == EDM:  # diffusers' schedulers take a network for one of `epsilon` unless told otherwise
         return (Reading(str(config.get("prediction_type") or "epsilon"), config, EDM),)
+    if takes_levels:
+        return (SCORE_SDE_READING,)
     prediction = _stated_prediction(config)
     predictions = (prediction,) if prediction else tuple(PREDICTIONS)
     discrete = tuple(

@@ -38,6 +38,10 @@ TEACHERS: dict[str, TeacherEntry] = {
     "ddpm-celebahq": TeacherEntry("google/ddpm-ema-celebahq-256", 256, 113_673_219, "Apache-2.0"),
     "ddpm-bedroom": TeacherEntry("google/ddpm-ema-bedroom-256", 256, 113_673_219, "Apache-2.0"),
     "ddpm-church": TeacherEntry("google/ddpm-ema-church-256", 256, 113_673_219, "Apache-2.0", statistics="lsun-church"),
+    "ncsnpp-celebahq": TeacherEntry("google/ncsnpp-celebahq-256", 256, 65_574_549, "Apache-2.0"),
+    "ncsnpp-ffhq": TeacherEntry("google/ncsnpp-ffhq-256", 256, 65_574_549, "Apache-2.0", statistics="ffhq-256"),
+    "ncsnpp-bedroom": TeacherEntry("google/ncsnpp-bedroom-256", 256, 65_574_549, "Apache-2.0"),
+    "ncsnpp-church": TeacherEntry("google/ncsnpp-church-256", 256, 65_574_549, "Apache-2.0", statistics="lsun-church"),
     "dit-imagenet-256": TeacherEntry(
         "facebook/DiT-XL-2-256",
         256,
@@ -68,7 +72,7 @@ SAMPLERS: dict[str, int | None] = {
 SMALLEST_STEPS = {"hybrid": 4}
 """The smallest number of steps of the kinds that need more than one."""
 DISCRETE_SAMPLERS = ("msa", "ddim")
-"""The kinds that step through the teacher's own noise levels, of which a teacher has a finite number."""
+"""The kinds that step as the teacher's own scheduler does; a discrete DDPM has a finite number of levels."""
 ONE_STEP = "one-step-teacher"
 BASELINES = ("msa", "msa-100", "ddim-50", "heun-18", "euler-50", "dpm++-20", "pc-500", "hybrid-18", ONE_STEP)
 """Samplers to suggest; names with other numbers of steps are valid too."""

@@ -60,6 +60,8 @@ def last_grid(run: Path) -> Path | None:
 CARD = "gsd.json"
 """What gsd notes of a model or a data set."""
 README = "README.md"
+PROMPTS = "prompts.safetensors"
+"""Some of the prompts that a text-conditional generator was trained with, encoded."""
 FEATURE_WEIGHTS = "features.safetensors"
 FEATURE_STATISTICS = "train.npz"
 """Statistics of the real images that bundled features were trained on."""

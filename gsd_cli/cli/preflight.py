@@ -13,7 +13,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
-from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher
+from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
 from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
 
@@ -34,9 +34,16 @@ if TYPE_CHECKING:
 
 def check_prepare(options: PrepareOptions) -> None:
     """Refuse options that contradict each other, a target that cannot be written, and a source that does not exist."""
+    from gsd_cli.core.models.teacher_config import read_text_teacher
     from gsd_cli.options.prepare import require_consistent_training, resolve_target, resolve_value_range
 
     def source() -> None:
+        if options.teacher is not None:
+            require_text_file(options.source)
+            require_teacher(options.teacher)
+            if (place := local_teacher(options.teacher)) is not None:
+                read_text_teacher(place)
+            return
         with suppress(UsageError):  # a data set that exists needs no source
             if resolve_target(options).exists() and not options.force:
                 return
@@ -58,6 +65,8 @@ def plan_prepare(options: PrepareOptions) -> Iterator[str]:
     require_consistent_training(options)
     target = resolve_target(options)
     yield f"writes {target}, unless it exists"
+    if options.teacher is not None:
+        return
     if options.shards:
         yield f"and {options.shards} shards: {target.stem}-000000.tar ..."
     if options.fit_features:
@@ -136,6 +145,7 @@ def _check_teacher(options: DistillOptions) -> None:
         return
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
     config = read_teacher_config(place, assume)
+    config.require_prompts(options.prompts)
     if choose_data(options).origin in ("none", "teacher"):  # no real images on which readings could be tried
         config.require_known()
 
@@ -188,8 +198,10 @@ def list_teachers() -> Result:
     from dataclasses import asdict
 
     from gsd_cli.base.table import Table
+    from gsd_cli.catalogue.families import TITLES
     from gsd_cli.catalogue.registry import TEACHERS
     from gsd_cli.core.models.hub import is_cached
+    from gsd_cli.core.models.teacher_config import SUPPORTED
 
     rows, facts = [], {}
     for name, entry in TEACHERS.items():
@@ -199,7 +211,8 @@ def list_teachers() -> Result:
         rows.append([name, f"{entry.size} x {entry.size}", millions, entry.licence, source, here])
         facts[name] = {**asdict(entry), "at_hand": here}
     notes = [f"{name}: {entry.caution}" for name, entry in TEACHERS.items() if entry.caution]
-    notes.append("Any other: --teacher FOLDER or --teacher OWNER/NAME, a DDPM in diffusers format.")
+    kinds = ", ".join(TITLES[family] for family in SUPPORTED)
+    notes.append(f"Any other in diffusers format: --teacher FOLDER or --teacher OWNER/NAME ({kinds}).")
     columns = ["teacher", "images", "parameters", "licence", "source", "on this machine"]
     return Result(list(TEACHERS), {"teachers": facts}, Table("Teachers", columns, rows, notes))
 
@@ -240,7 +253,9 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     revision, device, data = options.revision, resolve_device(options.device), OpenData(choose_data(options))
     assume = add_size(options.teacher, assume, data)
     try:
-        teacher = load_teacher(options.teacher, offline=True, revision=revision, assume=assume, undecided=True)
+        teacher = load_teacher(
+            options.teacher, offline=True, revision=revision, assume=assume, undecided=True, prompts=options.prompts
+        )
     except GsdError as error:
         if error.code != ExitCode.NETWORK:
             raise

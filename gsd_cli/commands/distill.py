@@ -99,7 +99,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
     assume = options.assume or read_recorded(options, folder, "teacher_reading")
     assume = add_size(options.teacher, assume, data)
-    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True)
+    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
     return read_result(folder)
@@ -249,10 +249,10 @@ def _choose_precision(run: Run) -> str:
         *net.shape,
         device=run.device,
     )
-    labels = torch.zeros(len(x), dtype=torch.long, device=run.device) if net.classes else None
+    condition = net.conditions.first(len(x)).to(run.device)
 
     def train() -> None:
-        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+        net(x, per_image(1.0, x), condition).float().square().mean().backward()
 
     chosen, gain = choose_precision(options.precision, run.device, train)
     if options.precision == "auto" and run.world.any(chosen == "fp32"):

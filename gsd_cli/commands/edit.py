@@ -229,7 +229,7 @@ def _report_distance(wanted: list[float], distances: list[float], usual: float, 
     far = [f"{d / usual:.0%} at {s:+g}" for s, d in zip(wanted, distances, strict=True) if d > FAR * usual]
     if far:
         session.warn(
-            f"much else of the image changed: {', '.join(far)}, in squared feature distances between two random images; "
+            f"much else of the image changed: {', '.join(far)}, as shares of the squared distance of random images; "
             "smaller strengths keep more"
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEACHER_SUFFIX, features_name, next_to_data
+from gsd_cli.commands.prepare_prompts import prepare_prompts
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.models.classifier import save_features
@@ -27,7 +29,8 @@ from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.data.build import Preparation, prepare, work_folder
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.data.labels import describe_labels, read_labels
+from gsd_cli.data.label_names import MissingLabels
+from gsd_cli.data.labels import Labels, describe_labels, read_labels
 from gsd_cli.data.sources.open import open_source
 from gsd_cli.data.sources.source import Source
 from gsd_cli.data.sources.subset import choose_places, spread, take, take_labels
@@ -43,6 +46,8 @@ from gsd_cli.options.prepare import (
     resolve_value_range,
 )
 
+NO_LABEL = "no label"
+"""Why --skip-bad leaves out an image that can be read."""
 IMAGES_PER_WORKER = 512
 """One process prepares this many images in the time that another needs to start."""
 
@@ -55,6 +60,8 @@ def run(options: PrepareOptions, session: Session) -> Result:
     require_consistent_training(options)
     target = resolve_target(options)
     require_writable(target, folder=False)
+    if options.teacher is not None:
+        return prepare_prompts(options, target, session)
     if options.fit_teacher is None:
         return _prepare_data(options, target, session)
 
@@ -111,13 +118,7 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
         session.warn(warning)
     for line in source.messages:
         session.say(line)
-    labels = read_labels(options.labels, source.names) if options.labels else source.labels
-    if options.labels and labels is not None:
-        session.say(describe_labels(labels, options.labels.name))
-    else:
-        session.say(
-            source.labels_message or (describe_labels(labels, "the data set itself") if labels else "no labels")
-        )
+    source, labels = _read_labels(options, source, session)
     if options.limit is not None and options.limit < len(source.names):
         places = choose_places(source.names, labels, options.limit)
         source, labels = take(source, places), take_labels(labels, places)
@@ -136,10 +137,38 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
         )  # fmt: skip
     if prepared.made_grey:
         session.warn(f"{plural(prepared.made_grey, 'image')} had colours and were made grey")
+    for line in prepared.remarks:
+        session.warn(line)
     for name, cause in prepared.bad:
-        session.warn(f"skipped {name}: {cause}")
+        if cause != NO_LABEL:
+            session.warn(f"skipped {name}: {cause}")
     session.say(f"{prepared.record['images']} images of {source.name} in {target}")
     return prepared.record
+
+
+def _read_labels(options: PrepareOptions, source: Source, session: Session) -> tuple[Source, Labels | None]:
+    """The labels, and the source without the images that have none where --skip-bad leaves them out."""
+    if options.labels is None:
+        found = source.labels
+        session.say(source.labels_message or (describe_labels(found, "the data set itself") if found else "no labels"))
+        return source, found
+    lines: list[str] = []
+    try:
+        labels = read_labels(options.labels, source.names, lines.append)
+    except MissingLabels as error:
+        if not options.skip_bad or len(error.names) == len(source.names):
+            raise
+        missing = set(error.names)
+        source = take(source, [place for place, name in enumerate(source.names) if name not in missing])
+        refused = [(name, NO_LABEL) for name in error.names]
+        source = replace(source, refused=(*source.refused, *refused))
+        some = ", ".join(error.names[:10]) + (f" and {len(refused) - 10:,} more" if len(refused) > 10 else "")
+        session.warn(f"skipped {plural(len(refused), 'image')} without a label in {options.labels}: {some}")
+        lines.clear()
+        labels = read_labels(options.labels, source.names, lines.append)
+    for line in (*lines, describe_labels(labels, options.labels.name)):
+        session.say(line)
+    return source, labels
 
 
 def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey:
@@ -147,12 +176,15 @@ def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey
     count = min(MOST, len(source.names))
     # an archive that is read in order shows its first images in the least time
     places = range(count) if source.in_order else spread(len(source.names), count)
-    found = survey(
-        source.payloads(places), count, size=options.size, grey=options.grey, value_range=resolve_value_range(options),
-        check=session.stop.check,
-    )  # fmt: skip
+    with session.progress(f"looking at {source.name}", count) as bar:
+        found = survey(
+            source.payloads(places), [source.names[place] for place in places], size=options.size, grey=options.grey,
+            value_range=resolve_value_range(options), check=bar.advance,
+        )  # fmt: skip
     for line in found.messages:
         session.say(line)
+    for warning in found.warnings:
+        session.warn(warning)
     return found
 
 

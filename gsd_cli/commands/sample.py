@@ -13,7 +13,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.session import Session
 from gsd_cli.compute.device import autocast, resolve_device
 from gsd_cli.compute.distributed import join_world
-from gsd_cli.core.models.open import open_model, resolve_class
+from gsd_cli.core.models.open import open_model, resolve_prompt
 from gsd_cli.core.sampling.images import sample
 from gsd_cli.data.image_writers import open_writer
 from gsd_cli.data.pixels import to_uint8
@@ -35,7 +35,7 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
     device = resolve_device(options.device)
     world = join_world(device, session)
     model = open_model(options.model, device, session)
-    label = resolve_class(model, options.class_)
+    condition = resolve_prompt(model, options, session)
     channels = model.generator.image_shape[0]
     if channels not in (1, 3) and format_ != "npz" and world.main:
         shown = "the first three" if channels > 3 else "the first"
@@ -43,7 +43,7 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
 
     def images() -> Iterator[tuple[int, Tensor]]:
         with session.progress("sampling", len(seeds)) as bar, autocast(device, options.precision):
-            for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, label, world):
+            for seed, image in sample(model.generator, seeds, options.batch_size, options.truncation, condition, world):
                 if keep is not None:
                     keep(to_uint8(image))
                 yield seed, image
@@ -65,7 +65,7 @@ def make_images(options: SampleOptions, session: Session) -> Tensor:
     """The images of the seeds, uint8 [N, C, H, W]."""
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
-    label = resolve_class(model, options.class_)
+    condition = resolve_prompt(model, options, session)
     with autocast(device, options.precision):
-        images = sample(model.generator, resolve_seeds(options), options.batch_size, options.truncation, label)
+        images = sample(model.generator, resolve_seeds(options), options.batch_size, options.truncation, condition)
         return torch.stack([to_uint8(image) for _, image in images])

@@ -11,13 +11,13 @@ from torch import Tensor
 from gsd_cli.compute.device import autocast, full_precision, to_device
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import Teacher
-from gsd_cli.core.sampling.images import labels_for, sample_teacher
+from gsd_cli.core.sampling.images import conditions_for, sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler, parse_sampler
 from gsd_cli.metrics.speed import Timing
 from gsd_cli.options.bench import is_folder, split
 
 PPL_STEPS = 50
-"""DDIM steps of the deterministic sampler that a multi-step model's PPL is measured through."""
+"""Steps of the deterministic sampler (`ddim`) that the PPL of a sampler with noise is measured through."""
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Row:
 class Subject:
     """A model as the measures see it: two maps from latents [B, C, H, W] to images.
 
-    sample: the model as it is used (for a multi-step one its ancestral sampler); images: a
-    deterministic map for path lengths (eta 0).
+    sample: the model as it is used (for a multi-step one its sampler); images: a deterministic
+    map for path lengths.
     """
 
     name: str
@@ -83,7 +83,7 @@ def generator_subject(name: str, generator: Generator, device: torch.device, pre
     @torch.no_grad()
     def sample(z: Tensor, seeds: range) -> Tensor:
         with autocast(device, precision):
-            return generator(z.to(device), labels_for(generator, seeds)).float()
+            return generator(z.to(device), conditions_for(generator, seeds)).float()
 
     parameters = sum(p.numel() for p in generator.parameters())
     return Subject(name, 1, parameters, sample, images, "one call")
@@ -94,7 +94,7 @@ def baseline_subject(
 ) -> Subject:
     """The teacher under a sampler; `check` is called between steps and may raise to stop.
 
-    The deterministic map of a class-conditional teacher uses class 0, as the generator's does.
+    The deterministic map of a conditional teacher uses its first condition (class 0), as the generator's does.
     """
     denoiser = teacher.denoiser
     parameters = sum(p.numel() for p in denoiser.parameters())
@@ -107,14 +107,14 @@ def baseline_subject(
 
     @torch.no_grad()
     def deterministic(z: Tensor) -> Tensor:
-        model = denoiser.with_labels(torch.zeros(len(z), dtype=torch.long, device=device) if denoiser.classes else None)
+        model = denoiser.with_condition(denoiser.conditions.first(len(z)).to(device))
         with full_precision(device):
             # never clipped: a clamp would flatten the path
             found = smooth(model, z.to(device), range(len(z)), lambda *_: check(), clip=False)
             return teacher.autoencoder.decode(found)
 
     calls = smooth.calls(denoiser)
-    protocol = f"{smooth.name}, eta 0" if calls > 1 else "one call"
+    protocol = f"{smooth.name}, deterministic" if calls > 1 else "one call"
     return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol, calls)
 
 

@@ -64,7 +64,11 @@ class Context:
             raise GsdError(f"{model.folder} does not name its teacher", hint="gsd distill records it in gsd.json")
         revision = model.card.get("teacher_revision")
         self.teacher = load_teacher(
-            model.teacher, offline=session.offline, revision=revision, assume=model.teacher_reading
+            model.teacher,
+            offline=session.offline,
+            revision=revision,
+            assume=model.teacher_reading,
+            prompts=model.prompts,
         )
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)

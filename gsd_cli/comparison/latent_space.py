@@ -65,7 +65,7 @@ def _path_length(context: Context, contender: Contender, epsilon: float) -> Path
 
 def _path_length_protocol(context: Context) -> dict[str, str]:
     paths = path_length_protocol(context.options.ppl_samples, EPSILON)
-    models = "multi-step models through their deterministic sampler (eta 0)"
+    models = "multi-step models through a deterministic sampler"
     return {"PPL": f"{paths}; {context.distance_protocol}; {models}"}
 
 

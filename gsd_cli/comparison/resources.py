@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import torch
-
 from gsd_cli.base.text import format_seconds
 from gsd_cli.comparison.contenders import Row, Subject
 from gsd_cli.comparison.context import Context
@@ -83,9 +81,9 @@ def _measure_memory(context: Context, entries: Sequence[Entry]) -> None:
     """The peak of one network call of each contender."""
     z = latents(range(context.options.batch_size), context.latent_shape, "timing").to(context.device)
     denoiser = context.teacher.denoiser
-    labels = torch.zeros(len(z), dtype=torch.long, device=context.device) if denoiser.classes else None
+    condition = denoiser.conditions.first(len(z)).to(context.device)
     for entry in entries:
-        teacher = partial(denoiser, sigma=per_image(ONE_STEP_SIGMA, z), labels=labels)
+        teacher = partial(denoiser, sigma=per_image(ONE_STEP_SIGMA, z), condition=condition)
         model = entry.contender.model
         with autocast(context.device, context.options.precision):
             found = memory_of_call(model if isinstance(model, Generator) else teacher, z)

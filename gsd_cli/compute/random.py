@@ -1,4 +1,4 @@
-"""Random numbers as functions of a seed: generators, latents, labels."""
+"""Random numbers as functions of a seed: generators, latents, choices."""
 
 from __future__ import annotations
 
@@ -55,8 +55,6 @@ def normal_rows(rows: Sequence[int], shape: Sequence[int], seed: int, *stream: i
     return torch.stack([torch.randn(*shape, generator=generator_for(seed, *stream, row)) for row in rows])
 
 
-def seed_labels(seeds: Sequence[int], classes: int | None) -> Tensor | None:
-    """The class of each seed's image, uniform over the classes: int64 [len(seeds)]; None without classes."""
-    if not classes:
-        return None
-    return torch.stack([torch.randint(classes, (), generator=seed_generator(s, "class")) for s in seeds])
+def seed_numbers(seeds: Sequence[int], below: int) -> Tensor:
+    """The number of each seed's condition (a class, say), uniform in {0..below-1}: int64 [len(seeds)]."""
+    return torch.stack([torch.randint(below, (), generator=seed_generator(s, "class")) for s in seeds])

@@ -24,11 +24,12 @@ from gsd_cli.data.chunks import Chunk, group_payloads, make_chunk, read_chunk
 from gsd_cli.data.dataset_writers import Entry, write_shards, write_zip
 from gsd_cli.data.labels import Labels
 from gsd_cli.data.raster import Ranges
+from gsd_cli.data.remarks import Remarks, describe_remarks, merge_remarks, unpack_remarks
 from gsd_cli.data.sources.source import Source
 from gsd_cli.data.workers import Task, run_in_order
 
-_FORMAT = 2
-"""The version of the chunks: raised when the same image gives other pixels."""
+_FORMAT = 3
+"""The version of the chunks: raised when the same image gives other pixels or remarks."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,13 @@ class Preparation:
 class Prepared:
     """The record of the data set that was written, and the images that were left out: (name, cause).
 
-    made_grey: how many images had colours, in a set of grey ones.
+    made_grey: how many images had colours, in a set of grey ones. remarks: lines on values that do not fit the range.
     """
 
     record: dict[str, Any]
     bad: list[tuple[str, str]]
     made_grey: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 class UnreadableImages(GsdError):
@@ -74,6 +76,7 @@ class _Tally:
     squares: np.ndarray | int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
     made_grey: int = 0
+    remarks: Remarks = field(default_factory=dict)
 
     def add(self, chunk: Chunk) -> None:
         # integers of any size: exact, whatever the order of the chunks
@@ -82,6 +85,7 @@ class _Tally:
         self.squares = self.squares + np.array(chunk.squares, object)
         self.bad += chunk.bad
         self.made_grey += chunk.made_grey
+        merge_remarks(self.remarks, unpack_remarks(chunk.remarks))
 
 
 def prepare(
@@ -124,7 +128,8 @@ def prepare(
         write_zip(target, work, entries(), finish)
     for leftover in target.parent.glob(f"{_prefix(target)}*"):
         shutil.rmtree(leftover, ignore_errors=True)
-    return Prepared(record, _left_out(source, tally), tally.made_grey)
+    remarks = describe_remarks(tally.remarks, recipe.ranges, tally.count, lambda place: source.names[place])
+    return Prepared(record, _left_out(source, tally), tally.made_grey, tuple(remarks))
 
 
 def work_folder(target: Path, source: Source, recipe: Preparation) -> Path:

@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from gsd_cli.base.storage import storage_errors
-from gsd_cli.data.decode import Payload, crop_and_resize, decode
+from gsd_cli.data.decode import Payload, crop_and_resize, open_stored, to_decoded
 from gsd_cli.data.members import encode_member
 from gsd_cli.data.raster import Ranges
+from gsd_cli.data.remarks import Remarks, add_remarks, pack_remarks
 
 MOST_IMAGES, MOST_BYTES, MOST_PIXELS = 128, 4 * 2**20, 16 * 2**20
 """A chunk ends at whichever limit comes first (bytes read, pixels written), so that memory is bounded."""
@@ -31,7 +32,8 @@ class Chunk:
 
     places: their indices in the source, without those that could not be read; lengths: the bytes of each file in
     `payload`; bad: (index, cause) of those that could not be read; total, squares: sums of the pixels' bytes and of
-    their squares, per channel; crc: of `payload`; made_grey: how many had colours and lost them.
+    their squares, per channel; crc: of `payload`; made_grey: how many had colours and lost them; remarks: on
+    values that do not fit the range, packed.
     """
 
     start: int
@@ -43,6 +45,7 @@ class Chunk:
     squares: list[int] = field(default_factory=list)
     crc: int = 0
     made_grey: int = 0
+    remarks: dict[str, list[float]] = field(default_factory=dict)
     payload: bytes = b""
 
     def images(self) -> Iterator[tuple[int, bytes]]:
@@ -86,12 +89,14 @@ def make_chunk(
     chunk = Chunk(start, len(payloads))
     total, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     pngs = []
+    remarks: Remarks = {}
     with warnings.catch_warnings(action="ignore"):  # Pillow warns of odd metadata
         for place, payload in enumerate(payloads, start):
             if stopped():
                 return
             try:
-                decoded = decode(payload, ranges)
+                stored = open_stored(payload)
+                decoded = to_decoded(stored, ranges)
                 image = crop_and_resize(decoded, size, channels)
             except Exception as error:  # damaged images may raise any error
                 chunk.bad.append((place, cause_of(error)))
@@ -101,8 +106,11 @@ def make_chunk(
             squares += sums[1]
             pngs.append(encode_member(image))
             chunk.made_grey += channels == 1 and isinstance(decoded, Image.Image) and decoded.mode != "L"
+            if stored.raster is not None:
+                add_remarks(remarks, stored.raster, place, ranges)
             chunk.places.append(place)
     chunk.lengths = [len(png) for png in pngs]
+    chunk.remarks = pack_remarks(remarks)
     chunk.total, chunk.squares = total.tolist(), squares.tolist()
     chunk.payload = b"".join(pngs)
     chunk.crc = zlib.crc32(chunk.payload)

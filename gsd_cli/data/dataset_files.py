@@ -19,7 +19,8 @@ import numpy as np
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
-from gsd_cli.data.labels import Value, normalise_path
+from gsd_cli.data.label_names import normalise_path
+from gsd_cli.data.labels import Value
 from gsd_cli.data.members import SUFFIXES, is_member
 from gsd_cli.data.sources.admission import refusal
 

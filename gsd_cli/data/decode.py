@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +23,11 @@ _WIDE = ("I", "I;16", "I;16B", "I;16L", "F")
 _GREY = ("1", "L", "LA", "La", *_WIDE)
 _HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"mif1", b"msf1")
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
+
+_CUT = re.compile(
+    r"truncated|failed to read \d+ bytes|not enough data|unexpected end|buffer is smaller|cut short", re.I
+)
+"""What readers say of files that end early."""
 
 Payload = Path | bytes | np.ndarray | ValueError
 """An image before decoding: a file, its bytes, its pixels ([H, W] or [H, W, C]), or why it cannot be read."""
@@ -51,7 +57,11 @@ def decode(payload: Payload, ranges: Ranges = AS_STORED) -> Decoded:
     ranges: what to scale pixels of other than 8 bits by. Raises ValueError or OSError when it is not an image, has
     more than MAX_PIXELS, or has floats that `ranges` does not cover.
     """
-    stored = open_stored(payload)
+    return to_decoded(open_stored(payload), ranges)
+
+
+def to_decoded(stored: Stored, ranges: Ranges = AS_STORED) -> Decoded:
+    """What `decode` returns, of an image whose pixels are loaded. Raises ValueError."""
     if stored.raster is not None:
         return to_eight_bits(stored.raster, ranges)
     assert stored.image is not None
@@ -69,14 +79,20 @@ def open_stored(payload: Payload, *, header_only: bool = False) -> Stored:
             return _open(file, header_only)
     except UnidentifiedImageError as error:  # its message gives the address of the bytes
         raise ValueError("not one of the image formats") from error
-    except (ValueError, OSError):
-        raise
     except Exception as error:  # the readers of damaged files raise nearly anything
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's
+        if _CUT.search(str(error)):
+            raise ValueError(metadata.CUT_SHORT) from error
+        if isinstance(error, ValueError):
+            raise
         raise ValueError(f"it is damaged ({error or type(error).__name__})") from error
 
 
 def _open(file: BinaryIO, header_only: bool) -> Stored:
     head = file.read(64)
+    if not head:
+        raise ValueError("the file is empty")
     file.seek(0)
     if head.startswith(arrays.SIGNATURE):
         return _as_stored(arrays.read_npy(file.read(), MAX_PIXELS))

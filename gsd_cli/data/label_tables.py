@@ -16,11 +16,24 @@ LABEL_COLUMNS = (
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "image_path", "image", "image_id", "name", "id")
 
 
-def decode_text(raw: bytes) -> str:
-    """The text of a file: UTF-8 or UTF-16 by its mark, else UTF-8; bytes that are none keep their value."""
+def decode_text(raw: bytes) -> tuple[str, str]:
+    """The text of a file and its encoding: UTF-8 or UTF-16 by its mark, else UTF-8, else Windows-1252.
+
+    Raises ValueError where it is none of these.
+    """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", "replace")
-    return raw.decode("utf-8-sig", "surrogateescape")
+        try:
+            return raw.decode("utf-16"), "UTF-16"
+        except UnicodeDecodeError as error:
+            raise ValueError("its mark says UTF-16, and its bytes are not") from error
+    if b"\0" in raw:
+        raise ValueError("it holds zero bytes: it is no text, or UTF-16 without a mark")
+    for codec, name in (("utf-8-sig", "UTF-8"), ("cp1252", "Windows-1252")):
+        try:
+            return raw.decode(codec), name
+        except UnicodeDecodeError:
+            continue
+    raise ValueError("it is neither UTF-8 nor Windows-1252")
 
 
 def read_rows(text: str) -> list[list[str]]:
@@ -68,7 +81,7 @@ def parse_json(raw: bytes) -> dict[str, Any] | None:
     {"labels": L} or L itself, which is [[name, label], ...], {name: label} or [{"file_name": ..., "label": ...}, ...];
     such objects one a line (JSON lines) too.
     """
-    text = decode_text(raw)
+    text, _ = decode_text(raw)
     try:
         found = json.loads(text)
     except json.JSONDecodeError:

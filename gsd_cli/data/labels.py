@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.data.label_names import Listed, Say, knows, match
 from gsd_cli.data.label_tables import choose_columns, decode_text, parse_json, read_rows
 
 T = TypeVar("T")
@@ -67,11 +68,6 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def normalise_path(name: str) -> str:
-    """A path in the form in which paths are compared: slashes, no leading dot, accents composed (NFC)."""
-    return str(PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/"))))
-
-
 def number_classes(numbers: Sequence[int]) -> Labels:
     """Class numbers; if they count from 1 without a gap, they are shifted to count from 0 and keep their names."""
     found = set(numbers)
@@ -80,14 +76,17 @@ def number_classes(numbers: Sequence[int]) -> Labels:
     return Labels(list(numbers))
 
 
-def read_labels(file: Path, names: Sequence[str]) -> Labels:
-    """Read the labels of `names` from a file, which may hold others too. Raises GsdError (exit 3) with the cause.
+def read_labels(file: Path, names: Sequence[str], say: Say = lambda text: None) -> Labels:
+    """Read the labels of `names` from a file, which may hold others too.
+
+    Raises MissingLabels (exit 3) where some have none, and GsdError (exit 3) with the cause for other faults.
 
     file: JSON such as EDM's dataset.json; CelebA's list_attr_celeba.txt or CelebAMask-HQ's annotation (a count, the
     attributes' names, then lines of a name and -1/1 values); a CSV of `name,label` with or without a header, where
     labels are numbers or names; a CSV with more columns, whose header names one that holds labels (label, class ...),
     or 0/1 or -1/1 attributes. Semicolons, tabs and white space separate too. Images are found by their path in the
-    source, else by their file name where no two images share it, with or without the suffix.
+    source, else by their file name where no two images share it, with or without the suffix. say: gets lines on what
+    was guessed (the encoding, names in another case).
     """
     try:
         raw = file.read_bytes()
@@ -95,28 +94,33 @@ def read_labels(file: Path, names: Sequence[str]) -> Labels:
             listed = read_edm(raw, file)
             if not listed:
                 raise GsdError(f"{file} holds no labels", hint=_HINT)
-            return edm_labels(listed, names, file)
-        text = decode_text(raw)
+            return edm_labels(listed, names, file, say=say)
+        text, encoding = decode_text(raw)
     except OSError as error:
         raise GsdError(f"cannot read {file}: {error.strerror}", hint=_HINT) from error
+    except ValueError as error:
+        raise GsdError(f"{file}: {error}", hint="save it as text in UTF-8") from error
+    if encoding == "Windows-1252":
+        say(f"{file.name} is not in UTF-8: read as {encoding}")
     lines = text.splitlines()
     if len(lines) > 2 and lines[0].strip().isdigit() and "," not in lines[1]:
-        return _attributes(file, lines[1].split(), [line.split() for line in lines[2:] if line.strip()], names)
+        return _attributes(file, lines[1].split(), [line.split() for line in lines[2:] if line.strip()], names, say)
     try:
         rows = read_rows(text)
     except csv.Error as error:
         raise GsdError(f"{file} is no CSV: {error}", hint=_HINT) from error
     if rows and len(rows[0]) > 2:
-        return _columns(file, rows, names)
-    return _classes(file, rows, names)
+        return _columns(file, rows, names, say)
+    return _classes(file, rows, names, say)
 
 
-def _columns(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
+def _columns(file: Path, rows: list[list[str]], names: Sequence[str], say: Say) -> Labels:
     """A table of three columns or more: one of them is named as labels, or all but the first are attributes."""
-    named, labelled = choose_columns(rows, _knows(names))
+    named, labelled = choose_columns(rows, knows(names))
     if labelled is None:
-        return _attributes(file, rows[0][1:], rows[1:], names)
-    return _classes(file, [[row[named], row[labelled]] for row in rows if max(named, labelled) < len(row)], names)
+        return _attributes(file, rows[0][1:], rows[1:], names, say)
+    rows = [[row[named], row[labelled]] for row in rows if max(named, labelled) < len(row)]
+    return _classes(file, rows, names, say)
 
 
 def read_edm(payload: bytes, where: Path) -> dict[str, Any] | None:
@@ -136,14 +140,17 @@ def edm_labels(
     where: Path,
     classes: tuple[str, ...] = (),
     attributes: tuple[str, ...] = (),
+    say: Say = lambda text: None,
 ) -> Labels:
     """Labels from EDM's values, class numbers or lists of 0 and 1; with their names where they are known."""
-    values = [tuple(v) if isinstance(v, list) else v for v in _match(listed, names, where)]
+    given = {name: value for name, value in listed.items() if value is not None}
+    empty = dict.fromkeys(listed.keys() - given.keys(), "null")
+    values = [tuple(v) if isinstance(v, list) else v for v in match(Listed(given, empty), names, where, say)]
     if all(isinstance(v, tuple) and len(v) == len(values[0]) and _flags(v) for v in values):
         fits = bool(values) and len(attributes) == len(values[0])
         return Labels([tuple(int(x) for x in v) for v in values], attributes=attributes if fits else ())
     if values and all(isinstance(value, str) for value in values):
-        return _named([str(value) for value in values])
+        return name_classes([str(value) for value in values])
     numbers: list[int] = []
     for name, value in zip(names, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0 or value % 1 != 0:
@@ -158,26 +165,31 @@ def _flags(values: tuple[Any, ...]) -> bool:
     return all(isinstance(value, int | float) and value in (0, 1) for value in values)
 
 
-def _classes(file: Path, rows: list[list[str]], names: Sequence[str]) -> Labels:
+def _classes(file: Path, rows: list[list[str]], names: Sequence[str], say: Say) -> Labels:
     for number, row in enumerate(rows, 1):
-        if len(row) != 2 or not all(row):
+        if len(row) != 2 or not any(row):
             raise GsdError(f"{file}, row {number}: {','.join(row)!r} is not name,label", hint=_HINT)
-    known = _knows(names)
+    known = knows(names)
+    numbered = list(enumerate(rows, 1))
     if rows and not known(rows[0][0]) and choose_columns(rows, known)[0] == 1:
-        rows = [[row[1], row[0]] for row in rows]
-    if rows and not known(rows[0][0]):
-        rows = rows[1:]  # a header
-    listed = _unique(file, [(row[0], row[1]) for row in rows])
-    texts = _match(listed, names, file)
+        numbered = [(number, [row[1], row[0]]) for number, row in numbered]
+    if numbered and not known(numbered[0][1][0]):
+        numbered = numbered[1:]  # a header
+    for number, row in numbered:
+        if not row[0]:
+            raise GsdError(f"{file}, row {number}: {','.join(row)!r} names no image", hint=_HINT)
+    empty = {row[0]: f"row {number}" for number, row in numbered if not row[1]}
+    listed = Listed(_unique(file, [(row[0], row[1]) for _, row in numbered if row[1]]), empty)
+    texts = match(listed, names, file, say)
     numbers = [_number(text) for text in texts]
     if all(number is not None and number >= 0 and number.is_integer() for number in numbers):
         whole = [int(number) for number in numbers if number is not None]
         if max(whole, default=0) < MOST_GAPS * len(set(whole)):
             return number_classes(whole)  # else they are codes: most classes up to the largest would be empty
-    return _named(texts)
+    return name_classes(texts)
 
 
-def _named(texts: Sequence[str]) -> Labels:
+def name_classes(texts: Sequence[str]) -> Labels:
     """Classes by name, numbered in the order of their names."""
     texts = [unicodedata.normalize("NFC", text) for text in texts]
     classes = sort_names(texts)
@@ -185,14 +197,14 @@ def _named(texts: Sequence[str]) -> Labels:
     return Labels([number_of[text] for text in texts], classes=tuple(classes))
 
 
-def _attributes(file: Path, header: list[str], rows: list[list[str]], names: Sequence[str]) -> Labels:
+def _attributes(file: Path, header: list[str], rows: list[list[str]], names: Sequence[str], say: Say) -> Labels:
     pairs: list[tuple[str, Value]] = []
     for row in rows:
         if len(row) != 1 + len(header) or not set(row[1:]) <= {"-1", "0", "1"}:
             hint = f"a name and {len(header)} times -1, 0 or 1"
             raise GsdError(f"{file}: {row[0]}: not one -1 or 1 for each attribute", hint=hint)
         pairs.append((row[0], tuple(int(cell == "1") for cell in row[1:])))
-    return Labels(_match(_unique(file, pairs), names, file), attributes=tuple(header))
+    return Labels(match(Listed(_unique(file, pairs), {}), names, file, say), attributes=tuple(header))
 
 
 def _unique(file: Path, pairs: list[tuple[str, T]]) -> dict[str, T]:
@@ -201,34 +213,3 @@ def _unique(file: Path, pairs: list[tuple[str, T]]) -> dict[str, T]:
         if listed.setdefault(name, value) != value:
             raise GsdError(f"{file}: {name} has two labels", hint="one label per image")
     return listed
-
-
-def _spellings(name: str) -> tuple[str, str, str, str]:
-    """How a label file may write an image: its path or its file name, with or without the suffix."""
-    path = normalise_path(name)
-    bare = path[: path.rindex(".")] if "." in path.rpartition("/")[2][1:] else path
-    return path, path.rpartition("/")[2], bare, bare.rpartition("/")[2]
-
-
-def _knows(names: Sequence[str]) -> Callable[[str], bool]:
-    """A function that says whether a text of a label file is the name of an image."""
-    spelt = {spelling for name in names for spelling in _spellings(name)}
-    return lambda text: normalise_path(text) in spelt
-
-
-def _match(listed: Mapping[str, T], names: Sequence[str], where: Path) -> list[T]:
-    """The label of each name: by its path, else by a shorter spelling that no two images share."""
-    by_path = {normalise_path(name): label for name, label in listed.items()}
-    spellings = [_spellings(name) for name in names]
-    unambiguous = [len({spelt[form] for spelt in spellings}) == len(names) for form in range(4)]
-    values, missing = [], []
-    for name, spelt in zip(names, spellings, strict=True):
-        fitting = [form for form in range(4) if spelt[form] in by_path and (form == 0 or unambiguous[form])]
-        if fitting:
-            values.append(by_path[spelt[fitting[0]]])
-        else:
-            missing.append(name)
-    if missing:
-        some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise GsdError(f"{where}: no label for {some}", hint="name images by their path in the source, or by file name")
-    return values

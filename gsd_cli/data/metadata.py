@@ -12,6 +12,7 @@ from PIL import Image
 PNG = b"\x89PNG\r\n\x1a\n"
 _KEPT = {b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
 """Chunks that are not critical and still decide how pixels look, or which frame is the first."""
+CUT_SHORT = "it is cut short: the file ends before the image does"
 _ORIENTATION, _SHORT = 0x0112, 3
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -28,13 +29,16 @@ def strip_png(file: BinaryIO) -> tuple[BinaryIO, int | None]:
     """A PNG without text, profiles and other chunks that are no pixels, and the bits that its sBIT chunk declares.
 
     Pillow refuses a file whose compressed text or profile is long, and one whose text is damaged. `file` itself is
-    returned where there is nothing to strip. What follows a damaged chunk is kept for Pillow to judge.
+    returned where there is nothing to strip. What follows a damaged chunk is kept for Pillow to judge. Raises
+    ValueError where pixels are missing.
     """
     file.seek(8)
     kept, stripped, bits = [PNG], False, None
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         body = file.read(length + 4)
+        if kind == b"IDAT" and len(body) < length:
+            raise ValueError(CUT_SHORT)
         if len(body) < length + 4 or not kind.isalpha():
             kept.append(head + body + file.read())
             break

@@ -69,9 +69,9 @@ def sampled_batches(
         seeds = range(start, min(n, start + batch_size))
         paths = {name: folder / f"{seeds[0]}-{seeds[-1]}.npz" for name, folder in folders.items()}
 
-        def report(step: int, _: int, done: int = i * calls) -> None:
+        def report(step: int, steps: int, done: int = i * calls) -> None:
             if on_step is not None:
-                on_step(done + step, len(starts) * calls)
+                on_step(done + step * calls // steps, len(starts) * calls)
 
         found = {m.name: _read(paths[m.name], len(seeds)) for m in measures}
         missing = [m for m in measures if found[m.name] is None]

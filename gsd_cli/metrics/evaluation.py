@@ -15,7 +15,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.sampling.images import labels_for
+from gsd_cli.core.sampling.images import conditions_for
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.features import ClassifierFeatures, Extractor
 from gsd_cli.metrics.frechet_error import FOR_A_SPREAD, measure_precision
@@ -62,7 +62,7 @@ class Evaluation:
             return {}
         with torch.no_grad():
             shown = range(min(GRID, self.samples))
-            grid = generator(latents(shown, generator.latent_shape).to(device), labels_for(generator, shown))
+            grid = generator(latents(shown, generator.latent_shape).to(device), conditions_for(generator, shown))
         save_grid(grid, self.grids / grid_name(step))
         if self.extractor is None:
             return {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from gsd_cli.compute.device import autocast
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.sampling.images import labels_for
+from gsd_cli.core.sampling.images import conditions_for
 from gsd_cli.metrics.features import Measure
 from gsd_cli.metrics.statistics import Moments, Statistics
 
@@ -28,7 +28,7 @@ def generated_batches(
         with torch.no_grad():
             z = latents(batch, generator.latent_shape).to(device)
             with autocast(device, precision):
-                images = generator(z, labels_for(generator, batch)).float()
+                images = generator(z, conditions_for(generator, batch)).float()
             vectors = {measure.name: measure.features(images).cpu() for measure in measures}
         yield vectors
 

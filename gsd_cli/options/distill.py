@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from gsd_cli.catalogue.readings import SCHEDULES, normalize
+from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
@@ -193,8 +193,13 @@ class DistillOptions(Common, DistillSettings):
     assume: Annotated[str, AfterValidator(normalize)] | None = opt(
         None,
         "How the teacher was trained, where its folder does not say it: what its network predicts (eps, v, x0), and "
-        f"the noise schedule ({', '.join(SCHEDULES)}).",
+        f"the noise schedule ({', '.join(SCHEDULES)}); or {', '.join(WHOLE)}.",
         metavar="PREDICTION,SCHEDULE",
+    )
+    prompts: Path | None = opt(
+        None,
+        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher wrote them.",
+        metavar="FILE",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(

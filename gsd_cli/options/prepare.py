@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.catalogue.file_formats import FILE_SUFFIXES
@@ -16,6 +17,7 @@ from gsd_cli.options.fields import NO_FP16, Positive, Share, argument, opt
 TEACHER_STEPS, TEACHER_STEPS_ON_CPU = 20_000, 3000
 """Training steps of --fit-teacher without --fit-steps. On two cores the fewer steps take one to two hours for a `small`
 teacher of 32 x 32, and the more steps half a day."""
+PROMPTS_SUFFIX = ".safetensors"
 FEATURE_STEPS = 2000
 """Training steps of --fit-features without --fit-steps."""
 
@@ -69,8 +71,16 @@ class PrepareOptions(Common):
     workers: PositiveInt | None = opt(
         None, "Processes that decode and resize images; default: one per core.", metavar="N"
     )
-    skip_bad: bool = opt(False, "Skip images that cannot be read instead of stopping.")
+    skip_bad: bool = opt(
+        False, "Leave out images that cannot be read or have no label in --labels, instead of stopping."
+    )
     force: bool = opt(False, "Overwrite an existing data set.")
+    teacher: str | None = opt(
+        None,
+        "Encode prompts for this text-conditional teacher: SOURCE is a text file, one prompt per line, and the output "
+        "is for gsd distill --prompts.",
+        metavar="FOLDER|HUB_ID",
+    )
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
         None, "Train a DDPM of this size on the data, as a teacher for gsd distill.", panel="Training"
     )
@@ -93,6 +103,14 @@ class PrepareOptions(Common):
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored weights.", panel="Training")
 
+    @field_validator("output", mode="before")
+    @classmethod
+    def _require_file(cls, value: Any) -> Any:
+        """A path cannot say that it ended with a slash."""
+        if isinstance(value, str) and value.endswith(("/", os.sep)):
+            raise ValueError(f"{value} is a folder, a file is needed: {value}DATA.zip")
+        return value
+
 
 def require_consistent_training(options: PrepareOptions) -> None:
     """Raise UsageError, which names all options for a training that was not selected."""
@@ -107,8 +125,18 @@ def require_consistent_training(options: PrepareOptions) -> None:
         if not asked
     }
     problems = [f"--{name.replace('_', '-')} does nothing without {flag}" for flag in idle for name in idle[flag]]
+    if options.teacher is not None and (asked := [name for name in _OF_IMAGES if _is_changed(options, name)]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
+        raise UsageError([f"--teacher encodes prompts, and {flags} is about images"], hint="leave out one of them")
     if problems:
         raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
+
+
+_OF_IMAGES = (
+    "size", "grey", "value_range", "split", "limit", "labels", "shards", "workers", "skip_bad", "fit_teacher",
+    "fit_features",
+)  # fmt: skip
+"""Options that mean nothing for prompts."""
 
 
 def _is_changed(options: PrepareOptions, name: str) -> bool:
@@ -116,21 +144,42 @@ def _is_changed(options: PrepareOptions, name: str) -> bool:
 
 
 def resolve_target(options: PrepareOptions) -> Path:
-    """The zip or the index of shards to write. Raises UsageError if it is the source or has the wrong suffix."""
+    """The zip or the index of shards to write; a name without a suffix of files gets its own.
+
+    Raises UsageError if it is stdout, the source, or has the wrong suffix.
+    """
     suffix = ".json" if options.shards else ".zip"
     target = options.output
+    if options.teacher is not None:
+        return _resolve_prompts_target(options)
     if target is None:
         part = "" if options.split == "train" else f"-{options.split}"
         target = Path(f"{Path(options.source).resolve().name.split('.')[0].partition('@')[0]}{part}{suffix}")
-    elif options.shards and target.suffix != suffix:
+    elif target == Path("-") or (target.exists() and not (target.is_file() or target.is_dir())):
+        cause = "a data set is not written to a stream, because a zip is not written in order"
+        raise UsageError([f"-o {target}: {cause}"], hint=f"-o DATA{suffix}")
+    elif target.is_dir():
+        return target  # refused as a folder, with its exit code
+    elif target.suffix.lower() not in FILE_SUFFIXES:
+        target = target.with_name(f"{target.name}{suffix}")
+    elif options.shards:
         target = target.with_suffix(suffix)
-    elif not options.shards and target.suffix in (".json", ".tar"):
+    elif target.suffix in (".json", ".tar"):
         what = "the index of shards" if target.suffix == ".json" else "a shard"
         raise UsageError([f"{target}: {target.suffix} is {what}"], hint="add --shards N, or write a .zip")
-    elif not options.shards and target.suffix != suffix and target.suffix.lower() in FILE_SUFFIXES:
+    elif target.suffix.lower() != suffix:
         raise UsageError([f"{target}: a data set is a .zip or shards"], hint=f"-o {target.with_suffix(suffix)}")
     if target.exists() and Path(options.source).exists() and target.samefile(options.source):
         raise UsageError([f"{target} is the source itself"], hint="choose another name with -o")
+    return target
+
+
+def _resolve_prompts_target(options: PrepareOptions) -> Path:
+    """The file of encoded prompts: --output, else the source with another suffix."""
+    target = options.output or Path(Path(options.source).with_suffix(PROMPTS_SUFFIX).name)
+    if target.suffix != PROMPTS_SUFFIX:
+        fitting = target.with_suffix(PROMPTS_SUFFIX)
+        raise UsageError([f"{target}: prompts are written as {PROMPTS_SUFFIX}"], hint=f"-o {fitting}")
     return target
 
 

@@ -44,6 +44,13 @@ class SampleOptions(Common):
         1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
     )
     class_: str | None = CLASS
+    prompt: str | None = opt(
+        None, "Text of all images, encoded by the teacher's text encoder; for text-conditional models.", metavar="TEXT"
+    )
+    prompts: Path | None = opt(
+        None, "Prompts that the seeds draw from, as gsd prepare wrote them; default: those the model keeps.",
+        metavar="FILE",
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _one_count(self) -> SampleOptions:
@@ -51,6 +58,8 @@ class SampleOptions(Common):
             raise ValueError("give --num-samples or --seeds, not both")
         if self.num_samples is not None and self.num_samples > 10_000_000:
             raise ValueError("--num-samples is limited to 10,000,000")
+        if sum(given is not None for given in (self.class_, self.prompt, self.prompts)) > 1:
+            raise ValueError("give one of --class, --prompt and --prompts")
         return self
 
 

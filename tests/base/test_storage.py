@@ -20,6 +20,21 @@ def test_disk_trouble_becomes_exit_8(tmp_path: Path, number: int) -> None:
     assert str(tmp_path / "not" / "yet") in caught.value.message
 
 
+@pytest.mark.parametrize(("target", "named"), [(None, "stdout"), (Path("/dev/full"), "/dev/full")])
+def test_a_full_stream_says_nothing_of_a_disk(target: Path | None, named: str) -> None:
+    with pytest.raises(GsdError) as caught, storage_errors(target):
+        raise OSError(errno.ENOSPC, "full")
+    assert (caught.value.code, caught.value.message) == (8, f"no room to write {named}")
+
+
+def test_a_full_disk_says_how_much_is_free(tmp_path: Path) -> None:
+    with (
+        pytest.raises(GsdError, match=r"no room to write .*x\.zip \([\d.]+ \w?B free\)"),
+        storage_errors(tmp_path / "x.zip"),
+    ):
+        raise OSError(errno.ENOSPC, "full")
+
+
 def test_other_errors_pass_through(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError), storage_errors(tmp_path):
         raise BrokenPipeError

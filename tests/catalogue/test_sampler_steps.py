@@ -15,9 +15,9 @@ from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
 from gsd_cli.core.sampling.samplers import SAMPLER_KINDS
 
 
-def model(folder: Path, levels: object) -> Path:
+def model(folder: Path, levels: object, **schedule: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scheduler_config.json").write_text(json.dumps({"num_train_timesteps": levels}))
+    (folder / "scheduler_config.json").write_text(json.dumps({"num_train_timesteps": levels, **schedule}))
     return folder
 
 
@@ -37,6 +37,11 @@ def test_a_pipelines_schedule_is_found_and_a_missing_one_is_left_to_the_sampler(
         require_steps_of_teacher(["ddim-21"], tmp_path / "latent")
     for odd in (tmp_path / "nothing", model(tmp_path / "odd", "many")):
         require_steps_of_teacher(["ddim-1000"], odd)
+
+
+@pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "ScoreSdeVeScheduler"])
+def test_a_continuous_teacher_takes_any_number(tmp_path: Path, kind: str) -> None:
+    require_steps_of_teacher(["msa-101", "ddim-1000"], model(tmp_path / "few", 100, _class_name=kind))
 
 
 def test_the_discrete_samplers_are_those_whose_records_say_so() -> None:

@@ -13,6 +13,7 @@ from diffusers import (
     EDMDPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
+    ScoreSdeVeScheduler,
 )
 
 from gsd_cli.base.storage import read_json
@@ -28,9 +29,22 @@ def flow(folder: Path) -> Path:
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
+def score_sde(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.NCSNPP), ScoreSdeVeScheduler(sigma_max=50.0))
+
+
 def learned_sigma(folder: Path) -> Path:
     scheduler = DDPMScheduler(variance_type="learned_range")
     return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL, out_channels=2), scheduler)
+
+
+def edm(folder: Path) -> Path:
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), EDMEulerScheduler(sigma_data=0.6))
+
+
+def edm_dpm(folder: Path) -> Path:
+    scheduler = EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", solver_order=3)
+    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
 
 
 def ddp(folder: Path) -> Path:
@@ -46,19 +60,9 @@ def guided(folder: Path) -> Path:
 ASSUMED = {"denoising-diffusion-pytorch": "size=16", "guided-diffusion": "eps,linear,size=8,heads=16,order=split"}
 """What `--assume` says of the files of bare weights."""
 SIDES = {"guided-diffusion": (8, 8)}  # its norms need 32 channels
-
-
-def edm(folder: Path) -> Path:
-    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), EDMEulerScheduler(sigma_data=0.6))
-
-
-def edm_dpm(folder: Path) -> Path:
-    scheduler = EDMDPMSolverMultistepScheduler(prediction_type="v_prediction", solver_order=3)
-    return teachers.with_scheduler(folder, teachers.unet(teachers.SMALL), scheduler)
-
-
 FAMILIES: dict[str, Callable[[Path], Path]] = {
     "flow": flow, "learned-sigma": learned_sigma, "dit": teachers.dit_pipeline, "edm": edm, "edm-dpm": edm_dpm,
+    "score-sde": score_sde,
     "denoising-diffusion-pytorch": ddp, "guided-diffusion": guided,
 }  # fmt: skip
 """Writes a small teacher of 16 x 16 images (but for SIDES) into a folder, and returns what `--teacher` takes."""

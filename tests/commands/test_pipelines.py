@@ -36,6 +36,15 @@ def test_pipelines(script: str, workshop: Shell) -> None:
     assert b"error" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "script", ["edit - --model run --direction pc0 < empty", "edit - --model run --direction pc0 < /dev/null"]
+)
+def test_an_empty_stdin_is_said_to_be_empty(script: str, workshop: Shell) -> None:
+    done = workshop.sh(f": > empty; gsd {script}")
+    assert done.returncode == 3, done.stderr.decode()
+    assert b"error: - is not an image: stdin is empty\n" in done.stderr
+
+
 def test_the_figures_of_bench_go_into_jq(workshop: Shell) -> None:
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed")
@@ -56,6 +65,7 @@ def test_bytes_that_cannot_be_written_are_exit_8(script: str, workshop: Shell) -
     assert done.returncode == 8, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert b"error: " in done.stderr
+    assert b" free)" not in done.stderr  # of a disk that is another one
 
 
 def test_bytes_on_stdout_are_bytes_only_whatever_libraries_print(workshop: Shell) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gsd_cli.base.console import Console, Result
@@ -21,7 +22,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.commands import prepare
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import PrepareOptions
-from gsd_cli.options.prepare import resolve_value_range
+from gsd_cli.options.prepare import resolve_target, resolve_value_range
 from tests.support.shell import IMAGES, Shell
 
 N = 1500
@@ -203,18 +204,78 @@ def test_the_source_itself_is_never_overwritten(
         ([str(IMAGES), "-o", "x.json"], 2, "--shards"),
         ([str(IMAGES), "-o", "x.tar"], 2, "--shards"),
         ([str(IMAGES), "-o", "x.npz"], 2, "-o x.zip"),
+        ([str(IMAGES), "-o", "-"], 2, "not written to a stream"),
+        ([str(IMAGES), "-o", "/dev/null"], 2, "not written to a stream"),
+        ([str(IMAGES), "-o", "out/"], 2, "out/ is a folder, a file is needed: out/DATA.zip"),
+        ([str(IMAGES), "-o", "home"], 8, "home is a folder"),
+        ([str(IMAGES), "--split", "test"], 2, "no split 'test'"),
         ([str(IMAGES), "-o", "x.zip", "--conditional"], 2, "--fit-teacher"),
         ([str(IMAGES), "--shards", "0", "--workers", "0"], 2, "--workers"),
     ],
     ids=lambda value: str(value)[:40],
 )
 def test_what_is_missing_or_wrong(arguments: list[str], code: int, word: str, shell: Shell) -> None:
+    (shell.folder / "home").mkdir(exist_ok=True)
     done = shell.gsd("prepare", *arguments)
     text = done.stderr.decode()
     assert done.returncode == code, text
     assert word in text
     assert "Traceback" not in text
-    assert not list(shell.folder.glob("*.zip"))
+    assert not list(shell.folder.glob("*.zip")) and not (shell.folder / "-").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "written"), [("x", "x.zip"), ("x.v2", "x.v2.zip"), ("x.ZIP", "x.ZIP"), ("out/x.zip", "out/x.zip")]
+)
+def test_a_data_set_has_the_suffix_of_its_form(output: str, written: str) -> None:
+    assert resolve_target(PrepareOptions(source="y", output=Path(output))) == Path(written)
+    expected = Path(written.removesuffix(".zip")).with_suffix(".json") if output != "x.v2" else Path("x.v2.json")
+    assert resolve_target(PrepareOptions(source="y", output=Path(output), shards=2)) == expected
+
+
+LABELS = {
+    "absent": "name,kind\n0.png,cat\n1.png,dog\n3.png,cat\n",
+    "empty": "name,kind\n0.png,cat\n1.png,dog\n2.png,\n3.png,cat\n",
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_images_without_a_label_are_left_out_if_the_user_says_so(shell: Shell, name: str) -> None:
+    (shell.folder / "in").mkdir()
+    for i in range(4):
+        Image.new("L", (8, 8), 50 * i).save(shell.folder / "in" / f"{i}.png")
+    (shell.folder / "l.csv").write_text(LABELS[name])
+    arguments = ("prepare", "in", "--labels", "l.csv", "--size", "8", "-o", "x.zip")
+    refused = shell.gsd(*arguments)
+    assert refused.returncode == 3
+    assert "2.png" in refused.stderr.decode() and "hint: --skip-bad" in refused.stderr.decode()
+    done = shell.gsd(*arguments, "--skip-bad")
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.decode().count("skipped 1 image without a label in l.csv: 2.png") == 1
+    data = ImageArchive(shell.folder / "x.zip")
+    assert data.labels is not None
+    assert (data.labels.tolist(), data.record["images"], data.record["left_out"]) == ([0, 1, 0], 3, 1)
+    assert data.uint8(torch.arange(3))[:, 0, 0, 0].tolist() == [0, 50, 150]
+
+
+def test_what_the_range_does_to_images_is_said(shell: Shell) -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    hot = ramp.copy()
+    hot[3, 3] = 1e4
+    for folder, images in {"hot": [ramp, hot], "scales": [ramp, ramp * 255], "gone": [ramp, ramp * np.nan]}.items():
+        (shell.folder / folder).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image).save(shell.folder / folder / f"{i}.tif")
+
+    def said(folder: str, code: int = 0) -> str:
+        done = shell.gsd("prepare", folder, "--size", "16", "-o", f"{folder}.zip")
+        assert done.returncode == code, done.stderr.decode()
+        return done.stderr.decode()
+
+    assert "warning: 1 of 2 images has floats outside 0 to 1 (1.tif)" in said("hot")
+    assert len(np.unique(ImageArchive(shell.folder / "hot.zip").uint8(torch.tensor([1])))) > 200
+    assert "warning: 1 of 2 images uses less than an eighth of the greys (1 nearly one)" in said("scales")
+    assert "error: 1.tif: none of its values is finite" in said("gone", 3)
 
 
 @pytest.mark.fault(4, "a file-size limit on gsd prepare")

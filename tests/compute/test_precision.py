@@ -30,6 +30,7 @@ from gsd_cli.compute.device import (
 )
 from gsd_cli.compute.distributed import join_world
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import Teacher
@@ -206,11 +207,11 @@ class Watched(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Conv2d(1, 1, 1)
-        self.denoiser = SimpleNamespace(classes=None)
+        self.denoiser = SimpleNamespace(conditions=UNCONDITIONAL)
         self.latent_shape, self.device = (1, 8, 8), CPU
         self.seen: list[torch.dtype] = []
 
-    def forward(self, z: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, z: torch.Tensor, condition: Condition | None = None) -> torch.Tensor:
         made = self.layer(z)
         self.seen.append(made.dtype)
         return made

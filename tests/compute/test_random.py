@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsd_cli.compute.random import SHORT, generator_for, latents, seed_generator, seed_labels
+from gsd_cli.compute.random import SHORT, generator_for, latents, seed_generator, seed_numbers
 
 SHAPE = (1, 4, 4)
 
@@ -52,5 +52,5 @@ def test_large_seeds_draw_from_the_normal_distribution_and_repeat() -> None:
     assert many.std().item() == pytest.approx(1, abs=0.02)
     assert torch.equal(latents([2**62], SHAPE), latents([2**62], SHAPE))
     assert not torch.equal(latents([2**62], SHAPE), latents([2**62], SHAPE, "other"))
-    labels = seed_labels(range(2**40, 2**40 + 300), 10)
-    assert labels is not None and labels.bincount(minlength=10).min() > 10
+    labels = seed_numbers(range(2**40, 2**40 + 300), 10)
+    assert labels.bincount(minlength=10).min() > 10

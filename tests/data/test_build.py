@@ -59,7 +59,7 @@ def made(
     if limit is not None:
         places = choose_places(source.names, labels, limit)
         source, labels = take(source, places), take_labels(labels, places)
-    looked = survey(source.payloads(range(len(source.names))), len(source.names))
+    looked = survey(source.payloads(range(len(source.names))), source.names)
     recipe = Preparation(size, looked.channels, looked.ranges, shards)
     return prepare(source, target, recipe, labels, skip_bad, workers, stop, on_done)
 

@@ -201,3 +201,27 @@ def test_crop_and_resize_is_antialiased() -> None:
 def test_crop_and_resize_to_grey_uses_luma() -> None:
     red = Image.new("RGB", (8, 8), (255, 0, 0))
     assert (crop_and_resize(red, 8, 1) == 76).all()
+
+
+CUT = {
+    "PNG": encoded(NOISE)[:-1500],
+    "JPEG": encoded(NOISE, "jpeg")[:-400],
+    "JPEG header": encoded(NOISE, "jpeg")[:200],
+    "WebP": encoded(NOISE, "webp", lossless=True)[:-900],
+    "TIFF": encoded(NOISE, "tiff")[:-900],
+    "GIF": encoded(NOISE, "gif")[:-300],
+    "BMP": encoded(NOISE, "bmp")[:-900],
+    "16-bit TIFF": encoded(Image.fromarray(np.zeros((32, 32), np.uint16)), "tiff")[:-900],
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_a_file_that_ends_early_is_said_to_in_plain_words(name: str) -> None:
+    said = "it is damaged" if name == "WebP" else "it is cut short: the file ends before the image does"
+    with pytest.raises(ValueError, match=f"^{said}"):
+        decode(CUT[name])
+
+
+def test_an_empty_file_is_said_to_be_empty() -> None:
+    with pytest.raises(ValueError, match=r"^the file is empty$"):
+        decode(b"")

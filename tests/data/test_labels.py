@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.data.label_names import MissingLabels
 from gsd_cli.data.labels import read_labels
 from gsd_cli.data.sources.layout import read_layout
 
@@ -94,7 +96,11 @@ def test_a_dataset_json_of_edm(tmp_path: Path, given: list, expected: list) -> N
         ("csv", "1.jpg,4\n2.jpg,0\n", "no label for b/3.jpg"),
         ("csv", "1.jpg,4\n2.jpg,0\n3.jpg,1\n1.jpg,5\n", "1.jpg has two labels"),
         ("csv", "1.jpg,4\n2.jpg\n3.jpg,1\n", "row 2"),
-        ("csv", "1.jpg,4\n2.jpg,\n3.jpg,1\n", "row 2"),
+        ("csv", "1.jpg,4\n2.jpg,\n3.jpg,1\n", "row 2: the label of a/2.jpg is empty"),
+        ("csv", "name,label\n1.jpg,4\n2.jpg,\n3.jpg,\n", "row 3: the label of a/2.jpg is empty (1 more"),
+        ("csv", "1.jpg,4\n,5\n2.jpg,0\n3.jpg,1\n", "row 2: ',5' names no image"),
+        ("json", '{"labels": [["1.jpg", 4], ["2.jpg", null], ["3.jpg", 0]]}', "the label of a/2.jpg is empty"),
+        ("csv", "1.jpg,4\n1.JPG,5\n2.jpg,0\n", "no label for b/3.jpg"),
         ("csv", "1.jpg,4\x00\n", "labels.csv"),
         ("csv", "name,x,y\n1.jpg,1,1\n2.jpg,2,1\n", "2.jpg"),
         ("csv", "name,x,y\n1.jpg,1,1\n2.jpg,1\n", "2.jpg"),
@@ -155,6 +161,69 @@ def test_tables_as_people_have_them(tmp_path: Path, name: str) -> None:
 def test_a_table_saved_by_a_spreadsheet_in_utf16(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("name\tkind\r\n1.jpg\tdög\r\n2.jpg\tcat\r\n3.jpg\tcat\r\n".encode("utf-16"))
     assert read_labels(tmp_path / "l.csv", NAMES).classes == ("cat", "d\u00f6g")
+
+
+ENCODED = {
+    "UTF-8": ("utf-8", []),
+    "UTF-8 with a mark": ("utf-8-sig", []),
+    "UTF-16": ("utf-16", []),
+    "Latin-1, as Excel writes": ("cp1252", ["l.csv is not in UTF-8: read as Windows-1252"]),
+}
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_the_encoding_of_a_table_is_known_or_said(tmp_path: Path, name: str) -> None:
+    encoding, expected = ENCODED[name]
+    table = "filename,label\r\n1.jpg,bleu \u00e9\r\n2.jpg,\u20ac\r\n3.jpg,bleu \u00e9\r\n"
+    (tmp_path / "l.csv").write_bytes(table.encode(encoding))
+    said: list[str] = []
+    assert read_labels(tmp_path / "l.csv", NAMES, said.append).classes == ("bleu \u00e9", "\u20ac")
+    assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [("1.jpg,caf\u00e9\n".encode("utf-16-le"), "UTF-16 without a mark"), (b"\xff\xfe1.jpg", "UTF-16, and its bytes"),
+     (b"1.jpg,\x81\x8d\n", "neither UTF-8 nor Windows-1252")],
+)  # fmt: skip
+def test_an_encoding_that_is_none_is_named(tmp_path: Path, raw: bytes, named: str) -> None:
+    (tmp_path / "l.csv").write_bytes(raw)
+    with pytest.raises(GsdError, match=named) as caught:
+        read_labels(tmp_path / "l.csv", NAMES)
+    assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+def test_a_file_name_that_is_not_utf8_is_found(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "l.csv").write_bytes("caf\u00e9.png,a\nb.png,c\n".encode(encoding))
+    labels = read_labels(tmp_path / "l.csv", [os.fsdecode(b"caf\xe9.png"), "b.png"])
+    assert labels.classes == ("a", "c")
+
+
+def test_half_a_character_in_a_name_is_no_crash(tmp_path: Path) -> None:
+    labels = read(tmp_path, r'{"\ud800.jpg": 3, "1.jpg": 4, "2.jpg": 0, "3.jpg": 1}', "json")
+    assert labels.values == [4, 0, 1]
+
+
+def test_names_in_another_case_are_found_where_they_are_unique(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("filename,label\nimg_1.JPG,4\nIMG_2.jpg,0\nimg_3,1\n")
+    said: list[str] = []
+    labels = read_labels(tmp_path / "l.csv", ["x/IMG_1.JPG", "x/IMG_2.jpg", "x/IMG_3.png"], said.append)
+    assert labels.values == [4, 0, 1]
+    assert said == ["l.csv writes 2 names in another case (x/IMG_1.JPG): taken for the same"]
+    with pytest.raises(MissingLabels) as caught:
+        read_labels(tmp_path / "l.csv", ["img_1.JPG", "img_1.jpg", "IMG_2.jpg"])
+    assert caught.value.names == ["img_1.jpg"]
+
+
+def test_images_without_a_label_are_all_named(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("1.jpg,4\n")
+    with pytest.raises(MissingLabels) as caught:
+        read_labels(tmp_path / "l.csv", NAMES)
+    assert (caught.value.names, caught.value.hint) == (NAMES[1:], "--skip-bad leaves out images without a label")
+    with pytest.raises(MissingLabels) as caught:
+        read_labels(tmp_path / "l.csv", ["x.jpg", "y.jpg"])
+    assert caught.value.hint == "name images by their path in the source, or by file name"
 
 
 JSONS = {

@@ -135,7 +135,7 @@ FILES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", FILES)
 def test_values_become_black_to_white_and_it_is_said(name: str) -> None:
     payload, said = FILES[name]
-    looked = survey([payload], 1)
+    looked = survey([payload])
     found = np.asarray(decode(payload, looked.ranges)).astype(int)
     expected = (COLOURS * 255 if "colour" in name else RAMP * 255).round()
     assert found.shape == expected.shape
@@ -158,7 +158,7 @@ DECLARED: dict[str, tuple[bytes, float, float]] = {
 @pytest.mark.parametrize("name", DECLARED)
 def test_a_declared_range_comes_first(name: str) -> None:
     payload, low, high = DECLARED[name]
-    looked = survey([payload], 1)
+    looked = survey([payload])
     assert list(looked.ranges.values()) == [(low, high)]
     assert looked.messages[0].endswith("as the files declare")
 
@@ -168,26 +168,26 @@ def test_packed_samples_of_12_bits_declare_their_range() -> None:
     bits = "".join(f"{value:012b}" for value in values)
     packed = np.frombuffer(int(bits, 2).to_bytes(len(bits) // 8, "big"), np.uint8).reshape(6, 12)
     payload = tiff(packed, more={256: (3, (8,)), 258: (3, (12,))})
-    looked = survey([payload], 1)
+    looked = survey([payload])
     assert looked.ranges == {"uint16": (0, 4095)}
     assert np.abs(np.asarray(decode(payload, looked.ranges)) - u16(3000) / 4095 * 255).max() <= 0.5
 
 
 def test_a_declaration_that_the_values_leave_is_not_believed() -> None:
     payload = tiff((RAMP * 255).astype(np.float32), more={340: (11, (0.0,)), 341: (11, (1.0,))})
-    assert survey([payload], 1).ranges == {"float": (0, 255)}
+    assert survey([payload]).ranges == {"float": (0, 255)}
 
 
 def test_one_range_serves_the_whole_set() -> None:
     dark, bright = by_pillow((RAMP / 10).astype(np.float32)), by_pillow((RAMP * 200).astype(np.float32))
-    looked = survey([dark, bright, b"bad", by_pillow(u16(4095), "png"), by_pillow(EIGHT, "png")], 5)
-    assert looked.ranges == {"float": (0, 255), "uint16": (0, 4095)}
+    looked = survey([dark, bright, b"bad", by_pillow(u16(4095), "png"), by_pillow(EIGHT, "png")])
+    assert looked.ranges == {"float": (0, 200), "uint16": (0, 4095)}
     assert np.asarray(decode(dark, looked.ranges)).max() == 0
     assert looked.channels == 1
 
 
 def test_the_user_decides_first() -> None:
-    looked = survey([by_pillow((RAMP / 10).astype(np.float32))], 1, value_range=(-1, 1))
+    looked = survey([by_pillow((RAMP / 10).astype(np.float32))], value_range=(-1, 1))
     assert looked.ranges == {"any": (-1, 1)}
     assert np.asarray(decode(by_pillow(RAMP.astype(np.float32)), looked.ranges)).min() == 128
     assert looked.messages[0].endswith("as --value-range says")
@@ -203,7 +203,7 @@ def test_floats_without_a_range_are_refused_and_whole_numbers_fill_their_type() 
 def test_values_that_are_not_finite_do_not_decide() -> None:
     odd = RAMP.astype(np.float32).copy()
     odd[0, :3] = np.nan, np.inf, -np.inf
-    looked = survey([by_pillow(odd)], 1)
+    looked = survey([by_pillow(odd)])
     assert looked.ranges == {"float": (0, 1)}
     assert np.asarray(decode(by_pillow(odd), looked.ranges))[0, :3].tolist() == [0, 255, 0]
 
@@ -264,7 +264,7 @@ CHANNELS: dict[str, tuple[np.ndarray, dict]] = {
 def test_every_channel_of_a_tiff_is_read(name: str) -> None:
     pixels, options = CHANNELS[name]
     payload = tiff(pixels, **options)
-    looked = survey([payload], 1)
+    looked = survey([payload])
     assert looked.channels == pixels.shape[2]
     found = decode(payload, looked.ranges)
     assert isinstance(found, np.ndarray)
@@ -281,7 +281,7 @@ def test_pages_are_channels_where_the_file_says_so(tmp_path: Path, text: str) ->
     found = decode(tmp_path / "x.tif")
     assert np.array_equal(found, np.stack([np.asarray(page) for page in pages], -1))
     pages[0].save(tmp_path / "y.tif", save_all=True, append_images=pages[1:])
-    looked = survey([tmp_path / "y.tif"], 1)
+    looked = survey([tmp_path / "y.tif"])
     assert looked.messages == ("1 image with several pages or frames: the first is read",)
     assert np.array_equal(np.asarray(decode(tmp_path / "y.tif")), EIGHT)
 
@@ -333,5 +333,13 @@ def test_what_tifffile_wrote_is_read(compression: str, options: dict) -> None:
 @pytest.mark.parametrize("payload", [by_pillow(EIGHT, "png"), by_pillow(u16(4095), "png"), tiff(COLOURS), EIGHT])
 def test_images_that_are_enlarged_are_counted(payload: bytes | np.ndarray) -> None:
     said = "1 of 2 images are smaller than 7 pixels: enlarged"
-    assert said in survey([payload, by_pillow(np.tile(EIGHT, (2, 2)), "png")], 2, size=7).messages
-    assert said not in survey([payload], 1, size=6).messages
+    assert said in survey([payload, by_pillow(np.tile(EIGHT, (2, 2)), "png")], size=7).messages
+    assert said not in survey([payload], size=6).messages
+
+
+def test_images_that_cannot_be_read_are_counted_where_colours_are() -> None:
+    grey, colour = by_pillow(EIGHT, "png"), by_pillow((COLOURS * 255).astype(np.uint8), "png")
+    looked = survey([grey, colour, colour, b"", b"text", colour[:-30]])
+    assert looked.messages == (
+        "colour: 2 of 6 images have colours, 1 are grey, 3 cannot be read (--grey stores one channel)",
+    )

@@ -87,5 +87,5 @@ def test_what_lies_in_the_cache_is_checked(tmp_path: Path) -> None:
 
 def test_teachers_name_statistics_of_their_size() -> None:
     named = {name: entry for name, entry in TEACHERS.items() if entry.statistics}
-    assert set(named) == {"ddpm-cifar10", "ddpm-church"}
+    assert set(named) == {"ddpm-cifar10", "ddpm-church", "ncsnpp-ffhq", "ncsnpp-church"}
     assert all(PUBLISHED[str(entry.statistics)].size == entry.size for entry in named.values())

@@ -8,6 +8,7 @@ from torch import Tensor
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.training.loop import Task
 from gsd_cli.core.training.report import read_all
 
@@ -29,4 +30,4 @@ def place(term: IsometricTerm, z: Tensor, step: int) -> LatentBatch:
     """The latents of one step of the isometric term, for a complete batch z."""
     settings, batch = term.settings, len(z)
     rows = row_order(batch, settings.pair_every, term.world, term.group)
-    return term.make_pairs(z, Draws(settings.seed, batch, rows, z.shape[1:], None, z.device), step)
+    return term.make_pairs(z, Draws(settings.seed, batch, rows, z.shape[1:], UNCONDITIONAL, z.device), step)

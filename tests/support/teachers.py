@@ -13,6 +13,7 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    UNet2DConditionModel,
     UNet2DModel,
     VQModel,
 )
@@ -52,6 +53,15 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 """5,000 parameters, for tests that count calls or make many."""
 
+NCSNPP: dict[str, Any] = {
+    "sample_size": 16, "layers_per_block": 1, "block_out_channels": (32, 32), "norm_num_groups": None,
+    "attention_head_dim": None, "center_input_sample": True, "time_embedding_type": "fourier",
+    "mid_block_scale_factor": 2**0.5, "norm_eps": 1e-6,
+    "down_block_types": ("SkipDownBlock2D", "AttnSkipDownBlock2D"),
+    "up_block_types": ("AttnSkipUpBlock2D", "SkipUpBlock2D"),
+}  # fmt: skip
+"""google/ncsnpp-celebahq-256, small."""
+
 LATENT: dict[str, Any] = {**SMALL, "in_channels": 3, "out_channels": 3}
 """CompVis/ldm-celebahq-256's UNet, small: three latent channels."""
 
@@ -90,6 +100,60 @@ def latent_pipeline(folder: Path, net: UNet2DModel, kind: str = "VQModel") -> Pa
     else:
         stage = AutoencoderKL(**FIRST_STAGE)
     LDMPipeline(stage.eval(), net, scheduler).save_pretrained(folder)
+    return folder
+
+
+TEXT: dict[str, Any] = {
+    "sample_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4,
+    "cross_attention_dim": 8, "attention_head_dim": 2,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+}  # fmt: skip
+"""Stable Diffusion 1.5's UNet, small."""
+
+TEXT_XL: dict[str, Any] = {
+    **TEXT, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 6, "use_linear_projection": True,
+    "transformer_layers_per_block": (1, 1),
+}  # fmt: skip
+"""SDXL's UNet, small: it also takes a vector of the whole text, and the image's size."""
+
+
+TOKENS = 12
+"""The tokens of a text that the text encoders here take."""
+
+
+def text_pipeline(folder: Path, kind: str) -> Path:
+    """A folder like Stable Diffusion's ("SD") or SDXL's: unet/, vae/ and scheduler/, without text encoders."""
+    torch.manual_seed(4)
+    net = UNet2DConditionModel(**(TEXT_XL if kind == "SDXL" else TEXT)).eval()
+    net.save_pretrained(folder / "unet")
+    stage: dict[str, Any] = {**FIRST_STAGE, "latent_channels": 4, "scaling_factor": 0.13025}
+    AutoencoderKL(**stage).eval().save_pretrained(folder / "vae")
+    betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    DDIMScheduler(**betas, clip_sample=False, steps_offset=1).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def with_text_encoders(folder: Path, kind: str) -> Path:
+    """`text_pipeline` with CLIP text encoders and tokenizers of random weights, saved by transformers."""
+    import transformers
+
+    text_pipeline(folder, kind)
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=TOKENS
+    )
+    sizes = {"SD": [8], "SDXL": [4, 4]}[kind]
+    for place, (size, end) in enumerate(zip(sizes, ("", "_2"), strict=False)):
+        torch.manual_seed(place)
+        config = transformers.CLIPTextConfig(
+            vocab_size=len(words), hidden_size=size, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+            max_position_embeddings=TOKENS, projection_dim=6, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
+        )  # fmt: skip
+        made = transformers.CLIPTextModelWithProjection if end else transformers.CLIPTextModel
+        made(config).eval().save_pretrained(folder / f"text_encoder{end}")
+        tokenizer.save_pretrained(folder / f"tokenizer{end}")
     return folder
 
 

@@ -13,10 +13,11 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.discriminator import build_heads, encoder_maps
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import accuracy, adversarial_loss, discriminator_loss, smoothness_loss
-from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
+from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import NoiseRecipe
 from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
 from gsd_cli.core.distillation.real_images import RealImages, ResidentImages, keep_on, require_comparable
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, concatenate
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend
@@ -64,14 +65,14 @@ class AdversarialTerm:
         return self.settings.discriminator_steps if self.on else 0
 
     def update(
-        self, images: Tensor, labels: Tensor | None, skip: Tensor, *stream: int | str
+        self, images: Tensor, condition: Condition, skip: Tensor, *stream: int | str
     ) -> tuple[dict[str, Tensor], Tensor]:  # fmt: skip
-        """One update of the discriminator, on generated images [B, C, H, W] of classes int64 [B] and as many real ones.
+        """One update of the discriminator, on generated images [B, C, H, W] of a condition and as many real ones.
 
         skip: 1 keeps the weights. Returns the loss and the share of logits with the right sign, on real and on
         generated images; and 1 if the update was not finite or skipped, else 0.
         """
-        real, classes = self._real_images(images, labels, *stream)
+        real, known = self._real_images(images, condition, *stream)
         sigma = self.draws.sigma(self.recipe.discriminator_sigma, *stream, "discriminator")
         noise = column(sigma) * self.draws.normal(*stream, "discriminator")
         nearby = self.draws.normal(*stream, "nearby") if self.settings.discriminator_penalty else noise
@@ -79,9 +80,9 @@ class AdversarialTerm:
         self.adam.zero_grad(set_to_none=True)
         for part, last in micro_batches(self.settings.micro_batch, len(images)):
             both = torch.cat([real[part] + noise[part], images[part] + noise[part]])
-            both_classes = None if labels is None or classes is None else torch.cat([classes[part], labels[part]])
+            both_known = known if known.none else concatenate([known.rows(part), condition.rows(part)])
             with nullcontext() if last else self.world.without_sync(self._shared):
-                losses, right = self._losses(both, sigma[part], both_classes, nearby[part])
+                losses, right = self._losses(both, sigma[part], both_known, nearby[part])
                 (losses.sum() / len(images)).backward()
             totals += torch.stack([losses.detach().sum(), *(r.sum() for r in right)]) / len(images)
         loss, on_real, on_fake = self.world.sum(totals) / self.world.size
@@ -89,35 +90,34 @@ class AdversarialTerm:
         return {"discriminator_loss": loss, "accuracy_real": on_real, "accuracy_fake": on_fake}, skipped
 
     def _real_images(
-        self, images: Tensor, labels: Tensor | None, *stream: int | str
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """Random real images [B, C, H, W] and, for a class-conditional teacher, their classes [B]."""
+        self, images: Tensor, condition: Condition, *stream: int | str
+    ) -> tuple[Tensor, Condition]:  # fmt: skip
+        """Random real images [B, C, H, W] and, for a class-conditional teacher, their classes."""
         assert self.data is not None
         resident = isinstance(self.data, ResidentImages)
         indices = self.draws.integers(len(self.data), *stream, "real", host=not resident)
         indices = indices.to(images.device) if resident else indices
         real = self.data.batch(indices).to(images.device, non_blocking=True)
-        classes = None
-        if labels is not None and self.data.labels is not None:
-            classes = self.data.labels[indices].to(images.device)
-        return real, classes
+        if condition.classes is None or self.data.labels is None:
+            return real, UNCONDITIONAL
+        return real, Condition(self.data.labels[indices].to(images.device))
 
     def _losses(
-        self, both: Tensor, sigma: Tensor, labels: Tensor | None, nearby: Tensor
+        self, both: Tensor, sigma: Tensor, condition: Condition, nearby: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
         """Losses [B] on noisy real and then generated images [2 B, C, H, W], and the accuracies [B] on each."""
         count, penalty = len(sigma), self.settings.discriminator_penalty
         if penalty:
             near = both + NEAR * torch.cat([nearby, -nearby])
-            both, labels = torch.cat([both, near]), None if labels is None else labels.repeat(2)
-        logits = self._logits(both, sigma.repeat(len(both) // count), labels, self._shared)
+            both, condition = torch.cat([both, near]), condition.repeat(2)
+        logits = self._logits(both, sigma.repeat(len(both) // count), condition, self._shared)
         real, fake = [m[:count] for m in logits], [m[count : 2 * count] for m in logits]
         losses = discriminator_loss(real, fake)
         if penalty:
             losses = losses + penalty * smoothness_loss(logits, NEAR).unflatten(0, (2, -1)).mean(0)
         return losses, (accuracy(real, real=True), accuracy(fake, real=False))
 
-    def measure(self, images: Tensor, labels: Tensor | None, step: int) -> TermGradient:
+    def measure(self, images: Tensor, condition: Condition, step: int) -> TermGradient:
         """The generator's loss and its gradient at images [B, C, H, W]; zero during the head start."""
         if not self.on or (step + 1) * self.settings.batch_size <= HEAD_START:
             return TermGradient(images.new_zeros(()), torch.zeros_like(images))
@@ -127,7 +127,7 @@ class AdversarialTerm:
         self.heads.requires_grad_(False)
         for part, _ in micro_batches(self.settings.micro_batch, len(images)):
             y = images[part].clone().requires_grad_(True)
-            losses = adversarial_loss(self._logits(y + noise[part], sigma[part], select(labels, part), self.heads))
+            losses = adversarial_loss(self._logits(y + noise[part], sigma[part], condition.rows(part), self.heads))
             gradients.append(torch.autograd.grad(losses.sum() / len(images), y)[0])
             total = total + losses.detach().sum() / len(images)
         self.heads.requires_grad_(True)
@@ -148,12 +148,12 @@ class AdversarialTerm:
             figures["adversarial_ratio"] = weight * own_norm / sidl_norm.clamp(min=TINY)
         return weight, figures
 
-    def _logits(self, x: Tensor, sigma: Tensor, labels: Tensor | None, heads: torch.nn.Module) -> list[Tensor]:
+    def _logits(self, x: Tensor, sigma: Tensor, condition: Condition, heads: torch.nn.Module) -> list[Tensor]:
         """Maps of logits [B, h, w] of noisy images x [B, C, H, W]."""
         with autocast(x.device, self.settings.precision):
             with torch.set_grad_enabled(x.requires_grad):
                 maps = encoder_maps(self.teacher, x, sigma)
-            logits: list[Tensor] = heads(maps, sigma, labels)
+            logits: list[Tensor] = heads(maps, sigma, condition)
         return logits
 
     def tensors(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.distillation.clusters import Clusters, find_clusters
 from gsd_cli.core.distillation.fit_sources import FitSources, coarse, coarse_factor
+from gsd_cli.core.models.condition import Condition
 
 SOFTNESS = 0.3
 """Temperature of the targets; scores have a standard deviation of 1."""
@@ -51,10 +52,11 @@ class Cells(Clusters):
             wanted = shares(clusters.log_memberships(images.features).exp(), images.labels, sources.classes)
             return cls(clusters.centres, clusters.temperature, anchors, fit_biases(wanted, seed).to(q))
 
-    def of_latents(self, z: Tensor, labels: Tensor | None, theta: Tensor) -> Tensor:
-        """What the form compares with images of latents z [P, C, H, W] of classes int64 [P] or None: their target
+    def of_latents(self, z: Tensor, condition: Condition, theta: Tensor) -> Tensor:
+        """What the form compares with images of latents z [P, C, H, W] of a condition: their target
         memberships [P, K], sums of 1."""
-        biases = self.biases if labels is None or len(self.biases) == 1 else self.biases[labels]
+        classes = condition.classes
+        biases = self.biases if classes is None or len(self.biases) == 1 else self.biases[classes]
         return soft_cells(coarse(z.float()) @ self.anchors.mT, biases)
 
 

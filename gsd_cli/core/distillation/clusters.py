@@ -13,6 +13,7 @@ from torch import Tensor
 from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.distillation.fit_sources import FitSources, coarse_factor
+from gsd_cli.core.models.condition import Condition
 
 CLUSTERS = 16
 CONFIDENCE = 0.9
@@ -48,8 +49,8 @@ class Clusters:
         """What the form sees of images: their log-memberships [..., K], from features [..., F]."""
         return log_memberships(features, self.centres, self.temperature)
 
-    def of_latents(self, z: Tensor, labels: Tensor | None, theta: Tensor) -> Tensor:
-        """What the form compares with images of latents z [P, C, H, W] of classes int64 [P] or None: the angle theta
+    def of_latents(self, z: Tensor, condition: Condition, theta: Tensor) -> Tensor:
+        """What the form compares with images of latents z [P, C, H, W] of a condition: the angle theta
         [P] of each pair."""
         return theta
 

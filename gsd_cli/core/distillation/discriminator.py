@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gsd_cli.compute.device import DeviceConstant
 from gsd_cli.compute.random import generator_for
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 
 WIDTH, WIDTH_AT_FULL_RESOLUTION = 64, 16
@@ -40,12 +41,12 @@ class Head(nn.Module):
         self.body = nn.Conv2d(width, width, 3, padding=1)
         self.exit = nn.Conv2d(width, 1, 1)
 
-    def forward(self, features: Tensor, level: Tensor, labels: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, level: Tensor, condition: Condition) -> Tensor:
         """level: [B, 2 len(FREQUENCIES)], from `embed_level`."""
-        condition = self.level(level)
-        if self.label is not None and labels is not None:
-            condition = condition + self.label(labels)
-        hidden = F.leaky_relu(self.enter(features) + condition[:, :, None, None], 0.2)
+        embedding = self.level(level)
+        if self.label is not None and condition.classes is not None:
+            embedding = embedding + self.label(condition.classes)
+        hidden = F.leaky_relu(self.enter(features) + embedding[:, :, None, None], 0.2)
         hidden = hidden + F.leaky_relu(self.body(self.norm(hidden)), 0.2)
         logits: Tensor = self.exit(hidden).squeeze(1)
         return logits.float()
@@ -59,10 +60,10 @@ class Heads(nn.Module):
         widths = [WIDTH_AT_FULL_RESOLUTION, *[WIDTH] * (len(channels) - 1)]
         self.heads = nn.ModuleList(Head(c, width, classes) for c, width in zip(channels, widths, strict=True))
 
-    def forward(self, maps: Sequence[Tensor], sigma: Tensor, labels: Tensor | None) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor], sigma: Tensor, condition: Condition) -> list[Tensor]:
         """Encoder maps [B, c, h, w] at noise levels [B] to maps of logits [B, h, w]."""
         level = embed_level(sigma)
-        return [head(features, level, labels) for head, features in zip(self.heads, maps, strict=True)]
+        return [head(features, level, condition) for head, features in zip(self.heads, maps, strict=True)]
 
 
 def build_heads(teacher: Denoiser, seed: int) -> Heads:

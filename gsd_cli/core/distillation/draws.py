@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.random import generator_for, normal_rows
+from gsd_cli.core.models.condition import Condition
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -15,16 +16,17 @@ Draw = Callable[[int, torch.Generator], Tensor]
 class Draws:
     """Random numbers for one process's rows of the batch. A stream names what is drawn and in which step.
 
-    rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W) of an image. The
-    numbers are drawn on the CPU, so that they are the same for every device, and copied to `device`.
+    rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W) of an image;
+    conditions: all that images can be given. The numbers are drawn on the CPU, so that they are the same for every
+    device, and copied to `device`.
     """
 
     def __init__(
-        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], conditions: Condition,
         device: torch.device,
     ):  # fmt: skip
         self.seed, self.batch, self.rows = seed, batch, rows
-        self.shape, self.classes, self.device = shape, classes, device
+        self.shape, self.conditions, self.device = shape, conditions, device
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
         """N(0, I), float32 [B, *shape]; only the first `count` rows if it is given."""
@@ -38,11 +40,9 @@ class Draws:
         """Uniform in [0, 1), float32 [B]."""
         return torch.rand(self.batch, generator=self._random(*stream))[self.rows].to(self.device)
 
-    def labels(self, *stream: int | str) -> Tensor | None:
-        """Classes, uniform, int64 [B]; None for an unconditional teacher."""
-        if not self.classes:
-            return None
-        return self.integers(self.classes, *stream, "class", host=False).to(self.device)
+    def condition(self, *stream: int | str) -> Condition:
+        """The condition of each image, uniform over all `conditions`."""
+        return self.conditions.draw(lambda n: self.integers(n, *stream, "class", host=False)).to(self.device)
 
     def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
         """Uniform in {0..below-1}, int64 [B], on the CPU; `DeviceDraws` puts them on the device unless `host`."""
@@ -59,10 +59,10 @@ class DeviceDraws(Draws):
     """
 
     def __init__(
-        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+        self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], conditions: Condition,
         device: torch.device,
     ):  # fmt: skip
-        super().__init__(seed, batch, rows, shape, classes, device)
+        super().__init__(seed, batch, rows, shape, conditions.to(device), device)
         self._places = torch.tensor(rows, device=device)
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
@@ -90,12 +90,12 @@ class DeviceDraws(Draws):
 
 
 def make_draws(
-    kind: str, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], classes: int | None,
+    kind: str, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], conditions: Condition,
     device: torch.device,
 ) -> Draws:  # fmt: skip
     """The random numbers of `--noise-device` KIND."""
     kinds = {"cpu": Draws, "device": DeviceDraws}
-    return kinds[resolve_noise_device(kind, device)](seed, batch, rows, shape, classes, device)
+    return kinds[resolve_noise_device(kind, device)](seed, batch, rows, shape, conditions, device)
 
 
 def resolve_noise_device(kind: str, device: torch.device) -> str:

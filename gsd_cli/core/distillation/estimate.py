@@ -123,9 +123,9 @@ def activation_bytes(model: Denoiser, *, recompute: bool) -> int:
     for batch in (1, 2):
         seen.clear()
         x = torch.empty(batch, *model.shape, device="meta", requires_grad=True)
-        labels = torch.zeros(batch, dtype=torch.long, device="meta") if model.classes else None
+        condition = model.conditions.first(batch).to("meta")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = model.kind.call(net, x, torch.ones(batch, device="meta"), labels)
+            output = model.kind.call(net, x, torch.ones(batch, device="meta"), condition)
         totals.append(sum(seen.values()))
         del output
     return totals[1] - totals[0]
@@ -150,13 +150,13 @@ def seconds_of(model: Denoiser, device: torch.device, batch: int, precision: str
     """Seconds of one forward call of `batch`, the better of two after a warm-up."""
     net: nn.Module = copy.deepcopy(model.net).to(device).eval()
     x = torch.zeros(batch, *model.shape, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
+    condition = model.conditions.first(batch).to(device)
     taken = []
     for _ in range(3):
         synchronize(device)
         start = time.perf_counter()
         with autocast(device, precision):
-            model.kind.call(net, x, torch.ones(batch, device=device), labels)
+            model.kind.call(net, x, torch.ones(batch, device=device), condition)
         synchronize(device)
         taken.append(time.perf_counter() - start)
     return min(taken[1:])
@@ -166,9 +166,9 @@ def _choose(model: Denoiser, settings: DistillSettings, device: torch.device, ba
     """The precision that a run would choose, measured on fewer images."""
     net = copy.deepcopy(model).to(device).requires_grad_(True)
     x = torch.zeros(batch, *model.shape, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device) if model.classes else None
+    condition = model.conditions.first(batch).to(device)
 
     def train() -> None:
-        net(x, per_image(1.0, x), labels).float().square().mean().backward()
+        net(x, per_image(1.0, x), condition).float().square().mean().backward()
 
     return choose_precision(settings.precision, device, train)[0]

@@ -104,7 +104,9 @@ class Exporter:
         }
         generator = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
         half = self.options.weights == "fp16"
-        save_generator(generator, self.folder / name, card, generator_card(card), half=half)
+        save_generator(
+            generator, self.folder / name, card, generator_card(card), half=half, prompts=self.teacher.prompts
+        )
 
 
 def _count_parameters(network: Denoiser) -> int:

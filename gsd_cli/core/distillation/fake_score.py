@@ -14,8 +14,9 @@ from gsd_cli.compute.device import adam, autocast, to_device
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.losses import fake_score_loss
-from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
+from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import set_dropout
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -92,8 +93,10 @@ class FakeScore:
         self.updates_per_step = s.fake_steps if s.sidl_weight else 0
         self._shared = world.share(self.network)
 
-    def update(self, images: Tensor, labels: Tensor | None, skip: Tensor, *stream: int | str) -> tuple[Tensor, Tensor]:
-        """One step of denoising score matching on generated images [B, C, H, W] of classes int64 [B].
+    def update(
+        self, images: Tensor, condition: Condition, skip: Tensor, *stream: int | str
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """One step of denoising score matching on generated images [B, C, H, W] of a condition.
 
         skip: 1 keeps the weights. Returns the loss [], and 1 if the update was not finite or skipped, else 0.
         """
@@ -104,7 +107,7 @@ class FakeScore:
             y = images[part]
             x = y + column(sigma[part]) * noise[part]
             with nullcontext() if last else self.world.without_sync(self._shared):
-                g = self._estimate(x, sigma[part], select(labels, part))
+                g = self._estimate(x, sigma[part], condition.rows(part))
                 losses = fake_score_loss(y, g, self.preconditioning.weight(sigma[part]))
                 (losses.sum() / len(images)).backward()
             total = total + losses.detach().sum() / len(images)
@@ -112,14 +115,14 @@ class FakeScore:
         clip = self.settings.clip_grad or None
         return loss, descend(self.network, self.adam, loss, clip=clip, skip=skip).skipped
 
-    def _estimate(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> Tensor:
+    def _estimate(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """g(x, sigma) in training: its graph goes to the network's weights."""
         with autocast(x.device, self.settings.precision):
-            g = self._shared(x, sigma, labels).float()
+            g = self._shared(x, sigma, condition).float()
             if self.preconditioning.share is None:
                 return g
             with torch.no_grad():
-                f = self.teacher(x, sigma, labels).float()
+                f = self.teacher(x, sigma, condition).float()
             return self.preconditioning.estimate(f, g, sigma)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
-"""Feature matching: the mean features of generated images follow those of real ones.
+"""Feature matching: the means and the second moments of generated images' features follow those of real ones.
 
 Salimans et al. (NeurIPS 2016) match the means of a batch. The mean of a batch of 32 has a larger error than the gap
 that matters: how often each kind of image appears, how bright and how full images are. Here the gap is a moving average
-over thousands of images, and the generator follows its gradient. It acts as a linear discriminator in closed form,
-which cannot win.
+over thousands of images, and the generator follows its gradient. It acts as a discriminator in closed form, which
+cannot win. Second moments show images between two kinds, of which one call makes too many: along the axes that separate
+kinds, such images vary too little.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ taken repeatedly, each time with other noise."""
 EACH = 16
 """Real images per component, at least."""
 MEMORY = 1600
-"""Images over which the gap is averaged. A longer memory lags behind the generator, which then oscillates."""
+"""Images over which the means are averaged. A longer memory lags behind the generator, which then oscillates."""
+SPREAD_MEMORY = 4800
+"""Images over which the second moments are averaged: K^2 numbers, whose errors add up."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ class FeatureMatching:
         # the mean of generated images along the axes [K], where that of real ones is 0; and the number of images seen
         self._gap = torch.zeros((), device=draws.device)
         self._seen = torch.zeros((), device=draws.device)
+        # the second moments of generated images along the axes less those of real ones [K, K], and the number seen
+        self._spread = torch.zeros((), device=draws.device)
+        self._spread_seen = torch.zeros((), device=draws.device)
 
     @property
     def on(self) -> bool:
@@ -94,16 +100,23 @@ class FeatureMatching:
         """The principal axes of real images."""
         if self._axes is None:
             self._axes = self._axes_of_real()
-            self._gap = torch.zeros(self._axes.directions.shape[1], device=self.draws.device)
+            count = self._axes.directions.shape[1]
+            self._gap = torch.zeros(count, device=self.draws.device)
+            self._spread = torch.zeros(count, count, device=self.draws.device)
         return self._axes
 
     @property
     def gap(self) -> Tensor:
-        """The distance of the means along the axes, in standard deviations of real images."""
-        return self._gap.norm()
+        """The Frechet distance along the axes, in standard deviations of real images, to second order:
+        |m|^2 + |C - I|^2 / 4 for means m and second moments C."""
+        return (self._gap.square().sum() + self._known_spread.square().sum() / 4).sqrt()
+
+    @property
+    def _known_spread(self) -> Tensor:
+        return torch.where(self._spread_seen >= SPREAD_MEMORY, self._spread, 0.0)
 
     def measure(self, images: Tensor, step: int) -> Tensor:
-        """The gradient at images [B, C, H, W] of their mean features along the gap.
+        """The gradient of the gap at images [B, C, H, W], from the features of each image alone.
 
         The gap is the one before this step, so that an image's gradient depends on no other image of its batch. Then
         the gap takes the images into account.
@@ -111,15 +124,19 @@ class FeatureMatching:
         if not self.on:
             return torch.zeros_like(images)
         axes, noise = self.axes, self.draws.normal("matching", step)
-        direction = self._gap / self.gap.clamp(min=TINY)
-        now, gradients = torch.zeros_like(self._gap), []
+        size_of_gap = self.gap.clamp(min=TINY)
+        direction, spreading = self._gap / size_of_gap, self._known_spread / (4 * size_of_gap)
+        now, squares, gradients = torch.zeros_like(self._gap), torch.zeros_like(self._spread), []
         size = self.settings.micro_batch or len(images)
         for y, own in zip(images.split(size), noise.split(size), strict=True):
             y = y.clone().requires_grad_(True)
-            along = axes.project(self._features(y, own)) / len(images)
-            gradients.append(torch.autograd.grad((along @ direction).sum(), y)[0])
-            now = now + along.detach().sum(0)
-        self._update_gap(self.world.sum(now) / self.world.size)
+            along = axes.project(self._features(y, own))
+            value = (along @ direction).sum() + (along @ spreading * along).sum()
+            gradients.append(torch.autograd.grad(value / len(images), y)[0])
+            seen = along.detach()
+            now, squares = now + seen.sum(0) / len(images), squares + seen.T @ seen / len(images)
+        count = self.world.size
+        self._update_gap(self.world.sum(now) / count, self.world.sum(squares) / count - torch.eye(len(now)).to(now))
         return torch.cat(gradients)
 
     def weigh(self, own_norm: Tensor, sidl_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -134,12 +151,14 @@ class FeatureMatching:
         ratio = weight * own_norm / sidl_norm.clamp(min=TINY)
         return weight, {"feature_gap": self.gap, "matching_weight": weight, "matching_ratio": ratio}
 
-    def _update_gap(self, now: Tensor) -> None:
+    def _update_gap(self, now: Tensor, spread: Tensor) -> None:
         batch = self.settings.batch_size
         share = (batch / (self._seen + batch)).clamp(min=min(1.0, batch / MEMORY))
-        finite = now.isfinite().all()  # a batch that is not finite is left out
+        slow = (batch / (self._spread_seen + batch)).clamp(min=min(1.0, batch / SPREAD_MEMORY))
+        finite = now.isfinite().all() & spread.isfinite().all()  # a batch that is not finite is left out
         self._gap = torch.where(finite, self._gap + share * (now - self._gap), self._gap)
-        self._seen = self._seen + batch * finite
+        self._spread = torch.where(finite, self._spread + slow * (spread - self._spread), self._spread)
+        self._seen, self._spread_seen = self._seen + batch * finite, self._spread_seen + batch * finite
 
     def _features(self, x: Tensor, noise: Tensor) -> Tensor:
         """[B, F]: the mean of each channel of the encoder's deepest maps."""
@@ -163,8 +182,10 @@ class FeatureMatching:
         if not self.on or self._axes is None:
             return {}
         return {
-            "matching_mean": self._axes.mean, "matching_directions": self._axes.directions, "matching_gap": self._gap,
-            "matching_seen": self._seen, "matching_norms": self.balance.norms, "matching_turns": self.balance.turns,
+            "matching_mean": self._axes.mean, "matching_directions": self._axes.directions,
+            "matching_gap": self._gap, "matching_seen": self._seen,
+            "matching_spread": self._spread, "matching_spread_seen": self._spread_seen,
+            "matching_norms": self.balance.norms, "matching_turns": self.balance.turns,
         }  # fmt: skip
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -174,4 +195,8 @@ class FeatureMatching:
         device = self.draws.device
         self._axes = Axes(tensors["matching_mean"].to(device), tensors["matching_directions"].to(device))
         self._gap, self._seen = tensors["matching_gap"].to(device), tensors["matching_seen"].to(device)
+        count = len(self._gap)
+        # checkpoints from before second moments were matched have none
+        self._spread = tensors.get("matching_spread", torch.zeros(count, count)).to(device)
+        self._spread_seen = tensors.get("matching_spread_seen", torch.zeros(())).to(device)
         self.balance.norms, self.balance.turns = (tensors[f"matching_{n}"].to(device) for n in ("norms", "turns"))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gsd_cli.compute.random import generator_for, normal_rows
 from gsd_cli.core.distillation.real_images import RealImages
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.feature_maps import FeatureMap
 
 IMAGES, FEWEST = 4096, 256
@@ -37,16 +38,21 @@ class FitImages:
 class FitSources:
     """Where a fit takes its images from.
 
-    phi: the feature map; generator: latents [B, *shape] and classes [B] to images; classes: how many, or None;
-    data: real images, if there are any.
+    phi: the feature map; generator: latents [B, *shape] and their condition to images; conditions: all that it can be
+    given; data: real images, if there are any.
     """
 
     phi: FeatureMap
-    generator: Callable[[Tensor, Tensor | None], Tensor]
+    generator: Callable[[Tensor, Condition], Tensor]
     shape: tuple[int, int, int]
-    classes: int | None
+    conditions: Condition
     device: torch.device
     data: RealImages | None = None
+
+    @property
+    def classes(self) -> int | None:
+        """The number of the generator's classes; None without any."""
+        return None if self.conditions.classes is None else len(self.conditions)
 
     @property
     def real(self) -> RealImages | None:
@@ -73,14 +79,15 @@ class FitSources:
         return _join(parts())
 
     def generated_images(self, seed: int, chunk: int) -> FitImages:
-        """The generator's images of latents that depend on the seed, with coarse values; classes are uniform."""
+        """The generator's images of latents that depend on the seed, with coarse values; conditions are uniform."""
 
         def parts() -> Iterator[FitImages]:
-            drawn = torch.randint(self.classes or 1, (IMAGES,), generator=generator_for(seed, "layout", "class"))
+            random = generator_for(seed, "layout", "class")
+            drawn = self.conditions.draw(lambda count: torch.randint(count, (IMAGES,), generator=random))
             for rows in torch.arange(IMAGES).split(chunk):
                 z = normal_rows(rows.tolist(), self.shape, seed, "layout", "z").to(self.device)
-                labels = drawn[rows].to(self.device) if self.classes else None
-                yield FitImages(self.phi(self.generator(z, labels).float()), labels, coarse(z))
+                condition = drawn.rows(rows).to(self.device)
+                yield FitImages(self.phi(self.generator(z, condition).float()), condition.classes, coarse(z))
 
         return _join(parts())
 

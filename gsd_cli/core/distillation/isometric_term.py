@@ -16,8 +16,8 @@ from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, pair_count
 from gsd_cli.core.distillation.manifold_gradient import along_manifold
-from gsd_cli.core.distillation.micro_batches import select
 from gsd_cli.core.distillation.norm_ratio import TINY, NormRatio, TermGradient
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, concatenate
 from gsd_cli.core.models.feature_maps import FeatureMap
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.sphere import angle
@@ -117,13 +117,14 @@ class IsometricTerm:
         low, high = math.log(self.settings.tau_min), math.log(self.settings.tau_max)
         return (low + (high - low) * draws.uniform("isometric", step)[:count]).exp()
 
-    def share_classes(self, labels: Tensor | None, latents: LatentBatch) -> Tensor | None:
-        """Classes of batch and extra latents [B + M], from those drawn for the batch [B]: neighbours of z get z's."""
-        if labels is None or latents.pairs == 0 or self.form is None:
-            return labels
-        own, shared = labels[: latents.pairs], self.form.shared
-        copies = len(latents.extra) // latents.pairs
-        return torch.cat([own.repeat(shared), labels[shared * latents.pairs :], own.repeat(copies)])
+    def share_condition(self, drawn: Condition, latents: LatentBatch) -> Condition:
+        """The condition of batch and extra latents [B + M], from that drawn for the batch [B]: neighbours of z get
+        z's."""
+        if drawn.none or latents.pairs == 0 or self.form is None:
+            return drawn
+        own, shared = drawn.rows(slice(latents.pairs)), self.form.shared
+        copies, rest = len(latents.extra) // latents.pairs, drawn.rows(slice(shared * latents.pairs, None))
+        return concatenate([own.repeat(shared), rest, own.repeat(copies)])
 
     def rows(self, latents: LatentBatch) -> Tensor:
         """The rows of batch and extra latents [B + M] that the form looks at, in its order: int64 [S P]."""
@@ -131,9 +132,9 @@ class IsometricTerm:
         rows = torch.arange(len(latents.z) + len(latents.extra), device=latents.z.device)
         return torch.cat([rows[:shared], rows[len(latents.z) :]])
 
-    def measure(self, images: Tensor, latents: LatentBatch, labels: Tensor | None = None) -> IsometricGradient:
+    def measure(self, images: Tensor, latents: LatentBatch, condition: Condition = UNCONDITIONAL) -> IsometricGradient:
         """The term over all processes, and its gradient at this one's images [B + M, C, H, W]: those of latents.z and
-        latents.extra, of classes `labels` int64 [B + M].
+        latents.extra, of the condition of these B + M images.
 
         In float32 with TF32 off, whatever precision made the images. The forms compare pairs with each other, so
         features are gathered from all processes and micro-batches before they are compared.
@@ -148,7 +149,8 @@ class IsometricTerm:
             with torch.set_grad_enabled(len(chunks) == 1):
                 used = images[rows].detach().float().requires_grad_(True)
                 features = torch.cat([self._features(part) for part in used.split(len(chunks[0]))])
-            losses, speed, slope = self._compare(features.detach().unflatten(0, (-1, latents.pairs)), latents, labels)
+            apart = features.detach().unflatten(0, (-1, latents.pairs))
+            losses, speed, slope = self._compare(apart, latents, condition)
             slope = slope.flatten(0, 1)
             if len(chunks) == 1:
                 (gradient[rows],) = torch.autograd.grad(features, used, slope)
@@ -164,7 +166,7 @@ class IsometricTerm:
         return features if self.fitted is None else self.fitted.log_memberships(features)
 
     def _compare(
-        self, features: Tensor, latents: LatentBatch, labels: Tensor | None
+        self, features: Tensor, latents: LatentBatch, condition: Condition
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Losses and speeds of all processes' pairs, and the loss's gradient at this one's features [S, P, F].
 
@@ -173,7 +175,7 @@ class IsometricTerm:
         assert self.form is not None
         wanted, points = latents.theta, slice(latents.pairs)
         if self.fitted is not None:
-            wanted = self.fitted.of_latents(latents.z[points], select(labels, points), wanted)
+            wanted = self.fitted.of_latents(latents.z[points], condition.rows(points), wanted)
         own = features.requires_grad_(True)
         before, after = self.world.rank, self.world.size - self.world.rank - 1
         everyone = self.world.gather(own, dim=1).split(latents.pairs, dim=1)
@@ -183,7 +185,7 @@ class IsometricTerm:
         return losses.detach(), speed.detach(), slope * self.world.size
 
     def restrict(
-        self, term: IsometricGradient, latents: LatentBatch, labels: Tensor | None, generator: Generator
+        self, term: IsometricGradient, latents: LatentBatch, condition: Condition, generator: Generator
     ) -> IsometricGradient:  # fmt: skip
         """The gradient as `--irl-gradient` lets it act: any change of the images, or only those along the manifold of
         the generator's images."""
@@ -195,7 +197,7 @@ class IsometricTerm:
         generator.eval()  # dropout masks would differ between the two calls that are compared
         with full_precision(z.device):
             along = along_manifold(
-                generator, z, term.gradient[rows], select(labels, rows), self.world, self.settings.micro_batch,
+                generator, z, term.gradient[rows], condition.rows(rows), self.world, self.settings.micro_batch,
                 scaled=self.keeps_scale,
             )  # fmt: skip
         generator.train()

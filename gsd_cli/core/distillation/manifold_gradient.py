@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.distributed import World
-from gsd_cli.core.distillation.micro_batches import micro_batches, select
+from gsd_cli.core.distillation.micro_batches import micro_batches
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 
 STEP = 0.03
 """How far latents are moved: root mean square over the batch, in units of their standard deviation. It is in radians
@@ -16,10 +17,10 @@ for directions of N(0, I)."""
 
 
 def along_manifold(
-    generator: Callable[[Tensor, Tensor | None], Tensor],
+    generator: Callable[[Tensor, Condition], Tensor],
     z: Tensor,
     gradient: Tensor,
-    labels: Tensor | None = None,
+    condition: Condition = UNCONDITIONAL,
     world: World | None = None,
     chunk: int | None = None,
     scaled: bool = False,
@@ -28,13 +29,13 @@ def along_manifold(
 
     A step against the result moves G(z) to G(z - d), an image that the generator already makes of a latent nearby:
     images change places, and none is blended or distorted. z, gradient: [B, C, H, W], the images' gradient g;
-    labels: int64 [B] or None. J^T is one backward pass to the latents, J a finite difference, so each latent costs two
+    condition: of B images. J^T is one backward pass to the latents, J a finite difference, so each latent costs two
     calls and a backward pass. `chunk`: latents at a time. The factor is the same for all processes' latents, and 1 when
     `scaled`: twice the gradient then gives twice the result. The result is zero where no latent would move.
     """
     world = world or World()
     images, directions = [], []
-    parts = [(part, select(labels, part)) for part, _ in micro_batches(chunk, len(z))]
+    parts = [(part, condition.rows(part)) for part, _ in micro_batches(chunk, len(z))]
     for part, known in parts:
         own = z[part].detach().requires_grad_(True)
         with torch.enable_grad():

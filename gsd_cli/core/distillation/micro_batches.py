@@ -16,11 +16,6 @@ def micro_batches(size: int | None, count: int, extra: int = 0) -> list[tuple[sl
     return [(part, part is parts[-1]) for part in parts]
 
 
-def select(labels: Tensor | None, rows: slice | Tensor) -> Tensor | None:
-    """The classes of some rows, int64 [B]; None for an unconditional model."""
-    return labels if labels is None else labels[rows]
-
-
 def column(sigma: Tensor) -> Tensor:
     """Noise levels [B] as [B, 1, 1, 1], to multiply images."""
     return sigma.reshape(-1, 1, 1, 1)

@@ -76,7 +76,7 @@ def build_recipe(settings: DistillSettings, schedule: NoiseSchedule, *, pixels: 
             hint="give a smaller --t-min or a larger --t-max",
             code=ExitCode.USAGE,
         )
-    low, high = schedule.index(torch.tensor(ends)).round().int().tolist()
+    low, high = _spaced(schedule).index(torch.tensor(ends)).round().int().tolist()
     return pixel_recipe(schedule, low, high) if name == "pixels" else ddpm_recipe(schedule, low, high)
 
 
@@ -138,8 +138,19 @@ def karras_level(u: Tensor) -> Tensor:
     return (low + u * (high - low)) ** RHO
 
 
+def _spaced(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The schedule whose timesteps are drawn uniformly: the teacher's own, or HO for a geometric one.
+
+    Of geometric levels 58 % of the `pixels` recipe would lie below 0.3, and 42 % of HO's. A teacher with geometric
+    levels was trained at all of them alike.
+    """
+    return HO if schedule.geometric else schedule
+
+
 def _uniform_timestep(schedule: NoiseSchedule, t_min: int, t_max: int) -> Draw:
-    levels = DeviceConstant(schedule.sigmas[t_min : t_max + 1].float())
+    """Levels of the timesteps t_min..t_max of the spaced schedule, none outside the teacher's own range."""
+    first, last = schedule.sigmas[0].item(), schedule.sigmas[-1].item()
+    levels = DeviceConstant(_spaced(schedule).sigmas[t_min : t_max + 1].clamp(first, last).float())
     return lambda n, random: levels.on(random.device)[
         torch.randint(t_max + 1 - t_min, (n,), generator=random, device=random.device)
     ]

@@ -26,6 +26,7 @@ from typing import Any
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.console import Result
+from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.catalogue.diffusers_layout import locate_model
@@ -102,7 +103,8 @@ def collect_identity(options: DistillOptions) -> dict[str, Any]:
     """The values that a resumed run must share with its record: the mathematics and the teacher."""
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
     ratios = resolve_ratios(options, choose_data(options))
-    return {"teacher": options.teacher, "revision": options.revision, **settings, **ratios}
+    prompts = file_sha256(options.prompts)[:16] if options.prompts and options.prompts.is_file() else None
+    return {"teacher": options.teacher, "revision": options.revision, "prompts": prompts, **settings, **ratios}
 
 
 def fingerprint_teacher(teacher: str) -> str | None:

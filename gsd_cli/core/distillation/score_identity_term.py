@@ -10,9 +10,10 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.fake_score import FakeScore
 from gsd_cli.core.distillation.losses import score_identity_loss
-from gsd_cli.core.distillation.micro_batches import column, micro_batches, select
+from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import NoiseRecipe
 from gsd_cli.core.distillation.norm_ratio import TermGradient
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import without_dropout
 from gsd_cli.options import DistillSettings
@@ -31,8 +32,8 @@ class ScoreIdentityTerm:
         self.settings, self.teacher, self.fake_score = settings, teacher, fake_score
         self.draws, self.recipe, self.world = draws, recipe, world
 
-    def measure(self, images: Tensor, labels: Tensor | None, step: int) -> TermGradient:
-        """The loss, and `sidl_weight` times its gradient at images y [B, C, H, W] of classes int64 [B]."""
+    def measure(self, images: Tensor, condition: Condition, step: int) -> TermGradient:
+        """The loss, and `sidl_weight` times its gradient at images y [B, C, H, W] of a condition."""
         if self.settings.sidl_weight == 0:
             return TermGradient(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
@@ -43,7 +44,7 @@ class ScoreIdentityTerm:
             x = y + column(sigma[part]) * noise[part]
             # with dropout the fake score would be another network in each call, also in a call that recomputes
             with without_dropout(self.fake_score.network, self.settings.dropout):
-                f, g = self._estimates(x, sigma[part], select(labels, part))
+                f, g = self._estimates(x, sigma[part], condition.rows(part))
                 losses = score_identity_loss(y, f, g, self.settings.alpha)
                 weighted = self.settings.sidl_weight * losses.sum() / len(images)
                 gradients.append(torch.autograd.grad(weighted, y)[0])
@@ -51,8 +52,8 @@ class ScoreIdentityTerm:
         self.fake_score.network.requires_grad_(True)
         return TermGradient(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
-    def _estimates(self, x: Tensor, sigma: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _estimates(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
         """f(x, sigma) and g(x, sigma), with their graphs to x."""
         with autocast(x.device, self.settings.precision):
-            f, g = (model(x, sigma, labels).float() for model in (self.teacher, self.fake_score.network))
+            f, g = (model(x, sigma, condition).float() for model in (self.teacher, self.fake_score.network))
         return f, self.fake_score.preconditioning.estimate(f, g, sigma)

@@ -32,10 +32,11 @@ from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
-from gsd_cli.core.distillation.micro_batches import micro_batches, select
+from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.feature_maps import FeatureMap, teacher_features
 from gsd_cli.core.models.generator import Generator, without_dropout
@@ -51,13 +52,13 @@ Evaluate = Callable[[Generator, int], dict[str, float]]
 
 @dataclass(frozen=True)
 class Batch:
-    """The latents of one generator step, their classes, and the generator's images of them [B + M, C, H, W].
+    """The latents of one generator step, their condition, and the generator's images of them [B + M, C, H, W].
 
     The images carry their graph, unless micro-batches will make it again part by part.
     """
 
     latents: LatentBatch
-    labels: Tensor | None
+    condition: Condition
     images: Tensor
 
 
@@ -83,7 +84,7 @@ class Distillation:
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(s, phi, total_steps, world, device)
         rows = row_order(s.batch_size, s.pair_every, world, self.isometric.group)
-        draws = make_draws(s.noise_device, s.seed, s.batch_size, rows, teacher.shape, teacher.classes, device)
+        draws = make_draws(s.noise_device, s.seed, s.batch_size, rows, teacher.shape, teacher.conditions, device)
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
         self.fake_score = FakeScore(s, teacher, f, draws, self.recipe, world)
         self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, draws, self.recipe, world)
@@ -148,10 +149,10 @@ class Distillation:
         """The gradient of the generator's loss at its images [B + M, C, H, W]: of all terms, each with its weight."""
         latents, images = batch.latents, batch.images.detach()
         count = len(latents.z)
-        y, labels = images[:count], select(batch.labels, slice(count))
+        y, condition = images[:count], batch.condition.rows(slice(count))
 
-        sidl = self.score_identity.measure(y, labels, step)
-        adversarial = self.adversarial.measure(y, labels, step)
+        sidl = self.score_identity.measure(y, condition, step)
+        adversarial = self.adversarial.measure(y, condition, step)
         matching = self.matching.measure(y, step)
         sidl_norm, adversarial_norm, matching_norm = self._norms(sidl.gradient, adversarial.gradient, matching)
         adversarial_weight, of_adversarial = self.adversarial.weigh(adversarial, adversarial_norm, sidl_norm)
@@ -159,8 +160,8 @@ class Distillation:
         rest = sidl.gradient + adversarial_weight * adversarial.gradient + matching_weight * matching
         rest = torch.cat([rest, torch.zeros_like(images[count:])])
 
-        irl = self.isometric.measure(images, latents, batch.labels)
-        irl = self.isometric.restrict(irl, latents, batch.labels, self.generator)
+        irl = self.isometric.measure(images, latents, batch.condition)
+        irl = self.isometric.restrict(irl, latents, batch.condition, self.generator)
         # the ratio refers to the sum of all other terms, or the isometric share would fall as terms are added
         irl_norm, rest_norm = self._norms(irl.gradient, rest)
         irl_weight, of_irl = self.isometric.weigh(irl, irl_norm, rest_norm, step)
@@ -183,29 +184,29 @@ class Distillation:
 
     # -- the generator's images ---------------------------------------------------------------------
 
-    def _fake_images(self, *stream: int | str, batch: Batch | None) -> tuple[Tensor, Tensor | None]:
-        """Images [B, C, H, W] for the fake score and the discriminator, without a graph, and their classes: those of
-        `batch`, or fresh ones."""
+    def _fake_images(self, *stream: int | str, batch: Batch | None) -> tuple[Tensor, Condition]:
+        """Images [B, C, H, W] for the fake score and the discriminator, without a graph, and their condition: that of
+        `batch`, or a fresh one."""
         if batch is not None:
             count = len(batch.latents.z)
-            return batch.images[:count].detach(), select(batch.labels, slice(count))
-        z, labels = self.draws.normal(*stream, "z"), self.draws.labels(*stream)
+            return batch.images[:count].detach(), batch.condition.rows(slice(count))
+        z, condition = self.draws.normal(*stream, "z"), self.draws.condition(*stream)
         parts = micro_batches(self.settings.micro_batch, len(z))
         with torch.no_grad(), self._autocast(), without_dropout(self.generator, self.settings.dropout):
-            images = [self.generator(z[part], select(labels, part)).float() for part, _ in parts]
-        return torch.cat(images), labels
+            images = [self.generator(z[part], condition.rows(part)).float() for part, _ in parts]
+        return torch.cat(images), condition
 
     def _generate(self, step: int) -> Batch:
         """The latents and images of the generator's update in this step."""
-        shape, classes = self.teacher.shape, self.teacher.classes
+        shape, conditions = self.teacher.shape, self.teacher.conditions
         # the average is less noisy than the generator
-        sources = FitSources(self.isometric.phi, self.average, shape, classes, self.device, self.data)
+        sources = FitSources(self.isometric.phi, self.average, shape, conditions, self.device, self.data)
         self.isometric.prepare(step, sources)
         latents = self.isometric.make_pairs(self.draws.normal("generator", step, "z"), self.draws, step)
-        labels = self.isometric.share_classes(self.draws.labels("generator", step), latents)
+        condition = self.isometric.share_condition(self.draws.condition("generator", step), latents)
         with torch.set_grad_enabled(self.settings.micro_batch is None):
-            images = [self._call_generator(latents, labels, part) for part, _ in self._parts(latents)]
-        return Batch(latents, labels, torch.cat(images))
+            images = [self._call_generator(latents, condition, part) for part, _ in self._parts(latents)]
+        return Batch(latents, condition, torch.cat(images))
 
     def _backward(self, batch: Batch, gradient: Tensor) -> None:
         """From the gradient at the images [B + M, C, H, W] to the generator's weights."""
@@ -216,11 +217,11 @@ class Distillation:
                 return
             for part, last in self._parts(latents):
                 with nullcontext() if last else self.world.without_sync(self._shared_generator):
-                    self._call_generator(latents, batch.labels, part).backward(gradient[part])
+                    self._call_generator(latents, batch.condition, part).backward(gradient[part])
 
-    def _call_generator(self, latents: LatentBatch, labels: Tensor | None, part: slice) -> Tensor:
+    def _call_generator(self, latents: LatentBatch, condition: Condition, part: slice) -> Tensor:
         """Images of some rows of the batch and, after it, the isometric term's extra latents."""
-        z, own = torch.cat([latents.z, latents.extra])[part], select(labels, part)
+        z, own = torch.cat([latents.z, latents.extra])[part], condition.rows(part)
         if part.stop <= len(latents.z):
             with self._autocast():
                 return self._shared_generator(z, own).float()

@@ -15,6 +15,7 @@ from gsd_cli.catalogue.readings import Reading, fitting_readings, same_schedule
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.real_images import require_same_shape
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.reading_check import CLEAR, Measured, count_levels, join_measured, measure_readings
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.data.dataset import ImageArchive
@@ -102,14 +103,14 @@ def _measure(
     stage = teacher.autoencoder.to(device)
     with torch.no_grad():
         images = stage.encode(archive.batch(places).to(device))
-    labels, found, done = _labels(teacher, archive, places, device), [], 0
+    condition, found, done = _condition(teacher, archive, places, device), [], 0
     groups = _by_network(readings)
     with session.progress("how the teacher was trained", sum(map(count_levels, groups))) as bar:
         for group in groups:
             # what a file of bare weights leaves open may decide on the network's layers
             model = (teacher.read_as(group[0]) if len(groups) > 1 else teacher).denoiser.to(device)
             report = _offset(bar.update, done)
-            found.append(measure_readings(model, group, images, labels, on_call=report))
+            found.append(measure_readings(model, group, images, condition, on_call=report))
             done += count_levels(group)
     return join_measured(found)
 
@@ -128,12 +129,12 @@ def _offset(report: Callable[[int], object], done: int) -> Callable[[int], None]
     return on_call
 
 
-def _labels(teacher: Teacher, archive: ImageArchive, places: Tensor, device: torch.device) -> Tensor | None:
-    """The classes of the images for a class-conditional teacher; the first class where they have none."""
+def _condition(teacher: Teacher, archive: ImageArchive, places: Tensor, device: torch.device) -> Condition:
+    """The classes of the images for a class-conditional teacher; the first class or prompt where they have none."""
     classes = teacher.denoiser.classes
     if not classes:
-        return None
+        return teacher.denoiser.conditions.first(len(places)).to(device)
     known = archive.labels
     fit = known is not None and known.ndim == 1 and int(known.max()) < classes
     found = known[places] if known is not None and fit else torch.zeros(len(places), dtype=torch.long)
-    return found.to(device)
+    return Condition(found.to(device))

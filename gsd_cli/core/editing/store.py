@@ -38,7 +38,7 @@ class DirectionStore:
         self.learnt: dict[str, Attribute] = {}
         self.built_in: dict[str, Attribute] = {a.name: a for a in self.knowledge.built_in()}
         self.mark = weights_fingerprint(model.folder)
-        label = model.generator.label if model.generator.denoiser.classes else None
+        label = model.generator.condition.mark
         self.about: dict[str, Any] = {"model": self.mark, "class": label}
         key = self.mark if label is None else f"{self.mark}-{label}"
         self.cache = session.cache / DIRECTIONS / key

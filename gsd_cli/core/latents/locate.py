@@ -17,7 +17,16 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.base.text import plural
-from gsd_cli.catalogue.image_names import EXAMPLE, IMAGE_HINT, SEED, STDIN, example_file, parse_seed, require_one_stdin
+from gsd_cli.catalogue.image_names import (
+    EXAMPLE,
+    IMAGE_HINT,
+    SEED,
+    STDIN,
+    STDIN_EMPTY,
+    example_file,
+    parse_seed,
+    require_one_stdin,
+)
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
@@ -28,9 +37,10 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.data.decode import Decoded, crop_and_resize, decode
+from gsd_cli.data.decode import Decoded, Stored, crop_and_resize, open_stored, to_decoded
 from gsd_cli.data.pixels import from_uint8
-from gsd_cli.data.survey import survey
+from gsd_cli.data.remarks import Remarks, add_remarks, describe_remarks
+from gsd_cli.data.survey import Survey, survey
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 GOOD_PSNR = 24.0
@@ -76,7 +86,7 @@ def _find_anchors(
         name: value
         for name, value in options.model_dump(include=set(InvertSettings.model_fields)).items()
         if name not in ("save_latent", "keep_residual")
-    } | {"seed": getattr(options, "seed", 0), "label": model.generator.label}
+    } | {"seed": getattr(options, "seed", 0), "label": model.generator.condition.mark or 0}
     folder = session.cache / "inversions"
     sweep(folder)
     paths = {name: folder / f"{cache_key(x, mark, settings)}{SUFFIX}" for name, x in images.items()}
@@ -165,7 +175,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
     if model.teacher is None:
         return None
     try:
-        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading)
+        teacher = load_teacher(model.teacher, offline=True, assume=model.teacher_reading, prompts=model.prompts)
     except GsdError:
         return None
     generator = model.generator
@@ -173,7 +183,7 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
         return None
     device = generator.device
     denoiser = teacher.denoiser.to(device)
-    return denoiser.with_labels(torch.tensor([generator.label], device=device)) if denoiser.classes else denoiser
+    return denoiser.with_condition(generator.condition.to(device))
 
 
 def _load_saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
@@ -193,8 +203,9 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     try:
         file = example_file(name) if name.startswith(EXAMPLE) else Path(name)
         payload = _read_stdin() if name == STDIN else file
-        looked = survey([payload], 1, remedy="")
-        image = decode(payload, looked.ranges)
+        looked = survey([payload], [name], remedy="")
+        stored = open_stored(payload)
+        image = to_decoded(stored, looked.ranges)
         _require_channels(name, image, channels)
         pixels = crop_and_resize(image, size, channels)
     except FileNotFoundError as error:
@@ -208,9 +219,19 @@ def read_image(name: str, generator: Generator, session: Session | None = None) 
     if session is not None:
         for line in looked.messages:
             session.say(f"{name}: {line}")
+        _warn_of_values(name, stored, looked, session)
         if (height, width, found) != (size, size, channels):
             session.say(f"{name}: {width} x {height} {_mode(found)} -> {size} x {size} {_mode(channels)}")
     return from_uint8(torch.from_numpy(pixels.copy())).permute(2, 0, 1)
+
+
+def _warn_of_values(name: str, stored: Stored, looked: Survey, session: Session) -> None:
+    """Say what the range of values does to the image."""
+    remarks: Remarks = {}
+    if stored.raster is not None:
+        add_remarks(remarks, stored.raster, 0, looked.ranges)
+    for line in (*looked.warnings, *describe_remarks(remarks, looked.ranges, 1, lambda _: name, remedy=False)):
+        session.warn(line)
 
 
 def _shape_of(image: Decoded) -> tuple[int, int, int]:
@@ -236,4 +257,7 @@ def _mode(channels: int) -> str:
 def _read_stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError(["- reads an image from a pipe, but stdin is a terminal"], hint="cat a.png | gsd ...")
-    return sys.stdin.buffer.read()
+    payload = sys.stdin.buffer.read()
+    if not payload:
+        raise GsdError(STDIN_EMPTY, hint="cat a.png | gsd ...")
+    return payload

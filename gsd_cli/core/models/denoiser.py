@@ -12,9 +12,10 @@ from torch.utils.hooks import RemovableHandle
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.precondition import Precondition
-from gsd_cli.core.models.schedule import NoiseSchedule
+from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
 from gsd_cli.core.models.unet2d import UNET2D
 
 GSD_CHAIN = Chain()
@@ -29,7 +30,7 @@ class Denoiser(nn.Module):
     The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
     limit it, and how those of a DDPM step.
 
-    A class-conditional network takes its labels from the call or from the view of `with_labels`.
+    A conditional network takes its condition from the call or from the view of `with_condition`.
     """
 
     def __init__(
@@ -53,12 +54,13 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.prediction = prediction
         self.chain = chain
-        self.labels: Tensor | None = None
+        self.condition = UNCONDITIONAL
+        self.prompts = UNCONDITIONAL
 
-    def with_labels(self, labels: Tensor | None) -> Denoiser:
-        """A view of this model, weights shared, with fixed classes: int64 [B], or None."""
+    def with_condition(self, condition: Condition) -> Denoiser:
+        """A view of this model, weights shared, with a fixed condition: of B images, or one row for any number."""
         view = copy.copy(self)
-        view.labels = labels
+        view.condition = condition
         return view
 
     @property
@@ -68,8 +70,8 @@ class Denoiser(nn.Module):
 
     @property
     def clip_sample(self) -> bool:
-        """Whether the model's own samplers limit the clean estimate, as pixel models do."""
-        return self.chain.limits
+        """Whether the model's own samplers limit the clean estimate, as those of a DDPM of pixels do."""
+        return self.chain.limits and not isinstance(self.schedule, ContinuousSchedule)
 
     @property
     def device(self) -> torch.device:
@@ -83,32 +85,59 @@ class Denoiser(nn.Module):
         return self.kind.classes(self.net)
 
     @property
+    def conditions(self) -> Condition:
+        """All conditions that the model is used with, a row each, on the CPU: its classes, or its prompts."""
+        return every_class(self.classes) if self.prompts.none else self.prompts
+
+    def give_prompts(self, prompts: Condition) -> None:
+        """Set the texts that the model is used with, a row each, on the CPU.
+
+        Raises GsdError (exit 3) unless it takes texts, and these.
+        """
+        sizes = self.kind.text_sizes(self.net)
+        if sizes is None or prompts.embeddings is None:
+            raise GsdError("the model is not text-conditional", hint="leave out the prompts")
+        pooled = None if prompts.pooled is None else prompts.pooled.shape[1]
+        found = prompts.embeddings.shape[2], pooled
+        if found != sizes or (pooled is None) != (prompts.time_ids is None):
+            raise GsdError(
+                f"the prompts have vectors of {describe_sizes(found)} numbers, the model takes {describe_sizes(sizes)}",
+                hint="encode them for the model's own teacher: gsd prepare PROMPTS.txt --teacher T",
+            )
+        self.prompts = prompts
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the space this model denoises: images, or an autoencoder's latents."""
         return self.kind.shape(self.net)
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
-        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; labels: int64 [B], by default the view's.
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
+        """x: [B, C, H, W] = y + sigma n; sigma: [B] > 0; condition: of B images, or one row
+        for all; by default the view's.
 
         Returns the clean estimate [B, C, H, W], about [-1, 1].
         """
-        return self.clean(self.raw(x, sigma, labels), x, sigma)
+        return self.clean(self.raw(x, sigma, condition), x, sigma)
 
     def clean(self, raw: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         """The clean estimate that the network's output `raw` stands for; shapes as in `forward`."""
         return self.precondition.clean(raw, x, sigma.reshape(-1, 1, 1, 1))
 
-    def raw(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def raw(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         """The network's prediction [B, C, H, W] for the arguments of `forward`, without a predicted variance."""
-        return self.raw_and_variance(x, sigma, labels)[0]
+        return self.raw_and_variance(x, sigma, condition)[0]
 
-    def raw_and_variance(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def raw_and_variance(
+        self, x: Tensor, sigma: Tensor, condition: Condition | None = None
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
         """The network's prediction [B, C, H, W], and the second half of its channels if it has twice as many.
 
         The second half stands for the variance of an ancestral step (`Chain.deviation`); nothing else reads it.
         """
-        labels = self.labels if labels is None else labels
-        output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), labels)
+        condition = self.condition if condition is None else condition
+        if len(condition) == 1 != len(x):
+            condition = condition.expand(len(x))
+        output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), condition)
         channels = x.shape[1]
         if output.shape[1] == channels:
             return output, None
@@ -127,7 +156,7 @@ class Denoiser(nn.Module):
     def encode(self, x: Tensor, sigma: Tensor, *, full: bool = False) -> list[Tensor]:
         """The network's encoder maps of x [B, C, H, W] at sigma [B], [B, c, h, w] each, the bottleneck last.
 
-        The decoder is not run. Classes are left out, so that a feature is a function of the image
+        The decoder is not run. The condition is left out, so that a feature is a function of the image
         alone. full: the map of full resolution, before the first downsampling, comes first.
         """
         time = self.schedule.timestep(sigma).expand(len(x))
@@ -152,3 +181,8 @@ class Denoiser(nn.Module):
 def per_image(value: float, like: Tensor) -> Tensor:
     """A [B] tensor filled with `value`, on the device and in the type of `like` [B, ...]."""
     return torch.full((len(like),), value, device=like.device, dtype=like.dtype)
+
+
+def describe_sizes(sizes: tuple[int, int | None]) -> str:
+    """The sizes of the vectors of a text, in words: of a token, and of the whole text."""
+    return f"{sizes[0]}" if sizes[1] is None else f"{sizes[0]} and {sizes[1]}"

@@ -45,10 +45,13 @@ from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
+from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
 
 Build = Callable[[dict[str, Any]], Any]
 """A config to its network."""
-NETWORK_KINDS: dict[str, NetworkKind] = {name: kind for kind in (UNET2D, DIT, DDP_UNET) for name in kind.class_names}
+NETWORK_KINDS: dict[str, NetworkKind] = {
+    name: kind for kind in (UNET2D, UNET2D_CONDITION, DIT, DDP_UNET) for name in kind.class_names
+}
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.dit_config import CLASS_NAMES, DIFFUSERS_CLASS
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
 
@@ -41,12 +42,13 @@ def prepare(net: Any) -> None:
         block.norm1.emb.class_embedder.dropout_prob = 0.0
 
 
-def call(net: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-    """The raw output [B, C or 2 C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and labels int64 [B].
+def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """The raw output [B, C or 2 C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and the classes of `condition`.
 
-    Without labels all rows have the null class.
+    Without classes all rows have the null class.
     """
-    output: Tensor = net(x, t, _null_labels(net, x) if labels is None else labels).sample
+    classes = condition.classes
+    output: Tensor = net(x, t, _null_labels(net, x) if classes is None else classes).sample
     return output
 
 

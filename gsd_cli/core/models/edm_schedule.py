@@ -120,6 +120,11 @@ class EdmSchedule(ContinuousSchedule):
         return (low + place * (high - low)) ** self.rho
 
     @property
+    def geometric(self) -> bool:
+        """Those of Karras et al. are not: more of them are high."""
+        return self.spacing == "exponential"
+
+    @property
     def facts(self) -> Tensor:
         """The levels, then sigma_data."""
         return torch.cat([self.sigmas, torch.tensor([self.sigma_data], dtype=torch.float64)])

@@ -77,4 +77,6 @@ def teacher_fingerprint(teacher: Teacher) -> str:
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
     digest = hashlib.sha256(repr((*facts, stage.shift) if stage.shift else facts).encode())
     digest.update(model.schedule.facts.float().numpy().tobytes())
+    if (prompts := model.prompts.mark) is not None:
+        digest.update(str(prompts).encode())
     return digest.hexdigest()[:16]

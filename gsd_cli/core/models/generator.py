@@ -16,19 +16,23 @@ from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.find import find_model, read_card
-from gsd_cli.catalogue.run_layout import CARD, README
+from gsd_cli.catalogue.run_layout import CARD, PROMPTS, README
 from gsd_cli.core.models.autoencoder import Autoencoder
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
+from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
 
 FORMAT = 1
+PROMPTS_KEPT = 64
+"""Prompts of its training that a text-conditional generator keeps, so that it makes images without a text encoder."""
 
 
 class Generator(nn.Module):
     """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
 
-    `label` is the default class of a class-conditional model. In training there is no autoencoder: the
+    `condition`, one row, is the default one of a conditional model. In training there is no autoencoder: the
     losses are computed in the teacher's space.
     """
 
@@ -37,7 +41,7 @@ class Generator(nn.Module):
         self.denoiser = denoiser
         self.sigma_init = sigma_init
         self.autoencoder = autoencoder or Autoencoder()
-        self.label = 0
+        self.condition = denoiser.conditions.first(1)
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
@@ -63,12 +67,14 @@ class Generator(nn.Module):
         """(C, H, W) of the images: the shape of z, unless there is an autoencoder."""
         return self.autoencoder.image_shape(self.latent_shape)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """z: [B, *latent_shape] ~ N(0, I); labels: int64 [B]. Images [B, *image_shape], about [-1, 1], unclamped."""
-        if labels is None and self.denoiser.classes:
-            labels = torch.full((len(z),), self.label, device=z.device)
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """Images [B, *image_shape], about [-1, 1], unclamped, of z [B, *latent_shape] ~ N(0, I) and the condition of B
+        images."""
+        if condition is None:
+            self.condition = self.condition.to(z.device)  # a copy per call would make the host wait
+            condition = self.condition.expand(len(z))
         sigma = per_image(self.sigma_init, z)
-        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, labels))
+        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, condition))
 
 
 def set_dropout(module: nn.Module, p: float) -> None:
@@ -116,18 +122,28 @@ class Model:
         return self.card.get("features")
 
     @property
+    def prompts(self) -> Path | None:
+        """The file of the prompts that a text-conditional generator keeps; None for others."""
+        path = self.folder / PROMPTS
+        return path if path.is_file() else None
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of its classes, if known."""
         return tuple(self.card.get("classes") or ())
 
 
-def save_generator(generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool) -> None:
-    """Write a generator folder atomically: network, schedule, card, README.md."""
+def save_generator(
+    generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool, prompts: Prompts | None = None
+) -> None:  # fmt: skip
+    """Write a generator folder atomically: network, schedule, card, README.md, and the first of the prompts."""
     with atomic_folder(folder) as temporary:
         save_denoiser(
             generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder,
             class_names=card.get("classes") or (),
         )  # fmt: skip
+        if prompts is not None:
+            save_prompts(temporary / PROMPTS, prompts.head(PROMPTS_KEPT), half=half)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
         (temporary / README).write_text(readme, encoding="utf-8")
@@ -146,7 +162,10 @@ def load_model(spec: str | None) -> Model:
             f"the weights in {folder} are not those that its {CARD} names",
             hint="they are damaged; copy the folder again, or run gsd distill again",
         )
-    generator = Generator(load_denoiser(folder), float(sigma_init), load_autoencoder(folder))
+    denoiser = load_denoiser(folder)
+    if (folder / PROMPTS).is_file():
+        denoiser.give_prompts(load_prompts(folder / PROMPTS).condition)
+    generator = Generator(denoiser, float(sigma_init), load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ ANSWER_SECONDS = 10
 
 def fetch(
     hub_id: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None,
-    check: Callable[[Path], object] = lambda folder: None,
+    check: Callable[[Path], object] = lambda folder: None, only: Sequence[str] | None = None,
 ) -> tuple[Path, str]:  # fmt: skip
     """Download a model, or find it in the hub cache; returns its folder and commit.
 
     on_bytes(done, total) is called from time to time, from other threads. check(folder) is called when the config files
-    are there, and may raise GsdError before gigabytes of weights are fetched. An interrupted download
+    are there, and may raise GsdError before gigabytes of weights are fetched. only: patterns of files, instead of the
+    network and the autoencoder. An interrupted download
     resumes where it stopped. Raises GsdError (exit 4): no network, not found, gated, damaged in transfer.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the client is imported
@@ -57,6 +58,9 @@ def fetch(
         return Path(str(fetched))
 
     try:
+        if only is not None:
+            folder = download([*only])
+            return folder, folder.name
         check(download([*CONFIGS]))
         folder = download([*CONFIGS, *(part + name for part in PARTS for name in (SAFE_WEIGHTS, SAFE_INDEX))])
         # in this order: shards of an index, .bin weights, variants, weights under the names of other libraries

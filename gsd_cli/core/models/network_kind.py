@@ -6,8 +6,8 @@ UNet2DModel: `core/training/fit_teacher.py` and `core/distillation/growth.py`.
 
 To add a kind, write a module next to `unet2d.py` with a function per field below and one record,
 and add the record to `NETWORK_KINDS` in `diffusers_folder.py`, and the check of its config to `CHECKS` in
-`teacher_config.py`. A kind trained with another noise schedule
-or prediction also needs its preconditioning in `denoiser.py` (and `schedule.py`).
+`teacher_config.py`. A network trained with another noise schedule or prediction also needs a kind of diffusion:
+a module like `flow_schedule.py`, named in `schedules.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.own_network import OwnNetwork
 
 Network = Any
@@ -47,12 +48,12 @@ class NetworkKind:
     """(net): (C, H, W) of the input."""
     classes: Callable[[Network], int | None]
     """(net): the number of classes it is conditioned on; None for an unconditional network."""
-    call: Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
-    """(net, x [B, C, H, W], t [B], labels int64 [B] or None): the output [B, C, H, W], or [B, 2 C, H, W] of
+    call: Callable[[Network, Tensor, Tensor, Condition], Tensor]
+    """(net, x [B, C, H, W], t [B], the condition of B images): the output [B, C, H, W], or [B, 2 C, H, W] of
     a network that also predicts a variance, which comes second."""
     encode: Callable[[Network, Tensor, Tensor, bool], list[Tensor]]
     """(net, x [B, C, H, W], t [B], full): the encoder's maps [B, c, h, w] from fine to coarse, bottleneck
-    last, without running the decoder and without classes; with `full` the full-resolution map comes first."""
+    last, without running the decoder and without a condition; with `full` the full-resolution map comes first."""
     bottleneck: Callable[[Network], nn.Module]
     """(net): the module whose output is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]
@@ -61,6 +62,9 @@ class NetworkKind:
     """(net, output of the bottleneck): the same as a map [B, c, h, w]."""
     from_map: Callable[[Network, Tensor], Tensor] = lambda net, features: features
     """(net, map [B, c, h, w]): the inverse of `to_map`."""
+    text_sizes: Callable[[Network], tuple[int, int | None] | None] = lambda net: None
+    """(net): the sizes of the vectors it takes of a text, per token and of the whole text; None for a network that is
+    not conditioned on texts."""
     null_class: Callable[[Network], int | None] = lambda net: None
     """(net): the class that was trained to stand for any, which is none of `classes`; None without one."""
     prepare: Callable[[Network], None] = lambda net: None

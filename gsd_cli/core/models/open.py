@@ -8,10 +8,18 @@ from typing import Any
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.class_names import describe_classes, find_class
+from gsd_cli.catalogue.diffusers_layout import CONFIGS
+from gsd_cli.catalogue.find import local_teacher, require_teacher
 from gsd_cli.catalogue.registry import BUNDLED_MODELS
 from gsd_cli.catalogue.run_layout import GENERATOR
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Model, load_model
+from gsd_cli.core.models.hub import fetch
+from gsd_cli.core.models.prompts import load_prompts
 from gsd_cli.core.models.teacher import Teacher, load_teacher
+from gsd_cli.core.models.teacher_config import read_text_teacher
+from gsd_cli.core.models.text_encoder import FILES, TextEncoder, load_text_encoder
+from gsd_cli.options import SampleOptions
 
 
 def open_model(spec: str | None, device: Any, session: Session) -> Model:
@@ -25,12 +33,13 @@ def open_model(spec: str | None, device: Any, session: Session) -> Model:
     return model
 
 
-def resolve_class(model: Model, given: str | None) -> int | None:
-    """The number of the class that --class names; None without --class.
+def resolve_class(model: Model, given: str | None) -> Condition | None:
+    """The class that --class names, as a condition of one row; None without --class.
 
     given: a name or a number. Raises UsageError for a class that the model does not have.
     """
-    count, names = model.generator.denoiser.classes, model.class_names
+    every, names = model.generator.denoiser.conditions, model.class_names
+    count = model.generator.denoiser.classes
     if given is None:
         return None
     if count is None:
@@ -38,23 +47,62 @@ def resolve_class(model: Model, given: str | None) -> int | None:
     label = find_class(given, names, count)
     if label is None:
         raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=describe_classes(names, count))
-    return label
+    return every.rows(slice(label, label + 1))
+
+
+def resolve_prompt(model: Model, options: SampleOptions, session: Session) -> Condition | None:
+    """What --class or --prompt asks for, as a condition of one row; None without them. --prompts replaces the prompts
+    that the model keeps.
+
+    Raises UsageError for a model that takes no text.
+    """
+    denoiser = model.generator.denoiser
+    given = "--prompts" if options.prompts is not None else "--prompt" if options.prompt is not None else None
+    if given is None:
+        return resolve_class(model, options.class_)
+    if denoiser.kind.text_sizes(denoiser.net) is None:
+        raise UsageError([f"{given}: {model.name} is not text-conditional"])
+    if options.prompts is not None:
+        denoiser.give_prompts(load_prompts(options.prompts).condition)
+        return None
+    if model.teacher is None:
+        raise UsageError([f"--prompt: {model.name} does not name its teacher"], hint="give --prompts FILE")
+    found = open_text_encoder(model.teacher, session, model.generator.device).encode([str(options.prompt)])
+    denoiser.give_prompts(found)
+    return found
+
+
+def open_text_encoder(spec: str, session: Session, device: Any) -> TextEncoder:
+    """Load the text encoders of a text-conditional teacher, a folder or a hub id."""
+    require_teacher(spec)
+    place = local_teacher(spec)
+    if place is None:
+        with session.progress(f"opening the text encoders of {spec}"):
+            place, _ = fetch(spec, offline=session.offline, only=(*CONFIGS, *FILES))
+    return load_text_encoder(read_text_teacher(place), device)
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:
     """Set the class of a class-conditional model: the one of --class, else the first."""
-    label = resolve_class(model, given)
-    if label is None and model.generator.denoiser.classes:
+    chosen = resolve_class(model, given)
+    if chosen is None and model.generator.denoiser.classes:
         session.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
-    model.generator.label = label or 0
+    every = model.generator.denoiser.conditions
+    model.generator.condition = every.first(1) if chosen is None else chosen
 
 
 def open_teacher(
-    spec: str, session: Session, revision: str | None = None, assume: str | None = None, *, undecided: bool = False
+    spec: str,
+    session: Session,
+    revision: str | None = None,
+    assume: str | None = None,
+    *,
+    undecided: bool = False,
+    prompts: Path | None = None,
 ) -> Teacher:
     """Load a teacher; show the progress of a download, and print notes and warnings about the teacher.
 
-    assume, undecided: see `load_teacher`.
+    assume, undecided, prompts: see `load_teacher`.
     """
     with session.progress(f"opening {spec}") as bar:
 
@@ -62,7 +110,13 @@ def open_teacher(
             bar.update(done // 1_000_000, total // 1_000_000, note="MB")
 
         teacher = load_teacher(
-            spec, offline=session.offline, revision=revision, on_bytes=on_bytes, assume=assume, undecided=undecided
+            spec,
+            offline=session.offline,
+            revision=revision,
+            on_bytes=on_bytes,
+            assume=assume,
+            undecided=undecided,
+            prompts=prompts,
         )
     if teacher.revision is not None:
         session.say(f"{spec} is {teacher.source} at {teacher.revision[:12]}")

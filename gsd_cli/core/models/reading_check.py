@@ -16,6 +16,7 @@ from torch import Tensor
 from gsd_cli.catalogue.readings import Reading
 from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import generator_for
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.schedule import NoiseSchedule
 from gsd_cli.core.models.schedules import read_schedule
@@ -53,12 +54,12 @@ class Measured:
 
 @torch.no_grad()
 def measure_readings(
-    model: Denoiser, readings: tuple[Reading, ...], images: Tensor, labels: Tensor | None, seed: int = 0,
+    model: Denoiser, readings: tuple[Reading, ...], images: Tensor, condition: Condition, seed: int = 0,
     on_call: Callable[[int], None] = lambda done: None,
 ) -> Measured:  # fmt: skip
     """The errors of the readings of the model's network.
 
-    images: [N, C, H, W] in the space of the model, on its device; labels: int64 [N] or None. on_call(done) is called
+    images: [N, C, H, W] in the space of the model, on its device; condition: of N images. on_call(done) is called
     with the number of levels done, of `count_levels`.
     """
     schedules = _distinct_schedules(readings)
@@ -71,7 +72,7 @@ def measure_readings(
         for place, level in enumerate(levels):
             x, sigma = images + level * noise, per_image(level, images)
             with full_precision(images.device):
-                raw = torch.cat([_call(view, x, sigma, labels, part) for part in torch.arange(len(x)).split(CALL)])
+                raw = torch.cat([_call(view, x, sigma, condition, part) for part in torch.arange(len(x)).split(CALL)])
             for reading in readings:
                 if str(reading.schedule) != key:
                     continue
@@ -97,8 +98,8 @@ def count_levels(readings: tuple[Reading, ...]) -> int:
     return len(schedules) * len(_common_levels(list(schedules.values())))
 
 
-def _call(model: Denoiser, x: Tensor, sigma: Tensor, labels: Tensor | None, part: Tensor) -> Tensor:
-    return model.raw(x[part], sigma[part], None if labels is None else labels[part])
+def _call(model: Denoiser, x: Tensor, sigma: Tensor, condition: Condition, part: Tensor) -> Tensor:
+    return model.raw(x[part], sigma[part], condition.rows(part))
 
 
 def _distinct_schedules(readings: tuple[Reading, ...]) -> dict[str, NoiseSchedule]:

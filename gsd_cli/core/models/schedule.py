@@ -34,6 +34,11 @@ class NoiseSchedule(ABC):
         """The teacher's own levels, float64 [T], finite and increasing: evenly spaced in its own time."""
 
     @property
+    def geometric(self) -> bool:
+        """Whether its levels are evenly spaced in log sigma."""
+        return False
+
+    @property
     @abstractmethod
     def own_steps(self) -> int:
         """How many steps the teacher's own sampler takes unless told otherwise."""

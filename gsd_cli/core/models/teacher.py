@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import read_class_names
@@ -15,6 +16,7 @@ from gsd_cli.core.models.bare_file import read_bare_config
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder
 from gsd_cli.core.models.hub import OnBytes, fetch
+from gsd_cli.core.models.prompts import Prompts, load_prompts
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.teacher_config import TeacherConfig, describe_choices, read_teacher_config
 
@@ -27,6 +29,7 @@ class Teacher:
     feature extractor trained on the same images, if there is one. `class_names` are the classes of a
     conditional model, if known. `notes` are warnings; `remarks` say how the folder was read. `config` is what the
     folder says. `reading` is how its output was read where the folder does not say it: as `--assume` takes it.
+    `prompts` are those that a text-conditional teacher is used with.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Teacher:
     remarks: list[str] = field(default_factory=list)
     config: TeacherConfig | None = None
     reading: str | None = None
+    prompts: Prompts | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -57,14 +61,14 @@ class Teacher:
 
 def load_teacher(
     spec: str, *, offline: bool = False, revision: str | None = None, on_bytes: OnBytes | None = None,
-    assume: str | None = None, undecided: bool = False,
+    assume: str | None = None, undecided: bool = False, prompts: Path | None = None,
 ) -> Teacher:  # fmt: skip
     """Find and read a teacher.
 
     spec: a name of the registry, a diffusers folder (or a file in it), or a hub id `owner/name`. on_bytes: see `fetch`.
     assume: what its folder does not say, as `--assume` takes it. undecided: take the first of several readings; the
-    caller decides (`config.readings`). Raises GsdError: exit 3 (missing, damaged, unsupported, several readings fit),
-    exit 4 (hub or network).
+    caller decides (`config.readings`). prompts: a file of prompts, for a text-conditional teacher. Raises GsdError:
+    exit 3 (missing, damaged, unsupported, several readings fit, no prompts), exit 4 (hub or network).
     """
     require_teacher(spec)
     entry, place = TEACHERS.get(spec), local_teacher(spec)
@@ -77,6 +81,7 @@ def load_teacher(
         )  # fmt: skip
         notes = [entry.caution] if entry is not None and entry.caution else []
     config = read_bare_config(place, assume) if is_bare(place) else read_teacher_config(place, assume)
+    config.require_prompts(prompts)
     if not undecided:
         config.require_known()
     reading = config.readings[0].name if len(config.readings) == 1 and not config.stated else None
@@ -88,6 +93,9 @@ def load_teacher(
     name = spec if entry is not None or hub_id else folder.resolve().name
     card = read_card(folder) if not hub_id and (folder / CARD).is_file() else {}
     denoiser = build_denoiser(config)
+    given = load_prompts(prompts) if prompts is not None else None
+    if given is not None:
+        denoiser.give_prompts(given.condition)
     return Teacher(
         name,
         denoiser,
@@ -100,4 +108,5 @@ def load_teacher(
         remarks=remarks,
         config=config,
         reading=reading,
+        prompts=given,
     )

@@ -11,20 +11,20 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import read_json, read_object
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import NETWORKS, SCHEDULE, UNETS, ModelFiles, locate_model
-from gsd_cli.catalogue.families import BETAS, EDM, FLOW, TITLES, find_family
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE, TITLES, find_family
 from gsd_cli.catalogue.readings import Reading, assumed, fitting_readings, normalize, unstated
-from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_config
+from gsd_cli.core.models import ddp_unet_config, dit_config, unet2d_condition_config, unet2d_config
 from gsd_cli.core.models.config_check import LEARNED
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
-    for kind in (unet2d_config, dit_config, ddp_unet_config)
+    for kind in (unet2d_config, unet2d_condition_config, dit_config, ddp_unet_config)
     for name in kind.CLASS_NAMES
 }
 """By the `_class_name` in config.json: diffusers' class, and the check of its config. The keys of NETWORK_KINDS."""
 
 
-SUPPORTED = (BETAS, FLOW, EDM)
+SUPPORTED = (BETAS, FLOW, EDM, SCORE_SDE)
 """The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
 
 
@@ -47,6 +47,24 @@ class TeacherConfig:
     def class_name(self) -> str:
         """The `_class_name` of the network."""
         return str(self.network["_class_name"])
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether the network is conditioned on texts."""
+        return self.class_name in unet2d_condition_config.CLASS_NAMES
+
+    def require_prompts(self, given: Path | None) -> None:
+        """Raise GsdError (exit 3) where a text-conditional network is given no prompts, or another network some."""
+        if self.takes_text and given is None:
+            raise GsdError(
+                f"{self.files.folder} is a text-conditional teacher: it needs prompts",
+                hint="encode a text file, one prompt per line, with gsd prepare PROMPTS.txt --teacher T, and give the "
+                "result with --prompts",
+            )
+        if given is not None and not self.takes_text:
+            raise GsdError(f"{self.files.folder} is not a text-conditional teacher", hint="leave out --prompts")
+        if given is not None and not given.is_file():
+            raise GsdError(f"no such file: {given}", hint="make it with: gsd prepare PROMPTS.txt --teacher T")
 
     def require_known(self) -> Reading:
         """The reading. Raises GsdError (exit 3) where several fit."""
@@ -74,12 +92,26 @@ def read_teacher_config(path: Path, assume: str | None = None) -> TeacherConfig:
     schedule = {} if files.schedule is None else read_object(files.schedule)
     _require_supported(files, schedule)
     _require_variance(files, config, schedule)
-    fitting = readings = fitting_readings(schedule)
+    silent = not schedule.keys() - {"clip_sample"}
+    takes_levels = unet2d_config.takes_noise_levels(config)
+    if not silent:
+        _require_same_time(files, takes_levels, find_family(schedule))
+    fitting = readings = fitting_readings(schedule, takes_levels)
     if assume is not None:
         readings = assumed(fitting, normalize(assume)) or _contradicts(files, assume)
     if files.autoencoder is not None and files.schedule is None:
         schedule = {"clip_sample": False}  # the latents of an autoencoder have no bounds
-    return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1)
+    return TeacherConfig(files, config, readings, schedule, stated=len(fitting) == 1 and not silent)
+
+
+def read_text_teacher(path: Path) -> TeacherConfig:
+    """`read_teacher_config` of a text-conditional teacher. Raises GsdError (exit 3) for another."""
+    config = None if is_bare(path) else read_teacher_config(path)
+    if config is None or not config.takes_text:
+        raise GsdError(
+            f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion or an SDXL"
+        )
+    return config
 
 
 def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
@@ -99,6 +131,17 @@ def _require_supported(files: ModelFiles, schedule: dict[str, Any]) -> None:
         )
 
 
+def _require_same_time(files: ModelFiles, takes_levels: bool, family: str) -> None:
+    """Raise GsdError (exit 3) for a network that takes noise levels without a score SDE's scheduler, and for another
+    network with one."""
+    if takes_levels != (family == SCORE_SDE):
+        takes = "noise levels (fourier time embedding)" if takes_levels else "timesteps"
+        raise GsdError(
+            f"the network in {files.network} takes {takes}, and {files.schedule} is of a {TITLES[family]}",
+            hint="a ScoreSdeVeScheduler belongs to a network with a fourier time embedding, and to no other",
+        )
+
+
 def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) where a scheduler wants the variance of a network that predicts none."""
     kind, channels = schedule.get("variance_type"), network.get("in_channels")
@@ -111,8 +154,9 @@ def _require_variance(files: ModelFiles, network: dict[str, Any], schedule: dict
 
 
 def _contradicts(files: ModelFiles, assume: str) -> tuple[Reading, ...]:
+    where = files.network / "config.json" if files.schedule is None else files.schedule
     raise UsageError(
-        [f"--assume {assume}: {files.schedule} says something else"],
+        [f"--assume {assume}: {where} says something else"],
         hint="--assume is for what the folder does not say; to override it, correct that file",
     )
 

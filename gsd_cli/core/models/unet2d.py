@@ -1,17 +1,19 @@
 """Diffusers' UNet2DModel: its block names and call; `unet2d_config.py` says which configs can be teachers.
 
 The DDPM network (Ho et al. 2020): down blocks, a mid block, up blocks with skips, conditioned on a
-timestep and at most on class numbers. The last part holds what a copy that is wider or deeper
-needs to know (`distillation/growth.py`).
+timestep and at most on class numbers; and NCSN++ (Song et al. 2021), which is given a noise level. The last
+part holds what a copy that is wider or deeper needs to know (`distillation/growth.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.config_check import DEEPEST, LARGEST
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.unet2d_config import CLASS_NAMES, DIFFUSERS_CLASS
@@ -30,10 +32,10 @@ def classes(net: Any) -> int | None:
     return count
 
 
-def call(net: Any, x: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
-    """The raw output [B, C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and labels int64 [B]."""
+def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """The raw output [B, C, H, W] for x [B, C, H, W], t [B] (fractions are kept) and the classes of `condition`."""
     # t must be a tensor: UNet2DModel casts a Python float to long
-    output: Tensor = net(x, t, *(() if labels is None else (labels,))).sample
+    output: Tensor = net(x, t, *(() if condition.classes is None else (condition.classes,))).sample
     return output
 
 
@@ -45,16 +47,32 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
     if net.config.center_input_sample:
         x = 2 * x - 1
     embedding = net.time_embedding(net.time_proj(t).to(x.dtype))
-    hidden = net.conv_in(x)
+    image = x  # NCSN++ (Song et al. 2021) passes the image, smaller and smaller, from one `Skip...` block to the next
+
+    def call_block(block: Any, hidden: Tensor) -> Any:
+        nonlocal image
+        if not hasattr(block, "skip_conv"):
+            return block(hidden, embedding)
+        hidden, skips, image = block(hidden, embedding, image)
+        return hidden, skips
+
+    return walk_down(net, net.conv_in(x), call_block, full)
+
+
+def walk_down(net: Any, hidden: Tensor, call_block: Callable[[Any, Tensor], Any], full: bool) -> list[Tensor]:
+    """The maps of a UNet's down blocks and mid block, from the output of its first layer.
+
+    call_block(block, hidden): its output and its skips, or the mid block's output. full: see `encode`.
+    """
     maps: list[Tensor] = []
     for block in net.down_blocks:
-        hidden, skips = block(hidden, embedding)
+        hidden, skips = call_block(block, hidden)
         if full and not maps:
             # a block's last skip is its downsampled output
             maps.append(skips[-1 if block.downsamplers is None else -2])
         maps.append(hidden)
     if net.mid_block is not None:
-        maps.append(net.mid_block(hidden, embedding))
+        maps.append(call_block(net.mid_block, hidden))
     return maps
 
 
@@ -71,6 +89,15 @@ def output_layers(net: Any) -> tuple[str, ...]:
     return f"up_blocks.{len(net.up_blocks) - 1}", "conv_norm_out", "conv_out"
 
 
+def prepare(net: Any) -> None:
+    """Make the frequencies of a Fourier time embedding a buffer: they are drawn once, and no training changes them."""
+    embedding: Any = getattr(net, "time_proj", None)
+    if type(embedding).__name__ == "GaussianFourierProjection" and isinstance(embedding.weight, nn.Parameter):
+        frequencies = embedding.weight.detach()
+        del embedding.weight
+        embedding.register_buffer("weight", frequencies)
+
+
 UNET2D = NetworkKind(
     diffusers_class=DIFFUSERS_CLASS,
     class_names=CLASS_NAMES,
@@ -80,6 +107,7 @@ UNET2D = NetworkKind(
     encode=encode,
     bottleneck=bottleneck,
     output_layers=output_layers,
+    prepare=prepare,
 )
 
 
@@ -103,6 +131,8 @@ def find_growth_obstacle(net: Any, width: int, depth: int) -> str | None:
         return f"a network with a {unknown[0]} cannot be grown"
     if width > 1 and config["class_embed_type"] == "identity":
         return "a network that takes embeddings for classes cannot be grown in width: theirs is fixed"
+    if config["time_embedding_type"] == "fourier":
+        return "a network with a fourier time embedding cannot be grown: its frequencies are random numbers"
     if width > 1 and config["time_embedding_type"] != "positional":
         return f"a network with a {config['time_embedding_type']} time embedding cannot be grown in width"
     layers, channels = depth * config["layers_per_block"], width * max(config["block_out_channels"])

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.compute.random import latents, seed_labels
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.condition import seed_conditions
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.sampling.ode import heun_step, karras_sigmas, slope, starting_point
 from gsd_cli.core.sampling.sampler_kind import OnStep, SamplerKind
@@ -48,8 +49,7 @@ def fit_sigmas(model: Denoiser, steps: int, device: torch.device | str = "cpu") 
             code=ExitCode.USAGE,
         )
     x = starting_point(latents(PILOT_SEEDS, model.shape).to(device), fine[0])
-    labels = seed_labels(PILOT_SEEDS, model.classes)
-    model = model.with_labels(labels if labels is None else labels.to(device))
+    model = model.with_condition(seed_conditions(model.conditions, PILOT_SEEDS).to(device))
     slopes = []
     for i, sigma in enumerate(fine):
         slopes.append(slope(model, x, sigma))

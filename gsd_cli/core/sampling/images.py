@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.distributed import World
-from gsd_cli.compute.random import latents, seed_labels
+from gsd_cli.compute.random import latents
+from gsd_cli.core.models.condition import Condition, seed_conditions
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.sampler_kind import OnStep
@@ -21,16 +22,16 @@ def sample(
     seeds: Sequence[int],
     batch_size: int,
     truncation: float = 1.0,
-    label: int | None = None,
+    condition: Condition | None = None,
     world: World | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (seed, image [C, H, W] in about [-1, 1], on the CPU), in the order of `seeds`.
 
-    truncation scales the latents towards 0. A class-conditional model makes class `label`, by default
-    the class that each seed draws. The processes of `world` share each batch, and each process yields
-    all images. When the device runs out of memory the batch is halved; at batch 1 the error is raised.
-    On a CPU every network call has the same size, whatever the batch, so that an image is the same to
-    the last bit.
+    truncation scales the latents towards 0. A conditional model is given `condition`, one row for all
+    images, by default the condition that each seed draws. The processes of `world` share each batch, and
+    each process yields all images. When the device runs out of memory the batch is halved; at batch 1
+    the error is raised. On a CPU every network call has the same size, whatever the batch, so that an
+    image is the same to the last bit.
     """
     device = generator.device
     world = world or World()
@@ -47,7 +48,7 @@ def sample(
             called = [*part, *part[-1:] * (steady - len(part))] if steady else part
             z = truncation * latents(called, generator.latent_shape)
             try:
-                images = generator(z.to(device), labels_for(generator, called, label)).float()
+                images = generator(z.to(device), conditions_for(generator, called, condition)).float()
                 made.append(images[: len(part)])
             except torch.OutOfMemoryError:
                 if size == 1:
@@ -63,18 +64,17 @@ def _steady_size(generator: Generator) -> int:
     return 16 if height * width <= 32 * 32 else 4 if height * width <= 64 * 64 else 1
 
 
-def labels_for(generator: Generator, seeds: Sequence[int], label: int | None = None) -> Tensor | None:
-    """The classes of the seeds' images, int64 [len(seeds)] on the generator's device; None without classes."""
-    classes = generator.denoiser.classes
-    drawn = seed_labels(seeds, classes) if label is None else torch.full((len(seeds),), label)
-    return drawn.to(generator.device) if classes and drawn is not None else None
+def conditions_for(generator: Generator, seeds: Sequence[int], one: Condition | None = None) -> Condition:
+    """The condition of the seeds' images, on the generator's device: `one`, of one row, or what each seed draws."""
+    found = seed_conditions(generator.denoiser.conditions, seeds) if one is None else one.expand(len(seeds))
+    return found.to(generator.device)
 
 
 @torch.no_grad()
 def sample_teacher(
     teacher: Teacher, sampler: Sampler, noise: Tensor, seeds: Sequence[int], on_step: OnStep | None = None
 ) -> Tensor:
-    """Images of a teacher by a sampler, classes drawn by seed: noise [B, *shape] to [B, C, H, W]."""
-    labels = seed_labels(seeds, teacher.denoiser.classes)
-    model = teacher.denoiser.with_labels(labels if labels is None else labels.to(noise.device))
+    """Images of a teacher by a sampler, conditions drawn by seed: noise [B, *shape] to [B, C, H, W]."""
+    drawn = seed_conditions(teacher.denoiser.conditions, seeds)
+    model = teacher.denoiser.with_condition(drawn.to(noise.device))
     return teacher.autoencoder.decode(sampler(model, noise, seeds, on_step))

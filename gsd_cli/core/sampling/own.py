@@ -8,12 +8,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gsd_cli.catalogue.families import BETAS, EDM, FLOW
+from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.edm_schedule import DPM_SOLVER, HEUN, EdmSchedule
 from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.ode import heun_step, starting_point
+from gsd_cli.core.sampling.predictor_corrector import score_sde
 from gsd_cli.core.sampling.sampler_kind import Request, SamplerKind
 
 
@@ -77,6 +78,7 @@ OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
     BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
     FLOW: _euler_over_own_levels,
     EDM: _edm,
+    SCORE_SDE: lambda model, noise, r: score_sde(model, noise, r.seeds, r.steps, r.on_step),
 }
 """What samples each kind of teacher in its own pipeline: the paper's multi-step baseline."""
 

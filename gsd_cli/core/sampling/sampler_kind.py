@@ -49,6 +49,6 @@ class SamplerKind:
     deterministic: bool = True
     """Whether the image is a function of the noise alone."""
     discrete: bool = False
-    """Whether it steps through the teacher's discrete noise levels, as the teacher's scheduler says (`Chain`)."""
+    """Whether it steps through the teacher's own noise levels, as the teacher's scheduler does."""
     fit: Callable[[Denoiser, int, torch.device], tuple[float, ...]] | None = None
     """(model, steps, device): noise levels fitted to a teacher; None for a kind that fits none."""

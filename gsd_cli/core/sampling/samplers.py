@@ -14,6 +14,7 @@ from gsd_cli.catalogue.families import BETAS
 from gsd_cli.catalogue.registry import BASELINES, sampler_words
 from gsd_cli.core.models.chain import require_steps
 from gsd_cli.core.models.denoiser import GSD_CHAIN, Denoiser
+from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.hybrid import HYBRID
 from gsd_cli.core.sampling.ode import DPM_SOLVER, EULER, HEUN
 from gsd_cli.core.sampling.one_step import ONE_STEP_TEACHER
@@ -46,9 +47,9 @@ class Sampler:
     def fit(self, model: Denoiser, device: torch.device) -> Sampler:
         """This sampler with noise levels fitted to a teacher, for a kind that fits them; else itself.
 
-        Raises GsdError (exit 2) for more steps than the teacher has noise levels, if the kind visits each once.
+        Raises GsdError (exit 2) for more steps than a discrete DDPM has noise levels, if the kind visits each once.
         """
-        if SAMPLER_KINDS[self.kind].discrete:
+        if SAMPLER_KINDS[self.kind].discrete and not isinstance(model.schedule, ContinuousSchedule):
             require_steps(model.schedule.steps, self.steps_for(model))
         fit = SAMPLER_KINDS[self.kind].fit
         return self if fit is None else replace(self, sigmas=fit(model, self.steps_for(model), device))

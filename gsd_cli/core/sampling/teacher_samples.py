@@ -94,9 +94,9 @@ class TeacherSamples:
     ) -> Tensor:
         """Images uint8 [len(rows), C, H, W], rounded like saved images."""
         noise = normal_rows(rows, model.shape, self.seed, "teacher-samples").to(device)
-        labels = torch.tensor(self._labels(rows), device=device) if model.classes else None
+        drawn = model.conditions.draw(lambda count: torch.tensor(rows) % count).to(device)
         with full_precision(device):  # the cache serves every precision
-            codes = parse_sampler(SAMPLES_BY)(model.with_labels(labels), noise, rows, on_step)
+            codes = parse_sampler(SAMPLES_BY)(model.with_condition(drawn), noise, rows, on_step)
             return to_uint8(self.teacher.autoencoder.decode(codes))
 
     def _labels(self, rows: range) -> list[int | None]:

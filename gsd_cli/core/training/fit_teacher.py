@@ -14,8 +14,9 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.run_layout import CARD, GRIDS, grid_name
 from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World, require_even_shares
-from gsd_cli.compute.random import generator_for, latents, seed_labels
+from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import seed_conditions
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import save_denoiser
 from gsd_cli.core.sampling.discrete import ddim
@@ -116,8 +117,8 @@ class TeacherFit:
         if step == 0 or not self.world.main:
             return {}
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
-        labels = seed_labels(GRID_SEEDS, self.classes)
-        model = self.denoiser().with_labels(labels if labels is None else labels.to(self.device))
+        model = self.denoiser()
+        model = model.with_condition(seed_conditions(model.conditions, GRID_SEEDS).to(self.device))
         save_grid(ddim(model, noise, 25), self.run / GRIDS / grid_name(step))
         return {"evaluated": 1.0}
 

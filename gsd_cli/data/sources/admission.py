@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,12 @@ MAX_RATIO, RATIO_MATTERS = 200, 64 * 2**20
 _SYSTEM = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r"}
 
 
+_TABLES = (".csv", ".tsv", ".jsonl")
+_MAYBE_TABLES = (".txt", ".json")
+_ABOUT_LABELS = re.compile(r"label|class|categor|annot|anno\b|attr|target|metadata")
+"""In the names of files that may hold labels."""
+
+
 class Listing:
     """The files of a source that are not read as images, collected while the source is listed."""
 
@@ -28,6 +36,7 @@ class Listing:
         self.archives: list[str] = []
         self.databases: list[str] = []
         self.others: Counter[str] = Counter()
+        self.tables: list[str] = []
 
     def is_image(self, name: str, head: Callable[[], bytes] = bytes) -> bool:
         """Whether a file may be an image: by its suffix, or by its first bytes where the suffix says nothing.
@@ -47,6 +56,8 @@ class Listing:
             self.databases.append(name)
         elif path.name not in COMPANIONS and suffix != SIDECAR:
             self.others[suffix or "without suffix"] += 1
+            if suffix in _TABLES or (suffix in _MAYBE_TABLES and _ABOUT_LABELS.search(path.stem.lower())):
+                self.tables.append(name)
         return False
 
     def admit(self, members: Iterable[tuple[str, int, int, str | None]]) -> Iterator[str]:
@@ -91,6 +102,15 @@ class Listing:
             (self.archives, "archives inside are not opened"),
         )
         return tuple(f"{self.root}: {what}: {_some(sorted(names))}" for names, what in found if names)
+
+    def hint_at_tables(self, *, inside: bool) -> str:
+        """The end of a line on missing labels: files that may hold them. inside: they are members of an archive."""
+        if not self.tables:
+            return ""
+        first = min(self.tables, key=lambda name: (name.count("/"), name))
+        option = "unpack it, and give it with --labels" if inside else f"--labels {shlex.quote(str(self.root / first))}"
+        others = f" (or {len(self.tables) - 1} others)" if len(self.tables) > 1 else ""
+        return f"; {first}{others} may hold some: {option}"
 
     def messages(self) -> tuple[str, ...]:
         """One line that counts the files that are not images, by suffix; none where there are no such files."""

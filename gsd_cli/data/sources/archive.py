@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.data.decode import Payload
-from gsd_cli.data.labels import normalise_path
+from gsd_cli.data.label_names import normalise_path
 from gsd_cli.data.sources.admission import Listing, refusal
 from gsd_cli.data.sources.layout import COMPANIONS, SIDECAR, read_layout
 from gsd_cli.data.sources.source import Source, identity
@@ -52,7 +52,7 @@ def open_zip(path: Path, split: str = "train") -> Source:
         layout.labels,
         refused=tuple(listing.refused),
         warnings=(*listing.warnings(), *layout.warnings, *unused),
-        labels_message=layout.labels_message,
+        labels_message=layout.labels_message + ("" if layout.labels else listing.hint_at_tables(inside=True)),
         messages=(*listing.messages(), *layout.messages),
     )
 
@@ -126,7 +126,7 @@ def open_tar(path: Path, split: str = "train") -> Source:
         layout.labels,
         refused=tuple(listing.refused),
         warnings=(*listing.warnings(), *layout.warnings),
-        labels_message=layout.labels_message,
+        labels_message=layout.labels_message + ("" if layout.labels else listing.hint_at_tables(inside=True)),
         messages=(*listing.messages(), *layout.messages),
         in_order=True,
     )

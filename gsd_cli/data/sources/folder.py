@@ -44,7 +44,7 @@ def open_folder(root: Path, split: str = "train") -> Source:
         layout.labels,
         refused=tuple(listing.refused),
         warnings=(*listing.warnings(), *layout.warnings),
-        labels_message=layout.labels_message,
+        labels_message=layout.labels_message + ("" if layout.labels else listing.hint_at_tables(inside=False)),
         messages=(*listing.messages(), *layout.messages),
     )
 

@@ -1,4 +1,4 @@
-"""Splits and classes of a source, from the names of its images: the only place where this is decided."""
+"""Which images of a source are read, and their classes, from their names and the files next to them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
+from gsd_cli.data.label_names import make_readable, normalise_path
 from gsd_cli.data.labels import (
     Labels,
     describe_labels,
     edm_labels,
-    normalise_path,
     number_classes,
     read_edm,
     sort_names,
 )
+from gsd_cli.data.sources.splits import common_folders, require_no_split, select_split, unwrap
 
-_SPLIT = re.compile(
-    r"(?:[a-z]+[ _-])?(train|training|val|valid|validation|dev|test|testing|extra|pred|unlabell?ed)"
-    r"(?:[ _-]?(?:set|data|images?|imgs|\d+))*"
-)
-_PARTS = {
-    "training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test",
-}  # fmt: skip
 _HEX = re.compile(r"[0-9a-f]{8,}")
 COMPANIONS = (DATASET_INDEX, CARD)
 """Files that describe the images: EDM's labels, and the record of `gsd prepare`."""
@@ -56,11 +50,11 @@ def read_layout(
 
     companion: returns the content of a file of the source by its path in there, or None. A dataset.json decides the
     labels, also with `labels: null`; it may lie in a folder that contains the whole source. Without one, folders
-    decide. Raises GsdError (exit 2) where folders are splits and none of them is `split`.
+    decide. Raises GsdError (exit 2) where `split` is not there, unless it is the default.
     """
-    warnings = []
+    warnings: list[str] = []
     paths = [tuple(normalise_path(name).split("/")) for name in names]
-    wrapping = _common(paths)
+    wrapping = common_folders(paths)
     for depth in range(len(wrapping) + 1):
         prefix = "".join(f"{part}/" for part in wrapping[:depth])
         if (index := companion(f"{prefix}{DATASET_INDEX}")) is None:
@@ -71,13 +65,16 @@ def read_layout(
             warnings.append(f"{where}: its dataset.json is not used: {error.message}")
             break
         inside = [normalise_path(name).removeprefix(prefix) for name in names]
+        require_no_split(split, where, wrapping)
         return _indexed(list(names), inside, listed, companion(f"{prefix}{CARD}"), where)
     if (numbers := _sidecars(names, companion)) is not None:
+        require_no_split(split, where, wrapping)
         numbered = number_classes(numbers)
         return Layout(list(names), numbered, describe_labels(numbered, ".cls files"), warnings=tuple(warnings))
-    kept, paths, messages = _select_split(list(names), paths, split, where)
-    labels, labels_message = _folder_classes(paths)
-    return Layout(kept, labels, labels_message, messages, tuple(warnings))
+    chosen = select_split(paths, split, where)
+    labels, labels_message = _folder_classes(chosen.paths)
+    warned = (*warnings, *chosen.warnings)
+    return Layout([names[place] for place in chosen.places], labels, labels_message, chosen.messages, warned)
 
 
 def _indexed(
@@ -123,52 +120,12 @@ def _sidecars(names: Sequence[str], companion: Callable[[str], bytes | None]) ->
     return numbers or None
 
 
-def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """The folders that all paths begin with: they contain the whole source."""
-    if not paths:
-        return ()
-    low, high = min(paths)[:-1], max(paths)[:-1]
-    same = [a == b for a, b in zip(low, high, strict=False)]
-    return low[: same.index(False) if False in same else len(same)]
-
-
-def _unwrapped(paths: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    depth = len(_common(paths))
-    return [path[depth:] for path in paths]
-
-
-# -- splits -------------------------------------------------------------------------------------
-
-
-def _select_split(
-    names: list[str], paths: list[tuple[str, ...]], split: str, where: Path
-) -> tuple[list[str], list[tuple[str, ...]], tuple[str, ...]]:
-    """The names and paths in the folder of the split, and a message; all of them where folders are not splits."""
-    inner = _unwrapped(paths)
-    tops = {path[0]: _split_of(path[0]) for path in inner if len(path) > 1}
-    parts = {part for part in tops.values() if part is not None}
-    if None in tops.values() or len(parts) < 2 or any(len(path) < 2 for path in inner):
-        return names, inner, ()
-    wanted = _PARTS.get(split.lower(), split.lower())
-    if wanted not in parts:
-        raise GsdError(f"{where} has no split {split!r}", hint=" or ".join(sorted(parts)), code=ExitCode.USAGE)
-    chosen = [i for i, path in enumerate(inner) if tops[path[0]] == wanted]
-    others = ", ".join(sorted(parts - {wanted}))
-    message = f"split {wanted}: {len(chosen)} of {len(names)} images (--split takes {others} instead)"
-    return [names[i] for i in chosen], _unwrapped([inner[i] for i in chosen]), (message,)
-
-
-def _split_of(folder: str) -> str | None:
-    found = _SPLIT.fullmatch(folder.lower())
-    return _PARTS.get(found[1], found[1]) if found else None
-
-
 # -- classes ------------------------------------------------------------------------------------
 
 
 def _folder_classes(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, str]:
     """Classes from the outermost folders that differ, and one line that explains the decision."""
-    paths = _unwrapped(paths)
+    paths = unwrap(paths)
     loose = ["/".join(path) for path in paths if len(path) < 2]
     tops = sort_names({path[0] for path in paths if len(path) > 1})
     if not tops:
@@ -178,7 +135,7 @@ def _folder_classes(paths: Sequence[tuple[str, ...]]) -> tuple[Labels | None, st
     if _are_positions(tops, paths):
         return None, "no labels: numbered folders are positions"
     number = {top: i for i, top in enumerate(tops)}
-    labels = Labels([number[path[0]] for path in paths], classes=tuple(tops))
+    labels = Labels([number[path[0]] for path in paths], classes=tuple(make_readable(top) for top in tops))
     return labels, describe_labels(labels, "folder names")
 
 

@@ -19,6 +19,7 @@ from gsd_cli.data.sources.lmdb import is_lmdb, open_lmdb
 from gsd_cli.data.sources.manual import ORIGINS, find_manual_set
 from gsd_cli.data.sources.shards import open_shards
 from gsd_cli.data.sources.source import Source
+from gsd_cli.data.sources.splits import DEFAULT, require_no_split
 
 DOWNLOADED = {"fashion-mnist": open_fashion_mnist, "cifar10": open_cifar10}
 """Data sets by name that gsd may download."""
@@ -29,7 +30,7 @@ def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Sourc
     if source in DOWNLOADED:
         return DOWNLOADED[source](split, cache, offline=offline)
     if source in ORIGINS:
-        return open_path(find_manual_set(source, split, cache), split)
+        return open_path(find_manual_set(source, split, cache), DEFAULT)  # the file is the split
     if source.startswith("hf:"):
         return open_hub(source.removeprefix("hf:"), split, offline=offline)
     require_source(source)
@@ -39,9 +40,10 @@ def open_source(source: str, split: str, cache: Path, *, offline: bool) -> Sourc
 def open_path(path: Path, split: str) -> Source:
     """A folder, zip, tar, LMDB or array of images, an index of shards, CIFAR-10's own files, or IDX files.
 
-    Raises GsdError (exit 3).
+    Raises GsdError: exit 2 (split), 3 (nothing there).
     """
     if is_lmdb(path):
+        require_no_split(split, path)
         return open_lmdb(path)
     if batch_reader(path) is not None:
         return open_cifar10_files(path, split)
@@ -52,6 +54,7 @@ def open_path(path: Path, split: str) -> Source:
     if path.suffix.lower() in ARRAYS:
         return open_stack(path, split)
     if path.suffix.lower() == ".json":
+        require_no_split(split, path)
         return open_shards(path)
     if zipfile.is_zipfile(path):
         return open_zip(path, split)

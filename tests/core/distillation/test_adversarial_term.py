@@ -128,8 +128,8 @@ def test_only_the_generator_and_the_heads_feel_it(toy_teacher: Denoiser, data: I
 
 def test_it_learns_to_tell_real_from_generated(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data, discriminator_penalty=0)
-    images, labels = task._fake_images("fake", 0, batch=None)
-    found = [task.adversarial.update(images, labels, GOOD, "discriminator", step)[0] for step in range(60)]
+    images, condition = task._fake_images("fake", 0, batch=None)
+    found = [task.adversarial.update(images, condition, GOOD, "discriminator", step)[0] for step in range(60)]
     assert found[0]["discriminator_loss"] == pytest.approx(2 * math.log(2), abs=0.4)
     assert sum(row["discriminator_loss"] for row in found[-5:]) / 5 < 0.7
     assert min(found[-1]["accuracy_real"], found[-1]["accuracy_fake"]) > 0.8
@@ -139,33 +139,33 @@ def test_a_penalty_makes_it_less_steep(toy_teacher: Denoiser, data: ImageArchive
     steepness = []
     for penalty in (0.0, 0.3):
         task = make(toy_teacher, data, discriminator_penalty=penalty, precision="fp32")
-        images, labels = task._fake_images("fake", 0, batch=None)
+        images, condition = task._fake_images("fake", 0, batch=None)
         for step in range(30):
-            task.adversarial.update(images, labels, GOOD, "discriminator", step)
-        steepness.append(task.adversarial.measure(images, labels, 0).gradient.norm().item())
+            task.adversarial.update(images, condition, GOOD, "discriminator", step)
+        steepness.append(task.adversarial.measure(images, condition, 0).gradient.norm().item())
     assert steepness[1] < 0.7 * steepness[0]
 
 
 def test_its_gradient_leads_towards_images_that_pass_for_real(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data)
-    images, labels = task._fake_images("fake", 0, batch=None)
+    images, condition = task._fake_images("fake", 0, batch=None)
     for step in range(40):
-        task.adversarial.update(images, labels, GOOD, "discriminator", step)
+        task.adversarial.update(images, condition, GOOD, "discriminator", step)
     moved = images
-    before = task.adversarial.measure(moved, labels, 0)
+    before = task.adversarial.measure(moved, condition, 0)
     for _ in range(5):
-        felt = task.adversarial.measure(moved, labels, 0)
+        felt = task.adversarial.measure(moved, condition, 0)
         moved = moved - 2.0 * felt.gradient / felt.gradient.norm()
-    assert task.adversarial.measure(moved, labels, 0).loss < before.loss
+    assert task.adversarial.measure(moved, condition, 0).loss < before.loss
 
 
 def test_its_gradient_is_that_of_its_loss(toy_teacher: Denoiser, data: ImageArchive) -> None:
     task = make(toy_teacher, data, precision="fp32")
-    images, labels = task._fake_images("fake", 0, batch=None)
-    felt = task.adversarial.measure(images, labels, 3)
+    images, condition = task._fake_images("fake", 0, batch=None)
+    felt = task.adversarial.measure(images, condition, 3)
     direction = felt.gradient / felt.gradient.norm()  # the steepest: the change stands out from rounding
     step = 0.2
-    ahead, back = (task.adversarial.measure(images + s * direction, labels, 3).loss for s in (step, -step))
+    ahead, back = (task.adversarial.measure(images + s * direction, condition, 3).loss for s in (step, -step))
     along = (felt.gradient * direction).sum().item()
     assert (ahead - back) / (2 * step) == pytest.approx(along, rel=0.05)
 

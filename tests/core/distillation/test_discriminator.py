@@ -7,6 +7,7 @@ import torch
 
 from gsd_cli.core.distillation.discriminator import build_heads, embed_level, encoder_maps
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.training.fit_teacher import build_unet
 
@@ -63,15 +64,15 @@ def test_heads_give_a_logit_per_position(kind: str) -> None:
     teacher = teacher_of(kind)
     x, sigma = torch.randn(3, *teacher.shape), torch.tensor([0.01, 0.3, 8.0])
     maps = encoder_maps(teacher, x, sigma)
-    labels = torch.tensor([0, 1, 2]) if teacher.classes else None
+    condition = every_class(3) if teacher.classes else UNCONDITIONAL
     heads = build_heads(teacher, 0)
-    logits = heads(maps, sigma, labels)
+    logits = heads(maps, sigma, condition)
     assert [tuple(m.shape) for m in logits] == [(3, *m.shape[2:]) for m in maps]
-    if labels is not None:
-        others = heads(maps, sigma, labels.flip(0))
+    if condition.classes is not None:
+        others = heads(maps, sigma, Condition(condition.classes.flip(0)))
         assert not torch.equal(logits[0][0], others[0][0]), "a class changes the logits"
         assert torch.equal(logits[0][1], others[0][1])
-    levels = heads(maps, sigma.flip(0), labels)
+    levels = heads(maps, sigma.flip(0), condition)
     assert not torch.equal(logits[0][0], levels[0][0]), "a noise level changes the logits"
 
 

@@ -10,6 +10,7 @@ from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import OUTPUTS, BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
 from tests.support import teachers
@@ -69,15 +70,16 @@ def test_it_begins_as_the_teacher_and_a_distillation_uses_it(toy_teacher: Denois
     images = torch.randn(8, *toy_teacher.shape)
     # both networks are the teacher's copy: no difference yet, and no gradient but rounding
     for task in (plain, bounded):
-        assert task.score_identity.measure(images, None, 0).gradient.norm() < 1e-3
+        assert task.score_identity.measure(images, UNCONDITIONAL, 0).gradient.norm() < 1e-3
     with torch.no_grad():
         for task in (plain, bounded):
             task.fake_score.network.net.conv_out.bias += 0.1
     wide, narrow = (
-        task.score_identity.measure(images, None, 0).gradient.flatten(1).norm(dim=1) for task in (plain, bounded)
+        task.score_identity.measure(images, UNCONDITIONAL, 0).gradient.flatten(1).norm(dim=1)
+        for task in (plain, bounded)
     )
     assert (narrow < wide).all()
-    loss, _ = bounded.fake_score.update(images, None, GOOD, "fake", 0, 0)
+    loss, _ = bounded.fake_score.update(images, UNCONDITIONAL, GOOD, "fake", 0, 0)
     x = images + bounded.draws.normal("fake", 0, 0, "noise") * (
         sigma := bounded.draws.sigma(bounded.recipe.fake_sigma, "fake", 0, 0)
     ).reshape(-1, 1, 1, 1)

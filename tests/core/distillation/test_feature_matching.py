@@ -64,22 +64,23 @@ def test_directions_without_variance_are_left_out() -> None:
 
 def test_the_gap_is_the_mean_of_all_images_then_of_the_last(matching: FeatureMatching) -> None:
     k = len(matching._gap)
-    rows = [torch.full((k,), float(i)) for i in range(1, 5)]
-    for row in rows:
-        matching._update_gap(row)
+    for i in range(1, 5):
+        matching._update_gap(torch.full((k,), float(i)), torch.full((k, k), 10.0 * i))
     torch.testing.assert_close(matching._gap, torch.full((k,), 2.5))
-    for _ in range(20 * feature_matching.MEMORY // 8):
-        matching._update_gap(torch.full((k,), 7.0))
+    torch.testing.assert_close(matching._spread, torch.full((k, k), 25.0))
+    for _ in range(20 * feature_matching.SPREAD_MEMORY // 8):
+        matching._update_gap(torch.full((k,), 7.0), torch.full((k, k), 3.0))
     torch.testing.assert_close(matching._gap, torch.full((k,), 7.0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(matching._spread, torch.full((k, k), 3.0), rtol=1e-4, atol=0)
 
 
 def test_a_batch_that_is_not_finite_leaves_no_trace(matching: FeatureMatching) -> None:
     k = len(matching._gap)
-    matching._update_gap(torch.ones(k))
-    before = matching.tensors()["matching_gap"].clone(), matching.tensors()["matching_seen"].clone()
-    matching._update_gap(torch.full((k,), torch.nan))
-    assert torch.equal(matching._gap, before[0])
-    assert torch.equal(matching._seen, before[1])
+    matching._update_gap(torch.ones(k), torch.ones(k, k))
+    before = {name: value.clone() for name, value in matching.tensors().items()}
+    matching._update_gap(torch.full((k,), torch.nan), torch.ones(k, k))
+    matching._update_gap(torch.ones(k), torch.full((k, k), torch.inf))
+    assert all(torch.equal(value, before[name]) for name, value in matching.tensors().items())
 
 
 def test_its_weight_holds_the_ratio_at_a_gap_of_one(matching: FeatureMatching) -> None:
@@ -94,19 +95,49 @@ def test_its_weight_holds_the_ratio_at_a_gap_of_one(matching: FeatureMatching) -
     assert figures["matching_ratio"] == pytest.approx(1.0)
 
 
-def test_its_gradient_is_that_of_the_features_along_the_gap(matching: FeatureMatching, data: ImageArchive) -> None:
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_its_gradient_is_that_of_the_features_along_the_gap(
+    matching: FeatureMatching, data: ImageArchive, spread: float
+) -> None:
     images = data.batch(torch.arange(8)) * 0.5
-    matching._gap = torch.randn(len(matching._gap), generator=torch.Generator().manual_seed(3))
-    direction = matching._gap / matching._gap.norm()
+    random, k = torch.Generator().manual_seed(3), len(matching._gap)
+    matching._gap = torch.randn(k, generator=random)
+    matching._spread = spread * torch.randn(k, k, generator=random)
+    matching._spread = matching._spread + matching._spread.T
+    matching._spread_seen = torch.tensor(float(feature_matching.SPREAD_MEMORY))
+    assert matching.gap.item() == pytest.approx(
+        (matching._gap.square().sum() + matching._spread.square().sum() / 4).sqrt().item()
+    )
+    mean, moments, size = matching._gap.clone(), matching._spread.clone(), matching.gap
     noise = matching.draws.normal("matching", 4)
 
     def along(x: Tensor) -> float:
-        return (matching.axes.project(matching._features(x, noise)).mean(0) @ direction).item()
+        # d gap = (m dm + <S, dC> / 4) / gap, with means m and second moments C
+        p = matching.axes.project(matching._features(x, noise))
+        return ((p.mean(0) @ mean + (moments * (p.T @ p) / len(p)).sum() / 4) / size).item()
 
     gradient = matching.measure(images, 4)
     way, step = gradient / gradient.norm(), 0.05
     found = (along(images + step * way) - along(images - step * way)) / (2 * step)
     assert found == pytest.approx(gradient.norm().item(), rel=0.02)
+
+
+def test_the_gap_is_the_frechet_distance_to_second_order(matching: FeatureMatching) -> None:
+    k = len(matching._gap)
+    means, scales = 0.02 * torch.arange(k).double(), 1 + 0.02 * torch.linspace(-1, 1, k).double()
+    matching._gap = means.float()
+    matching._spread = torch.diag(scales**2 - 1).float()
+    matching._spread_seen = torch.tensor(float(feature_matching.SPREAD_MEMORY))
+    exact = means.square().sum() + (1 + scales**2 - 2 * scales).sum()  # Gaussians N(m, C) and N(0, I)
+    assert matching.gap.item() ** 2 == pytest.approx(exact.item(), rel=0.03)
+
+
+def test_a_checkpoint_without_second_moments_begins_them(matching: FeatureMatching) -> None:
+    old = {k: v for k, v in matching.tensors().items() if "spread" not in k} | {"matching_gap": matching._gap + 1}
+    matching.load(old)
+    k = len(matching._gap)
+    assert matching._spread.shape == (k, k) and matching._spread_seen == 0
+    assert matching.gap.item() == pytest.approx(k**0.5)
 
 
 def test_real_images_have_no_gap_and_others_have(toy_teacher: Denoiser, data: ImageArchive) -> None:

@@ -19,6 +19,7 @@ from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.isometric_term import SETTLING, IsometricTerm
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.data.dataset import ImageArchive
@@ -39,7 +40,13 @@ def flat(images: Tensor) -> Tensor:
 
 
 def sources(shape: tuple[int, int, int], **changes: Any) -> FitSources:
-    values = {"phi": flat, "generator": lambda z, labels: z.tanh(), "shape": shape, "classes": None, "device": CPU}
+    values = {
+        "phi": flat,
+        "generator": lambda z, condition: z.tanh(),
+        "shape": shape,
+        "conditions": UNCONDITIONAL,
+        "device": CPU,
+    }
     return FitSources(**{**values, **changes})
 
 
@@ -61,7 +68,7 @@ def test_a_layout_fits_any_shape(shape: tuple[int, int, int]) -> None:
     assert layout.centres.shape == (count, shape[0] * shape[1] * shape[2])
     assert layout.anchors is not None and layout.anchors.shape == (count, values)
     z = torch.randn(50, *shape)
-    torch.testing.assert_close(layout.of_latents(z, None, NO_ANGLES).sum(1), torch.ones(50))
+    torch.testing.assert_close(layout.of_latents(z, UNCONDITIONAL, NO_ANGLES).sum(1), torch.ones(50))
 
 
 @pytest.mark.usefixtures("quick_layout")
@@ -81,23 +88,23 @@ def test_real_images_are_taken_where_they_fit(toy_archive_path: Path) -> None:
     images = data.batch(torch.arange(len(data)))
     assert len(layout.centres) == len(data)  # fewer than there may be centres: each is its own
     assert torch.cdist(layout.centres, flat(images)).amin(0).max() < 1e-3
-    for unfit in ({"classes": 2}, {"shape": (1, 8, 8)}):  # labels 0..2, 16 x 16
+    for unfit in ({"conditions": every_class(2)}, {"shape": (1, 8, 8)}):  # labels 0..2, 16 x 16
         assert sources(**{"shape": (1, 16, 16), "data": data, **unfit}).real is None
-    assert sources((1, 16, 16), data=data, classes=3).real is data
+    assert sources((1, 16, 16), data=data, conditions=every_class(3)).real is data
 
 
 @pytest.mark.usefixtures("quick_layout")
 def test_a_generator_of_one_image_has_one_cluster() -> None:
-    layout = Cells.fit(sources((1, 16, 16), generator=lambda z, labels: 0 * z), 0, 64)
+    layout = Cells.fit(sources((1, 16, 16), generator=lambda z, condition: 0 * z), 0, 64)
     assert len(layout.centres) == 1
-    assert torch.equal(layout.of_latents(torch.randn(4, 1, 16, 16), None, NO_ANGLES), torch.ones(4, 1))
+    assert torch.equal(layout.of_latents(torch.randn(4, 1, 16, 16), UNCONDITIONAL, NO_ANGLES), torch.ones(4, 1))
     assert torch.equal(layout.log_memberships(torch.randn(4, 256)), torch.zeros(4, 1))
 
 
 def test_few_images_are_seen_where_features_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_sources, "FLOATS", 2**16)
     made = []
-    generator = lambda z, labels: made.append(len(z)) or z.tanh()  # noqa: E731
+    generator = lambda z, condition: made.append(len(z)) or z.tanh()  # noqa: E731
     layout = Clusters.fit(sources((1, 16, 16), generator=generator), 0, 64)
     assert sum(made) == 2**16 // 256
     assert len(layout.centres) == 16
@@ -107,16 +114,16 @@ def test_few_images_are_seen_where_features_are_large(monkeypatch: pytest.Monkey
 def test_each_class_has_its_own_shares() -> None:
     """Images of class k have one of two looks, 2k or 2k + 1, with odds of 3 to 1, whatever z says."""
 
-    def generator(z: Tensor, labels: Tensor | None) -> Tensor:
-        assert labels is not None
-        look = 2 * labels + (torch.arange(len(z)) % 4 == 0)
+    def generator(z: Tensor, condition: Condition) -> Tensor:
+        assert condition.classes is not None
+        look = 2 * condition.classes + (torch.arange(len(z)) % 4 == 0)
         return torch.nn.functional.one_hot(look, 256).float().reshape(-1, 1, 16, 16) + 0 * z
 
-    layout = Cells.fit(sources((1, 16, 16), generator=generator, classes=3), 0, 64)
+    layout = Cells.fit(sources((1, 16, 16), generator=generator, conditions=every_class(3)), 0, 64)
     assert layout.biases is not None and layout.biases.shape == (3, 6)
     z, looks = torch.randn(20000, 1, 16, 16), layout.centres.argmax(1)
     for k in range(3):
-        mean = layout.of_latents(z, torch.full((len(z),), k), NO_ANGLES).mean(0)
+        mean = layout.of_latents(z, Condition(torch.full((len(z),), k)), NO_ANGLES).mean(0)
         # one more image has all classes' shares, and 0.9 is the largest membership
         assert mean[(looks // 2) == k].sum() > 0.8
         assert mean[looks == 2 * k].item() > 1.5 * mean[looks == 2 * k + 1].item()
@@ -197,7 +204,7 @@ def test_the_gradient_of_cells_keeps_its_scale_along_the_manifold(toy_teacher: D
     batch = task._generate(1)
     found = task.isometric.measure(batch.images.detach(), batch.latents)
     once, weaker = (
-        task.isometric.restrict(term, batch.latents, batch.labels, task.generator).gradient
+        task.isometric.restrict(term, batch.latents, batch.condition, task.generator).gradient
         for term in (found, replace(found, gradient=found.gradient / 8))
     )
     torch.testing.assert_close(weaker, once / 8, rtol=1e-3, atol=1e-3 * once.abs().max().item())
@@ -217,7 +224,7 @@ def test_class_conditional_teachers_train(form: str) -> None:
         assert layout.biases is not None and len(layout.biases) == 4
         z = torch.randn(9, 1, 16, 16)
         assert not torch.allclose(
-            *(layout.of_latents(z, labels.long(), NO_ANGLES) for labels in (torch.zeros(9), torch.ones(9)))
+            *(layout.of_latents(z, Condition(classes.long()), NO_ANGLES) for classes in (torch.zeros(9), torch.ones(9)))
         )
 
 
@@ -236,7 +243,7 @@ class Ring(nn.Module):
 def trained(form: str, net: nn.Module, shape: tuple[int, int, int], steps: int) -> tuple[float, float]:
     """The form on fresh latents, before and after training for it alone."""
     it = IsometricTerm(DistillSettings(irl=form, sidl_weight=0.0, pair_every=2), flat, 100)
-    it.prepare(0, sources(shape, generator=lambda z, labels: net(z)))
+    it.prepare(0, sources(shape, generator=lambda z, condition: net(z)))
 
     def loss(step: int, batch: int) -> tuple[float, Tensor, Tensor]:
         latents = place(it, torch.randn(batch, *shape), step)

@@ -257,7 +257,7 @@ class Perceptron(nn.Module):
             "learned time embedding",
         ),
         (lambda: unet(SMALL, time_embedding_type="fourier"), (2, 1), "fourier time embedding"),
-        (lambda: unet(SMALL, time_embedding_type="fourier"), (1, 2), "GaussianFourierProjection"),
+        (lambda: unet(SMALL, time_embedding_type="fourier"), (1, 2), "fourier time embedding"),
         (lambda: unet(SMALL), (1, 65), "65 layers per block"),
         (lambda: unet(SMALL), (2**17, 1), "2,097,152 channels"),
         (Perceptron, (2, 1), "a Perceptron cannot be grown"),

@@ -12,6 +12,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.isometric_term import IsometricGradient
 from gsd_cli.core.distillation.manifold_gradient import STEP, along_manifold
 from gsd_cli.core.distillation.step import Batch, Distillation
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.options import DistillSettings
 
@@ -64,7 +65,7 @@ def test_of_a_curved_generator_it_is_the_derivative_to_first_order() -> None:
 
 def restricted(task: Distillation, batch: Batch) -> IsometricGradient:
     term = task.isometric.measure(batch.images.detach(), batch.latents)
-    return task.isometric.restrict(term, batch.latents, batch.labels, task.generator)
+    return task.isometric.restrict(term, batch.latents, batch.condition, task.generator)
 
 
 class Half(World):
@@ -90,7 +91,8 @@ def test_parts_and_processes_have_one_scale(matrix: Tensor) -> None:
 def test_classes_go_with_their_latents() -> None:
     z, gradient = torch.randn(2, 4, *SHAPE)
     labels = torch.tensor([0, 1, 2, 3])
-    found = along_manifold(lambda z, k: z * k.reshape(-1, 1, 1, 1), z, gradient, labels, chunk=3)
+    times = lambda z, condition: z * condition.classes.reshape(-1, 1, 1, 1)  # noqa: E731
+    found = along_manifold(times, z, gradient, Condition(labels), chunk=3)
     assert torch.equal(found[0], torch.zeros(SHAPE))
     assert (found[1:].flatten(1).norm(dim=1) > 0).all()
 
@@ -121,7 +123,7 @@ def test_a_given_weight_weighs_the_gradient_itself(toy_teacher: Denoiser, weight
     term = task.isometric.measure(batch.images.detach(), batch.latents)
     once, twice = (
         task.isometric.restrict(
-            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+            replace(term, gradient=k * term.gradient), batch.latents, batch.condition, task.generator
         ).gradient
         for k in (1, 2)
     )
@@ -131,7 +133,7 @@ def test_a_given_weight_weighs_the_gradient_itself(toy_teacher: Denoiser, weight
     task.isometric.settings = free  # the automatic weight divides by the length, which is then the same for both
     once, twice = (
         task.isometric.restrict(
-            replace(term, gradient=k * term.gradient), batch.latents, batch.labels, task.generator
+            replace(term, gradient=k * term.gradient), batch.latents, batch.condition, task.generator
         ).gradient
         for k in (1, 2)
     )

@@ -16,6 +16,9 @@ from gsd_cli.core.distillation.noise_levels import (
     recipe_name,
 )
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.edm_schedule import EdmSchedule
+from gsd_cli.core.models.flow_schedule import FlowSchedule
+from gsd_cli.core.models.score_sde_schedule import VeSchedule
 from gsd_cli.options import DistillSettings
 
 SCHEDULES = {
@@ -23,6 +26,8 @@ SCHEDULES = {
     "cosine": BetaSchedule.from_config({"beta_schedule": "squaredcos_cap_v2"}),
     "scaled": BetaSchedule.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
     "short": BetaSchedule.linear(100),
+    "flow": FlowSchedule(3.0),
+    "geometric": VeSchedule(sigma_max=50.0),
 }
 
 
@@ -89,6 +94,26 @@ def test_the_discriminator_looks_at_texture_mostly_and_at_shape_sometimes(name: 
     assert levels.min() >= schedule.sigmas[0] * 0.999
     assert levels.max() <= 8.001
     assert (levels > 1.2).float().mean() == pytest.approx(1 / 7, abs=0.01)
+
+
+@pytest.mark.parametrize("noise", ["pixels", "ddpm"])
+def test_a_geometric_schedule_is_drawn_at_the_levels_of_ho(noise: str) -> None:
+    """Uniform timesteps of its own would be twice as often low."""
+    settings = DistillSettings(noise=noise)
+    levels = drawn(build_recipe(settings, VeSchedule(sigma_max=380.0)).generator_sigma)
+    published = drawn(build_recipe(settings, BetaSchedule.linear()).generator_sigma)
+    torch.testing.assert_close(levels, published.clamp(min=0.02))
+    exponential = drawn(build_recipe(settings, EdmSchedule(spacing="exponential")).generator_sigma)
+    torch.testing.assert_close(exponential, published.clamp(min=0.002))
+    if noise == "ddpm":
+        lowest = build_recipe(DistillSettings(noise=noise, t_min=0), VeSchedule(sigma_max=380.0))
+        assert drawn(lowest.generator_sigma).min().item() == pytest.approx(0.02)  # below it the teacher knows nothing
+
+
+def test_a_level_beyond_a_geometric_schedule_is_refused() -> None:
+    with pytest.raises(GsdError, match=r"ends at sigma 100") as caught:
+        build_recipe(DistillSettings(t_max=999), VeSchedule(sigma_max=50.0))
+    assert caught.value.code == ExitCode.USAGE
 
 
 def test_latents_have_no_grain_of_their_own() -> None:

@@ -14,6 +14,7 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.training.loop import Cadence, train
@@ -47,7 +48,9 @@ def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Den
     shared = reference.isometric.form.shared * placed.pairs
     features = flat(torch.cat([y[:shared], y[8:]])).unflatten(0, (-1, placed.pairs))
     seen = features if fitted is None else fitted.log_memberships(features)
-    wanted = placed.theta if fitted is None else fitted.of_latents(placed.z[: placed.pairs], None, placed.theta)
+    wanted = (
+        placed.theta if fitted is None else fitted.of_latents(placed.z[: placed.pairs], UNCONDITIONAL, placed.theta)
+    )
     loss = reference.isometric.form.compare(seen, wanted)[0].mean()
     assert metrics["irl_loss"] == pytest.approx(loss.item(), rel=1e-3)
     wanted = torch.autograd.grad(loss, list(reference.generator.parameters()), allow_unused=True)

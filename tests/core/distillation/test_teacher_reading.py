@@ -17,6 +17,7 @@ from gsd_cli.core.distillation import teacher_reading
 from gsd_cli.core.distillation.inputs import ImageChoice
 from gsd_cli.core.distillation.open_data import OpenData
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.reading_check import measure_readings
 from gsd_cli.core.models.teacher import load_teacher
 from tests.support import teachers
@@ -83,7 +84,7 @@ def test_a_file_is_read_in_every_way_that_fits(folder: Path, tmp_path: Path) -> 
     alone = {}
     for name in names:
         one = load_teacher(file, assume=name)
-        alone[name] = measure_readings(one.denoiser, one.config.readings, images, None).best[1]
+        alone[name] = measure_readings(one.denoiser, one.config.readings, images, UNCONDITIONAL).best[1]
     best = min(alone, key=alone.__getitem__)
     with pytest.raises(GsdError, match=re.escape(f"the best is {best}, with an error of {alone[best]:.3g}")) as caught:
         settle_reading(teacher, data, CPU, Session())

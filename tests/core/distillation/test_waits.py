@@ -16,6 +16,7 @@ from gsd_cli.core.distillation.draws import DeviceDraws, Draws, make_draws
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.real_images import ResidentImages
 from gsd_cli.core.distillation.step import Distillation
+from gsd_cli.core.models.condition import UNCONDITIONAL, every_class
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.training.report import read_all
 from gsd_cli.data.dataset import ImageArchive
@@ -94,17 +95,23 @@ def test_a_round_waits_for_nothing(
 
 
 def draws(kind: str, rows: list[int], seed: int = 0) -> Draws:
-    return make_draws(kind, seed, 8, rows, (1, 4, 4), 5, CPU)
+    return make_draws(kind, seed, 8, rows, (1, 4, 4), every_class(5), CPU)
+
+
+def draw_classes(draws: Draws, *stream: int | str) -> torch.Tensor:
+    classes = draws.condition(*stream).classes
+    assert classes is not None
+    return classes
 
 
 @pytest.mark.parametrize("kind", ["cpu", "device"])
 def test_a_row_is_the_same_whoever_draws_it(kind: str) -> None:
     """Processes draw their rows of one batch."""
     everyone, some = draws(kind, list(range(8))), draws(kind, [6, 1, 2])
-    for draw in ("normal", "uniform", "labels"):
-        whole, part = getattr(everyone, draw)("s", 3), getattr(some, draw)("s", 3)
+    for draw in (Draws.normal, Draws.uniform, draw_classes):
+        whole, part = draw(everyone, "s", 3), draw(some, "s", 3)
         assert torch.equal(whole[[6, 1, 2]], part)
-        assert not torch.equal(whole, getattr(everyone, draw)("s", 4))
+        assert not torch.equal(whole, draw(everyone, "s", 4))
     assert torch.equal(everyone.normal("s", 3)[:2], everyone.normal("s", 3, count=2))
     assert torch.equal(everyone.integers(99, "s")[[6, 1, 2]], some.integers(99, "s"))
 
@@ -116,9 +123,9 @@ def test_the_devices_numbers_know_all_of_a_seed() -> None:
 
 
 def test_where_numbers_are_drawn() -> None:
-    assert type(make_draws("auto", 0, 1, [0], (1,), None, CPU)) is Draws
-    assert type(make_draws("auto", 0, 1, [0], (1,), None, torch.device("meta"))) is DeviceDraws
-    assert type(make_draws("cpu", 0, 1, [0], (1,), None, torch.device("meta"))) is Draws
+    assert type(make_draws("auto", 0, 1, [0], (1,), UNCONDITIONAL, CPU)) is Draws
+    assert type(make_draws("auto", 0, 1, [0], (1,), UNCONDITIONAL, torch.device("meta"))) is DeviceDraws
+    assert type(make_draws("cpu", 0, 1, [0], (1,), UNCONDITIONAL, torch.device("meta"))) is Draws
 
 
 def test_numbers_of_the_device_train_too(toy_teacher: Denoiser, data: ImageArchive) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.inversion import encoder_features, invert, measure_latents, ode_backward, psnr
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser
 from gsd_cli.core.models.generator import Generator
@@ -72,9 +73,9 @@ def test_class_conditional_and_latent_generators_are_inverted_too(tmp_path: Path
     for folder in ("classes", "latent"):
         teacher = load_denoiser(tmp_path / folder)
         generator = Generator(teacher, autoencoder=load_autoencoder(tmp_path / folder))
-        generator.label = 1
+        generator.condition = Condition(torch.tensor([1])) if generator.denoiser.classes else UNCONDITIONAL
         generator.eval().requires_grad_(False)
-        known = teacher.with_labels(torch.tensor([1])) if teacher.classes else teacher
+        known = teacher.with_condition(generator.condition)
         with torch.no_grad():
             images = generator(latents([0, 1], generator.latent_shape)).clamp(-1, 1)
         found = invert(generator, images, encoder_features(generator), steps=2, starts=1, teacher=known)
@@ -89,7 +90,7 @@ class GaussianTeacher(Denoiser):
         torch.nn.Module.__init__(self)
         self.schedule = BetaSchedule.linear()
 
-    def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, condition: Condition | None = None) -> Tensor:
         return 4 * x / (4 + sigma.reshape(-1, 1, 1, 1) ** 2)
 
 

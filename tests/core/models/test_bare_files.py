@@ -18,6 +18,7 @@ from gsd_cli.compute.random import latents, seed_generator
 from gsd_cli.core.distillation.run_folder import fingerprint_teacher
 from gsd_cli.core.models.bare_ddp import find_objective
 from gsd_cli.core.models.bare_file import read_bare_config
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.ddp_unet import DDP_UNET, DdpUNet
 from gsd_cli.core.models.diffusers_folder import save_denoiser
 from gsd_cli.core.models.fingerprint import teacher_fingerprint
@@ -181,8 +182,9 @@ class TestGuided:
         theirs.load_state_dict(torch.load(file, weights_only=True))
         model = teacher.denoiser
         x, t = torch.randn(2, *model.shape), torch.tensor([3.0, 700.5])
-        labels = torch.tensor([0, 2]) if changes.get("classes") else None
-        torch.testing.assert_close(model.kind.call(model.net, x, t, labels), theirs(x, t, labels), rtol=0, atol=1e-5)
+        condition = Condition(torch.tensor([0, 2])) if changes.get("classes") else UNCONDITIONAL
+        found = model.kind.call(model.net, x, t, condition)
+        torch.testing.assert_close(found, theirs(x, t, condition.classes), rtol=0, atol=1e-5)
         assert model.classes == changes.get("classes")
         learned = changes.get("out", 2) != changes.get("channels", 1)
         assert model.chain.variance == ("learned_range" if learned else "fixed_large")

@@ -23,6 +23,7 @@ from gsd_cli.core.editing.unsupervised import principal_directions
 from gsd_cli.core.latents.pivotal_tuning import tuned_parameters
 from gsd_cli.core.latents.render import record_bottleneck, render
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder
 from gsd_cli.core.models.dit import DIT, map_depths
@@ -53,15 +54,17 @@ class TestNetwork:
         ours = load_teacher(str(folder)).denoiser
         theirs = DiTPipeline.from_pretrained(folder).transformer
         x, t, labels = torch.randn(3, *SHAPE), torch.tensor([4.0, 417.0, 900.5]), torch.tensor([0, 2, 3])
-        torch.testing.assert_close(DIT.call(ours.net, x, t, labels), theirs(x, t, labels).sample, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            DIT.call(ours.net, x, t, Condition(labels)), theirs(x, t, labels).sample, rtol=0, atol=1e-6
+        )
         assert (ours.shape, ours.classes, ours.kind.null_class(ours.net)) == (SHAPE, 3, 3)
 
     @torch.no_grad()
     def test_without_a_class_it_has_the_null_class(self) -> None:
         teacher, x = model(), torch.randn(2, *SHAPE)
-        null = torch.tensor([3, 3])
+        null, some = Condition(torch.tensor([3, 3])), Condition(torch.tensor([0, 1]))
         assert torch.equal(teacher(x, per_image(1.0, x)), teacher(x, per_image(1.0, x), null))
-        assert not torch.allclose(teacher(x, per_image(1.0, x), torch.tensor([0, 1])), teacher(x, per_image(1.0, x)))
+        assert not torch.allclose(teacher(x, per_image(1.0, x), some), teacher(x, per_image(1.0, x)))
 
     @torch.no_grad()
     def test_no_label_is_dropped_in_training(self) -> None:
@@ -72,7 +75,7 @@ class TestNetwork:
         assert dropped  # the trap is there
         teacher = Denoiser(fresh, BetaSchedule.linear(), kind=DIT)
         for one in (teacher, copy.deepcopy(teacher), Generator.from_teacher(teacher, 2.5).denoiser):
-            found = one.train()(x, per_image(1.0, x), labels)
+            found = one.train()(x, per_image(1.0, x), Condition(labels))
             torch.testing.assert_close(found, found[:1].expand_as(found), rtol=0, atol=1e-5)
 
     def test_the_catalogue_has_its_size(self) -> None:
@@ -105,7 +108,7 @@ class TestFeatures:
     def test_the_last_map_is_what_passes_the_bottleneck(self) -> None:
         teacher, x, seen = model(), torch.randn(2, *SHAPE), []
         handle = teacher.hook_bottleneck(seen.append)
-        teacher(x, per_image(1.0, x), torch.tensor([3, 3]))
+        teacher(x, per_image(1.0, x), Condition(torch.tensor([3, 3])))
         handle.remove()
         torch.testing.assert_close(seen[0], teacher.encode(x, per_image(1.0, x))[-1])
 
@@ -114,7 +117,7 @@ class TestFeatures:
         heads = build_heads(teacher, 0)
         x = torch.randn(2, *SHAPE, requires_grad=True)
         sigma = per_image(1.0, x)
-        logits = heads(encoder_maps(teacher, x, sigma), sigma, torch.tensor([0, 2]))
+        logits = heads(encoder_maps(teacher, x, sigma), sigma, Condition(torch.tensor([0, 2])))
         total = sum(one.sum() for one in logits) + teacher_features(teacher, x).square().sum()
         (gradient,) = torch.autograd.grad(total, x)
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
@@ -159,7 +162,7 @@ class TestSampling:
         for t in scheduler.timesteps:
             output = net(x, t.expand(2), labels).sample
             x = scheduler.step(output if variance == "learned_range" else output[:, :4], t, x).prev_sample
-        made = parse_sampler("msa-10")(teacher.with_labels(labels), noise, SEEDS)
+        made = parse_sampler("msa-10")(teacher.with_condition(Condition(labels)), noise, SEEDS)
         torch.testing.assert_close(made, x, rtol=0, atol=1e-4)
 
     @torch.no_grad()
@@ -170,7 +173,7 @@ class TestSampling:
         monkeypatch.setattr("diffusers.pipelines.dit.pipeline_dit.randn_tensor", lambda *_, **__: noise)
         wanted = pipeline([0, 2], guidance_scale=1.0, num_inference_steps=5, output_type="pt").images
         teacher = load_teacher(str(folder))
-        made = parse_sampler("ddim-5")(teacher.denoiser.with_labels(torch.tensor([0, 2])), noise, SEEDS)
+        made = parse_sampler("ddim-5")(teacher.denoiser.with_condition(Condition(torch.tensor([0, 2]))), noise, SEEDS)
         images = (teacher.autoencoder.decode(made) / 2 + 0.5).clamp(0, 1)
         torch.testing.assert_close(images, wanted, rtol=0, atol=1e-4)
 
@@ -213,8 +216,8 @@ class TestFolder:
         generator = Generator(teacher.denoiser, 2.5, teacher.autoencoder)
         save_generator(generator, tmp_path / "g", {"classes": list(teacher.class_names)}, "card", half=half)
         back = load_model(str(tmp_path / "g"))
-        z, labels = latents(SEEDS, SHAPE), torch.tensor([2, 0])
-        torch.testing.assert_close(back.generator(z, labels), generator(z, labels), rtol=0, atol=0.05 if half else 0)
+        z, some = latents(SEEDS, SHAPE), Condition(torch.tensor([2, 0]))
+        torch.testing.assert_close(back.generator(z, some), generator(z, some), rtol=0, atol=0.05 if half else 0)
         assert back.class_names == teacher.class_names
         pipeline = DiTPipeline.from_pretrained(tmp_path / "g")
         assert pipeline.labels == {"tench": 0, "Tinca tinca": 0, "crane": 2, "bird": 2}
@@ -227,8 +230,8 @@ class TestFolder:
     def test_a_dit_of_pixels_is_flat(self, tmp_path: Path) -> None:
         generator = Generator(model())
         save_generator(generator, tmp_path / "g", {}, "card", half=False)
-        z, labels = latents(SEEDS, SHAPE), torch.tensor([2, 0])
-        assert torch.equal(load_model(str(tmp_path / "g")).generator(z, labels), generator(z, labels))
+        z, some = latents(SEEDS, SHAPE), Condition(torch.tensor([2, 0]))
+        assert torch.equal(load_model(str(tmp_path / "g")).generator(z, some), generator(z, some))
         DiTTransformer2DModel.from_pretrained(tmp_path / "g")
 
     @torch.no_grad()
@@ -276,7 +279,8 @@ def test_a_class_has_synonyms(folder: Path, tmp_path: Path) -> None:
                    {"classes": list(teacher.class_names)}, "card", half=False)  # fmt: skip
     found = load_model(str(tmp_path / "g"))
     known = {"tench": 0, "Tinca tinca": 0, "tench, Tinca tinca": 0, "1": 1, "crane": 1, "bird": 2}
-    assert {name: resolve_class(found, name) for name in known} == known
+    chosen = {name: resolve_class(found, name) for name in known}
+    assert {name: one and one.mark for name, one in chosen.items()} == known
 
 
 def test_a_larger_student_is_refused() -> None:

@@ -131,7 +131,7 @@ def test_networks_of_other_families_are_named(tmp_path: Path) -> None:
         load_denoiser(tmp_path / "sd3")
 
 
-SDE = {"_class_name": "ScoreSdeVeScheduler", "sigma_min": 0.01, "sigma_max": 1348.0, "snr": 0.15,
+SDE = {"_class_name": "ScoreSdeVpScheduler", "beta_min": 0.1, "beta_max": 20, "sampling_eps": 1e-3,
        "num_train_timesteps": 2000}  # fmt: skip
 UNNAMED = {key: value for key, value in SDE.items() if key != "_class_name"}
 

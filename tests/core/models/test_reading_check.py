@@ -15,6 +15,7 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.readings import SCHEDULES, Reading, assumed, fitting_readings, normalize
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import NETWORK_KINDS
 from gsd_cli.core.models.reading_check import measure_readings
@@ -53,7 +54,7 @@ class Exact(nn.Module):
 @pytest.mark.parametrize("reading", EVERY, ids=lambda one: one.name)
 def test_the_right_reading_has_the_smallest_error(reading: Reading) -> None:
     images = MEAN + SPREAD * torch.randn(32, 1, 8, 8)
-    found = measure_readings(Denoiser(Exact(reading), BetaSchedule.linear(), kind=PLAIN), EVERY, images, None)
+    found = measure_readings(Denoiser(Exact(reading), BetaSchedule.linear(), kind=PLAIN), EVERY, images, UNCONDITIONAL)
     assert found.best[0].name == reading.name
     assert found.errors[1][1] > found.best[1]
     assert found.fits
@@ -65,7 +66,7 @@ def test_a_network_without_effect_fits_no_reading() -> None:
             return torch.zeros_like(x)
 
     model = Denoiser(Zero(), BetaSchedule.linear(), kind=PLAIN)
-    found = measure_readings(model, EVERY, torch.rand(8, 1, 8, 8), None)
+    found = measure_readings(model, EVERY, torch.rand(8, 1, 8, 8), UNCONDITIONAL)
     assert not found.fits and found.best[1] == pytest.approx(found.idle)
 
 
@@ -73,7 +74,7 @@ def test_the_bundled_teacher_is_recognised_on_the_bundled_images() -> None:
     archive = ImageArchive(ASSETS / "fashion-mnist.zip")
     images = archive.batch(torch.linspace(0, len(archive) - 1, 8).long())
     known = tuple(one for one in EVERY if one.name.partition(",")[2] in ("linear", "cosine", ""))
-    found = measure_readings(load_teacher("ddpm-fashion").denoiser, known, images, None)
+    found = measure_readings(load_teacher("ddpm-fashion").denoiser, known, images, UNCONDITIONAL)
     assert found.best[0].name == "eps,linear"
     assert found.errors[1][1] > 1.5 * found.best[1]
 
@@ -114,11 +115,11 @@ def test_what_fits_a_scheduler_config(config: dict[str, Any], names: list[str]) 
 @pytest.mark.parametrize(
     ("words", "name"),
     [("eps,linear", "eps,linear"), ("epsilon, linear", "eps,linear"), ("cosine,v_prediction", "v,cosine"),
-     ("x0", "x0"), ("squaredcos_cap_v2", "cosine"), ("edm", "edm"), ("flow", "flow")],
+     ("x0", "x0"), ("squaredcos_cap_v2", "cosine"), ("edm", "edm"), ("flow", "flow"), ("score-sde", "score-sde")],
 )  # fmt: skip
 def test_assumptions_have_one_spelling(words: str, name: str) -> None:
     assert normalize(words) == name
-    assert assumed(EVERY, name)
+    assert assumed(EVERY + fitting_readings({}, takes_levels=True), name)
 
 
 @pytest.mark.parametrize(

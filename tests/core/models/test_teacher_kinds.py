@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.compute.random import generator_for, latents, seed_labels
+from gsd_cli.compute.random import generator_for, latents, seed_numbers
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class, seed_conditions
 from gsd_cli.core.models.diffusers_folder import save_denoiser
 from gsd_cli.core.models.generator import Generator, load_model, save_generator
 from gsd_cli.core.models.teacher import load_teacher
@@ -136,8 +137,8 @@ class TestClasses:
         scale = (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1)
         eps = net(x / scale, torch.tensor([100.0, 500.0, 900.0]), labels).sample
         clean = x - sigma.reshape(-1, 1, 1, 1) * eps
-        torch.testing.assert_close(model.with_labels(labels)(x, sigma), clean, rtol=1e-4, atol=1e-3)
-        assert model.labels is None  # the view left the model as it was
+        torch.testing.assert_close(model.with_condition(Condition(labels))(x, sigma), clean, rtol=1e-4, atol=1e-3)
+        assert model.condition is UNCONDITIONAL  # the view left the model as it was
 
     @torch.no_grad()
     def test_a_seed_draws_its_class_whatever_is_beside_it(self, conditional: Path) -> None:
@@ -145,17 +146,16 @@ class TestClasses:
         many = dict(sample(generator, range(6), batch_size=4))
         alone = dict(sample(generator, [5], batch_size=1))
         torch.testing.assert_close(many[5], alone[5], rtol=0, atol=1e-5)
-        label = seed_labels([5], 4)
-        assert label is not None
-        named = dict(sample(generator, [5], 1, label=int(label)))
-        other = dict(sample(generator, [5], 1, label=(int(label) + 1) % 4))
+        label = seed_numbers([5], 4)
+        named = dict(sample(generator, [5], 1, condition=Condition(label)))
+        other = dict(sample(generator, [5], 1, condition=Condition((label + 1) % 4)))
         assert torch.equal(named[5], alone[5])
         assert not torch.allclose(other[5], alone[5], atol=1e-3)
 
     def test_classes_are_drawn_evenly(self) -> None:
-        counts = torch.bincount(seed_labels(range(4000), 10), minlength=10)
+        counts = torch.bincount(seed_numbers(range(4000), 10), minlength=10)
         assert ((counts - 400).abs() < 6 * (400 * 0.9) ** 0.5).all()
-        assert seed_labels(range(3), None) is None
+        assert seed_conditions(every_class(None), range(3)) is UNCONDITIONAL
 
     @torch.no_grad()
     def test_the_generator_survives_saving(self, conditional: Path, tmp_path: Path) -> None:
@@ -164,9 +164,9 @@ class TestClasses:
         back = load_model(str(tmp_path / "g"))
         assert back.class_names == ("a", "b", "c", "d")
         z, labels = torch.randn(2, 1, 16, 16), torch.tensor([2, 0])
-        assert torch.equal(back.generator(z, labels), generator(z, labels))
-        back.generator.label = 2
-        assert torch.equal(back.generator(z[:1]), generator(z[:1], labels[:1]))
+        assert torch.equal(back.generator(z, Condition(labels)), generator(z, Condition(labels)))
+        back.generator.condition = Condition(labels[:1])
+        assert torch.equal(back.generator(z[:1]), generator(z[:1], Condition(labels[:1])))
 
 
 class TestLatentDiffusion:

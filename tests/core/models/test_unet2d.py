@@ -42,7 +42,7 @@ PERCEPTRON = NetworkKind(
     class_names=("Perceptron",),
     shape=lambda net: (1, 8, 8),
     classes=lambda net: None,
-    call=lambda net, x, t, labels: net(x, t),
+    call=lambda net, x, t, condition: net(x, t),
     encode=lambda net, x, t, full: [net.narrow(x)],
     bottleneck=lambda net: net.narrow,
     output_layers=lambda net: ("wide",),
@@ -97,5 +97,6 @@ def test_a_network_without_a_middle_has_no_bottleneck() -> None:
 def test_no_other_module_names_the_blocks_of_the_unet() -> None:
     package = Path(gsd_cli.__file__).parent
     naming = {path.name for path in package.rglob("*.py") if OF_THE_UNET.search(path.read_text(encoding="utf-8"))}
-    # the first reads its tensors under other names, the second has a middle of its own
-    assert naming == {"bare_guided.py", "ddp_unet.py", "unet2d.py", "unet2d_config.py"}
+    of_text = {"unet2d_condition.py", "unet2d_condition_config.py"}
+    # the last has a bottleneck of its own
+    assert naming == {"unet2d.py", "unet2d_config.py", "bare_guided.py", "ddp_unet.py"} | of_text

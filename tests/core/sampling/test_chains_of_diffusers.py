@@ -15,6 +15,7 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.compute.random import latents, seed_generator
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.samplers import parse_sampler
@@ -141,7 +142,7 @@ def test_images_of_another_chain_are_kept_under_another_name() -> None:
 @pytest.mark.parametrize("kind", ["euler", "heun", "dpm++", "pc", "hybrid"])
 def test_continuous_samplers_take_any_number_of_steps(kind: str) -> None:
     class Exact:
-        schedule, shape, classes, labels, clip_sample = BetaSchedule.linear(), (1, 2, 2), None, None, True
+        schedule, shape, conditions, clip_sample = BetaSchedule.linear(), (1, 2, 2), UNCONDITIONAL, True
 
         def __init__(self) -> None:
             self.seen: list[float] = []
@@ -150,7 +151,7 @@ def test_continuous_samplers_take_any_number_of_steps(kind: str) -> None:
             self.seen.append(sigma[0].item())
             return x * 0.25 / (0.25 + sigma.reshape(-1, 1, 1, 1) ** 2)
 
-        def with_labels(self, labels: None) -> Exact:
+        def with_condition(self, condition: Condition) -> Exact:
             return self
 
     for steps in (4, 5, 7, 33) if kind == "hybrid" else (1, 2, 3, 7, 33):

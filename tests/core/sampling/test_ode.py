@@ -12,6 +12,7 @@ from torch import Tensor
 from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.hybrid import SWITCH, fit_sigmas, hybrid
@@ -89,14 +90,15 @@ class Gaussian:
     """Data N(0, v): D(x, sigma) = x v / (v + sigma^2), and the ODE's solution is known."""
 
     def __init__(self, variance: float):
-        self.v, self.schedule, self.shape, self.classes = variance, BetaSchedule.linear(), (1, 4, 4), None
+        self.v, self.schedule, self.shape = variance, BetaSchedule.linear(), (1, 4, 4)
+        self.conditions = UNCONDITIONAL
         self.calls = 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.calls += 1
         return x * self.v / (self.v + sigma.reshape(-1, 1, 1, 1).double() ** 2)
 
-    def with_labels(self, labels: None) -> Gaussian:
+    def with_condition(self, condition: Condition) -> Gaussian:
         return self
 
     def answer(self, noise: Tensor) -> Tensor:

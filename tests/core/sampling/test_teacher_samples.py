@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.compute.random import normal_rows
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.core.sampling.ode import dpm_solver
@@ -86,9 +87,9 @@ def test_classes_are_uniform(tmp_path: Path) -> None:
     assert archive.labels is not None
     assert archive.labels.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
     noise = normal_rows(range(8), (1, 16, 16), 0, "teacher-samples")
-    expected = to_uint8(dpm_solver(teacher.denoiser.with_labels(archive.labels), noise, STEPS))
+    expected = to_uint8(dpm_solver(teacher.denoiser.with_condition(Condition(archive.labels)), noise, STEPS))
     assert (everything(archive).int() - expected.int()).abs().max() <= 1
-    unlike = to_uint8(dpm_solver(teacher.denoiser.with_labels(archive.labels * 0), noise, STEPS))
+    unlike = to_uint8(dpm_solver(teacher.denoiser.with_condition(Condition(archive.labels * 0)), noise, STEPS))
     assert (everything(archive).int() - unlike.int()).abs().max() > 1
 
 

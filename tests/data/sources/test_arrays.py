@@ -59,7 +59,44 @@ def test_an_npz_with_labels(tmp_path: Path, names: tuple[str, str], split: str) 
 def test_numbers_that_are_no_classes_are_no_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", images=PIXELS, labels=np.linspace(0, 1, 6))
     source = open_path(tmp_path / "x.npz", "train")
-    assert (source.labels, source.labels_message) == (None, "no labels: the array of labels fits no classes")
+    assert (source.labels, source.labels_message) == (None, "no labels")
+    assert "labels (6,) of float64 holds no classes or attributes" in source.warnings[0]
+
+
+ONE_HOT = np.eye(3)[[0, 1, 2, 0, 1, 2]]
+ARRAYS: dict[str, tuple[str, np.ndarray, Labels]] = {
+    "one-hot floats": ("labels", ONE_HOT, Labels([0, 1, 2, 0, 1, 2])),
+    "one-hot booleans": ("y", ONE_HOT > 0, Labels([0, 1, 2, 0, 1, 2])),
+    "attributes": ("labels", np.array([[1, 1], [0, 0], [0, 1]] * 2), Labels([(1, 1), (0, 0), (0, 1)] * 2)),
+    "scikit-learn's name": ("target", np.array([0, 1] * 3), Labels([0, 1] * 3)),
+    "whole floats": ("labels", np.array([0.0, 1.0] * 3), Labels([0, 1] * 3)),
+    "text": ("labels", np.array(["dog", "cat"] * 3), Labels([1, 0] * 3, ("cat", "dog"))),
+    "bytes": ("labels", np.array(["d\u00f6g".encode(), b"cat"] * 3), Labels([1, 0] * 3, ("cat", "d\u00f6g"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_labels_in_arrays_of_every_form(tmp_path: Path, name: str) -> None:
+    key, array, labels = ARRAYS[name]
+    np.savez(tmp_path / "x.npz", data=PIXELS, **{key: array})
+    source = open_path(tmp_path / "x.npz", "train")
+    assert source.labels == labels
+    assert f"from the array {key}" in source.labels_message
+
+
+@pytest.mark.parametrize("labels", [np.arange(5), np.arange(7), np.zeros((5, 3)), np.int64(3)])
+def test_another_number_of_labels_than_images_is_an_input_error(tmp_path: Path, labels: np.ndarray) -> None:
+    np.savez(tmp_path / "x.npz", images=PIXELS, labels=labels)
+    with pytest.raises(GsdError, match="not one label for each of 6 images") as caught:
+        open_path(tmp_path / "x.npz", "train")
+    assert caught.value.code == 3
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=PIXELS, kinds=np.arange(6), mu=np.zeros(9))
+    source = open_path(tmp_path / "x.npz", "train")
+    assert source.messages == ("arrays that are not read: kinds (6,), mu (9,)",)
+    assert source.labels_message == "no labels: no array is named labels"
 
 
 @pytest.mark.parametrize("array", [np.zeros(5), np.zeros((4, 4)), np.zeros((0, 4, 4)), np.array([{"a": 1}])])

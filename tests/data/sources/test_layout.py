@@ -81,6 +81,10 @@ SPLITS: dict[str, tuple[list[str], str, list[str], tuple[str, ...] | None]] = {
     "capitals": (["Training/a/1.png", "Training/b/1.png", "Testing/a/2.png"], "train", ["Training"], ("a", "b")),
     "ImageNet": (["D/CLS/train/n01/1.JPEG", "D/CLS/train/n02/1.JPEG", "D/CLS/val/2.JPEG", "D/CLS/test/3.JPEG"],
                  "train", ["D/CLS/train"], ("n01", "n02")),
+    "below the classes": (["cat/train/1.png", "dog/train/1.png", "cat/val/2.png"], "train",
+                          ["cat/train", "dog/train"], ("cat", "dog")),
+    "below wrapped classes": (["x/cat/Validation/1.png", "x/dog/val/1.png", "x/cat/train/2.png"], "val",
+                              ["x/cat/Validation", "x/dog/val"], ("cat", "dog")),
     "COCO": (["train2017/1.jpg", "train2017/2.jpg", "val2017/3.jpg"], "train", ["train2017"], None),
 }  # fmt: skip
 
@@ -89,7 +93,7 @@ SPLITS: dict[str, tuple[list[str], str, list[str], tuple[str, ...] | None]] = {
 def test_split_folders_are_no_classes(name: str) -> None:
     names, split, kept, classes = SPLITS[name]
     layout = read_layout(names, split, Path("source"))
-    assert layout.names == [path for path in names if path.startswith(f"{kept[0]}/")]
+    assert layout.names == [path for path in names if path.rpartition("/")[0].startswith(tuple(kept))]
     assert (layout.labels.classes if layout.labels else None) == classes
     assert layout.messages[0].startswith(f"split {split}: {len(layout.names)} of {len(names)} images")
 
@@ -98,6 +102,62 @@ def test_a_split_that_is_not_there_is_a_usage_error() -> None:
     with pytest.raises(GsdError, match="no split 'train'") as caught:
         read_layout(of("val/cat", "test/cat"), "train", Path("source"))
     assert (caught.value.code, caught.value.hint) == (2, "test or val")
+
+
+@pytest.mark.parametrize("names", [of("cat", "dog"), ["1.png"], of("train/cat", "train/dog"), of("cat/test", "dog")])
+def test_a_split_of_a_source_without_splits_is_a_usage_error(names: list[str]) -> None:
+    with pytest.raises(GsdError, match="no split 'test'") as caught:
+        read_layout(names, "test", Path("source"))
+    assert caught.value.code == 2
+    assert read_layout(names, "train", Path("source")).names == names
+
+
+@pytest.mark.parametrize("where", ["test", "pets-test.zip", "x_test.npy", "pets_testing_lmdb"])
+def test_a_source_may_say_that_it_is_the_split(where: str) -> None:
+    assert read_layout(of("cat", "dog"), "test", Path(where)).labels is not None
+    assert len(read_layout(of("x/test/cat", "x/test/dog"), "test", Path("source")).names) == 4
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.json", "x.zip", "x.tar"])
+def test_a_file_without_splits_has_no_other_split(tmp_path: Path, name: str) -> None:
+    images = {"a/1.png": grey(1), "b/1.png": grey(2)}
+    stack = np.zeros((2, 4, 4), np.uint8)
+    {"x.npy": lambda path: np.save(path, stack), "x.npz": lambda path: np.savez(path, images=stack),
+     "x.json": lambda path: path.write_text("{}"), "x.zip": lambda path: make_zip(path, images),
+     "x.tar": lambda path: make_tar(path, images)}[name](tmp_path / name)  # fmt: skip
+    with pytest.raises(GsdError, match="no split 'test'") as caught:
+        open_path(tmp_path / name, "test")
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [*of("cat/train", "cat/val"), "dog/1.png"],
+            "cat/train and cat/val look like splits, but dog/1.png is in none",
+        ),
+        (of("train", "val", "others"), "train and val look like splits, but others/0.png is in none"),
+    ],
+)
+def test_splits_that_are_not_everywhere_are_warned_of(names: list[str], said: str) -> None:
+    layout = read_layout(names, "train", Path("source"))
+    assert layout.names == names
+    assert said in layout.warnings[0]
+    assert read_layout(of("bus", "train"), "train", Path("source")).warnings == ()
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "tar"])
+@pytest.mark.parametrize(
+    ("table", "named"), [("labels.csv", True), ("list_attr_celeba.txt", True), ("readme.txt", False)]
+)
+def test_a_table_next_to_unlabelled_images_is_pointed_at(tmp_path: Path, form: str, table: str, named: bool) -> None:
+    source = open_path(FORMS[form](tmp_path / f"x.{form}", {"1.png": grey(1), table: b"1.png,cat"}), "train")
+    assert source.labels_message.startswith("no labels: no folders that differ")
+    assert (f"{table} may hold some: " in source.labels_message) == named
+    assert not named or "--labels" in source.labels_message
+    labelled = FORMS[form](tmp_path / f"y.{form}", {"a/1.png": grey(1), "b/1.png": grey(1), table: b""})
+    assert "may hold" not in open_path(labelled, "train").labels_message
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
