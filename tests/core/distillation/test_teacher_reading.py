@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from gsd_cli.base.storage import ASSETS
 from gsd_cli.core.distillation import teacher_reading
 from gsd_cli.core.distillation.inputs import ImageChoice
 from gsd_cli.core.distillation.open_data import OpenData
-from gsd_cli.core.distillation.teacher_reading import settle_reading
+from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
+from gsd_cli.core.models.condition import UNCONDITIONAL
+from gsd_cli.core.models.reading_check import measure_readings
 from gsd_cli.core.models.teacher import load_teacher
+from tests.support import teachers
 
 IMAGES = ASSETS / "fashion-mnist.zip"
 CPU = torch.device("cpu")
@@ -64,3 +68,24 @@ def test_what_a_folder_says_is_kept_and_checked(folder: Path, capsys: pytest.Cap
         teacher = load_teacher(str(folder), undecided=True)
         assert settle_reading(teacher, given(), CPU, Session()) is teacher
         assert ("better read as eps,linear" in capsys.readouterr().err.replace("\n", " ")) == warned
+
+
+def test_a_file_is_read_in_every_way_that_fits(folder: Path, tmp_path: Path) -> None:
+    """The readings of a file may be of several networks. None of random weights denoises images."""
+    file = str(teachers.guided_file(tmp_path / "x.pt", out=1, widths=(32,), attends=()))
+    data = given()
+    assume = add_size(file, "heads=16", data)
+    assert assume == "heads=16,size=32" and add_size(file, "size=64", data) == "size=64"
+    assert add_size(str(folder), None, data) is None
+    teacher = load_teacher(file, assume=assume, undecided=True)
+    names = [one.name for one in teacher.config.readings]
+    assert len(names) == 8 and {name.rpartition("=")[2] for name in names} == {"split", "joint"}
+    images = data.shown.batch(torch.linspace(0, len(data.shown) - 1, 4).round().long())
+    alone = {}
+    for name in names:
+        one = load_teacher(file, assume=name)
+        alone[name] = measure_readings(one.denoiser, one.config.readings, images, UNCONDITIONAL).best[1]
+    best = min(alone, key=alone.__getitem__)
+    with pytest.raises(GsdError, match=re.escape(f"the best is {best}, with an error of {alone[best]:.3g}")) as caught:
+        settle_reading(teacher, data, CPU, Session())
+    assert caught.value.code == 3
