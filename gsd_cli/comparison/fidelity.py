@@ -104,7 +104,7 @@ def _caution_of_few(context: Context) -> str | None:
     if not short:
         return None
     names, counts = " and ".join(short), " and ".join(map(str, short.values()))
-    return f"{context.samples} images are too few for the {counts} features of {names}: mostly bias, without an error"
+    return f"{context.samples} images are too few for the {counts} features of {names}: it is mostly bias"
 
 
 FD = Metric(

@@ -56,7 +56,8 @@ def test_each_figure_is_what_its_features_say_of_the_seeds_images(found: dict[st
     for name, figure in zip(("fashion", "fashion-2"), FIGURES, strict=True):
         features = classifier_features(name, torch.device("cpu")).features(images)
         expected = frechet_distance(gaussian_statistics([features], name), train(name))
-        assert row["distances"][figure]["fd"] == pytest.approx(expected, rel=1e-4)
+        # a pixel half-way between two grey values may be rounded either way in batches of another size
+        assert row["distances"][figure]["fd"] == pytest.approx(expected, rel=1e-3)
     grain = Grain(N)
     grain.add(GrainCounts().features(images))
     assert grain.figures().items() <= row.items()
