@@ -68,7 +68,7 @@ def fitting_readings(config: Mapping[str, Any], takes_levels: bool = False) -> t
         return (Reading(FLOW_PREDICTION, config, FLOW),)
     if family == SCORE_SDE:
         return (Reading(SCORE, config, SCORE_SDE),)
-    if family == EDM:  # diffusers' schedulers take a network for one of `epsilon` unless told otherwise
+    if family == EDM:  # without a prediction_type, diffusers' schedulers assume `epsilon`
         return (Reading(str(config.get("prediction_type") or "epsilon"), config, EDM),)
     if takes_levels:
         return (SCORE_SDE_READING,)

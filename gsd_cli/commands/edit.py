@@ -199,7 +199,7 @@ def _measure_edit(
             if -start > max(wanted):
                 session.say(f"{name} is more likely than not from a strength of {-start:.1f} on")
         elif options.method != "direction":
-            report["usual_distance"] = usual_distance(generator, features)
+            report["usual_distance"] = usual_distance(generator, features, options.batch_size)
             _report_distance(wanted, found["feature_distance"], report["usual_distance"], session)
     if knowledge.classifier is not None:
         own = knowledge.classes[int(knowledge.classifier(original).argmax())]

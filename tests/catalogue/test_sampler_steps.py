@@ -41,7 +41,11 @@ def test_a_pipelines_schedule_is_found_and_a_missing_one_is_left_to_the_sampler(
 
 @pytest.mark.parametrize("kind", ["FlowMatchEulerDiscreteScheduler", "ScoreSdeVeScheduler"])
 def test_a_continuous_teacher_takes_any_number(tmp_path: Path, kind: str) -> None:
-    require_steps_of_teacher(["msa-101", "ddim-1000"], model(tmp_path / "few", 100, _class_name=kind))
+    names = ["msa-101", "ddim-1000"]
+    require_steps_of_teacher(names, model(tmp_path / "few", 100, _class_name=kind))
+    with pytest.raises(UsageError) as caught:
+        require_steps_of_teacher(names, model(tmp_path / "discrete", 100, _class_name="DDPMScheduler"))
+    assert all(name in caught.value.message for name in names)
 
 
 def test_the_discrete_samplers_are_those_whose_records_say_so() -> None:

@@ -147,9 +147,10 @@ class FeatureMatching:
         if not self.on:
             return torch.zeros_like(own_norm), {}
         self.balance.update(sidl_norm, own_norm)
-        weight = torch.where(self._seen >= MEMORY, self.gap * self.balance.weight(self.ratio), 0.0)
+        gap = self.gap
+        weight = torch.where(self._seen >= MEMORY, gap * self.balance.weight(self.ratio), 0.0)
         ratio = weight * own_norm / sidl_norm.clamp(min=TINY)
-        return weight, {"feature_gap": self.gap, "matching_weight": weight, "matching_ratio": ratio}
+        return weight, {"feature_gap": gap, "matching_weight": weight, "matching_ratio": ratio}
 
     def _update_gap(self, now: Tensor, spread: Tensor) -> None:
         batch = self.settings.batch_size

@@ -26,9 +26,10 @@ USUAL_SEEDS = range(32)
 
 
 @torch.no_grad()
-def usual_distance(generator: Generator, features: Measure) -> float:
+def usual_distance(generator: Generator, features: Measure, batch_size: int) -> float:
     """The median squared distance of two random images of the generator, by the features."""
-    vectors = features(generator(latents(USUAL_SEEDS, generator.latent_shape).to(generator.device)))
+    parts = latents(USUAL_SEEDS, generator.latent_shape).split(batch_size)
+    vectors = torch.cat([features(generator(z.to(generator.device))) for z in parts])
     return torch.pdist(vectors.float()).square().median().item()
 
 

@@ -56,9 +56,9 @@ class EdmConfig:
         return {"_class_name": name, **{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}}
 
     @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> EdmConfig:
-        """The config that `to_json` wrote. Raises GsdError (exit 3), see `require_usable`."""
-        require_usable(Path("config.json"), config)
+    def from_json(cls, config: Mapping[str, Any], where: Path = Path("config.json")) -> EdmConfig:
+        """The config that `to_json` wrote; where: its file, for messages. Raises GsdError, see `require_usable`."""
+        require_usable(where, config)
         known = {one.name for one in fields(cls)}
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items() if k in known}
         return cls(**values)
@@ -74,15 +74,17 @@ _IGNORED = ("label_dropout",)
 """Arguments that change the training alone."""
 
 
-def from_arguments(name: str, arguments: Mapping[str, Any]) -> EdmConfig:
-    """The config of a network of class `name` from its constructor's arguments. Raises GsdError (exit 3)."""
+def from_arguments(
+    name: str, arguments: Mapping[str, Any], where: Path = Path("config.json")
+) -> EdmConfig:  # fmt: skip
+    """The config of a network of class `name` from its constructor's arguments in a file. Raises GsdError (exit 3)."""
     named = {_ARGUMENTS.get(key, key): value for key, value in arguments.items() if key not in _IGNORED}
     known = {one.name for one in fields(EdmConfig)}
     if strange := sorted(named.keys() - known):
-        raise GsdError(f"its {name} has an unknown argument {strange[0]}", hint=_HINT)
+        raise GsdError(f"{where}: its {name} has an unknown argument {strange[0]}", hint=_HINT)
     config = {"_class_name": name, **DEFAULTS[name], **named}
     return EdmConfig.from_json(
-        {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
+        {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}, where
     )
 
 

@@ -83,7 +83,7 @@ def _read_network(path: Path, size: int, changed: int) -> PickledNetwork:
     if name not in CLASS_NAMES:
         raise GsdError(f"{path} holds a {name[:60] or 'network of unknown class'}", hint=f"{' or '.join(CLASS_NAMES)}")
     arguments = _arguments(path, attributes)
-    config = from_arguments(name, arguments).to_json(name)
+    config = from_arguments(name, arguments, path).to_json(name)
     spread = (_identify(whole) or ("", {}))[1].get("sigma_data", 0.5)
     if not isinstance(spread, int | float) or not 1e-4 <= spread <= 1e4:
         raise GsdError(f"{path}: its sigma_data is no plausible number", hint="the file is damaged")

@@ -21,7 +21,7 @@ from gsd_cli.core.models.schedule import MAX_STEPS, ContinuousSchedule
 EULER, DPM_SOLVER = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"
 """What steps in the teacher's own pipeline: schedulers of diffusers; or HEUN."""
 OWN_STEPS = {EULER: 50, DPM_SOLVER: 50, HEUN: 18}
-"""Steps unless told otherwise. 18 of Heun's method is the paper's number for CIFAR-10."""
+"""The default number of steps. 18 of Heun's method is the paper's number for CIFAR-10."""
 OWN_SETTINGS: dict[str, Callable[[Any], bool]] = {
     "solver_order": lambda value: value in (1, 2, 3),
     "solver_type": lambda value: value in ("midpoint", "heun"),

@@ -7,6 +7,7 @@ shapes of the tensors in the published files, so that these can be loaded.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from gsd_cli.core.models.edm_layers import (
 from gsd_cli.core.models.own_network import Own, OwnNetwork
 
 
-class EdmUNet(OwnNetwork):
+class EdmUNet(OwnNetwork, ABC):
     """A U-Net of residual blocks with a skip from every module of the encoder to a block of the decoder.
 
     A subclass fills `enc` and `dec` and embeds time and class. config: the content of its config.json, `sizes` the same
@@ -49,9 +50,9 @@ class EdmUNet(OwnNetwork):
         """The start of the names at a level: `32x32`."""
         return "x".join([str(self.sizes.sample_size >> level)] * 2)
 
+    @abstractmethod
     def embed(self, time: Tensor, labels: Tensor) -> Tensor:
         """The embedding [B, E] of time [B] and one-hot classes [B, K], of which a row may be zero."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor | None = None) -> Tensor:
         """x: [B, C, H, W]; time: [B]; labels: int64 [B], or None for no class. The raw output [B, C, H, W]."""
@@ -78,9 +79,9 @@ class EdmUNet(OwnNetwork):
         return maps
 
     @property
+    @abstractmethod
     def head(self) -> tuple[nn.Module, nn.Module]:
         """The last normalisation and the last convolution."""
-        raise NotImplementedError
 
     @property
     def middle(self) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import MAX_STEPS, ContinuousSchedule
 
 HIGHEST = 1e7
-"""The noise level that stands for t = 1, which is an infinite one. float32 tells its t from 1."""
+"""The noise level that stands for t = 1, which is an infinite one. In float32 its t is still below 1."""
 ODE_T = 0.002, 0.998
 """The range of t for the solvers that choose their own levels."""
 OWN_STEPS = 50
@@ -41,12 +41,11 @@ class FlowSchedule(ContinuousSchedule):
     """The levels of diffusers' FlowMatchEulerDiscreteScheduler.
 
     own: its settings among OWN_LEVELS. shift: f in t' = f t / (1 + (f - 1) t), which moves the levels towards noise
-    (Esser et al. 2024). time_scale: the network is given time_scale t.
+    (Esser et al. 2024). count: T, the number of training levels; the network is given T t.
     """
 
     shift: float = 1.0
     count: int = 1000
-    time_scale: float = 1000.0
     own: Mapping[str, Any] = field(default_factory=dict)
     family = FLOW
     outputs = OUTPUTS
@@ -64,7 +63,7 @@ class FlowSchedule(ContinuousSchedule):
         for key in ("use_dynamic_shifting", "invert_sigmas", "stochastic_sampling"):
             if config.get(key):
                 raise GsdError(f"the teacher's scheduler has {key}, which gsd does not support", hint="see its config")
-        return cls(shift, count, float(count), {key: config[key] for key in OWN_LEVELS if config.get(key)})
+        return cls(shift, count, {key: config[key] for key in OWN_LEVELS if config.get(key)})
 
     @property
     def sigmas(self) -> Tensor:
@@ -85,8 +84,8 @@ class FlowSchedule(ContinuousSchedule):
         return low, high
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """time_scale t at sigma, of sigma's shape."""
-        return self.time_scale * sigma / (1 + sigma)
+        """T t at sigma, of sigma's shape."""
+        return self.count * sigma / (1 + sigma)
 
     def own_levels(self, steps: int) -> list[float]:
         """The levels that diffusers' scheduler visits in `steps` steps, from high to low, then 0."""

@@ -41,7 +41,7 @@ class NoiseSchedule(ABC):
     @property
     @abstractmethod
     def own_steps(self) -> int:
-        """How many steps the teacher's own sampler takes unless told otherwise."""
+        """The default number of steps of the teacher's own sampler."""
 
     @property
     def own_facts(self) -> tuple[Any, ...]:

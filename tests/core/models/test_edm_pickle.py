@@ -174,7 +174,7 @@ def test_other_classes_are_named(tmp_path: Path, name: str) -> None:
     {"ema": Persistent("EDMPrecond", {"_modules": []})},
 ], ids=range(9))  # fmt: skip
 def test_files_without_a_network_are_refused(tmp_path: Path, content: Any) -> None:
-    refused(tmp_path / "x.pkl", to_bytes(content))
+    assert "x.pkl" in refused(tmp_path / "x.pkl", to_bytes(content))
 
 
 @pytest.mark.parametrize("change", [
@@ -182,12 +182,13 @@ def test_files_without_a_network_are_refused(tmp_path: Path, content: Any) -> No
     {"num_blocks": 2}, {"encoder_type": "skip"}, {"colour": 1}, {"channel_mult": 10**30},
 ])  # fmt: skip
 def test_arguments_that_do_not_fit_are_refused(tmp_path: Path, change: dict) -> None:
-    refused(tmp_path / "x.pkl", to_bytes({"ema": edm(random_net(SONG, TINY), TINY | change)}))
+    assert "x.pkl" in refused(tmp_path / "x.pkl", to_bytes({"ema": edm(random_net(SONG, TINY), TINY | change)}))
 
 
 @pytest.mark.parametrize("spread", [0, -1, float("nan"), "half", None, [0.5]])
 def test_a_wrong_sigma_data_is_refused(tmp_path: Path, spread: Any) -> None:
-    refused(tmp_path / "x.pkl", to_bytes({"ema": edm(random_net(SONG, TINY), TINY, sigma_data=spread)}))
+    content = to_bytes({"ema": edm(random_net(SONG, TINY), TINY, sigma_data=spread)})
+    assert "sigma_data" in refused(tmp_path / "x.pkl", content)
 
 
 def test_modules_that_hold_themselves_are_refused(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ def test_shapes_that_the_bytes_do_not_have_are_refused(tmp_path: Path, arguments
 def test_every_cut_of_a_file_is_refused(tmp_path: Path, whole: Path) -> None:
     content = whole.read_bytes()
     for end in [*range(40), *range(40, len(content) - 1, len(content) // 60), len(content) - 1]:
-        refused(tmp_path / "x.pkl", content[:end])
+        assert "x.pkl" in refused(tmp_path / "x.pkl", content[:end]), end
 
 
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]

@@ -85,8 +85,8 @@ def test_ancestral_is_the_pipeline(folder: Path, shared_noise) -> None:
     model = load_teacher(str(folder)).denoiser
     wanted = theirs(folder)(batch_size=2, num_inference_steps=4, output_type="np").images
     made = ancestral(model, shared_noise(model.shape), SEEDS, steps=4)
-    pictures = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-    torch.testing.assert_close(pictures, torch.from_numpy(wanted), rtol=0, atol=1e-4)
+    images = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(images, torch.from_numpy(wanted), rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
@@ -186,8 +186,8 @@ class TestLatentDiffusion:
         assert teacher.image_shape == (3, 32, 32)
         assert not teacher.denoiser.clip_sample
         made = sample_teacher(teacher, parse_sampler("ddim-4"), shared_noise((3, 16, 16)), SEEDS)
-        pictures = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-        torch.testing.assert_close(pictures, torch.from_numpy(wanted), rtol=0, atol=1e-4)
+        images = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        torch.testing.assert_close(images, torch.from_numpy(wanted), rtol=0, atol=1e-4)
 
     @torch.no_grad()
     def test_encode_is_diffusers(self, folder: Path) -> None:
