@@ -7,7 +7,6 @@ the first map to the last. The names of its modules are those of the tensors in 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -15,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gsd_cli.core.models.ddp_unet_config import CLASS_NAMES, DIFFUSERS_CLASS
+from gsd_cli.core.models.edm_layers import PositionalEncoding
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.own_network import OwnNetwork
-
-PERIOD = 10_000
-"""The longest period of the sines of t; files do not hold it, and this is the library's default."""
 
 
 class ChannelNorm(nn.Module):
@@ -32,20 +29,6 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
         return F.normalize(x, dim=1) * self.g * self.g.shape[1] ** 0.5
-
-
-class SineEmbedding(nn.Module):
-    """Sines and cosines of t [B]: [B, width]."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.count = width // 2
-
-    def forward(self, t: Tensor) -> Tensor:
-        """[B] to [B, width]."""
-        places = torch.arange(self.count, device=t.device) * (-math.log(PERIOD) / max(self.count - 1, 1))
-        angles = t[:, None].float() * places.exp()
-        return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class ConvLayer(nn.Module):
@@ -119,7 +102,8 @@ class DdpUNet(OwnNetwork):
         widths, time = config["widths"], 4 * config["time_width"]
         attentions = config["attentions"]
         self.init_conv = nn.Conv2d(config["in_channels"], widths[0], 7, padding=3)
-        sines = SineEmbedding(config["time_width"])
+        # files do not hold the longest period of the sines: it is the library's default
+        sines = PositionalEncoding(config["time_width"], sines_first=True, to_end=True)
         self.time_mlp = nn.Sequential(sines, nn.Linear(time // 4, time), nn.GELU(), nn.Linear(time, time))
         levels = list(zip(widths[:-1], widths[1:], attentions[:-1], strict=True))
         self.downs: Any = nn.ModuleList()

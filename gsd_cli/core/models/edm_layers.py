@@ -123,9 +123,8 @@ class Block(nn.Module):
         size, channels, height, width = x.shape
         heads = channels // self.style.head_channels if self.style.head_channels else 1
         parts = self.qkv(self.norm2(x)).reshape(size, heads, channels // heads, 3, height * width)
-        query, key, value = parts.unbind(3)  # [B, heads, c, H W]
-        weights = (query.transpose(-1, -2) @ key / math.sqrt(channels // heads)).softmax(-1)
-        found = value @ weights.transpose(-1, -2)
+        query, key, value = (part.mT for part in parts.unbind(3))  # [B, heads, H W, c]
+        found = F.scaled_dot_product_attention(query, key, value).mT
         projected: Tensor = self.proj(found.reshape(size, channels, height, width))
         return projected
 
@@ -143,7 +142,7 @@ class PositionalEncoding(nn.Module):
     def forward(self, time: Tensor) -> Tensor:
         """[B, channels]."""
         half = self.channels // 2
-        place = torch.arange(half, device=time.device, dtype=torch.float32) / (half - int(self.to_end))
+        place = torch.arange(half, device=time.device, dtype=torch.float32) / max(half - int(self.to_end), 1)
         angle = time.float()[:, None] * 10_000**-place
         return _waves(angle, self.sines_first)
 
