@@ -15,7 +15,7 @@ from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
-from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
+from gsd_cli.cli.check_inputs import check_all, export_checks, require_data_set, require_features, require_labels_file
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.estimate import Estimate
@@ -103,6 +103,7 @@ def check_distill(options: DistillOptions) -> None:
         lambda: _check_teacher(options),
         lambda: require_features(options.features),
         lambda: _require_images(options),
+        *export_checks(options.export, options.export_precision),
     )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
@@ -188,7 +189,8 @@ def answer_distill(options: DistillOptions, console: Console) -> Result | None:
 
     if options.list_teachers:
         return list_teachers()
-    if options.epochs is not None:  # its length takes opening the data
+    # the length of --epochs takes opening the data, and --export takes torch
+    if options.epochs is not None or options.export is not None:
         return None
     return read_finished(options, resolve_run_folder(options), count_steps(options, None), console.say)
 
@@ -285,8 +287,11 @@ def _describe_estimate(found: Estimate | GsdError, options: DistillOptions, step
 
 def plan_sample(options: SampleOptions) -> Iterator[str]:
     """What the command would write."""
-    from gsd_cli.options.sample import resolve_format, resolve_seeds
+    from gsd_cli.options.sample import resolve_export, resolve_format, resolve_seeds
 
+    if (target := resolve_export(options)) is not None:
+        yield f"exports the model to {target} in {options.export_precision}, compared with torch on 64 seeds"
+        return
     where = "stdout" if options.output == "-" else options.output
     format_ = resolve_format(options)
     what = "a grid" if options.grid else format_

@@ -14,6 +14,7 @@ from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, resolve_precision, to_device
+from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.samplers import Sampler
@@ -80,7 +81,10 @@ class Context:
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
-        self.ours = Contender(generator_subject(own, model.generator, device, precision), model.generator)
+        exported = (
+            open_onnx(str(model.folder), "fp32", options.device, session, model) if options.backend == "onnx" else None
+        )
+        self.ours = Contender(generator_subject(own, model.generator, device, precision, exported), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors(needs)
         self.judges = self._judges(needs)

@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.base.errors import UsageError
+from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
+from gsd_cli.options.fields import BACKEND_HELP, CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -60,6 +61,7 @@ class EditOptions(Common, InvertSettings):
     list: bool = opt(False, "List attributes and directions, then exit; with -o FILE.png, also draw each of them.")
     model: str | None = MODEL
     class_: str | None = CLASS
+    backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     output: str = opt(
         "edit.png",
         "Output: a .png or .jpg image (a strip with --range), a .gif, .webp or .mp4, or a folder; - writes to stdout.",
@@ -100,6 +102,10 @@ class EditOptions(Common, InvertSettings):
         if self.method == "image" and self.space != "auto" and self.attribute in MEASURED_ATTRIBUTES:
             problems.append(
                 f"--space: {self.attribute} is solved for in the latent; use --method direction with --space"
+            )
+        if self.backend == "onnx" and self.attribute is not None and self.method != "direction":
+            problems.append(
+                "--backend onnx needs --method direction or --direction pcK: an edit of one image takes gradients"
             )
         if self.data is not None and self.attribute is None:
             problems.append("--data needs --attribute to name one of its labels")

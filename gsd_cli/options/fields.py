@@ -53,6 +53,10 @@ CLASS = Field(
     description="Class to generate, by number or name; for class-conditional models.",
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
 )
+BACKEND_HELP = (
+    "What makes the images: torch, or onnxruntime from a file that is exported once into the cache. A model FILE.onnx "
+    "is always run by onnxruntime."
+)
 NO_FP16 = (
     "Number format of the training. auto: bf16 on hardware that supports it (on a CPU: if it is faster), else fp32. "
     "fp32 turns TF32 off."
