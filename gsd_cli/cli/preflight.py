@@ -165,6 +165,8 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     yield f"{options.teacher}: {_describe_length(options, steps)}"
     folder = resolve_run_folder(options)
     yield f"writes {folder}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    if options.export is not None:
+        yield f"and at the end {options.export}, in {options.export_precision}"
     yield describe_images(data, shown=uses_images(options))
     if data.origin == "teacher":
         yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"

@@ -52,7 +52,7 @@ def compare(model: ExportedGenerator, call: Call, session: Session, *, leave_out
                 given = {name: v for name, v in inputs.items() if name != SHIFT or v.any() or not leave_out}
                 difference = (call(given) - wanted).double()
                 # NaN must count as a difference
-                largest = max(largest, difference.abs().nan_to_num(nan=torch.inf).max().item())
+                largest = max(largest, difference.abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max().item())
                 squares, count = squares + difference.square().sum().item(), count + difference.numel()
             start += size
             bar.update(start)

@@ -8,7 +8,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.exports import ONNX, is_export
 from gsd_cli.catalogue.find import find_model, read_card
-from gsd_cli.catalogue.run_layout import PROMPTS
+from gsd_cli.catalogue.run_layout import PROMPTS, run_name
 from gsd_cli.core.export.metadata import FORMAT
 from gsd_cli.core.export.onnx_file import write_onnx
 from gsd_cli.core.export.onnx_generator import OnnxGenerator, find_providers
@@ -36,7 +36,7 @@ def open_onnx(
     path = session.cache / CACHED / _cached_name(folder, precision)
     found = _open_cached(path, providers)
     if found is None:
-        session.say(f"exporting {folder.name} to ONNX, once: {path}")
+        session.say(f"exporting {run_name(str(folder))} to ONNX, once: {path}")
         session.say(write_onnx(model or load_model(spec), path, precision, session).describe())
         found = OnnxGenerator(path, providers)
     if found.takes_texts and (folder / PROMPTS).is_file():
