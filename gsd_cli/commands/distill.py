@@ -52,6 +52,7 @@ from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.trackers import Tracker, open_tracker
+from gsd_cli.metrics.evaluation import Evaluation
 from gsd_cli.metrics.run_evaluation import RunDistance, build_evaluation, choose_distance, describe_distance
 from gsd_cli.options import PRESETS, DistillOptions
 
@@ -115,6 +116,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     real = open_real_images(data, teacher, device, session) if uses_images(options) else None
     _announce_images(run, data, real, distance)
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
+    _announce_guidance(run, evaluation)
     phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     run = replace(run, options=options.model_copy(update=chosen))
@@ -217,6 +219,17 @@ def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance
     before, now = run.recorded("real_images"), _summarise_images(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _announce_guidance(run: Run, evaluation: Evaluation) -> None:
+    """Print what is guided, and warn where its cost, the loss of variety, will not be measured."""
+    of_teacher, of_fake = run.options.guidance_scales()
+    if of_teacher == 1:
+        return
+    of = "the teacher" if of_fake == 1 else "the teacher and the fake score"
+    run.session.say(f"guidance: {of} by {of_teacher:g}; images become less varied, which recall and coverage show")
+    if not evaluation.measures_variety:
+        run.session.warn("guidance costs variety, and recall needs real images to be measured: give --data DATA.zip")
 
 
 def _summarise_images(data: OpenData, real: RealImages | None) -> str | None:

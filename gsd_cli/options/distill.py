@@ -21,6 +21,23 @@ FITTED_FORMS = ("borders", "cells")
 """The forms of `--irl` that are fitted to images, real ones if there are any."""
 
 
+LARGEST_GUIDANCE = 30.0
+
+
+def _normalize_guidance(value: str) -> str:
+    """--guidance as it is stored: off, K or teacher:K, K without trailing zeros."""
+    if value == "off":
+        return value
+    of, _, number = value.rpartition(":")
+    try:
+        scale = float(number)
+    except ValueError:
+        scale = 0.0
+    if of not in ("", "teacher") or not 1 <= scale <= LARGEST_GUIDANCE:
+        raise ValueError(f"{value!r} is not K, teacher:K or off, with K from 1 to {LARGEST_GUIDANCE:g}")
+    return "off" if scale == 1 else f"{of}:{scale:g}" if of else f"{scale:g}"
+
+
 class DistillSettings(BaseModel):
     """Settings of the method and of its computation. A resumed run must share those that it uses; precision, noise
     device and what saves memory may change."""
@@ -112,6 +129,13 @@ class DistillSettings(BaseModel):
         panel="Method",
         metavar="auto|RATIO|off",
     )
+    guidance: Annotated[str, AfterValidator(_normalize_guidance)] = opt(
+        "off",
+        "Classifier-free guidance of a class- or text-conditional teacher by a factor K: images closer to their "
+        "condition, and less varied. K: the teacher and the fake score. teacher:K: the teacher alone.",
+        panel="Method",
+        metavar="K|teacher:K|off",
+    )
     fake_score: Literal["bounded", "plain"] = opt(
         "bounded",
         "Form of the fake score. bounded: the teacher plus a correction that high noise does not amplify. plain: a "
@@ -172,6 +196,12 @@ class DistillSettings(BaseModel):
         if self.feature_matching == "auto":
             return MATCHING_RATIO if self.adversarial_ratio(real=real) else 0.0
         return 0.0 if self.feature_matching == "off" else float(self.feature_matching)
+
+    def guidance_scales(self) -> tuple[float, float]:
+        """The factors of `--guidance` for the teacher and for the fake score; 1 is no guidance."""
+        of, _, number = self.guidance.rpartition(":")
+        scale = 1.0 if self.guidance == "off" else float(number)
+        return scale, 1.0 if of else scale
 
     def ratios(self, *, real: bool) -> dict[str, float]:
         """The ratios whose `auto` depends on real images, by option name."""

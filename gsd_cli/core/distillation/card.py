@@ -24,7 +24,7 @@ score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_ini
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
-- real images: {_real(settings)}
+- real images: {_real(settings)}{_guidance(settings)}
 
 Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
 
@@ -99,6 +99,17 @@ def _real(settings: dict[str, Any]) -> str:
     ratios = {what: settings.get(name) for name, what in uses.items()}
     used = [f"{what} (ratio {ratio:g})" for what, ratio in ratios.items() if isinstance(ratio, float) and ratio]
     return " and ".join(used) or "none were used"
+
+
+def _guidance(settings: dict[str, Any]) -> str:
+    """The line, with its line break, about classifier-free guidance; empty without it."""
+    given = str(settings.get("guidance", "off"))
+    if given == "off":
+        return ""
+    of, _, scale = given.rpartition(":")
+    guided = "the teacher" if of else "the teacher and the fake score"
+    return f"""
+- classifier-free guidance: {guided} by {scale}, which costs variety"""
 
 
 def _term(settings: dict[str, Any]) -> str:

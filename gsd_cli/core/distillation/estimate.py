@@ -70,7 +70,7 @@ def estimate(
         own_forward = seconds_per_call(student, device, together, precision)
     state = FLOAT * (VALUES_TRAINED * parameters + STUDENT_TRAINED * own)
     # the generator's graph, and those of f and g at its images, live at once
-    activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
+    activations = together * (own_kept + (sum(_rows(settings)) * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)
     calls = share / together
     seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
@@ -80,13 +80,21 @@ def estimate(
 def passes(settings: DistillSettings) -> float:
     """The cost of a training image in forward passes of all networks; a backward pass counts as one or two. The
     discriminator counts if `adversarial` is a number, and so does feature matching."""
-    fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
-    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    of_teacher, of_fake = _rows(settings)
+    own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
+    fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
+    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + judging if settings.sidl_weight else 0)
     if settings.adversarial_ratio(real=False):
         calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
     if settings.matching_ratio(real=False):
         calls += MATCHING_CALLS
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def _rows(settings: DistillSettings) -> tuple[int, int]:
+    """The rows per image in the distillation loss's call of the teacher, and in the fake score's: 2 with guidance."""
+    of_teacher, of_fake = (scale != 1 for scale in settings.guidance_scales())
+    return 1 + (of_teacher or of_fake), 1 + of_fake
 
 
 def generator_passes(settings: DistillSettings) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gsd_cli.compute.device import adam, autocast, to_device
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
+from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
@@ -77,11 +78,12 @@ class FakeScore:
     """
 
     def __init__(
-        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, draws: Draws, recipe: NoiseRecipe,
-        world: World,
+        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, guidance: Guidance, draws: Draws,
+        recipe: NoiseRecipe, world: World,
     ):  # fmt: skip
         s = settings
         self.settings, self.teacher, self.draws, self.recipe, self.world = s, teacher, draws, recipe, world
+        self.guidance = guidance
         self.network = to_device(copy.deepcopy(original), draws.device).train().requires_grad_(True)
         set_dropout(self.network, s.dropout)
         self.preconditioning = build_preconditioning(s, original, recipe)
@@ -101,6 +103,7 @@ class FakeScore:
         skip: 1 keeps the weights. Returns the loss [], and 1 if the update was not finite or skipped, else 0.
         """
         noise, sigma = self.draws.normal(*stream, "noise"), self.draws.sigma(self.recipe.fake_sigma, *stream)
+        condition = self.guidance.drop(condition, self.draws, *stream)
         self.adam.zero_grad(set_to_none=True)
         total = images.new_zeros(())
         for part, last in micro_batches(self.settings.micro_batch, len(images)):
@@ -116,13 +119,14 @@ class FakeScore:
         return loss, descend(self.network, self.adam, loss, clip=clip, skip=skip).skipped
 
     def _estimate(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """g(x, sigma) in training: its graph goes to the network's weights."""
+        """g(x, sigma) with its guidance in training: its graph goes to the network's weights."""
+        guidance, rows = self.guidance, (x, sigma, condition)
         with autocast(x.device, self.settings.precision):
-            g = self._shared(x, sigma, condition).float()
+            (g,) = guidance.estimates(self._shared, *rows, scales=(guidance.fake,))
             if self.preconditioning.share is None:
                 return g
             with torch.no_grad():
-                f = self.teacher(x, sigma, condition).float()
+                (f,) = guidance.estimates(self.teacher, *rows, scales=(guidance.fake,))
             return self.preconditioning.estimate(f, g, sigma)
 
     def tensors(self) -> dict[str, Tensor]:

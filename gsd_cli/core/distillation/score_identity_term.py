@@ -9,6 +9,7 @@ from gsd_cli.compute.device import autocast
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.fake_score import FakeScore
+from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import score_identity_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import NoiseRecipe
@@ -26,10 +27,10 @@ class ScoreIdentityTerm:
     """
 
     def __init__(
-        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, draws: Draws, recipe: NoiseRecipe,
-        world: World,
+        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, guidance: Guidance, draws: Draws,
+        recipe: NoiseRecipe, world: World,
     ):  # fmt: skip
-        self.settings, self.teacher, self.fake_score = settings, teacher, fake_score
+        self.settings, self.teacher, self.fake_score, self.guidance = settings, teacher, fake_score, guidance
         self.draws, self.recipe, self.world = draws, recipe, world
 
     def measure(self, images: Tensor, condition: Condition, step: int) -> TermGradient:
@@ -53,7 +54,9 @@ class ScoreIdentityTerm:
         return TermGradient(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
     def _estimates(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """f(x, sigma) and g(x, sigma), with their graphs to x."""
+        """f(x, sigma) and g(x, sigma), each with its guidance, with their graphs to x."""
+        guidance, rows = self.guidance, (x, sigma, condition)
         with autocast(x.device, self.settings.precision):
-            f, g = (model(x, sigma, condition).float() for model in (self.teacher, self.fake_score.network))
-        return f, self.fake_score.preconditioning.estimate(f, g, sigma)
+            f, base = guidance.estimates(self.teacher, *rows, scales=(guidance.teacher, guidance.fake))
+            (g,) = guidance.estimates(self.fake_score.network, *rows, scales=(guidance.fake,))
+        return f, self.fake_score.preconditioning.estimate(base, g, sigma)

@@ -30,6 +30,7 @@ from gsd_cli.core.distillation.fake_score import FakeScore
 from gsd_cli.core.distillation.feature_matching import FeatureMatching
 from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.growth import grow
+from gsd_cli.core.distillation.guidance import build_guidance
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches
@@ -86,8 +87,9 @@ class Distillation:
         rows = row_order(s.batch_size, s.pair_every, world, self.isometric.group)
         draws = make_draws(s.noise_device, s.seed, s.batch_size, rows, teacher.shape, teacher.conditions, device)
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
-        self.fake_score = FakeScore(s, teacher, f, draws, self.recipe, world)
-        self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, draws, self.recipe, world)
+        guidance = build_guidance(s, teacher, device)
+        self.fake_score = FakeScore(s, teacher, f, guidance, draws, self.recipe, world)
+        self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, guidance, draws, self.recipe, world)
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
         self.matching = FeatureMatching(s, f, data, draws, total_steps * s.batch_size, world)
         student = grow(teacher, s.student_width, s.student_depth, s.seed)
