@@ -83,7 +83,8 @@ def run(options: DistillOptions, session: Session) -> Result:
     folder, data = resolve_run_folder(options), OpenData(choose_data(options))
     total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)
-    needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
+    times = growth(options.student_width, options.student_depth)
+    needed = disk_needed(options.teacher, times, options.adapter_ranks())
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if (finished := read_finished(options, folder, total, session.say)) is not None:
@@ -116,12 +117,12 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     real = open_real_images(data, teacher, device, session) if uses_images(options) else None
     _announce_images(run, data, real, distance)
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
-    _announce_guidance(run, evaluation)
     phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     run = replace(run, options=options.model_copy(update=chosen))
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
+    _announce_guidance(run, evaluation)
     exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}

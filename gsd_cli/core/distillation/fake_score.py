@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, to_device
+from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
+from gsd_cli.core.models.adapters import adapt
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import set_dropout
@@ -73,8 +74,9 @@ def _output_scale(sigma: Tensor) -> Tensor:
 class FakeScore:
     """The network of the fake score, its optimizer, and its update on generated images.
 
-    original: the teacher that the network is copied from; teacher: the frozen one, on its device, which a bounded fake
-    score calls. A row's draws depend on its number alone, and gradients are averaged over the processes.
+    original: the teacher that the network is copied from, or whose weights its adapters share; teacher: the same in the
+    run's precision, which a bounded fake score calls. Both are frozen, on the device. A row's draws depend on its
+    number alone, and gradients are averaged over the processes.
     """
 
     def __init__(
@@ -84,7 +86,11 @@ class FakeScore:
         s = settings
         self.settings, self.teacher, self.draws, self.recipe, self.world = s, teacher, draws, recipe, world
         self.guidance = guidance
-        self.network = to_device(copy.deepcopy(original), draws.device).train().requires_grad_(True)
+        _, rank = s.adapter_ranks()
+        self.network = (
+            adapt(original, rank, s.seed, "fake") if rank else copy.deepcopy(original).requires_grad_(True)
+        ).train()
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
         set_dropout(self.network, s.dropout)
         self.preconditioning = build_preconditioning(s, original, recipe)
         self.lr = s.lr if s.fake_lr is None else s.fake_lr
@@ -128,6 +134,17 @@ class FakeScore:
             with torch.no_grad():
                 (f,) = guidance.estimates(self.teacher, *rows, scales=(guidance.fake,))
             return self.preconditioning.estimate(f, g, sigma)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A context in which the network's weights need no gradient."""
+        for parameter in self.trained:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self.trained:
+                parameter.requires_grad_(True)
 
     def tensors(self) -> dict[str, Tensor]:
         """The network and Adam's state."""

@@ -39,18 +39,17 @@ class ScoreIdentityTerm:
             return TermGradient(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
         noise, total, gradients = self.draws.normal("judge", step), images.new_zeros(()), []
-        self.fake_score.network.requires_grad_(False)
-        for part, _ in micro_batches(self.settings.micro_batch, len(images)):
-            y = images[part].clone().requires_grad_(True)
-            x = y + column(sigma[part]) * noise[part]
-            # with dropout the fake score would be another network in each call, also in a call that recomputes
-            with without_dropout(self.fake_score.network, self.settings.dropout):
-                f, g = self._estimates(x, sigma[part], condition.rows(part))
-                losses = score_identity_loss(y, f, g, self.settings.alpha)
-                weighted = self.settings.sidl_weight * losses.sum() / len(images)
-                gradients.append(torch.autograd.grad(weighted, y)[0])
-            total = total + losses.detach().sum() / len(images)
-        self.fake_score.network.requires_grad_(True)
+        with self.fake_score.frozen():
+            for part, _ in micro_batches(self.settings.micro_batch, len(images)):
+                y = images[part].clone().requires_grad_(True)
+                x = y + column(sigma[part]) * noise[part]
+                # with dropout the fake score would be another network in each call, also in a call that recomputes
+                with without_dropout(self.fake_score.network, self.settings.dropout):
+                    f, g = self._estimates(x, sigma[part], condition.rows(part))
+                    losses = score_identity_loss(y, f, g, self.settings.alpha)
+                    weighted = self.settings.sidl_weight * losses.sum() / len(images)
+                    gradients.append(torch.autograd.grad(weighted, y)[0])
+                total = total + losses.detach().sum() / len(images)
         return TermGradient(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
     def _estimates(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
