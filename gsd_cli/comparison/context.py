@@ -71,6 +71,9 @@ class Context:
             assume=model.teacher_reading,
             prompts=model.prompts,
         )
+        exported = None
+        if options.backend == "onnx":  # before the networks are compiled
+            exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
@@ -81,9 +84,6 @@ class Context:
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
-        exported = (
-            open_onnx(str(model.folder), "fp32", options.device, session, model) if options.backend == "onnx" else None
-        )
         self.ours = Contender(generator_subject(own, model.generator, device, precision, exported), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors(needs)

@@ -47,6 +47,12 @@ MODEL = opt(
     "Run folder, generator folder or bundled model; default: the newest run, else the bundled model.",
     metavar="MODEL",
 )
+MODEL_OR_FILE = opt(
+    None,
+    "Run folder, generator folder, bundled model or exported FILE.onnx; default: the newest run, else the bundled "
+    "model.",
+    metavar="MODEL",
+)
 CLASS = Field(
     None,
     alias="class",

@@ -10,7 +10,18 @@ from gsd_cli.catalogue.exports import Backend, is_export
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.image_names import LATENTS_SUFFIX, SEED
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import BACKEND_HELP, CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
+from gsd_cli.options.fields import (
+    BACKEND_HELP,
+    CLASS,
+    EXACT,
+    FORMAT,
+    MODEL_OR_FILE,
+    SCALE_HELP,
+    Positive,
+    Scale,
+    argument,
+    opt,
+)
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -21,7 +32,7 @@ class InterpolateOptions(Common, InvertSettings):
     images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
         ..., "Two or more images: files, - for stdin, saved latents, seed:42 or example:bag.", "IMAGE IMAGE..."
     )
-    model: str | None = MODEL
+    model: str | None = MODEL_OR_FILE
     frames: Annotated[int, Field(ge=2, le=10_000)] = opt(16, "Frames from each IMAGE to the next, both ends included.")
     path: Literal["uniform", "slerp", "lerp", "geodesic"] = opt(
         "uniform",

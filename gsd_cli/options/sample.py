@@ -16,7 +16,7 @@ from gsd_cli.catalogue.file_formats import (
     SampleFormat,
 )
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import BACKEND_HELP, CLASS, MODEL, SCALE_HELP, Scale, Share, opt
+from gsd_cli.options.fields import BACKEND_HELP, CLASS, MODEL_OR_FILE, SCALE_HELP, Scale, Share, opt
 from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 from gsd_cli.options.seeds import SeedList
 
@@ -31,7 +31,7 @@ WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 class SampleOptions(Common):
     """Generate images, one network call each."""
 
-    model: str | None = MODEL
+    model: str | None = MODEL_OR_FILE
     num_samples: PositiveInt | None = opt(None, "Number of images: the seeds 0 to N-1; default: 64.", short="-N")
     seeds: SeedList | None = opt(
         None, "Seeds of the images, as in 0-63,100. An image depends only on its seed.", metavar="LIST"

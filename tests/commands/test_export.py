@@ -279,3 +279,25 @@ def test_mistakes_are_named(place: Shell, words: str, code: int, said: str) -> N
     assert said in text
     assert "hint:" in text
     assert not (place.folder / "new.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["sample --export new.onnx", "sample --backend onnx -o new.png", "sample --model x.onnx -o new.png",
+     "interpolate seed:1 seed:2 --model x.onnx -o new.png", "distill --export new.onnx -o new",
+     "bench --backend onnx --metrics time"],
+)  # fmt: skip
+def test_one_line_says_what_to_install(place: Shell, words: str) -> None:
+    """Before torch is loaded."""
+    script = """
+import sys
+sys.modules |= dict.fromkeys(("onnx", "onnxruntime", "onnxscript"))
+from gsd_cli.cli.app import main
+code = main(sys.argv[1:])
+sys.exit(99 if "torch" in sys.modules else code)
+"""
+    done = place.python(script, *words.split())
+    text = done.stderr.decode()
+    assert done.returncode == 3, text
+    assert "hint: pip install 'gsd-cli[export]'" in text.splitlines()
+    assert not list(place.folder.glob("new*"))
