@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gsd_cli"
 ORDER = (
     "base", "catalogue", "options", "compute", "data", "core.models", "core.sampling", "core.training", "core.latents",
-    "core.distillation", "core.editing", "metrics", "comparison", "commands", "cli",
+    "core.distillation", "core.editing", "core.explorer", "metrics", "comparison", "commands", "cli",
 )  # fmt: skip
 """A module imports from its own package and from those before it."""
 APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
