@@ -134,8 +134,8 @@ def _require_output(options: EditOptions) -> None:
 
 def _require_explorer(folder: Path) -> None:
     """Raise GsdError where the extra is missing, or where the folder cannot be written."""
-    if find_spec("onnx") is None or find_spec("onnxscript") is None:
-        raise GsdError("--explore needs onnx", hint="pip install 'gsd-cli[export]'")
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise GsdError(f"--explore needs {' and '.join(missing)}", hint="pip install 'gsd-cli[export]'")
     require_writable(folder, folder=True)
 
 

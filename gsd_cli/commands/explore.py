@@ -21,11 +21,12 @@ from gsd_cli.core.explorer.ranges import measure_range
 from gsd_cli.core.explorer.runtime import fetch_runtime
 from gsd_cli.core.explorer.serve import open_browser, serving
 from gsd_cli.core.explorer.walk_tables import walk_tables
+from gsd_cli.core.export.exported import find_shift_shape
 from gsd_cli.core.export.onnx_file import write_onnx
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
-from gsd_cli.core.latents.render import record_bottleneck, render
+from gsd_cli.core.latents.render import render
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.open import fix_class, open_model
@@ -59,14 +60,19 @@ def explore(options: EditOptions, session: Session) -> Result:
     content = Content(
         model=model,
         mark=weights_fingerprint(model.folder),
-        label=generator.condition.mark if generator.denoiser.classes else None,
+        label=label if isinstance(label := generator.condition.mark, int) else None,
         starts=starts,
         sliders=_find_sliders(store, named, options, session),
         walks=_measure_walks(generator, starts, options, session),
-        bottleneck=_bottleneck_shape(generator),
+        bottleneck=find_shift_shape(generator) or (),
         check=(SEEDS[0], render(generator, latents(SEEDS[:1], generator.latent_shape))[0].clamp(-1, 1)),
     )
-    index = write_folder(folder, content, lambda path: write_onnx(model, path, "fp32", session), tarball, picture)
+
+    def export(path: Path) -> None:
+        made = write_onnx(model, path, "fp32", session, require_shift=True)
+        session.say(f"images of the page differ by at most {made.largest:.1e} from torch's, over {made.seeds} seeds")
+
+    index = write_folder(folder, content, export, tarball, picture)
     session.say(_describe(content))
     if options.open:
         _serve(folder, session)
@@ -88,7 +94,8 @@ def _find_starts(options: EditOptions, store: DirectionStore, session: Session) 
     model, image = store.model, options.image
     seeds = list(SEEDS)
     if image is not None and image.startswith(SEED):
-        seeds = [seed for seed in SEEDS if seed != parse_seed(image)][: len(SEEDS) - 1] + [parse_seed(image)]
+        own = parse_seed(image)
+        seeds = [*[seed for seed in SEEDS if seed != own][: len(SEEDS) - 1], own]
     every = zip(seeds, latents(seeds, model.generator.latent_shape), strict=True)
     starts = [Start(f"seed {seed}", f"{SEED}{seed}", z, seed) for seed, z in every]
     if image is None or image.startswith(SEED):
@@ -97,7 +104,9 @@ def _find_starts(options: EditOptions, store: DirectionStore, session: Session) 
     if len(found) != 1:
         raise UsageError([f"{image} holds {len(found)} latents; the explorer takes one image"])
     if found[0].delta or found[0].residual is not None:
-        raise UsageError([f"{image}: tuned weights and residuals stay behind"], hint="leave out --tune, --keep-residual")
+        raise UsageError(
+            [f"{image}: tuned weights and residuals stay behind"], hint="leave out --tune, --keep-residual"
+        )
     note = f"{PICTURE} lies in the folder of this page."
     return [*starts, Start(Path(image).name, PICTURE, found[0].z, note=note)], found[0]
 
@@ -112,8 +121,9 @@ def _find_sliders(
     if missing:
         session.say(f"without a slider, because no direction is stored: {', '.join(missing)}")
         session.say("gsd edit --list -o all.png finds them; then run this command again")
-    chosen = [*stored.values(), *(c for c in store.find_components()[:COMPONENTS] if c.name not in stored)]
     generator = store.model.generator
+    components = store.find_components()[:COMPONENTS] if find_shift_shape(generator) else []
+    chosen = [*stored.values(), *(c for c in components if c.name not in stored)]
     features = encoder_features(generator)
     usual = usual_distance(generator, features, options.batch_size)
     sliders = []
@@ -139,13 +149,6 @@ def _measure_walks(
 ) -> dict[tuple[int, int], list[float]]:
     with session.progress("measuring walks") as bar:
         return walk_tables(generator, [start.z for start in starts], options.batch_size, bar.update)
-
-
-def _bottleneck_shape(generator: Generator) -> tuple[int, ...]:
-    seen: list = []
-    with record_bottleneck(generator, seen):
-        render(generator, latents(SEEDS[:1], generator.latent_shape))
-    return tuple(seen[0].shape[1:])
 
 
 def _serve(folder: Path, session: Session) -> None:

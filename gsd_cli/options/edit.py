@@ -106,7 +106,7 @@ class EditOptions(Common, InvertSettings):
 
     @model_validator(mode="after")
     def _one_direction(self) -> EditOptions:
-        problems = [*self._explorer_problems(), *self._move_problems()]
+        problems = [*_explorer_problems(self), *_move_problems(self)]
         if self.image is None and not self.list and self.explore is None:
             problems.append("give an IMAGE, or --list, or --explore DIR")
         if self.attribute is not None and self.direction is not None:
@@ -129,34 +129,36 @@ class EditOptions(Common, InvertSettings):
             raise ValueError("; ".join(problems))
         return self
 
-    def _explorer_problems(self) -> list[str]:
-        """What contradicts --explore, which writes a page and no images."""
-        if self.explore is None:
-            return ["--open needs --explore DIR"] if self.open else []
-        others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
-                  "scale", "show", "tune", "keep_residual")  # fmt: skip
-        given = [f"--{name.replace('_', '-')}" for name in others if name in self.model_fields_set]
-        return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
-
-    def _move_problems(self) -> list[str]:
-        """What contradicts --move, which names directions and strengths itself."""
-        if self.move is None:
-            return []
-        others = ("attribute", "direction", "fit", "data", "strength", "range", "method", "preserve", "list")
-        given = [f"--{name}" for name in others if name in self.model_fields_set]
-        problems = [f"--move names directions and strengths: leave out {', '.join(given)}"] if given else []
-        try:
-            parse_moves(self.move)
-        except UsageError as error:
-            problems += error.problems
-        return problems
-
     def _space_of_kind(self) -> str | None:
         """What is wrong with --space for this --direction: each kind lives in one space."""
         for kind, space in (("pc", "bottleneck"), ("jac", "latent")):
             if re.fullmatch(rf"{kind}\d+", self.direction or "") and self.space not in ("auto", space):
                 return f"--space {self.space}: {self.direction} is a direction of the {space}"
         return None
+
+
+def _explorer_problems(options: EditOptions) -> list[str]:
+    """What contradicts --explore, which writes a page and no images."""
+    if options.explore is None:
+        return ["--open needs --explore DIR"] if options.open else []
+    others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
+              "scale", "show", "tune", "keep_residual")  # fmt: skip
+    given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
+    return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
+
+
+def _move_problems(options: EditOptions) -> list[str]:
+    """What contradicts --move, which names directions and strengths itself."""
+    if options.move is None:
+        return []
+    others = ("attribute", "direction", "fit", "data", "strength", "range", "method", "preserve", "list")
+    given = [f"--{name}" for name in others if name in options.model_fields_set]
+    problems = [f"--move names directions and strengths: leave out {', '.join(given)}"] if given else []
+    try:
+        parse_moves(options.move)
+    except UsageError as error:
+        problems += error.problems
+    return problems
 
 
 def parse_moves(text: str) -> dict[str, float]:

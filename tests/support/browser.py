@@ -15,7 +15,9 @@ import pytest
 
 from gsd_cli.core.explorer.folder import PAGE
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 
 
 def run_javascript(folder: Path, script: str) -> Any:
@@ -52,8 +54,12 @@ class Visit:
 
     def pixels(self, canvas: str = "#image") -> list[int]:
         """The red values of a canvas, row by row."""
-        script = """id => { const c = document.querySelector(id);
-            return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).filter((_, k) => k % 4 == 0) }"""
+        script = """id => {
+            const source = document.querySelector(id);
+            const copy = new OffscreenCanvas(source.width, source.height).getContext("2d");
+            copy.drawImage(source, 0, 0);
+            return Array.from(copy.getImageData(0, 0, source.width, source.height).data).filter((_, k) => k % 4 == 0);
+        }"""
         found: list[int] = self.page.evaluate(script, canvas)
         return found
 

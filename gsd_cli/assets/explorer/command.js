@@ -28,7 +28,9 @@ export function editCommand(model, base, moves, truncation, label) {
   if (kept.length > 1) {
     words.push(`--move=${kept.map(({ direction, strength }) => `${direction.name}=${number(strength)}`).join(",")}`);
   } else {
-    const { direction, strength } = kept[0] ?? { direction: model.directions.find((d) => d.group === "components"), strength: 0 };
+    const still = model.directions.find(({ group }) => group === "components") ?? model.directions[0];
+    const { direction, strength } = kept[0] ?? { direction: still, strength: 0 };
+    if (!direction) return { text: "", note: "This model has no direction that gsd edit could name." };
     if (direction.group === "components") words.push("--direction", direction.name);
     else words.push("--attribute", direction.name, "--method", "direction");
     words.push(`--strength=${number(strength)}`);

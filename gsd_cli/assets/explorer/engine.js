@@ -22,9 +22,9 @@ export class Engine {
   start(options, onProgress) {
     this.worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "generator" });
     this.sizes = {
-      z: options.model.latent_shape.reduce((a, b) => a * b),
-      shift: options.model.bottleneck_shape.reduce((a, b) => a * b),
-      image: options.model.image_shape.reduce((a, b) => a * b),
+      z: options.model.latent_shape.reduce((a, b) => a * b, 1),
+      shift: options.model.bottleneck_shape.reduce((a, b) => a * b, 1),
+      image: options.model.image_shape.reduce((a, b) => a * b, 1),
     };
     return new Promise((resolve, reject) => {
       this.worker.onerror = (event) => reject({ message: event.message || "the worker could not be loaded" });

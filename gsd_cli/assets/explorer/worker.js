@@ -89,7 +89,7 @@ async function open(backend, weights, threads, base) {
 async function generate(z, shift, label, count) {
   const feeds = { z: new ort.Tensor("float32", z, [count, ...facts.latent_shape]) };
   if (session.inputNames.includes("shift")) {
-    const size = facts.bottleneck_shape.reduce((a, b) => a * b);
+    const size = facts.bottleneck_shape.reduce((a, b) => a * b, 1);
     const values = shift ?? new Float32Array(count * size);
     feeds.shift = new ort.Tensor("float32", values, [count, ...facts.bottleneck_shape]);
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def measure_range(
 def find_end(distances: Tensor, usual: float) -> float:
     """The strength at which distances at strengths 1, 2, ... [N] reach `usual`, rounded down to a step of ROUNDED."""
     known = [0.0, *distances.tolist()]
-    for k, (before, after) in enumerate(zip(known, known[1:], strict=False)):
+    for k, (before, after) in enumerate(pairwise(known)):
         if after >= usual:
             exact = k + (usual - before) / (after - before)
             return max(SMALLEST, math.floor(exact / ROUNDED) * ROUNDED)

@@ -17,6 +17,8 @@ TARBALL = f"onnxruntime-web-{VERSION}.tgz"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """As the registry states it for this version."""
 REGISTRY = "https://registry.npmjs.org"
+REGISTRY_VARIABLE = "npm_config_registry"
+"""As npm itself names it, in small letters."""
 BACKENDS = {
     "wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
@@ -30,7 +32,7 @@ def fetch_runtime(session: Session) -> Path:
     The registry is that of npm, or the one that `npm_config_registry` names. Raises GsdError: exit 4 where the
     tarball is not available, exit 3 where it differs from the pinned one.
     """
-    registry = os.environ.get("npm_config_registry") or REGISTRY
+    registry = os.environ.get(REGISTRY_VARIABLE) or REGISTRY
     url = f"{registry.rstrip('/')}/onnxruntime-web/-/{TARBALL}"
     path = session.cache / TARBALL
     hint = f"fetch {url} on another machine and save it as {path}"

@@ -28,7 +28,9 @@ def test_the_page_names_no_other_place(name: str) -> None:
 def test_every_file_that_is_named_is_there() -> None:
     for name in page_files():
         text = (PAGE / name).read_text(encoding="utf-8")
-        named = re.findall(r"""(?:from|src =|src=|href=|register\(|new URL\() ?["'](?:\./)?([\w-]+\.(?:js|css))["']""", text)
+        named = re.findall(
+            r"""(?:from|src =|src=|href=|register\(|new URL\() ?["'](?:\./)?([\w-]+\.(?:js|css))["']""", text
+        )
         assert set(named) <= set(page_files()), name
 
 
@@ -44,7 +46,12 @@ def test_a_folder_with_other_files_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_server_names_types_and_isolates_the_page(tmp_path: Path) -> None:
-    types = {"a.html": "text/html", "a.mjs": "text/javascript", "a.wasm": "application/wasm", "a.json": "application/json"}
+    types = {
+        "a.html": "text/html",
+        "a.mjs": "text/javascript",
+        "a.wasm": "application/wasm",
+        "a.json": "application/json",
+    }
     for name in types:
         (tmp_path / name).write_text("x")
     with serving(tmp_path) as url, serving(tmp_path) as other:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import math
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gsd_cli.cli.parser import parse_and_run
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import move_latents
-from gsd_cli.core.latents.files import load_anchors, save_anchors, Anchor
+from gsd_cli.core.latents.files import Anchor, load_anchors, save_anchors
 from gsd_cli.core.latents.walks import _space_evenly
 from gsd_cli.core.models.sphere import angle, slerp
 from tests.support.browser import run_javascript
@@ -45,9 +45,7 @@ def test_the_sphere_is_that_of_gsd(tmp_path: Path) -> None:
         const [a, b, shift] = [given.a, given.b, given.shift].map((x) => Float32Array.from(x));
         const found = [moveLatent(a, shift), slerp(a, b, 0.3), slerp(a, b, 0), slerp(a, a, 0.5), neighbour(a, 5, 0.4)];
         console.log(JSON.stringify(found.map((x) => Array.from(x))))"""
-    moved, between, start, still, near = (
-        torch.tensor(x).reshape(a.shape) for x in run_javascript(tmp_path, script)
-    )
+    moved, between, start, still, near = (torch.tensor(x).reshape(a.shape) for x in run_javascript(tmp_path, script))
     torch.testing.assert_close(moved, move_latents(a, shift), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(between, slerp(a, b, 0.3), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(start, a, rtol=1e-5, atol=1e-6)
@@ -74,7 +72,8 @@ def test_latent_files_go_both_ways(tmp_path: Path) -> None:
         import { decodeLatent, encodeLatent } from "./page/files.js";
         const read = (shape, mark) => {
             const bytes = readFileSync("ours.safetensors");
-            try { return decodeLatent(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length), shape, mark); }
+            const buffer = bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length);
+            try { return decodeLatent(buffer, shape, mark); }
             catch (error) { return error.message; }
         };
         const z = read([2, 4, 3], "mark");
@@ -117,8 +116,6 @@ def test_gifs_hold_the_frames(tmp_path: Path, grey: bool) -> None:
 
 def test_commands_are_commands(tmp_path: Path) -> None:
     """Each command that the page shows is one that gsd takes."""
-    from gsd_cli.cli.parser import parse_and_run
-
     model = {
         "command_name": "fashion",
         "directions": [
@@ -147,11 +144,10 @@ def test_commands_are_commands(tmp_path: Path) -> None:
         "gsd edit seed:42 --truncation 0.8 --direction pc0 --strength=2 --model fashion -o image.png",
         "gsd edit seed:42 --move=pc0=2,ankle-boot=-0.3 --model fashion -o image.png",
         "gsd edit latent.safetensors --direction pc0 --strength=1 --model fashion -o image.png",
-        """gsd edit 'my latent'"'"'s.safetensors' --direction pc0 --strength=0 --model fashion --class 3 -o image.png""",
+        """gsd edit 'my latent'"'"'s.safetensors' --direction pc0 --strength=0 --model fashion"""
+        " --class 3 -o image.png",
         "gsd interpolate seed:42 latent-2.safetensors --frames 17 --model fashion -o walk.gif",
     ]
-    import shlex
-
     seen = []
     for one in shown:
         parse_and_run(shlex.split(one["text"])[1:], seen.append)
