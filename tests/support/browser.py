@@ -65,26 +65,32 @@ class Visit:
 
 
 @contextmanager
-def visiting(url: str, **context: Any) -> Iterator[Visit]:
-    """A page of a new browser; nothing but `url` can be reached."""
+def starting_browser() -> Iterator[Any]:
+    """A headless Chromium. Skips the test where it or playwright is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(**context).new_page()
-        visit = Visit(page, url)
-
-        def check(route: Any) -> None:
-            inside = route.request.url.startswith((url, "data:", "blob:"))
-            if inside:
-                route.continue_()
-            else:
-                visit.outside.append(route.request.url)
-                route.abort()
-
-        page.context.route("**/*", check)
-        page.on("console", lambda message: visit.printed.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: visit.printed.append(f"error: {error}"))
-        yield visit
+        yield browser
         browser.close()
+
+
+@contextmanager
+def visiting(browser: Any, url: str, **context: Any) -> Iterator[Visit]:
+    """A page with a storage of its own; nothing but `url` can be reached."""
+    page = browser.new_context(**context).new_page()
+    visit = Visit(page, url)
+
+    def check(route: Any) -> None:
+        if route.request.url.startswith((url, "data:", "blob:")):
+            route.continue_()
+        else:
+            visit.outside.append(route.request.url)
+            route.abort()
+
+    page.context.route("**/*", check)
+    page.on("console", lambda message: visit.printed.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: visit.printed.append(f"error: {error}"))
+    yield visit
+    page.context.close()

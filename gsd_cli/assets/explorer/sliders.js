@@ -1,10 +1,10 @@
-// A row per direction: name, slider, value. Groups in the order of the model's file.
+// A row per direction: name, slider, value, under headings.
 
 const TITLES = {
-  latent: ["Latent", "Truncation shortens the latent: likelier images, less variety."],
   attributes: ["Attributes", "Measured in pixels. 1 is one standard deviation over the generator's samples."],
-  classes: ["Classes", "Towards a class of garment or thing, as the domain's classifier sees it."],
+  classes: ["Classes", "Towards a class, as the classifier of the domain sees it."],
   learnt: ["Learnt", "Learnt from example images."],
+  latent: ["Latent", "Truncation shortens the latent: likelier images, less variety."],
   components: ["Components", "Principal components of the bottleneck, the largest first."],
 };
 

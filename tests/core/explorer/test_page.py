@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from gsd_cli.core.explorer.serve import serving
 from gsd_cli.core.latents.files import load_anchors
-from tests.support.browser import Visit, visiting
+from tests.support.browser import Visit, starting_browser, visiting
 from tests.support.shell import Shell
 
 pytestmark = pytest.mark.browser
@@ -24,10 +25,16 @@ CLOSE = 50.0
 
 
 @pytest.fixture(scope="module")
-def visit(explorer: Path) -> Iterator[Visit]:
+def browser() -> Iterator[Any]:
+    with starting_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Any, explorer: Path) -> Iterator[Visit]:
     with (
         serving(explorer) as url,
-        visiting(url, accept_downloads=True, viewport={"width": 1280, "height": 900}) as found,
+        visiting(browser, url, accept_downloads=True, viewport={"width": 1280, "height": 900}) as found,
     ):
         yield found
         assert found.outside == []
@@ -158,9 +165,9 @@ def test_its_walks_are_those_of_interpolate(visit: Visit, workshop: Shell, tmp_p
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_the_window(explorer: Path, width: int, theme: str) -> None:
+def test_it_fits_the_window(browser: Any, explorer: Path, width: int, theme: str) -> None:
     shape = {"viewport": {"width": width, "height": 844}, "color_scheme": theme, "has_touch": width < 500}
-    with serving(explorer) as url, visiting(url, **shape) as visit:
+    with serving(explorer) as url, visiting(browser, url, **shape) as visit:
         visit.open()
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
         paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -179,8 +186,8 @@ def test_it_fits_the_window(explorer: Path, width: int, theme: str) -> None:
         assert (visit.outside, visit.printed) == ([], [])
 
 
-def test_it_opens_without_a_network_once_seen(explorer: Path) -> None:
-    with visiting("http://127.0.0.1:") as visit:
+def test_it_opens_without_a_network_once_seen(browser: Any, explorer: Path) -> None:
+    with visiting(browser, "http://127.0.0.1:") as visit:
         with serving(explorer) as url:
             visit.url = url
             visit.open()
@@ -198,7 +205,7 @@ def change(explorer: Path, folder: Path, name: str, old: str, new: str) -> Path:
     return folder
 
 
-def test_what_does_not_fit_is_a_line(explorer: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_a_line(browser: Any, explorer: Path, tmp_path: Path) -> None:
     """A model of another export, a file that is missing, and a check that the images fail."""
     model = json.loads((explorer / "model.json").read_text())
     digest, seed = model["onnx"]["sha256"], json.dumps({"seed": model["check"]["seed"]})[1:-1]
@@ -213,31 +220,31 @@ def test_what_does_not_fit_is_a_line(explorer: Path, tmp_path: Path) -> None:
         (other, "images differ from gsd's"),
         (partial, "generator.onnx is missing"),
     ):
-        with serving(folder) as url, visiting(url) as visit:
+        with serving(folder) as url, visiting(browser, url) as visit:
             visit.page.goto(url + "?backend=wasm")
             visit.page.wait_for_selector("#alert:not([hidden])", timeout=60_000)
             assert line in visit.page.inner_text("#alert")
 
 
-def test_it_says_what_a_browser_lacks(explorer: Path) -> None:
-    with visiting("file://") as visit:
+def test_it_says_what_a_browser_lacks(browser: Any, explorer: Path) -> None:
+    with visiting(browser, "file://") as visit:
         visit.page.goto((explorer / "index.html").as_uri())
         visit.page.wait_for_selector("#alert:not([hidden])")
         assert "--open" in visit.page.inner_text("#alert")
-    with serving(explorer) as url, visiting(url) as visit:
+    with serving(explorer) as url, visiting(browser, url) as visit:
         visit.page.add_init_script("delete globalThis.WebAssembly")
         visit.page.goto(url)
         visit.page.wait_for_selector("#alert:not([hidden])")
         assert "no WebAssembly" in visit.page.inner_text("#alert")
 
 
-def test_little_memory_is_a_line(explorer: Path, tmp_path: Path) -> None:
+def test_little_memory_is_a_line(browser: Any, explorer: Path, tmp_path: Path) -> None:
     """An allocation of the generator that fails, as on a device with too little memory."""
     worker = "const found = Float32Array.from(images.data);"
     full = change(
         explorer, tmp_path / "full", "worker.js", worker, 'throw new RangeError("Array buffer allocation failed");'
     )
-    with serving(full) as url, visiting(url) as visit:
+    with serving(full) as url, visiting(browser, url) as visit:
         visit.page.goto(url + "?backend=wasm")
         visit.page.wait_for_selector("#alert:not([hidden])", timeout=60_000)
         assert "too little memory" in visit.page.inner_text("#alert")
