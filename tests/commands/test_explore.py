@@ -34,7 +34,10 @@ from tests.support.shell import Shell
         ({"image": "seed:1", "move": "pc0=1,pc0=2"}, "pc0 twice"),
         ({"image": "seed:1", "move": "pc0=21"}, "at most 20"),
         ({"image": "seed:1", "move": "pc0=1.2.3"}, "no strength"),
-        ({"image": "seed:1", "move": "pc0=1", "attribute": "width", "strength": 2}, "leave out --attribute, --strength"),
+        (
+            {"image": "seed:1", "move": "pc0=1", "attribute": "width", "strength": 2},
+            "leave out --attribute, --strength",
+        ),
         ({"image": "seed:1", "direction": "pc0", "truncation": 1.5}, "less than or equal to 1"),
     ],
 )
@@ -74,7 +77,9 @@ def test_moves_add_up(toy_teacher: Denoiser) -> None:
 def test_truncation_shortens_the_latent_that_is_edited(workshop: Shell, tmp_path: Path) -> None:
     """A move of nothing is what gsd sample draws."""
     shared = ("--truncation", "0.6", "--model", "run")
-    edited = workshop.gsd("edit", "seed:4", "--move=pc0=0", *shared, "--fit-samples", "64", "-o", str(tmp_path / "a.png"))
+    edited = workshop.gsd(
+        "edit", "seed:4", "--move=pc0=0", *shared, "--fit-samples", "64", "-o", str(tmp_path / "a.png")
+    )
     drawn = workshop.gsd("sample", "--seeds", "4", *shared, "-o", str(tmp_path / "b.png"))
     assert (edited.returncode, drawn.returncode) == (0, 0), edited.stderr.decode() + drawn.stderr.decode()
     a, b = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("a.png", "b.png"))

@@ -81,6 +81,7 @@ async function open(backend, weights, threads, base) {
   session = await ort.InferenceSession.create(weights, {
     executionProviders: [backend],
     graphOptimizationLevel: "all",
+    logSeverityLevel: 3, // it warns of nodes that it leaves to the CPU
   });
   return ort.env.wasm.numThreads;
 }
