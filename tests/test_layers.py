@@ -23,6 +23,7 @@ ALSO_LIGHT = {
     "core.models.teacher_config", "core.models.unet2d_config", "core.models.unet2d_condition_config",
     "core.models.config_check", "core.models.dit_config", "core.models.ddp_unet_config",
     "core.models.edm_config", "core.models.edm_pickle", "core.models.inert_pickle",
+    "core.models.sd3_config", "core.models.text_sizes",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {
