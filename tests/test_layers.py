@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gsd_cli"
 ORDER = (
     "base", "catalogue", "options", "compute", "data", "core.models", "core.sampling", "core.training", "core.latents",
-    "core.distillation", "core.editing", "metrics", "comparison", "commands", "cli",
+    "core.export", "core.distillation", "core.editing", "core.explorer", "metrics", "comparison", "commands", "cli",
 )  # fmt: skip
 """A module imports from its own package and from those before it."""
 APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
@@ -37,6 +37,9 @@ HEAVY = {
     "sklearn",
     "matplotlib",
     "safetensors",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
 }
 LATE = {"cli.app", "cli.preflight", "cli.checks", "cli.check_inputs", "cli.flags", "api", "__init__", "__main__"}
 """Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""
