@@ -138,10 +138,16 @@ def require_class(given: str | None, model: ModelFacts) -> None:
 
 def require_direction(options: EditOptions, model: ModelFacts) -> None:
     """Raise UsageError where nothing says what to edit, or where it names nothing that the model knows."""
-    from gsd_cli.options.edit import learnt_name
+    from gsd_cli.options.edit import learnt_name, parse_moves
 
     learnt = learnt_name(options)
-    if options.attribute is not None:
+    if options.move is not None:
+        for name in parse_moves(options.move):
+            if re.fullmatch(r"pc\d+", name):
+                _require_number(name, "--move")
+            else:
+                _require_attribute(name, "--move", options, model)
+    elif options.attribute is not None:
         if options.attribute == learnt:
             return
         if options.data is None:
@@ -150,7 +156,7 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
             _require_label(options.attribute, options.data)
     elif options.direction is not None:
         _require_component(options.direction, options, model)
-    elif learnt is None:
+    elif learnt is None and options.explore is None:
         last = COMPONENT_COUNT - 1
         raise UsageError(
             ["give --attribute NAME or --direction pcK: what is to be edited"],

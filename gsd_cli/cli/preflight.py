@@ -318,6 +318,9 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     if options.list:
         yield "lists what can be edited"
         return
+    if options.explore is not None:
+        yield f"writes {options.explore}/: a page, the generator, and the runtime that browsers need"
+        return
     images = plural(len(resolve_strengths(options)), "image")
     yield f"{images} along {resolve_direction_name(options)} to {options.output}"
 

@@ -66,6 +66,23 @@ def edit_along(
     return Edited(images, move_latents(anchor.z.expand(len(strengths), *anchor.z.shape), shifts))
 
 
+def edit_moves(generator: Generator, anchor: Anchor, moves: Sequence[tuple[Direction, float]]) -> Edited:
+    """Move an image along several directions at once, each by its strength; one image.
+
+    Those of the latent are added before it is put back on its sphere, those of the bottleneck while the generator runs.
+    """
+
+    def add(space: str) -> Tensor | None:
+        steps = [strength * d.scale * d.vector for d, strength in moves if d.space == space]
+        return torch.stack(steps).sum(0)[None] if steps else None
+
+    shift, z = add("latent"), anchor.z[None]
+    if shift is not None:
+        z = move_latents(z, shift)
+    images = render(generator, z, [anchor.delta] if anchor.delta else [], add("bottleneck"))
+    return Edited(images if anchor.residual is None else images + anchor.residual, z)
+
+
 @torch.no_grad()
 @in_full_precision
 def edit_until_reached(

@@ -51,23 +51,30 @@ KINDS = {
     "kl": latent("AutoencoderKL"),
     "SD": text("SD"),
     "SDXL": text("SDXL"),
+    "SD3": text("SD3"),
 }
+
+
+SIZES = {"SD": (8, 0), "SDXL": (8, 6), "SD3": (10, 12)}
+"""The sizes of a token's and of a whole text's vectors."""
 
 
 def prompts(kind: str, path: Path) -> Path:
     """A file of five random texts for `teachers.text_pipeline`."""
     generator = torch.Generator().manual_seed(3)
-    pooled = {"pooled": torch.randn(5, 6, generator=generator), "time_ids": torch.full((5, 6), 64.0)}
-    condition = Condition(
-        embeddings=torch.randn(5, teachers.TOKENS, 8, generator=generator), **(pooled if kind == "SDXL" else {})
-    )
-    return save_prompts(path, Prompts(tuple("abcde"), condition, "toy"), half=False)
+    token, whole = SIZES[kind]
+    tensors = {"embeddings": torch.randn(5, teachers.TOKENS, token, generator=generator)}
+    if whole:
+        tensors["pooled"] = torch.randn(5, whole, generator=generator)
+    if kind == "SDXL":
+        tensors["time_ids"] = torch.full((5, 6), 64.0)
+    return save_prompts(path, Prompts(tuple("abcde"), Condition(**tensors), "toy"), half=False)
 
 
 def build_model(name: str, folder: Path) -> Model:
     """A generator that is the untrained teacher of a kind."""
     place = KINDS[name](folder / "teacher")
-    texts = prompts(name, folder / "p.safetensors") if name in ("SD", "SDXL") else None
+    texts = prompts(name, folder / "p.safetensors") if name in SIZES else None
     teacher = load_teacher(str(place), assume=ASSUMED.get(name), prompts=texts)
     generator = Generator(teacher.denoiser, 2.5, teacher.autoencoder)
     card = {"kind": "generator", "classes": list(teacher.class_names)}
@@ -96,12 +103,12 @@ def test_every_kind_is_exported(name: str, tmp_path: Path) -> None:
         other = model.generator(z, opened.conditions.first(3)).clamp(-1, 1)
     difference = (opened(z, condition) - wanted).square().mean().sqrt()
     assert difference < (0.05 if written.precision == "int8" else 1e-3)
-    if name in ("dit", "edm-file", "SD", "SDXL"):  # and the condition does something
+    if name in ("dit", "edm-file", *SIZES):  # and the condition does something
         assert (other - wanted).abs().max() > 1e-3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dit", "SDXL", "edm-file"])
+@pytest.mark.parametrize("name", ["dit", "SDXL", "SD3", "edm-file"])
 def test_programs_of_torch_take_conditions(name: str, tmp_path: Path) -> None:
     written = write_torch(build_model(name, tmp_path), tmp_path / "x.pt2", Session())
     assert written.difference.rms < 1e-5
