@@ -21,6 +21,7 @@ from gsd_cli.core.explorer.ranges import measure_range
 from gsd_cli.core.explorer.runtime import fetch_runtime
 from gsd_cli.core.explorer.serve import open_browser, serving
 from gsd_cli.core.explorer.walk_tables import walk_tables
+from gsd_cli.core.export.check import SEEDS as COMPARED
 from gsd_cli.core.export.exported import find_shift_shape
 from gsd_cli.core.export.onnx_file import write_onnx
 from gsd_cli.core.latents.files import Anchor
@@ -70,7 +71,8 @@ def explore(options: EditOptions, session: Session) -> Result:
 
     def export(path: Path) -> None:
         made = write_onnx(model, path, "fp32", session, require_shift=True)
-        session.say(f"images of the page differ by at most {made.largest:.1e} from torch's, over {made.seeds} seeds")
+        largest = made.difference.largest
+        session.say(f"images of the page differ by at most {largest:.1e} from torch's, over {COMPARED} seeds")
 
     index = write_folder(folder, content, export, tarball, picture)
     session.say(_describe(content))

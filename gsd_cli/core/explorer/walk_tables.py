@@ -22,7 +22,8 @@ def walk_tables(
     generator: Generator, starts: Sequence[Tensor], batch_size: int, on_pair: Callable[[int, int], None]
 ) -> dict[tuple[int, int], list[float]]:
     """For each pair of latents [C, H, W]: the FRAMES fractions of the great circle between which its images change in
-    equal steps of the generator's own features, those of `gsd interpolate --path uniform --frames 17`."""
+    equal steps of the generator's own features, those of `gsd interpolate --path uniform --frames 17`. They are of
+    images as they are shown, in [-1, 1]."""
     features = encoder_features(generator)
     pairs = list(combinations(range(len(starts)), 2))
     tables = {}
@@ -31,7 +32,7 @@ def walk_tables(
         def images_at(s: Tensor, a: int = a, b: int = b) -> Tensor:
             return render(generator, interpolate(starts[a], starts[b], s, "slerp"), batch_size=batch_size)
 
-        fractions = equal_steps(images_at, FRAMES, lambda images: features(images.to(generator.device)))
+        fractions = equal_steps(images_at, FRAMES, lambda images: features(images.to(generator.device).clamp(-1, 1)))
         tables[a, b] = [round(s, 6) for s in fractions.tolist()]
         on_pair(done + 1, len(pairs))
     return tables

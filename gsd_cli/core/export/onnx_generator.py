@@ -37,6 +37,9 @@ class OnnxGenerator:
         self.class_names = tuple(map(str, self._fact("class_names") or ()))
         given = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         self._inputs = {one.name for one in given}
+        # the explorer's file has no default for the shift
+        required = {one.name: one.shape for one in self._session.get_inputs()}
+        self._shift = torch.zeros(1, *required[SHIFT][1:]) if SHIFT in required else None
         classes = self._fact("classes")
         takes_classes = CLASS in self._inputs and isinstance(classes, int)
         self.conditions = every_class(classes) if takes_classes else UNCONDITIONAL
@@ -78,6 +81,7 @@ class OnnxGenerator:
             condition = self.condition.expand(len(z))
         if self.takes_texts and condition.none:
             raise GsdError(f"{self.name} makes images of texts", hint="give prompts with --prompts FILE")
+        shift = self._shift if shift is None else shift
         inputs = {LATENT: z, **condition_inputs(condition)} | ({} if shift is None else {SHIFT: shift})
         arrays = {name: _to_array(value) for name, value in inputs.items()}
         (images,) = self._session.run(None, arrays)

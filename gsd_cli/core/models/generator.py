@@ -42,13 +42,14 @@ class Generator(nn.Module):
     autoencoder: the losses are computed in the teacher's space.
     """
 
+    exported: Exported | None = None
+
     def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
         super().__init__()
         self.denoiser = denoiser
         self.sigma_init = sigma_init
         self.autoencoder = autoencoder or Autoencoder()
         self.condition = denoiser.conditions.first(1)
-        self.exported: Exported | None = None
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:

@@ -15,6 +15,7 @@ import torch
 from gsd_cli.base.session import Session
 from gsd_cli.compute.random import latents, normal_rows
 from gsd_cli.core.export.onnx_file import write_onnx
+from gsd_cli.core.export.onnx_generator import OnnxGenerator
 from gsd_cli.core.latents.render import render
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
@@ -95,3 +96,4 @@ def test_shift_without_default_must_be_given(place: Path, model: Model) -> None:
     wanted = render(model.generator, z).clamp(-1, 1).numpy()
     (images,) = opened.run(None, {"z": z.numpy(), "shift": shift.numpy()})
     assert np.abs(images - wanted).max() < 1e-5
+    assert np.abs(OnnxGenerator(place / "required.onnx")(z).numpy() - wanted).max() < 1e-5
