@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsd_cli.api import Latents, bench, distill, edit, interpolate, invert, prepare, sample
+    from gsd_cli.api import Latents, bench, distill, edit, export, interpolate, invert, prepare, sample
     from gsd_cli.base.console import Result
     from gsd_cli.base.errors import GsdError
     from gsd_cli.options import (
@@ -35,6 +35,7 @@ __all__ = [
     "bench",
     "distill",
     "edit",
+    "export",
     "interpolate",
     "invert",
     "prepare",

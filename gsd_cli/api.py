@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsd_cli.base.console import Console, Result
+from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.options import (
     BenchOptions,
@@ -74,6 +75,9 @@ def sample(options: SampleOptions) -> NDArray[np.uint8]:
 
     from gsd_cli.commands.sample import make_images, run
 
+    if options.export is not None:
+        raise UsageError(["export makes no images"], hint="call gsd_cli.export with these options")
+
     if "output" in options.model_fields_set:
         kept: list[Tensor] = []
         run(options, _start_session(options), kept.append)
@@ -81,6 +85,15 @@ def sample(options: SampleOptions) -> NDArray[np.uint8]:
     else:
         images = make_images(options, _start_session(options))
     return np.asarray(images.permute(0, 2, 3, 1).numpy())
+
+
+def export(options: SampleOptions) -> Result:
+    """Write the generator as one file, the option `export`. Its size and its difference from torch are in `metrics`."""
+    from gsd_cli.commands.sample import run
+
+    if options.export is None:
+        raise UsageError(["export names no file"], hint='SampleOptions(export="generator.onnx")')
+    return run(options, _start_session(options))
 
 
 def invert(options: InvertOptions) -> Latents:

@@ -12,6 +12,7 @@ from gsd_cli.base.storage import ASSETS, RUNS, read_object
 from gsd_cli.base.text import closest
 from gsd_cli.catalogue.bare_files import SUFFIXES, is_bare
 from gsd_cli.catalogue.diffusers_layout import PICKLE, is_pickle
+from gsd_cli.catalogue.exports import is_export
 from gsd_cli.catalogue.registry import BUNDLED_MODELS, DATA_SETS, TEACHERS
 from gsd_cli.catalogue.run_layout import BEST, CARD, GENERATOR
 
@@ -30,6 +31,11 @@ def find_model(spec: str | None) -> Path:
         runs = finished_runs(RUNS)
         return runs[0] / GENERATOR if runs else ASSETS / BUNDLED_MODELS[0]
     path = Path(spec)
+    if is_export(spec) and path.is_file():
+        raise GsdError(
+            f"{spec} is an exported file: only gsd sample and gsd interpolate run one",
+            hint="give the generator's folder, with --backend onnx where onnxruntime should make the images",
+        )
     place = path.parent if path.suffix in _PARTS_OF_MODELS and path.is_file() else path
     for folder in (place, place / GENERATOR):
         if (folder / CARD).is_file():

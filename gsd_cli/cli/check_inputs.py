@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import cache_dir
 from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.class_names import describe_classes, find_class
+from gsd_cli.catalogue.exports import ONNX, require_export_format, require_onnx
 from gsd_cli.catalogue.image_names import LATENTS_SUFFIX, latents_in_file, require_image, require_one_stdin
 from gsd_cli.catalogue.model_facts import (
     COMPONENT_COUNT,
@@ -50,6 +52,35 @@ def check_all(*checks: Check) -> None:
     usage = any(error.code == ExitCode.USAGE for error in errors)
     together.code = ExitCode.USAGE if usage else errors[0].code
     raise together
+
+
+# -- exported files -----------------------------------------------------------------------------
+
+
+def export_checks(target: Path | None, precision: str) -> list[Check]:
+    """The checks of --export: the kind of file, whether it can be written, and the packages that write it."""
+    if target is None:
+        return []
+    checks: list[Check] = [
+        lambda: require_export_format(target, precision),
+        lambda: require_writable(target, folder=False),
+    ]
+    return [*checks, require_onnx] if target.suffix.lower() == ONNX else checks
+
+
+def exported_model_checks(spec: str | None) -> list[Check]:
+    """The checks of a --model that is an exported file: whether it exists, and onnxruntime reads its kind."""
+
+    def check() -> None:
+        path = Path(str(spec))
+        if not path.is_file():
+            raise GsdError(f"no such file: {path}", hint="write it with: gsd sample --model MODEL --export FILE.onnx")
+        if path.suffix.lower() != ONNX:
+            raise UsageError(
+                [f"--model {path}: of exported files, gsd runs .onnx"], hint="torch.export.load opens a .pt2"
+            )
+
+    return [check, lambda: require_onnx("onnxruntime")]
 
 
 # -- images -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.catalogue.exports import is_export, require_onnx
 from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.model_facts import ModelFacts, model_facts
 from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
@@ -16,6 +17,8 @@ from gsd_cli.cli.check_inputs import (
     Check,
     check_all,
     count_latents,
+    export_checks,
+    exported_model_checks,
     image_checks,
     preserve_checks,
     require_class,
@@ -34,14 +37,20 @@ GENERAL_FEATURES = ("inception", "clip")
 
 def check_sample(options: SampleOptions) -> None:
     """Refuse an unknown model or class, a format that contradicts the output, and an output that cannot be written."""
-    from gsd_cli.options.sample import resolve_format
+    from gsd_cli.options.sample import resolve_export, resolve_format
+
+    if options.export is not None:
+        of_export = export_checks(options.export, options.export_precision)
+        check_all(lambda: resolve_export(options), *of_export, lambda: find_model(options.model))
+        return
 
     def output() -> None:
         format_ = resolve_format(options)
         if options.output != "-":
             require_writable(Path(options.output), folder=format_ == "folder")
 
-    check_all(output, *_model_checks(options.model, lambda model: [lambda: require_class(options.class_, model)]))
+    checks = _model_checks(options.model, lambda model: [lambda: require_class(options.class_, model)])
+    check_all(output, *checks, *backend_checks(options.backend))
 
 
 def check_interpolate(options: InterpolateOptions) -> None:
@@ -54,7 +63,9 @@ def check_interpolate(options: InterpolateOptions) -> None:
             *_latent_file_checks(options.save_latent),
         ]
 
-    check_all(lambda: _require_frames(options), *_model_checks(options.model, of_model))
+    check_all(
+        lambda: _require_frames(options), *_model_checks(options.model, of_model), *backend_checks(options.backend)
+    )
     if count_latents(options.images) < 2:
         raise UsageError(["a walk needs two images"], hint="give another IMAGE, or seed:42")
 
@@ -77,6 +88,7 @@ def check_edit(options: EditOptions) -> None:
         lambda: require_example_folders(options.fit),
         *([lambda: require_data_set(data, "--data")] if data is not None else []),
         *_model_checks(options.model, of_model),
+        *backend_checks(options.backend),
     )
     if options.image is not None and not options.list and (count := count_latents([options.image])) != 1:
         raise UsageError(
@@ -97,12 +109,20 @@ def check_bench(options: BenchOptions) -> None:
         *(check_of(name) for name in split(options.compare) if is_folder(name)),
         lambda: require_features(options.features, GENERAL_FEATURES),
         lambda: require_statistics(options.stats),
+        *backend_checks(options.backend),
         *([lambda: require_writable(report, folder=True)] if report is not None else []),
     )
 
 
+def backend_checks(backend: str | None) -> list[Check]:
+    """The check of --backend: the packages that it needs."""
+    return [require_onnx] if backend == "onnx" else []
+
+
 def _model_checks(spec: str | None, of_model: Callable[[ModelFacts], list[Check]]) -> list[Check]:
-    """The checks that need the facts of the model; only that of the model itself where there is none."""
+    """The checks that need the facts of the model; only those of the model itself where there are none."""
+    if is_export(spec):
+        return exported_model_checks(spec)
     try:
         return of_model(model_facts(spec))
     except GsdError:
@@ -134,8 +154,7 @@ def _require_output(options: EditOptions) -> None:
 
 def _require_explorer(folder: Path) -> None:
     """Raise GsdError where the extra is missing, or where the folder cannot be written."""
-    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
-        raise GsdError(f"--explore needs {' and '.join(missing)}", hint="pip install 'gsd-cli[export]'")
+    require_onnx()
     require_writable(folder, folder=True)
 
 

@@ -15,7 +15,7 @@ from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
-from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
+from gsd_cli.cli.check_inputs import check_all, export_checks, require_data_set, require_features, require_labels_file
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.estimate import Estimate
@@ -103,6 +103,7 @@ def check_distill(options: DistillOptions) -> None:
         lambda: _check_teacher(options),
         lambda: require_features(options.features),
         lambda: _require_images(options),
+        *export_checks(options.export, options.export_precision),
     )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
@@ -165,6 +166,8 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     yield f"{options.teacher}: {_describe_length(options, steps)}"
     folder = resolve_run_folder(options)
     yield f"writes {folder}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    if options.export is not None:
+        yield f"and at the end {options.export}, in {options.export_precision}"
     yield describe_images(data, shown=uses_images(options))
     if data.origin == "teacher":
         yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
@@ -192,7 +195,8 @@ def answer_distill(options: DistillOptions, console: Console) -> Result | None:
 
     if options.list_teachers:
         return list_teachers()
-    if options.epochs is not None:  # its length takes opening the data
+    # the length of --epochs takes opening the data, and --export takes torch
+    if options.epochs is not None or options.export is not None:
         return None
     return read_finished(options, resolve_run_folder(options), count_steps(options, None), console.say)
 
@@ -289,8 +293,11 @@ def _describe_estimate(found: Estimate | GsdError, options: DistillOptions, step
 
 def plan_sample(options: SampleOptions) -> Iterator[str]:
     """What the command would write."""
-    from gsd_cli.options.sample import resolve_format, resolve_seeds
+    from gsd_cli.options.sample import resolve_export, resolve_format, resolve_seeds
 
+    if (target := resolve_export(options)) is not None:
+        yield f"exports the model to {target} in {options.export_precision}, compared with torch on 64 seeds"
+        return
     where = "stdout" if options.output == "-" else options.output
     format_ = resolve_format(options)
     what = "a grid" if options.grid else format_

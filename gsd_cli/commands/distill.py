@@ -40,9 +40,11 @@ from gsd_cli.core.distillation.run_folder import (
 )
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
+from gsd_cli.core.export.write import write_export
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
+from gsd_cli.core.models.generator import load_model
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
@@ -83,12 +85,14 @@ def run(options: DistillOptions, session: Session) -> Result:
     folder, data = resolve_run_folder(options), OpenData(choose_data(options))
     total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)
+    if options.export is not None:
+        require_writable(options.export, folder=False)
     times = growth(options.student_width, options.student_depth)
     needed = disk_needed(options.teacher, times, options.adapter_ranks())
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if (finished := read_finished(options, folder, total, session.say)) is not None:
-        return finished
+        return _export(options, finished, session)
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
@@ -104,7 +108,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return read_result(folder)
+    return _export(options, read_result(folder), session) if world.main else read_result(folder)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:
@@ -283,6 +287,18 @@ def _choose_noise_device(run: Run) -> str:
 
 
 # -- the result ---------------------------------------------------------------------------------
+
+
+def _export(options: DistillOptions, result: Result, session: Session) -> Result:
+    """The result of a finished run, with the file that --export asks for."""
+    if options.export is None:
+        return result
+    written = write_export(load_model(result.outputs[0]), options.export, options.export_precision, session)
+    return replace(
+        result,
+        outputs=[*result.outputs, str(written.path)],
+        metrics={**result.metrics, "export": written.figures()},
+    )
 
 
 def _compare_with_best(run: Run, exporter: Exporter) -> None:

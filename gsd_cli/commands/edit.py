@@ -33,6 +33,7 @@ from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.editing.supervised import Attribute
 from gsd_cli.core.editing.unsupervised import sensitive_directions
+from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
@@ -78,6 +79,8 @@ def run(options: EditOptions, session: Session) -> Result:
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
+    if options.backend == "onnx":  # from here on, because directions are found and latents solved for in torch
+        model.generator.exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
     anchors = [replace(anchors[0], z=options.truncation * anchors[0].z)]
     edited, about = plan(anchors[0], wanted)
     metrics = {

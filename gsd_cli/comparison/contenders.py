@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gsd_cli.compute.device import autocast, full_precision, to_device
 from gsd_cli.core.models.generator import Generator, Model, load_model
+from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import conditions_for, sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler, parse_sampler
@@ -72,8 +73,13 @@ class Contender:
         return self.subject.name
 
 
-def generator_subject(name: str, generator: Generator, device: torch.device, precision: str = "fp32") -> Subject:
-    """A one-step generator: both maps are its one call; `sample` uses the precision of samples."""
+def generator_subject(
+    name: str, generator: Generator, device: torch.device, precision: str = "fp32", exported: Renderer | None = None
+) -> Subject:  # fmt: skip
+    """A one-step generator: both maps are its one call; `sample` uses the precision of samples.
+
+    exported: the same generator run by something else than torch, which makes the samples.
+    """
 
     @torch.no_grad()
     def images(z: Tensor) -> Tensor:
@@ -82,6 +88,8 @@ def generator_subject(name: str, generator: Generator, device: torch.device, pre
 
     @torch.no_grad()
     def sample(z: Tensor, seeds: range) -> Tensor:
+        if exported is not None:
+            return exported(z.cpu(), conditions_for(exported, seeds)).float()
         with autocast(device, precision):
             return generator(z.to(device), conditions_for(generator, seeds)).float()
 

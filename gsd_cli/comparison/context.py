@@ -14,6 +14,7 @@ from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, resolve_precision, to_device
+from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.samplers import Sampler
@@ -70,6 +71,9 @@ class Context:
             assume=model.teacher_reading,
             prompts=model.prompts,
         )
+        exported = None
+        if options.backend == "onnx":  # before the networks are compiled
+            exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
         to_device(self.teacher.denoiser, device, training=False)
         to_device(model.generator, device, training=False)
         self.teacher.autoencoder.to(device)
@@ -80,7 +84,7 @@ class Context:
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
-        self.ours = Contender(generator_subject(own, model.generator, device, precision), model.generator)
+        self.ours = Contender(generator_subject(own, model.generator, device, precision, exported), model.generator)
         self._require_one_space()
         self.extractor, self.perceptual = self._extractors(needs)
         self.judges = self._judges(needs)

@@ -47,9 +47,10 @@ def _median(row: Row) -> Mapping[str, float]:
 
 
 def _time_protocol(context: Context) -> dict[str, str]:
+    backend = "; the model is run by onnxruntime" if context.options.backend == "onnx" else ""
     return {
         "time": f"per image at batch {context.options.time_batch}, median (and quartiles) of {REPEATS}, after a warm-up"
-        f" where an image takes up to {MANY_CALLS} calls, models interleaved in one process, loading excluded"
+        f" where an image takes up to {MANY_CALLS} calls, models interleaved in one process, loading excluded{backend}"
     }
 
 

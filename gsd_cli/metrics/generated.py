@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gsd_cli.compute.device import autocast
 from gsd_cli.compute.random import latents
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.sampling.images import conditions_for
 from gsd_cli.metrics.features import Measure
 from gsd_cli.metrics.statistics import Moments, Statistics
@@ -18,7 +18,7 @@ KEPT_BYTES = 2**30
 
 
 def generated_batches(
-    generator: Generator, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
+    generator: Renderer, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
 ) -> Iterator[dict[str, Tensor]]:
     """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
     fly."""

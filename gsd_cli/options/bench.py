@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from gsd_cli.base.text import did_you_mean
+from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.registry import BASELINES, BUNDLED_MODELS, METRIC_ALIASES, METRICS, sampler_words
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import MODEL, Positive, opt
+from gsd_cli.options.fields import BACKEND_HELP, MODEL, Positive, opt
 
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
 """The metric that each threshold applies to."""
@@ -80,6 +81,7 @@ class BenchOptions(Common):
     )
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs of latents for the perceptual path length (PPL).")
     edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Images edited per attribute, for the metric edit.")
+    backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     time_batch: PositiveInt = opt(1, "Images per call while timing.")
     compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")
     ablate: bool = opt(

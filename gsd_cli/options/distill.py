@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from gsd_cli.catalogue.exports import ExportPrecision
 from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
@@ -266,9 +267,22 @@ class DistillOptions(Common, DistillSettings):
         None, "Also send metrics to this experiment tracker.", panel="Progress"
     )
     weights: Literal["fp32", "fp16"] = opt("fp32", "Number format of the stored generator weights.")
+    export: Path | None = opt(
+        None,
+        "At the end, also write the whole generator as one file that runs without gsd: .onnx, or .pt2 for torch.",
+        panel="Export",
+        metavar="FILE",
+    )
+    export_precision: ExportPrecision = opt(
+        "fp32",
+        "Number format of the weights in the exported file. fp16 and int8 make it smaller; calls stay in fp32.",
+        panel="Export",
+    )
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> DistillOptions:
+        if self.export is None and "export_precision" in self.model_fields_set:
+            raise ValueError("--export-precision does nothing without --export FILE.onnx")
         given = [name for name in ("kimg", "steps", "epochs") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of --{', --'.join(given)}")

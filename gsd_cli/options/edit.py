@@ -9,10 +9,23 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from gsd_cli.base.errors import UsageError
+from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, Share, argument, opt
+from gsd_cli.options.fields import (
+    BACKEND_HELP,
+    CLASS,
+    EXACT,
+    FORMAT,
+    MODEL,
+    SCALE_HELP,
+    Positive,
+    Scale,
+    Share,
+    argument,
+    opt,
+)
 from gsd_cli.options.invert import InvertSettings
 
 
@@ -82,6 +95,7 @@ class EditOptions(Common, InvertSettings):
     )
     model: str | None = MODEL
     class_: str | None = CLASS
+    backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     output: str = opt(
         "edit.png",
         "Output: a .png or .jpg image (a strip with --range), a .gif, .webp or .mp4, or a folder; - writes to stdout.",
@@ -123,6 +137,10 @@ class EditOptions(Common, InvertSettings):
             problems.append(
                 f"--space: {self.attribute} is solved for in the latent; use --method direction with --space"
             )
+        if self.backend == "onnx" and self.attribute is not None and self.method != "direction":
+            problems.append(
+                "--backend onnx needs --method direction or --direction pcK: an edit of one image takes gradients"
+            )
         if self.data is not None and self.attribute is None:
             problems.append("--data needs --attribute to name one of its labels")
         if problems:
@@ -142,7 +160,7 @@ def _explorer_problems(options: EditOptions) -> list[str]:
     if options.explore is None:
         return ["--open needs --explore DIR"] if options.open else []
     others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
-              "scale", "show", "tune", "keep_residual")  # fmt: skip
+              "scale", "show", "backend", "tune", "keep_residual")  # fmt: skip
     given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
     return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
 

@@ -47,11 +47,21 @@ MODEL = opt(
     "Run folder, generator folder or bundled model; default: the newest run, else the bundled model.",
     metavar="MODEL",
 )
+MODEL_OR_FILE = opt(
+    None,
+    "Run folder, generator folder, bundled model or exported FILE.onnx; default: the newest run, else the bundled "
+    "model.",
+    metavar="MODEL",
+)
 CLASS = Field(
     None,
     alias="class",
     description="Class to generate, by number or name; for class-conditional models.",
     json_schema_extra={"panel": "Options", "short": None, "metavar": "K"},
+)
+BACKEND_HELP = (
+    "What makes the images: torch, or onnxruntime from a file that is exported once into the cache. A model FILE.onnx "
+    "is always run by onnxruntime."
 )
 NO_FP16 = (
     "Number format of the training. auto: bf16 on hardware that supports it (on a CPU: if it is faster), else fp32. "

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import PositiveInt, model_validator
 
 from gsd_cli.base.errors import UsageError
+from gsd_cli.catalogue.exports import Backend, ExportPrecision, is_export, require_export_format
 from gsd_cli.catalogue.file_formats import (
     ARCHIVE_FORMATS,
     FILE_SUFFIXES,
@@ -15,18 +16,22 @@ from gsd_cli.catalogue.file_formats import (
     SampleFormat,
 )
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, MODEL, SCALE_HELP, Scale, Share, opt
+from gsd_cli.options.fields import BACKEND_HELP, CLASS, MODEL_OR_FILE, SCALE_HELP, Scale, Share, opt
 from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 from gsd_cli.options.seeds import SeedList
 
 DEFAULT_COUNT = 64
+OF_IMAGES = (
+    "num_samples", "seeds", "output", "grid", "format", "scale", "truncation", "class_", "prompt", "backend"
+)  # fmt: skip
+"""Options that say which images are made, and how."""
 WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 
 
 class SampleOptions(Common):
     """Generate images, one network call each."""
 
-    model: str | None = MODEL
+    model: str | None = MODEL_OR_FILE
     num_samples: PositiveInt | None = opt(None, "Number of images: the seeds 0 to N-1; default: 64.", short="-N")
     seeds: SeedList | None = opt(
         None, "Seeds of the images, as in 0-63,100. An image depends only on its seed.", metavar="LIST"
@@ -52,6 +57,38 @@ class SampleOptions(Common):
         metavar="FILE",
     )  # fmt: skip
 
+    backend: Backend | None = opt(None, BACKEND_HELP, panel="Export", metavar="torch|onnx")
+    export: Path | None = opt(
+        None,
+        "Write the whole generator as one file that runs without gsd, and make no images: .onnx, or .pt2 for torch.",
+        panel="Export",
+        metavar="FILE",
+    )
+    export_precision: ExportPrecision = opt(
+        "fp32",
+        "Number format of the weights in the exported file. fp16 and int8 make it smaller; calls stay in fp32.",
+        panel="Export",
+    )
+
+    @model_validator(mode="after")
+    def _no_images_with_export(self) -> SampleOptions:
+        if self.export is not None:
+            self._refuse_options_of_images()
+        onnx = self.backend == "onnx" or is_export(self.model)
+        if self.backend == "torch" and is_export(self.model):
+            raise ValueError(f"--backend torch: {self.model} is run by onnxruntime; give the generator's folder")
+        if onnx and self.precision not in ("auto", "fp32"):
+            raise ValueError(f"--precision {self.precision}: onnxruntime computes in fp32")
+        if self.export is None and "export_precision" in self.model_fields_set and self.backend != "onnx":
+            raise ValueError("--export-precision does nothing without --export FILE.onnx or --backend onnx")
+        return self
+
+    def _refuse_options_of_images(self) -> None:
+        given = [name for name in OF_IMAGES if getattr(self, name) != SampleOptions.model_fields[name].default]
+        if given:
+            flags = ", ".join(f"--{name.rstrip('_').replace('_', '-')}" for name in given)
+            raise ValueError(f"--export writes the model and makes no images: leave out {flags}")
+
     @model_validator(mode="after")
     def _one_count(self) -> SampleOptions:
         if self.num_samples is not None and self.seeds is not None:
@@ -61,6 +98,18 @@ class SampleOptions(Common):
         if sum(given is not None for given in (self.class_, self.prompt, self.prompts)) > 1:
             raise ValueError("give one of --class, --prompt and --prompts")
         return self
+
+
+def resolve_export(options: SampleOptions) -> Path | None:
+    """The file of --export; None without it. Raises UsageError for one that cannot be written from this model."""
+    if options.export is None:
+        return None
+    if is_export(options.model):
+        raise UsageError(
+            [f"--export: {options.model} is an exported file itself"], hint="give the generator's folder with --model"
+        )
+    require_export_format(options.export, options.export_precision)
+    return options.export
 
 
 def resolve_seeds(options: SampleOptions) -> tuple[int, ...] | range:

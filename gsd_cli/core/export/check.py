@@ -20,8 +20,9 @@ BATCHES = (1, 3)
 """Images per call, in turn: a file of a fixed batch fails here."""
 SHIFTED = 4
 """Images, of the first ones, that are compared with their bottleneck shifted too."""
-LIMITS = {"fp32": 1e-4, "fp16": 0.02, "int8": 0.1}
-"""The largest root mean square difference of pixels in [-1, 1] that a file of each precision may have."""
+LIMITS = {"fp32": 1e-3, "fp16": 0.02, "int8": 0.1}
+"""The largest root mean square difference of pixels in [-1, 1] that a file of each precision may have. In fp32 it is
+about 1e-6; where an autoencoder rounds to the nearest of its codes, a few codes flip."""
 
 Call = Callable[[Mapping[str, Tensor]], Tensor]
 """Inputs by name, of B images, to images [B, C, H, W]."""
@@ -51,7 +52,7 @@ def compare(model: ExportedGenerator, call: Call, session: Session, *, leave_out
                 given = {name: v for name, v in inputs.items() if name != SHIFT or v.any() or not leave_out}
                 difference = (call(given) - wanted).double()
                 # NaN must count as a difference
-                largest = max(largest, difference.abs().nan_to_num(nan=torch.inf).max().item())
+                largest = max(largest, difference.abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max().item())
                 squares, count = squares + difference.square().sum().item(), count + difference.numel()
             start += size
             bar.update(start)

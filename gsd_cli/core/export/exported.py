@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -22,13 +23,14 @@ class ExportedGenerator(nn.Module):
     """G(z) clamped to [-1, 1], with an edit of the bottleneck and the condition as inputs, autoencoder inside.
 
     forward(z [B, *latent_shape], shift [B, c, h, w] where the network has a bottleneck, then the condition's tensors,
-    in the order of `names`): images [B, *image_shape].
+    in the order of `names`): images [B, *image_shape]. The generator is frozen; one on another device is copied.
     """
 
-    def __init__(self, generator: Generator):
+    def __init__(self, generator: Generator, *, with_shift: bool = True):
         super().__init__()
-        self.generator = generator
-        self.shift_shape = find_shift_shape(generator)
+        here = generator if generator.device.type == "cpu" else copy.deepcopy(generator).cpu()
+        self.generator = here.float().eval().requires_grad_(False)
+        self.shift_shape = find_shift_shape(generator) if with_shift else None
         self.sigma: Tensor
         self.time: Tensor
         sigma = torch.tensor([generator.sigma_init])

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +11,23 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
-from gsd_cli.base.errors import GsdError, out_of_memory
+from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.base.text import format_bytes
-from gsd_cli.core.export.check import SEEDS, compare, require_close
+from gsd_cli.catalogue.exports import PRECISIONS, require_onnx
+from gsd_cli.core.export.check import Call, compare, require_close
 from gsd_cli.core.export.exported import IMAGES, SHIFT, ExportedGenerator
 from gsd_cli.core.export.metadata import describe_model
+from gsd_cli.core.export.onnx_generator import open_session
+from gsd_cli.core.export.record import Export
+from gsd_cli.core.export.trace import explain_failure, record_program
 from gsd_cli.core.export.weights import shrink_weights
 from gsd_cli.core.models.generator import Model
 
 OPSET = 20
-PRECISIONS = ("fp32", "fp16", "int8")
 LARGEST = 2**31 - 2**20
 """Bytes that an ONNX file can hold: a limit of its container, with room for the graph."""
 NUMBER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-NEEDED = ("onnx", "onnxruntime", "onnxscript")
-
-
-@dataclass(frozen=True)
-class Export:
-    """An exported file. largest, rms: the difference of its images from torch's, pixels in [-1, 1], over `seeds`
-    seeds."""
-
-    path: Path
-    precision: str
-    bytes: int
-    seconds: float
-    largest: float
-    rms: float
-    seeds: int = SEEDS
-
-
-def require_extra() -> None:
-    """Raise GsdError (exit 3) without the packages that read and write ONNX. Imports none of them."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise GsdError(f"ONNX needs {' and '.join(missing)}", hint="pip install 'gsd-cli[export]'")
 
 
 def write_onnx(model: Model, path: Path, precision: str, session: Session, *, require_shift: bool = False) -> Export:
@@ -64,22 +40,22 @@ def write_onnx(model: Model, path: Path, precision: str, session: Session, *, re
     Raises GsdError: exit 3 where the extra is missing, the network has an operator that ONNX lacks, the file would be
     too large, or its images differ; exit 8 where it cannot be written.
     """
-    require_extra()
+    require_onnx()
     begun = time.perf_counter()
     require_size(model, precision)
-    whole = ExportedGenerator(model.generator.float().cpu().eval().requires_grad_(False)).eval()
+    whole = ExportedGenerator(model.generator)
     with session.progress("exporting to ONNX"), atomic_file(path) as temporary:
         proto = _trace(whole, model.name)
         _strip(proto)
         _name_batches(proto)
-        if not require_shift:
-            _give_default_shift(proto, whole)
         shrink_weights(proto, precision)
+        if not require_shift:  # after the weights, because it is none
+            _give_default_shift(proto, whole)
         _add_metadata(proto, describe_model(model, precision))
         temporary.write_bytes(proto.SerializeToString())
         found = compare(whole, _caller(temporary), session, leave_out=not require_shift)
         require_close(found, precision, path.name)
-    return Export(path, precision, path.stat().st_size, time.perf_counter() - begun, found.largest, found.rms)
+    return Export(path, precision, path.stat().st_size, time.perf_counter() - begun, found)
 
 
 def require_size(model: Model, precision: str) -> None:
@@ -96,50 +72,13 @@ def require_size(model: Model, precision: str) -> None:
 
 def _trace(whole: ExportedGenerator, name: str) -> Any:
     """The graph as a `ModelProto`."""
-    examples = whole.examples()
-    batches = tuple({0: torch.export.Dim.DYNAMIC} for _ in examples)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.export.export(whole, tuple(examples.values()), dynamic_shapes=(batches,))
-            made: Any = torch.onnx.export(
-                program, dynamo=True, opset_version=OPSET, input_names=list(examples), output_names=[IMAGES],
-                verbose=False,
-            )  # fmt: skip
+    program = record_program(whole, name)
+    with explain_failure(name), torch.no_grad():
+        made: Any = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=list(whole.names), output_names=[IMAGES],
+            verbose=False,
+        )  # fmt: skip
         return made.model_proto
-    except Exception as error:  # the exporters raise errors of many classes
-        if out_of_memory(error):
-            raise
-        raise GsdError(f"{name} cannot be exported: {find_cause(error)}", hint="gsd sample --model runs it") from error
-
-
-def find_cause(error: BaseException) -> str:
-    """What an exporter failed on: the operator, if its messages name one, else the first line of the last message."""
-    messages: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and len(messages) < 10:
-        messages.append(str(seen))
-        seen = seen.__cause__ or seen.__context__
-    for message in reversed(messages):
-        if named := re.search(r"\b(?:aten|prims|torchvision|quantized|onnx)(?:\.|::)\w+(?:\.\w+)?", message):
-            return f"it has no form for the operator {named[0]}"
-    lines = [line.strip() for line in messages[-1].splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A context without the notes of the exporters, which are for their developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _strip(proto: Any) -> None:
@@ -175,13 +114,9 @@ def _add_metadata(proto: Any, metadata: Mapping[str, str]) -> None:
         proto.metadata_props.add(key=name, value=value)
 
 
-def _caller(path: Path) -> Any:
+def _caller(path: Path) -> Call:
     """The file as a function of tensors by name."""
-    from onnxruntime import InferenceSession, SessionOptions
-
-    settings = SessionOptions()
-    settings.log_severity_level = 3  # it warns of inputs that have a default
-    opened = InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    opened = open_session(path)
 
     def call(inputs: Mapping[str, Tensor]) -> Tensor:
         (images,) = opened.run(None, {name: value.contiguous().numpy() for name, value in inputs.items()})

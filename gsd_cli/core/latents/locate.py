@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,22 +56,32 @@ def locate(
     a file that is not an image, UsageError for a bad seed.
     """
     generator, mark = model.generator, weights_fingerprint(model.folder)
-    seeds = {name: parse_seed(name) for name in names if name.startswith(SEED)}
     require_one_stdin(names)
     images = {
         name: read_image(name, generator, session)
         for name in dict.fromkeys(names)
-        if name not in seeds and not name.endswith(SUFFIX)
+        if not name.startswith(SEED) and not name.endswith(SUFFIX)
     }
     inverted = _find_anchors(images, model, mark, options, session) if images else {}
+    return collect_anchors(names, inverted, generator.latent_shape, mark, options, session)
+
+
+def collect_anchors(
+    names: Sequence[str], inverted: Mapping[str, Anchor], shape: tuple[int, int, int], mark: str,
+    options: InvertSettings, session: Session,
+) -> list[Anchor]:  # fmt: skip
+    """The anchors of `names`, in their order, from those of inverted images, seeds and files of latents.
+
+    shape: of the latents. mark: the fingerprint of the model's weights. --save-latent is obeyed.
+    """
     anchors: list[Anchor] = []
     for name in names:
-        if name in seeds:
-            anchors.append(Anchor(latents([seeds[name]], generator.latent_shape)[0], {"image": name}))
-        elif name in inverted:
+        if name in inverted:
             anchors.append(inverted[name])
+        elif name.startswith(SEED):
+            anchors.append(Anchor(latents([parse_seed(name)], shape)[0], {"image": name}))
         else:
-            anchors += _load_saved(Path(name), generator, mark, session)
+            anchors += _load_saved(Path(name), shape, mark, session)
     if options.save_latent is not None:
         save_anchors(options.save_latent, anchors, mark)
         session.say(f"latents saved: {options.save_latent}")
@@ -186,9 +196,9 @@ def _load_local_teacher(model: Model) -> Denoiser | None:
     return denoiser.with_condition(generator.condition.to(device))
 
 
-def _load_saved(path: Path, generator: Generator, mark: str, session: Session) -> list[Anchor]:
+def _load_saved(path: Path, shape: tuple[int, int, int], mark: str, session: Session) -> list[Anchor]:
     """The anchors in a file of saved latents. A file of another model gives a warning."""
-    anchors, made_with = load_anchors(path, generator.latent_shape)
+    anchors, made_with = load_anchors(path, shape)
     if made_with != mark:
         session.warn(f"{path} was made with another model: here its latents give other images")
     return anchors

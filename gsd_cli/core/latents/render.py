@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.core.latents.files import Anchor
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.generator import Exported, Generator
 
 Delta = Mapping[str, Tensor]
 """Changes of weights by parameter name."""
@@ -30,17 +30,27 @@ def render(
     """Images [N, C, H, W] of latents z [N, *latent_shape], on the CPU, unclamped.
 
     deltas: changes of the weights, one per latent or none. shifts [N, c, h, w] are added to the
-    bottleneck.
+    bottleneck. Where the generator has an exported form, that makes the images, unless weights change.
     """
     device = generator.device
     own = any(deltas)
     made = []
+    if not own and generator.exported is not None:
+        return _render_exported(generator, generator.exported, z, shifts, batch_size)
     for part in torch.arange(len(z)).split(1 if own else batch_size):
         with shift_bottleneck(generator, None if shifts is None else shifts[part]):
             latent = z[part].to(device)
             image = call_changed(generator, latent, deltas[int(part)]) if own else generator(latent)
         made.append(image.float().cpu())
     return torch.cat(made)
+
+
+def _render_exported(
+    generator: Generator, call: Exported, z: Tensor, shifts: Tensor | None, batch_size: int
+) -> Tensor:  # fmt: skip
+    condition = generator.condition.to("cpu")
+    parts = torch.arange(len(z)).split(batch_size)
+    return torch.cat([call(z[p], condition.expand(len(p)), None if shifts is None else shifts[p]) for p in parts])
 
 
 def call_changed(generator: Generator, z: Tensor, delta: Delta) -> Tensor:
@@ -88,7 +98,11 @@ def render_between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Ten
     """Images of latents z [N, ...] at fractions s [N] of the way from a to b: the weight changes and
     residuals of the two images are mixed in these fractions."""
     deltas = [blend(a.delta, b.delta, share) for share in s.tolist()] if a.delta or b.delta else []
-    images = render(generator, z, deltas, batch_size=batch_size)
+    return add_residuals(render(generator, z, deltas, batch_size=batch_size), a, b, s)
+
+
+def add_residuals(images: Tensor, a: Anchor, b: Anchor, s: Tensor) -> Tensor:
+    """Images [N, C, H, W] at fractions s [N] of the way from a to b, with the residuals of both in these fractions."""
     share = s.reshape(-1, 1, 1, 1).to(images)
     for anchor, weight in ((a, 1 - share), (b, share)):
         if anchor.residual is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,11 +30,16 @@ PROMPTS_KEPT = 64
 """Prompts of its training that a text-conditional generator keeps, so that it makes images without a text encoder."""
 
 
+Exported = Callable[[Tensor, Condition, Tensor | None], Tensor]
+"""Latents [B, ...], the condition of B images and shifts of the bottleneck [B, c, h, w] to images on the CPU."""
+
+
 class Generator(nn.Module):
     """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
 
-    `condition`, one row, is the default one of a conditional model. In training there is no autoencoder: the
-    losses are computed in the teacher's space.
+    `condition`, one row, is the default one of a conditional model. `exported`, if there is one, is the same generator
+    run by something else than torch: `render` calls it where no gradient is needed. In training there is no
+    autoencoder: the losses are computed in the teacher's space.
     """
 
     def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
@@ -43,6 +48,7 @@ class Generator(nn.Module):
         self.sigma_init = sigma_init
         self.autoencoder = autoencoder or Autoencoder()
         self.condition = denoiser.conditions.first(1)
+        self.exported: Exported | None = None
 
     @classmethod
     def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
@@ -57,6 +63,11 @@ class Generator(nn.Module):
         """The device of its weights."""
         parameter: Tensor = next(self.parameters())
         return parameter.device
+
+    @property
+    def conditions(self) -> Condition:
+        """All conditions that it is used with: see `Denoiser.conditions`."""
+        return self.denoiser.conditions
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

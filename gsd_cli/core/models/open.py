@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,18 @@ def resolve_class(model: Model, given: str | None) -> Condition | None:
 
     given: a name or a number. Raises UsageError for a class that the model does not have.
     """
-    every, names = model.generator.denoiser.conditions, model.class_names
-    count = model.generator.denoiser.classes
+    return find_condition(model.name, model.generator.conditions, model.class_names, given)
+
+
+def find_condition(model: str, every: Condition, names: Sequence[str], given: str | None) -> Condition | None:
+    """The row of `every` that --class names, of a model with these classes. Raises as `resolve_class`."""
     if given is None:
         return None
-    if count is None:
-        raise UsageError([f"--class: {model.name} is not class-conditional"])
-    label = find_class(given, names, count)
+    if every.classes is None:
+        raise UsageError([f"--class: {model} is not class-conditional"], hint="leave out --class")
+    label = find_class(given, names, len(every))
     if label is None:
-        raise UsageError([f"--class: {model.name} has no class {given!r}"], hint=describe_classes(names, count))
+        raise UsageError([f"--class: {model} has no class {given!r}"], hint=describe_classes(names, len(every)))
     return every.rows(slice(label, label + 1))
 
 
@@ -89,7 +93,7 @@ def fix_class(model: Model, given: str | None, session: Session) -> None:
     chosen = resolve_class(model, given)
     if chosen is None and model.generator.denoiser.classes:
         session.say(f"class {model.class_names[0] if model.class_names else 0}; --class chooses another")
-    every = model.generator.denoiser.conditions
+    every = model.generator.conditions
     model.generator.condition = every.first(1) if chosen is None else chosen
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from gsd_cli.compute.distributed import World
 from gsd_cli.compute.random import latents
 from gsd_cli.core.models.condition import Condition, seed_conditions
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.sampler_kind import OnStep
 from gsd_cli.core.sampling.samplers import Sampler
@@ -18,7 +18,7 @@ from gsd_cli.core.sampling.samplers import Sampler
 
 @torch.no_grad()
 def sample(
-    generator: Generator,
+    generator: Renderer,
     seeds: Sequence[int],
     batch_size: int,
     truncation: float = 1.0,
@@ -58,15 +58,15 @@ def sample(
         yield from zip(batch, images, strict=True)
 
 
-def _steady_size(generator: Generator) -> int:
+def _steady_size(generator: Renderer) -> int:
     """Images per call on a CPU, fixed since libraries sum in an order that depends on it; small images gain by more."""
     _, height, width = generator.latent_shape
     return 16 if height * width <= 32 * 32 else 4 if height * width <= 64 * 64 else 1
 
 
-def conditions_for(generator: Generator, seeds: Sequence[int], one: Condition | None = None) -> Condition:
+def conditions_for(generator: Renderer, seeds: Sequence[int], one: Condition | None = None) -> Condition:
     """The condition of the seeds' images, on the generator's device: `one`, of one row, or what each seed draws."""
-    found = seed_conditions(generator.denoiser.conditions, seeds) if one is None else one.expand(len(seeds))
+    found = seed_conditions(generator.conditions, seeds) if one is None else one.expand(len(seeds))
     return found.to(generator.device)
 
 
