@@ -11,6 +11,7 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.storage import cache_dir
 from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.class_names import describe_classes, find_class
+from gsd_cli.catalogue.direction_files import is_direction_file, read_direction_facts, require_direction_of
 from gsd_cli.catalogue.image_names import LATENTS_SUFFIX, latents_in_file, require_image, require_one_stdin
 from gsd_cli.catalogue.model_facts import (
     COMPONENT_COUNT,
@@ -117,6 +118,10 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
             _require_attribute(options.attribute, "--attribute", options, model)
         else:
             _require_label(options.attribute, options.data)
+    elif options.direction is not None and is_direction_file(options.direction):
+        path = Path(options.direction)
+        mark = _weights_mark(model.folder)
+        require_direction_of(path, read_direction_facts(path), mark, model.latent_shape, options.space)
     elif options.direction is not None:
         _require_component(options.direction, options, model)
     elif learnt is None:
@@ -159,7 +164,8 @@ def _require_component(name: str, options: EditOptions, model: ModelFacts) -> No
         last = COMPONENT_COUNT - 1
         raise UsageError(
             [f"--direction: unknown {name!r}{near}"],
-            hint=f"pc0 to pc{last}, jac0 to jac{last}; --attribute takes {', '.join(model.attributes)}",
+            hint=f"pc0 to pc{last}, jac0 to jac{last}, or FILE.safetensors; --attribute takes "
+            f"{', '.join(model.attributes)}",
         )
 
 
@@ -191,10 +197,13 @@ def _learnt_here(cache: Path, model: ModelFacts) -> Iterable[str]:
     folder = cache / DIRECTIONS
     if not folder.is_dir():
         return ()
+    return stored_directions(*folder.glob(f"{_weights_mark(model.folder)}*"))
+
+
+def _weights_mark(folder: Path) -> str:
     from gsd_cli.core.models.fingerprint import weights_fingerprint
 
-    mark = weights_fingerprint(model.folder)
-    return stored_directions(*folder.glob(f"{mark}*"))
+    return weights_fingerprint(folder)
 
 
 def _require_label(name: str, data: Path) -> None:

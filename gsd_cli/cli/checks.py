@@ -51,7 +51,7 @@ def check_interpolate(options: InterpolateOptions) -> None:
         return [
             lambda: require_class(options.class_, model),
             *image_checks(options.images, model),
-            *_latent_file_checks(options.save_latent),
+            *_written_file_checks(options.save_latent),
         ]
 
     check_all(lambda: _require_frames(options), *_model_checks(options.model, of_model))
@@ -68,12 +68,14 @@ def check_edit(options: EditOptions) -> None:
         if not options.list:
             checks.append(lambda: require_direction(options, model))
             checks += image_checks([options.image] if options.image else [], model)
-        return [*checks, *preserve_checks(options, model), *_latent_file_checks(options.save_latent)]
+        written = (options.save_latent, options.save_direction)
+        return [*checks, *preserve_checks(options, model), *(c for path in written for c in _written_file_checks(path))]
 
     data = options.data
     check_all(
         lambda: resolve_strengths(options),
-        lambda: _require_strips_file(options) if options.list else _require_frames(options),
+        *([lambda: _require_strips_file(options)] if options.list else []),
+        *([lambda: _require_frames(options)] if options.image is not None and not options.list else []),
         lambda: require_example_folders(options.fit),
         *([lambda: require_data_set(data, "--data")] if data is not None else []),
         *_model_checks(options.model, of_model),
@@ -109,7 +111,7 @@ def _model_checks(spec: str | None, of_model: Callable[[ModelFacts], list[Check]
         return [lambda: model_facts(spec)]
 
 
-def _latent_file_checks(path: Path | None) -> list[Check]:
+def _written_file_checks(path: Path | None) -> list[Check]:
     return [] if path is None else [lambda: require_writable(path, folder=False)]
 
 

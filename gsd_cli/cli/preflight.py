@@ -307,8 +307,11 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     if options.list:
         yield "lists what can be edited"
         return
-    images = plural(len(resolve_strengths(options)), "image")
-    yield f"{images} along {resolve_direction_name(options)} to {options.output}"
+    name = resolve_direction_name(options)
+    if options.image is not None:
+        yield f"{plural(len(resolve_strengths(options)), 'image')} along {name} to {options.output}"
+    if options.save_direction is not None:
+        yield f"saves the direction {name} to {options.save_direction}"
 
 
 def plan_bench(options: BenchOptions) -> Iterator[str]:

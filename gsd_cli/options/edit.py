@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
-from gsd_cli.options.invert import InvertSettings
+from gsd_cli.options.invert import InvertSettings, safetensors_file
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -38,9 +39,9 @@ class EditOptions(Common, InvertSettings):
     )
     direction: str | None = opt(
         None,
-        "Direction to move along instead: pc0, pc1, ... (principal components) or jac0, jac1, ... (found for this "
-        "image).",
-        metavar="pcK|jacK",
+        "Direction to move along instead: pc0, pc1, ... (principal components), jac0, jac1, ... (found for this "
+        "image), or a file that --save-direction wrote.",
+        metavar="pcK|jacK|FILE",
     )
     strength: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = opt(
         2.0,
@@ -81,12 +82,16 @@ class EditOptions(Common, InvertSettings):
     fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
         1024, "Samples used to find a direction.", panel="Directions"
     )
+    save_direction: Annotated[Path | None, AfterValidator(safetensors_file)] = opt(
+        None,
+        "Save the direction to this file, with its measures; --direction takes it. Needs no IMAGE.",
+        panel="Directions",
+        metavar="F.safetensors",
+    )
 
     @model_validator(mode="after")
     def _one_direction(self) -> EditOptions:
-        problems = []
-        if self.image is None and not self.list:
-            problems.append("give an IMAGE, or --list")
+        problems = [*self._without_image()]
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.range is not None and "strength" in self.model_fields_set:
@@ -106,6 +111,19 @@ class EditOptions(Common, InvertSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _without_image(self) -> Iterator[str]:
+        """What is wrong with the command without an IMAGE, or with --list."""
+        if self.list and self.save_direction is not None:
+            yield "--list names what there is, --save-direction saves one of it: give one of the two"
+        if self.image is not None or self.list:
+            return
+        if self.save_direction is None:
+            yield "give an IMAGE, --list or --save-direction"
+        elif self.output == "-":
+            yield "-o - needs an IMAGE: --save-direction writes its own file"
+        if is_of_image(self):
+            yield f"--direction {self.direction} is found for an image: give an IMAGE"
 
     def _space_of_kind(self) -> str | None:
         """What is wrong with --space for this --direction: each kind lives in one space."""
@@ -139,6 +157,11 @@ def resolve_direction_name(options: EditOptions) -> str:
             ["give --attribute NAME or --direction pcK: what is to be edited"], hint="gsd edit --list names both"
         )
     return name
+
+
+def is_of_image(options: EditOptions) -> bool:
+    """Whether the direction is one that is found for an image: jacK."""
+    return bool(re.fullmatch(r"jac\d*", options.direction or ""))
 
 
 def learnt_name(options: EditOptions) -> str | None:

@@ -23,6 +23,8 @@ from gsd_cli.core.models.generator import Generator
 ZERO = 1e-9
 """Strengths below this are 0: those of a range are sums of fractions."""
 USUAL_SEEDS = range(32)
+FAR = 0.5
+"""The share of the usual distance of two images from which an edit changed much else."""
 
 
 @torch.no_grad()
