@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from gsd_cli.catalogue.registry import FEATURES, PUBLISHED_STATISTICS
 from gsd_cli.catalogue.run_layout import CARD, DIRECTIONS, bundled_features_folder
 
 if TYPE_CHECKING:
-    from gsd_cli.options import EditOptions
+    from gsd_cli.options import DistillOptions, EditOptions
 
 LABELS_HINT = "a CSV of name,label, list_attr_celeba.txt or dataset.json; folder names need no --labels"
 Check = Callable[[], object]
@@ -272,3 +273,18 @@ def require_features(spec: str | None, general: Sequence[str] = ()) -> None:
         f"--features: no such features: {spec}{did_you_mean(spec, known)}",
         hint=f"a folder made by gsd prepare --fit-features, or: {', '.join(known)}",
     )
+
+
+# -- the network --------------------------------------------------------------------------------
+
+
+def require_network(options: DistillOptions) -> None:
+    """Raise GsdError (exit 4) where --publish cannot work without a network: before a run is trained, not after it."""
+    variable = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    forbidden = "--offline" if options.offline else "HF_HUB_OFFLINE" if variable else None
+    if options.publish and forbidden is not None:
+        raise GsdError(
+            f"--publish needs the network, and {forbidden} forbids it",
+            hint="leave out --publish: --push-to-hub alone prepares everything",
+            code=ExitCode.NETWORK,
+        )

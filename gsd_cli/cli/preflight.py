@@ -14,8 +14,8 @@ from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
-from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
-from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HUB, TEACHER_SUFFIX, next_to_data
+from gsd_cli.cli.check_inputs import check_all, require_data_set, require_features, require_labels_file, require_network
 
 if TYPE_CHECKING:
     from gsd_cli.core.distillation.estimate import Estimate
@@ -103,6 +103,7 @@ def check_distill(options: DistillOptions) -> None:
         lambda: _check_teacher(options),
         lambda: require_features(options.features),
         lambda: _require_images(options),
+        lambda: require_network(options),
     )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
@@ -164,6 +165,8 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     yield f"{options.teacher}: {_describe_length(options, steps)}"
     folder = resolve_run_folder(options)
     yield f"writes {folder}/: generator/ best/ samples/ metrics.jsonl curves.png options.json checkpoints/"
+    if options.push_to_hub is not None:
+        yield f"prepares {folder}/{HUB}/ for {options.push_to_hub}" + (" and uploads it" if options.publish else "")
     yield describe_images(data, shown=uses_images(options))
     if data.origin == "teacher":
         yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
@@ -188,7 +191,7 @@ def answer_distill(options: DistillOptions, console: Console) -> Result | None:
 
     if options.list_teachers:
         return list_teachers()
-    if options.epochs is not None:  # its length takes opening the data
+    if options.epochs is not None or options.push_to_hub is not None:  # its length takes opening the data
         return None
     return read_finished(options, resolve_run_folder(options), count_steps(options, None), console.say)
 

@@ -18,6 +18,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
+from gsd_cli.commands.publish import publish
 from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.distillation.draws import resolve_noise_device
@@ -43,6 +44,7 @@ from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
+from gsd_cli.core.models.hub_upload import require_login
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
@@ -85,8 +87,10 @@ def run(options: DistillOptions, session: Session) -> Result:
     needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
+    if options.publish:
+        require_login(str(options.push_to_hub))
     if (finished := read_finished(options, folder, total, session.say)) is not None:
-        return finished
+        return publish(options, folder, finished, session)
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
@@ -102,7 +106,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return read_result(folder)
+    return publish(options, folder, read_result(folder), session)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:

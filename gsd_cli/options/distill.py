@@ -11,6 +11,7 @@ from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.hub import HubSettings
 
 ADVERSARIAL_RATIO = 2.0
 """Value of `--adversarial auto` when real images are available."""
@@ -180,7 +181,7 @@ class DistillSettings(BaseModel):
         }  # fmt: skip
 
 
-class DistillOptions(Common, DistillSettings):
+class DistillOptions(Common, DistillSettings, HubSettings):
     """Distil a teacher into a one-step generator."""
 
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
@@ -253,6 +254,8 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--t-min is larger than --t-max")
         if self.revision is not None and self.teacher in TEACHERS and TEACHERS[self.teacher].hub is None:
             raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
+        if problems := list(self.publishing_problems()):
+            raise ValueError("; ".join(problems))
         if self.reuse_images and self.dropout:
             raise ValueError(
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"
