@@ -135,7 +135,8 @@ def _illustrations(folder: Path, findings: Findings) -> list[Illustration]:
 
 
 def _samples(gallery: Gallery, target: Path, title: str) -> Illustration:
-    drawn = draw_samples(gallery.samples, target)
+    names = short_names(list(gallery.samples))
+    drawn = draw_samples({names[name]: images for name, images in gallery.samples.items()}, target)
     return Illustration(drawn, title, f"Rows from above: {', '.join(gallery.samples)}; the same seeds in each.")
 
 

@@ -83,6 +83,7 @@ def test_every_command_is_one(
 ) -> None:  # fmt: skip
     """Nothing is wrong with it but that the reader's files and runs are not here."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # what is published is refused without a network
     (tmp_path / "mine.toml").write_text("seed = 0\n")
     teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
     if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
