@@ -38,8 +38,8 @@ gsd warns of {warned:.1%} of the held-out images of the model's own kind.
 {table}
 
 The figures are distances to the nearest of {samples} of the generator's own images, in the features of its encoder.
-Their unit is {margin} times the {quantile:.0%} quantile of the distances of these images to their own nearest. gsd warns
-above 1 (`gsd_cli/core/latents/domain.py`). The constants were chosen on 200 of the held-out images.
+Their unit is {margin} times the {quantile:.0%} quantile of the distances of these images to their own nearest. gsd
+warns above 1 (`gsd_cli/core/latents/domain.py`). The constants were chosen on 200 of the held-out images.
 """
 
 

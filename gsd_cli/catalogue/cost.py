@@ -20,33 +20,42 @@ VALUES_SAVED, STUDENT_SAVED = 3, 4
 CHECKPOINTS_KEPT = 2
 
 
-def distillation(teacher: str, passes: float, own_passes: float = 0, growth: float = 1) -> list[str]:
+Ranks = tuple[int, int]
+"""The ranks of the adapters of the generator and the fake score, 0 for a whole network."""
+
+
+def distillation(
+    teacher: str, passes: float, own_passes: float = 0, growth: float = 1, ranks: Ranks = (0, 0),
+    state_bytes: int | None = None,
+) -> list[str]:  # fmt: skip
     """Lines on the work, memory and disk space of a distillation; none where the teacher's size is unknown.
 
     passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
-    teacher's parameters.
+    teacher's parameters. state_bytes: the memory before activations, if it was counted.
     """
     parameters = teacher_parameters(teacher)
     if parameters is None:
         return []
-    student, disk = growth * parameters, disk_needed(teacher, growth) or 0
+    student, disk = growth * parameters, disk_needed(teacher, growth, ranks) or 0
     work = f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
     if growth > 1:
         work = f"about {passes - own_passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
         work += f" and {own_passes:,.0f} of the student's {student / 1e6:.1f} M"
-    memory = 4 * (VALUES_TRAINED * parameters + STUDENT_TRAINED * student)
+    memory = 4 * (VALUES_TRAINED * parameters + STUDENT_TRAINED * student) if state_bytes is None else state_bytes
     return [f"{work}; {format_bytes(memory)} of memory before activations, {format_bytes(disk)} of disk"]
 
 
-def disk_needed(teacher: str, growth: float = 1) -> int | None:
+def disk_needed(teacher: str, growth: float = 1, ranks: Ranks = (0, 0)) -> int | None:
     """Bytes of the checkpoints and the generator of a run at its largest; None where the teacher's size is unknown.
 
-    growth: how many times the teacher's parameters the student has.
+    growth: how many times the teacher's parameters the student has. Adapters are small, and do not count.
     """
     parameters = teacher_parameters(teacher)
     if parameters is None:
         return None
-    saved = CHECKPOINTS_KEPT * (VALUES_SAVED + growth * STUDENT_SAVED) + growth
+    generator, fake = ranks
+    in_checkpoint = (0 if fake else VALUES_SAVED) + (0 if generator else growth * STUDENT_SAVED)
+    saved = CHECKPOINTS_KEPT * in_checkpoint + growth
     return round(4 * saved * parameters)
 
 

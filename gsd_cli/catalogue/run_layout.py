@@ -60,6 +60,8 @@ def last_grid(run: Path) -> Path | None:
 # -- in the folder of a generator, of a teacher or of features ----------------------------------
 
 CARD = "gsd.json"
+ADAPTERS = "pytorch_lora_weights.safetensors"
+"""The adapters of a generator that was trained with --adapters, under the name that diffusers looks for."""
 """What gsd notes of a model or a data set."""
 README = "README.md"
 PROMPTS = "prompts.safetensors"

@@ -107,7 +107,8 @@ def check_distill(options: DistillOptions) -> None:
     )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
-    needed = cost.disk_needed(options.teacher, cost.growth(options.student_width, options.student_depth))
+    times = cost.growth(options.student_width, options.student_depth)
+    needed = cost.disk_needed(options.teacher, times, options.adapter_ranks())
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if options.epochs is None:
@@ -176,12 +177,15 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
         yield _describe_estimate(_estimate(options), options, None)
         return
     images = steps * options.batch_size
-    # the exact size of a larger student needs the teacher's config
-    estimate, times = None, cost.growth(options.student_width, options.student_depth)
-    if times > 1:
+    # the exact size of a larger student, or of adapters, needs the teacher's config
+    estimate, state = None, None
+    times, ranks = cost.growth(options.student_width, options.student_depth), options.adapter_ranks()
+    if times > 1 or any(ranks):
         estimate = _estimate(options)
-        times = times if isinstance(estimate, GsdError) else estimate.student_parameters / estimate.parameters
-    yield from cost.distillation(options.teacher, passes(options) * images, generator_passes(options) * images, times)
+    if estimate is not None and not isinstance(estimate, GsdError):
+        times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes
+    calls = passes(options) * images, generator_passes(options) * images
+    yield from cost.distillation(options.teacher, *calls, times, ranks, state)
     yield _describe_estimate(estimate or _estimate(options), options, steps)
 
 

@@ -54,6 +54,7 @@ from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.trackers import Tracker, open_tracker
+from gsd_cli.metrics.evaluation import Evaluation
 from gsd_cli.metrics.run_evaluation import RunDistance, build_evaluation, choose_distance, describe_distance
 from gsd_cli.options import PRESETS, DistillOptions
 
@@ -84,7 +85,8 @@ def run(options: DistillOptions, session: Session) -> Result:
     folder, data = resolve_run_folder(options), OpenData(choose_data(options))
     total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)
-    needed = disk_needed(options.teacher, growth(options.student_width, options.student_depth))
+    times = growth(options.student_width, options.student_depth)
+    needed = disk_needed(options.teacher, times, options.adapter_ranks())
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if options.publish:
@@ -124,6 +126,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     run = replace(run, options=options.model_copy(update=chosen))
     pixels = teacher.autoencoder.net is None
     task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
+    _announce_guidance(run, evaluation)
     exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}
@@ -221,6 +224,17 @@ def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance
     before, now = run.recorded("real_images"), _summarise_images(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _announce_guidance(run: Run, evaluation: Evaluation) -> None:
+    """Print what is guided, and warn where its cost, the loss of variety, will not be measured."""
+    of_teacher, of_fake = run.options.guidance_scales()
+    if of_teacher == 1:
+        return
+    of = "the teacher" if of_fake == 1 else "the teacher and the fake score"
+    run.session.say(f"guidance: {of} by {of_teacher:g}; images become less varied, which recall and coverage show")
+    if not evaluation.measures_variety:
+        run.session.warn("guidance costs variety, and recall needs real images to be measured: give --data DATA.zip")
 
 
 def _summarise_images(data: OpenData, real: RealImages | None) -> str | None:

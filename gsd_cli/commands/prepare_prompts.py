@@ -29,5 +29,6 @@ def prepare_prompts(options: PrepareOptions, target: Path, session: Session) -> 
         session.warn(f"{plural(cut, 'prompt')} longer than the text encoder takes; the rest of each is cut off")
     with session.progress(f"encoding {plural(len(texts), 'prompt')}", len(texts)) as bar:
         condition = encoder.encode(texts, options.batch_size, bar.update)
-    save_prompts(target, Prompts(tuple(texts), condition, options.teacher), half=options.weights == "fp16")
+    prompts = Prompts(tuple(texts), condition, options.teacher, encoder.encode_empty())
+    save_prompts(target, prompts, half=options.weights == "fp16")
     return Result([str(target)], {"prompts": len(texts)})

@@ -62,8 +62,8 @@ def to_device(module: Module, device: torch.device, *, training: bool = True) ->
 
 
 def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    """Adam on a module's parameters, in one kernel that can skip a step on the device (see `descend`)."""
-    return torch.optim.Adam(module.parameters(), lr, betas, fused=device.type in FUSED)
+    """Adam on a module's trained parameters, in one kernel that can skip a step on the device (see `descend`)."""
+    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr, betas, fused=device.type in FUSED)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

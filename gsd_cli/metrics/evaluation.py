@@ -81,6 +81,11 @@ class Evaluation:
         found = isometry(images, self.extractor.embed, generator.latent_shape, paths, batch_size=self.batch_size)
         return {**figures, **asdict(found)}
 
+    @property
+    def measures_variety(self) -> bool:
+        """Whether the figures include recall and coverage, which need the features of single real images."""
+        return self.reference is not None and self.reference.features is not None
+
     def _features(self, generator: Generator) -> Tensor:
         """Features [N, F] of all images. Processes take whole batches in turn, those that one alone would make."""
         assert self.extractor is not None

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
+from gsd_cli.options.distill_choices import Adapters, Guidance, split_choice
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 from gsd_cli.options.hub import HubSettings
 
@@ -82,6 +83,13 @@ class DistillSettings(BaseModel):
         panel="Method",
         metavar="K",
     )
+    adapters: Adapters = opt(
+        "off",
+        "Train LoRA adapters of rank R on the teacher's frozen weights instead of whole networks: much less memory for "
+        "large teachers. R: the generator and the fake score. fake:R: the fake score alone.",
+        panel="Method",
+        metavar="R|fake:R|off",
+    )
     noise: Literal["auto", "pixels", "ddpm", "edm"] = opt(
         "auto",
         "Noise levels. pixels: uniform timesteps, and one level in three at image grain. ddpm: uniform timesteps. edm: "
@@ -112,6 +120,13 @@ class DistillSettings(BaseModel):
         "standard deviation, as a multiple of the distillation's. auto: 2 with a discriminator, else off.",
         panel="Method",
         metavar="auto|RATIO|off",
+    )
+    guidance: Guidance = opt(
+        "off",
+        "Classifier-free guidance of a class- or text-conditional teacher by a factor K: images closer to their "
+        "condition, and less varied. K: the teacher and the fake score. teacher:K: the teacher alone.",
+        panel="Method",
+        metavar="K|teacher:K|off",
     )
     fake_score: Literal["bounded", "plain"] = opt(
         "bounded",
@@ -173,6 +188,16 @@ class DistillSettings(BaseModel):
         if self.feature_matching == "auto":
             return MATCHING_RATIO if self.adversarial_ratio(real=real) else 0.0
         return 0.0 if self.feature_matching == "off" else float(self.feature_matching)
+
+    def guidance_scales(self) -> tuple[float, float]:
+        """The factors of `--guidance` for the teacher and for the fake score; 1 is no guidance."""
+        scale, of = split_choice(self.guidance, 1.0)
+        return scale, 1.0 if of else scale
+
+    def adapter_ranks(self) -> tuple[int, int]:
+        """The ranks of `--adapters` for the generator and for the fake score; 0 is a whole network."""
+        rank, of = split_choice(self.adapters, 0.0)
+        return 0 if of else int(rank), int(rank)
 
     def ratios(self, *, real: bool) -> dict[str, float]:
         """The ratios whose `auto` depends on real images, by option name."""
@@ -256,6 +281,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
             raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
         if problems := list(self.publishing_problems()):
             raise ValueError("; ".join(problems))
+        if self.adapter_ranks()[0] and max(self.student_width, self.student_depth) > 1:
+            raise ValueError("--student-width and --student-depth need weights of their own: give --adapters fake:R")
         if self.reuse_images and self.dropout:
             raise ValueError(
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"

@@ -27,7 +27,10 @@ def test_all_commands(shell: Shell, kind: str) -> None:
         return done.stdout
 
     assert run("prepare", "prompts.txt", "--teacher", "teacher").split() == [b"prompts.safetensors"]
-    run("distill", "--teacher", "teacher", "--prompts", "prompts.safetensors", *SHORT, "-o", "run")
+    guided = "1.5" if kind == "SD" else "teacher:3"
+    run(
+        "distill", "--teacher", "teacher", "--prompts", "prompts.safetensors", "--guidance", guided, *SHORT, "-o", "run"
+    )
     assert read_json(shell.folder / "run" / "generator" / "model_index.json")["_class_name"].startswith(
         "StableDiffusion"
     )

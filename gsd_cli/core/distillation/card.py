@@ -6,7 +6,9 @@ from typing import Any
 
 from gsd_cli.base.intervals import interval_of_error, interval_of_share
 from gsd_cli.base.text import format_number
+from gsd_cli.catalogue.run_layout import ADAPTERS
 from gsd_cli.core.models.edm_config import CLASS_NAMES, LICENCE
+from gsd_cli.options.distill_choices import OFF, split_choice
 
 
 def generator_card(card: dict[str, Any]) -> str:
@@ -36,7 +38,7 @@ score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_ini
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
-- real images: {_real(settings)}"""
+- real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
 
 
 BETTER = {
@@ -104,6 +106,29 @@ def _real(settings: dict[str, Any]) -> str:
     ratios = {what: settings.get(name) for name, what in uses.items()}
     used = [f"{what} (ratio {ratio:g})" for what, ratio in ratios.items() if isinstance(ratio, float) and ratio]
     return " and ".join(used) or "none were used"
+
+
+def _guidance(settings: dict[str, Any]) -> str:
+    """The line, with its line break, about classifier-free guidance; empty without it."""
+    scale, of = split_choice(str(settings.get("guidance", OFF)), 1.0)
+    if scale == 1:
+        return ""
+    guided = "the teacher" if of else "the teacher and the fake score"
+    return f"""
+- classifier-free guidance: {guided} by {scale:g}, which costs variety"""
+
+
+def _adapters(settings: dict[str, Any]) -> str:
+    """The line, with its line break, about adapters; empty for whole networks."""
+    rank, of = split_choice(str(settings.get("adapters", OFF)), 0.0)
+    if not rank:
+        return ""
+    if of:
+        return f"""
+- LoRA: the fake score was adapters of rank {rank:g}, the generator a whole network"""
+    return f"""
+- LoRA: the generator and the fake score were adapters of rank {rank:g} on the teacher's weights. They are added to the
+  weights here, and also alone in `{ADAPTERS}`, which diffusers' `load_lora_weights` adds to the teacher"""
 
 
 def _term(settings: dict[str, Any]) -> str:

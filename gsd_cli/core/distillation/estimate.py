@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from gsd_cli.compute.device import autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_forms import FORMS
+from gsd_cli.core.models.adapters import adapter_parameters
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
 
@@ -68,25 +70,40 @@ def estimate(
         own = sum(p.numel() for p in student.parameters())
         own_kept = activation_bytes(student, recompute=settings.recompute)
         own_forward = seconds_per_call(student, device, together, precision)
-    state = FLOAT * (VALUES_TRAINED * parameters + STUDENT_TRAINED * own)
+    state = FLOAT * count_values(settings, parameters, own, lambda rank: adapter_parameters(teacher, rank))
     # the generator's graph, and those of f and g at its images, live at once
-    activations = together * (own_kept + (2 * kept if settings.sidl_weight else 0))
+    activations = together * (own_kept + (sum(_rows(settings)) * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)
     calls = share / together
     seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
     return Estimate(parameters, own, state, activations, seconds)
 
 
+def count_values(settings: DistillSettings, parameters: int, student: int, of_adapters: Callable[[int], int]) -> int:
+    """The float32 numbers that training keeps; of_adapters(rank): the parameters of a network's adapters."""
+    generator, fake = (of_adapters(rank) if rank else 0 for rank in settings.adapter_ranks())
+    of_fake = parameters + (VALUES_TRAINED - 1) * fake if fake else VALUES_TRAINED * parameters
+    return of_fake + STUDENT_TRAINED * (generator or student)
+
+
 def passes(settings: DistillSettings) -> float:
     """The cost of a training image in forward passes of all networks; a backward pass counts as one or two. The
     discriminator counts if `adversarial` is a number, and so does feature matching."""
-    fake = FAKE_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
-    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + JUDGING_CALLS if settings.sidl_weight else 0)
+    of_teacher, of_fake = _rows(settings)
+    own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
+    fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
+    calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + judging if settings.sidl_weight else 0)
     if settings.adversarial_ratio(real=False):
         calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
     if settings.matching_ratio(real=False):
         calls += MATCHING_CALLS
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def _rows(settings: DistillSettings) -> tuple[int, int]:
+    """The rows per image in the distillation loss's call of the teacher, and in the fake score's: 2 with guidance."""
+    of_teacher, of_fake = (scale != 1 for scale in settings.guidance_scales())
+    return 1 + (of_teacher or of_fake), 1 + of_fake
 
 
 def generator_passes(settings: DistillSettings) -> float:

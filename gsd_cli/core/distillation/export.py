@@ -111,7 +111,7 @@ class Exporter:
 
 
 def _count_parameters(network: Denoiser) -> int:
-    return sum(p.numel() for p in network.parameters())
+    return sum(value.numel() for name, value in network.named_parameters() if ".lora_" not in name)
 
 
 def read_best_distance(folder: Path) -> float:

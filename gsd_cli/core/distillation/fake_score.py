@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, to_device
+from gsd_cli.compute.device import adam, autocast
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
+from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
+from gsd_cli.core.models.adapters import adapt
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import set_dropout
@@ -72,17 +74,23 @@ def _output_scale(sigma: Tensor) -> Tensor:
 class FakeScore:
     """The network of the fake score, its optimizer, and its update on generated images.
 
-    original: the teacher that the network is copied from; teacher: the frozen one, on its device, which a bounded fake
-    score calls. A row's draws depend on its number alone, and gradients are averaged over the processes.
+    original: the teacher that the network is copied from, or whose weights its adapters share; teacher: the same in the
+    run's precision, which a bounded fake score calls. Both are frozen, on the device. A row's draws depend on its
+    number alone, and gradients are averaged over the processes.
     """
 
     def __init__(
-        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, draws: Draws, recipe: NoiseRecipe,
-        world: World,
+        self, settings: DistillSettings, original: Denoiser, teacher: Denoiser, guidance: Guidance, draws: Draws,
+        recipe: NoiseRecipe, world: World,
     ):  # fmt: skip
         s = settings
         self.settings, self.teacher, self.draws, self.recipe, self.world = s, teacher, draws, recipe, world
-        self.network = to_device(copy.deepcopy(original), draws.device).train().requires_grad_(True)
+        self.guidance = guidance
+        _, rank = s.adapter_ranks()
+        self.network = (
+            adapt(original, rank, s.seed, "fake") if rank else copy.deepcopy(original).requires_grad_(True)
+        ).train()
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
         set_dropout(self.network, s.dropout)
         self.preconditioning = build_preconditioning(s, original, recipe)
         self.lr = s.lr if s.fake_lr is None else s.fake_lr
@@ -101,6 +109,7 @@ class FakeScore:
         skip: 1 keeps the weights. Returns the loss [], and 1 if the update was not finite or skipped, else 0.
         """
         noise, sigma = self.draws.normal(*stream, "noise"), self.draws.sigma(self.recipe.fake_sigma, *stream)
+        condition = self.guidance.drop(condition, self.draws, *stream)
         self.adam.zero_grad(set_to_none=True)
         total = images.new_zeros(())
         for part, last in micro_batches(self.settings.micro_batch, len(images)):
@@ -116,14 +125,26 @@ class FakeScore:
         return loss, descend(self.network, self.adam, loss, clip=clip, skip=skip).skipped
 
     def _estimate(self, x: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        """g(x, sigma) in training: its graph goes to the network's weights."""
+        """g(x, sigma) with its guidance in training: its graph goes to the network's weights."""
+        guidance, rows = self.guidance, (x, sigma, condition)
         with autocast(x.device, self.settings.precision):
-            g = self._shared(x, sigma, condition).float()
+            (g,) = guidance.estimates(self._shared, *rows, scales=(guidance.fake,))
             if self.preconditioning.share is None:
                 return g
             with torch.no_grad():
-                f = self.teacher(x, sigma, condition).float()
+                (f,) = guidance.estimates(self.teacher, *rows, scales=(guidance.fake,))
             return self.preconditioning.estimate(f, g, sigma)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """A context in which the network's weights need no gradient."""
+        for parameter in self.trained:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self.trained:
+                parameter.requires_grad_(True)
 
     def tensors(self) -> dict[str, Tensor]:
         """The network and Adam's state."""

@@ -40,7 +40,7 @@ from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
 
 _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile"}
 _DISCRIMINATOR_SETTINGS = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
-_STUDENT_SIZE = {"student_width", "student_depth"}
+_STUDENT_SIZE = {"student_width", "student_depth", "adapters"}
 """Even --force does not change these, because no checkpoint would fit."""
 VALUES_BEFORE = {"irl_gradient": "free", "fake_score": "plain", "feature_matching": 0.0}
 """Values to assume for runs recorded before the option existed. For other options it is the default."""

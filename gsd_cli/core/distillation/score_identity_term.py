@@ -9,6 +9,7 @@ from gsd_cli.compute.device import autocast
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.fake_score import FakeScore
+from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import score_identity_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import NoiseRecipe
@@ -26,10 +27,10 @@ class ScoreIdentityTerm:
     """
 
     def __init__(
-        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, draws: Draws, recipe: NoiseRecipe,
-        world: World,
+        self, settings: DistillSettings, teacher: Denoiser, fake_score: FakeScore, guidance: Guidance, draws: Draws,
+        recipe: NoiseRecipe, world: World,
     ):  # fmt: skip
-        self.settings, self.teacher, self.fake_score = settings, teacher, fake_score
+        self.settings, self.teacher, self.fake_score, self.guidance = settings, teacher, fake_score, guidance
         self.draws, self.recipe, self.world = draws, recipe, world
 
     def measure(self, images: Tensor, condition: Condition, step: int) -> TermGradient:
@@ -38,22 +39,23 @@ class ScoreIdentityTerm:
             return TermGradient(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.generator_sigma, "generator", step)
         noise, total, gradients = self.draws.normal("judge", step), images.new_zeros(()), []
-        self.fake_score.network.requires_grad_(False)
-        for part, _ in micro_batches(self.settings.micro_batch, len(images)):
-            y = images[part].clone().requires_grad_(True)
-            x = y + column(sigma[part]) * noise[part]
-            # with dropout the fake score would be another network in each call, also in a call that recomputes
-            with without_dropout(self.fake_score.network, self.settings.dropout):
-                f, g = self._estimates(x, sigma[part], condition.rows(part))
-                losses = score_identity_loss(y, f, g, self.settings.alpha)
-                weighted = self.settings.sidl_weight * losses.sum() / len(images)
-                gradients.append(torch.autograd.grad(weighted, y)[0])
-            total = total + losses.detach().sum() / len(images)
-        self.fake_score.network.requires_grad_(True)
+        with self.fake_score.frozen():
+            for part, _ in micro_batches(self.settings.micro_batch, len(images)):
+                y = images[part].clone().requires_grad_(True)
+                x = y + column(sigma[part]) * noise[part]
+                # with dropout the fake score would be another network in each call, also in a call that recomputes
+                with without_dropout(self.fake_score.network, self.settings.dropout):
+                    f, g = self._estimates(x, sigma[part], condition.rows(part))
+                    losses = score_identity_loss(y, f, g, self.settings.alpha)
+                    weighted = self.settings.sidl_weight * losses.sum() / len(images)
+                    gradients.append(torch.autograd.grad(weighted, y)[0])
+                total = total + losses.detach().sum() / len(images)
         return TermGradient(self.world.sum(total) / self.world.size, torch.cat(gradients))
 
     def _estimates(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor]:
-        """f(x, sigma) and g(x, sigma), with their graphs to x."""
+        """f(x, sigma) and g(x, sigma), each with its guidance, with their graphs to x."""
+        guidance, rows = self.guidance, (x, sigma, condition)
         with autocast(x.device, self.settings.precision):
-            f, g = (model(x, sigma, condition).float() for model in (self.teacher, self.fake_score.network))
-        return f, self.fake_score.preconditioning.estimate(f, g, sigma)
+            f, base = guidance.estimates(self.teacher, *rows, scales=(guidance.teacher, guidance.fake))
+            (g,) = guidance.estimates(self.fake_score.network, *rows, scales=(guidance.fake,))
+        return f, self.fake_score.preconditioning.estimate(base, g, sigma)

@@ -30,16 +30,18 @@ from gsd_cli.core.distillation.fake_score import FakeScore
 from gsd_cli.core.distillation.feature_matching import FeatureMatching
 from gsd_cli.core.distillation.fit_sources import FitSources
 from gsd_cli.core.distillation.growth import grow
+from gsd_cli.core.distillation.guidance import build_guidance
 from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
+from gsd_cli.core.models.adapters import adapt, copy_trained
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.feature_maps import FeatureMap, teacher_features
-from gsd_cli.core.models.generator import Generator, without_dropout
+from gsd_cli.core.models.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend, trapezoid
@@ -86,13 +88,13 @@ class Distillation:
         rows = row_order(s.batch_size, s.pair_every, world, self.isometric.group)
         draws = make_draws(s.noise_device, s.seed, s.batch_size, rows, teacher.shape, teacher.conditions, device)
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
-        self.fake_score = FakeScore(s, teacher, f, draws, self.recipe, world)
-        self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, draws, self.recipe, world)
+        guidance = build_guidance(s, teacher, device)
+        self.fake_score = FakeScore(s, self.teacher, f, guidance, draws, self.recipe, world)
+        self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, guidance, draws, self.recipe, world)
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
         self.matching = FeatureMatching(s, f, data, draws, total_steps * s.batch_size, world)
-        student = grow(teacher, s.student_width, s.student_depth, s.seed)
-        self.generator = to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), device).train()
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.generator = self._build_generator(teacher).train()
+        self.average = copy_trained(self.generator).eval().requires_grad_(False)
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)
         for model in (f, self.fake_score.network, self.generator.denoiser):
@@ -100,6 +102,16 @@ class Distillation:
                 model.net.enable_gradient_checkpointing()
             if s.compile:
                 compile_network(model.net)
+
+    def _build_generator(self, teacher: Denoiser) -> Generator:
+        """The generator as it starts, on the device: the teacher or one grown from it, or adapters on its weights."""
+        s, (rank, _) = self.settings, self.settings.adapter_ranks()
+        if rank:
+            adapted = adapt(self.teacher, rank, s.seed, "generator")
+            set_dropout(adapted, s.dropout)
+            return Generator(adapted, s.sigma_init)
+        student = grow(teacher, s.student_width, s.student_depth, s.seed)
+        return to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), self.device)
 
     def set_length(self, total: int) -> None:
         """Set the run's length in steps: the decay of the learning rate and the isometric term's start depend on it."""

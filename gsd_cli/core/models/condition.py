@@ -66,6 +66,11 @@ class Condition:
         """
         return self if self.none else self.rows(numbers(len(self)))
 
+    def where(self, kept: Tensor, other: Condition) -> Condition:
+        """Its rows where kept [B] is true, and the only row of `other` elsewhere."""
+        given = zip(self._tensors(), other._tensors(), strict=True)
+        return Condition(*(a if a is None or b is None else torch.where(_column(kept, a), a, b) for a, b in given))
+
     def first(self, count: int) -> Condition:
         """The first row for each of `count` images."""
         return self.rows(slice(1)).expand(count)
@@ -98,6 +103,11 @@ UNCONDITIONAL = Condition()
 def every_class(count: int | None) -> Condition:
     """All conditions of a network with this number of classes, a row each; none for an unconditional one."""
     return Condition(torch.arange(count)) if count else UNCONDITIONAL
+
+
+def _column(kept: Tensor, like: Tensor) -> Tensor:
+    """[B] as [B, 1, ...], to choose rows of `like` [B, ...]."""
+    return kept.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def concatenate(parts: Sequence[Condition]) -> Condition:

@@ -56,6 +56,7 @@ class Denoiser(nn.Module):
         self.chain = chain
         self.condition = UNCONDITIONAL
         self.prompts = UNCONDITIONAL
+        self.empty_prompt = UNCONDITIONAL
 
     def with_condition(self, condition: Condition) -> Denoiser:
         """A view of this model, weights shared, with a fixed condition: of B images, or one row for any number."""
@@ -89,8 +90,17 @@ class Denoiser(nn.Module):
         """All conditions that the model is used with, a row each, on the CPU: its classes, or its prompts."""
         return every_class(self.classes) if self.prompts.none else self.prompts
 
-    def give_prompts(self, prompts: Condition) -> None:
-        """Set the texts that the model is used with, a row each, on the CPU.
+    @property
+    def null_condition(self) -> Condition:
+        """The condition that was trained to stand for any, one row on the CPU: a null class, or the empty prompt.
+
+        UNCONDITIONAL for a model without one.
+        """
+        null = self.kind.null_class(self.net)
+        return self.empty_prompt if null is None else Condition(torch.tensor([null]))
+
+    def give_prompts(self, prompts: Condition, empty: Condition = UNCONDITIONAL) -> None:
+        """Set the texts that the model is used with, a row each, on the CPU; empty: the empty prompt, if it is known.
 
         Raises GsdError (exit 3) unless it takes texts, and these.
         """
@@ -104,7 +114,7 @@ class Denoiser(nn.Module):
                 f"the prompts have vectors of {describe_sizes(found)} numbers, the model takes {describe_sizes(sizes)}",
                 hint="encode them for the model's own teacher: gsd prepare PROMPTS.txt --teacher T",
             )
-        self.prompts = prompts
+        self.prompts, self.empty_prompt = prompts, empty
 
     @property
     def shape(self) -> tuple[int, int, int]:

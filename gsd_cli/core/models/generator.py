@@ -16,7 +16,8 @@ from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.find import find_model, read_card
-from gsd_cli.catalogue.run_layout import CARD, PROMPTS, README
+from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, PROMPTS, README
+from gsd_cli.core.models.adapters import is_adapted, merge, save_adapters
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
@@ -136,10 +137,17 @@ class Model:
 def save_generator(
     generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool, prompts: Prompts | None = None
 ) -> None:  # fmt: skip
-    """Write a generator folder atomically: network, schedule, card, README.md, and the first of the prompts."""
+    """Write a generator folder atomically: network, schedule, card, README.md, and the first of the prompts.
+
+    Adapters are added to the weights, so that the folder is a whole network, and also written alone.
+    """
+    adapted = is_adapted(generator.denoiser)
+    denoiser = merge(generator.denoiser) if adapted else generator.denoiser
     with atomic_folder(folder) as temporary:
+        if adapted:
+            save_adapters(generator.denoiser, temporary / ADAPTERS, half=half)
         save_denoiser(
-            generator.denoiser, temporary, half=half, autoencoder=generator.autoencoder,
+            denoiser, temporary, half=half, autoencoder=generator.autoencoder,
             class_names=card.get("classes") or (),
         )  # fmt: skip
         if prompts is not None:

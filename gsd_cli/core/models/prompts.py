@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,23 +14,29 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.condition import Condition
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 
 FORMAT = "gsd-prompts-1"
 _DIMENSIONS = {"embeddings": 3, "pooled": 2, "time_ids": 2}
+_EMPTY = "empty."
+"""What the names of the empty text's tensors begin with."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts, and the condition that they stand for: a row each, float32 on the CPU; teacher: whose encoders made it."""
+    """Texts, and the condition that they stand for: a row each, float32 on the CPU; teacher: whose encoders made it.
+
+    empty: the condition of the empty text, one row. Files from before it was kept have none.
+    """
 
     texts: tuple[str, ...]
     condition: Condition
     teacher: str
+    empty: Condition = UNCONDITIONAL
 
     def head(self, count: int) -> Prompts:
         """The first `count` prompts."""
-        return Prompts(self.texts[:count], self.condition.rows(slice(count)), self.teacher)
+        return replace(self, texts=self.texts[:count], condition=self.condition.rows(slice(count)))
 
 
 def read_texts(path: Path) -> list[str]:
@@ -47,16 +53,20 @@ def read_texts(path: Path) -> list[str]:
 
 def save_prompts(path: Path, prompts: Prompts, *, half: bool) -> Path:
     """Write prompts as safetensors; `half` stores the vectors in float16."""
-    kind = torch.float16 if half else torch.float32
-    condition = prompts.condition
-    columns = {"embeddings": condition.embeddings, "pooled": condition.pooled}
-    tensors = {name: value.to(kind).contiguous() for name, value in columns.items() if value is not None}
-    if condition.time_ids is not None:
-        tensors["time_ids"] = condition.time_ids.contiguous()
+    tensors = _columns(prompts.condition, half=half)
+    tensors |= {f"{_EMPTY}{name}": value for name, value in _columns(prompts.empty, half=half).items()}
     header = {"format": FORMAT, "teacher": prompts.teacher, "prompts": json.dumps(prompts.texts)}
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata=header)
     return path
+
+
+def _columns(condition: Condition, *, half: bool) -> dict[str, Tensor]:
+    """The tensors of a condition by name; `half`: vectors in float16."""
+    kind = torch.float16 if half else torch.float32
+    found = {"embeddings": condition.embeddings, "pooled": condition.pooled, "time_ids": condition.time_ids}
+    kinds = {"time_ids": torch.float32}
+    return {name: value.to(kinds.get(name, kind)).contiguous() for name, value in found.items() if value is not None}
 
 
 def load_prompts(path: Path) -> Prompts:
@@ -65,18 +75,23 @@ def load_prompts(path: Path) -> Prompts:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             names = set(file.keys())
-            tensors = {name: file.get_tensor(name).float() for name in _DIMENSIONS if name in names}
+            tensors, empty = (
+                {name: file.get_tensor(f"{part}{name}").float() for name in _DIMENSIONS if f"{part}{name}" in names}
+                for part in ("", _EMPTY)
+            )
         if header.get("format") != FORMAT:
             raise ValueError("it holds no prompts")
         texts = json.loads(header["prompts"])
         _require_rows(texts, tensors)
+        if empty:
+            _require_rows([""], empty)
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {path}", hint="make it with: gsd prepare PROMPTS.txt --teacher T") from error
     except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
         hint = "make it with: gsd prepare PROMPTS.txt --teacher T"
         raise GsdError(f"{path} is not a file of prompts: {cause}", hint=hint) from error
-    return Prompts(tuple(texts), Condition(**tensors), str(header.get("teacher", "")))
+    return Prompts(tuple(texts), Condition(**tensors), str(header.get("teacher", "")), Condition(**empty))
 
 
 def _require_rows(texts: Sequence[str], tensors: dict[str, Tensor]) -> None:

@@ -95,7 +95,7 @@ def load_teacher(
     denoiser = build_denoiser(config)
     given = load_prompts(prompts) if prompts is not None else None
     if given is not None:
-        denoiser.give_prompts(given.condition)
+        denoiser.give_prompts(given.condition, given.empty)
     return Teacher(
         name,
         denoiser,

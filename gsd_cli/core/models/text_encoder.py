@@ -7,7 +7,7 @@ al. 2023) has two, of which the layer before the last is used, and the second on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ _HINT = "give the whole folder of a Stable Diffusion 1 or 2 or an SDXL, with its
 @dataclass(frozen=True)
 class TextEncoder:
     """The text encoders of a teacher with their tokenizers. pooled: whether its network takes a whole text's vector;
-    time_ids: the size that its images have, for a network that takes it."""
+    time_ids: the size that its images have, for a network that takes it; zeros_for_empty: whether zeros stand for the
+    vectors of the empty text."""
 
     parts: list[tuple[Any, Any]]
     pooled: bool
     time_ids: tuple[int, ...] | None
+    zeros_for_empty: bool = False
 
     @torch.no_grad()
     def encode(
@@ -64,6 +66,17 @@ class TextEncoder:
         ids = torch.tensor([self.time_ids], dtype=torch.float32).repeat(len(texts), 1)
         return Condition(embeddings=embeddings, pooled=whole, time_ids=ids)
 
+    def encode_empty(self) -> Condition:
+        """The condition of the empty text, one row: what the network was trained with where a prompt was left out.
+
+        SDXL was trained with vectors of zeros in its place, if its folder's index says so.
+        """
+        found = self.encode([""])
+        if not self.zeros_for_empty:
+            return found
+        assert found.embeddings is not None and found.pooled is not None
+        return replace(found, embeddings=torch.zeros_like(found.embeddings), pooled=torch.zeros_like(found.pooled))
+
     def too_long(self, texts: Sequence[str]) -> int:
         """How many of the texts are cut because they have more tokens than an encoder takes."""
         _, tokenizer = self.parts[0]
@@ -86,7 +99,15 @@ def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu")
         raise GsdError(
             f"the text encoders in {config.files.folder} give vectors of {found}, its network takes {width}", hint=_HINT
         )
-    return TextEncoder(parts, pooled is not None, uncropped(config.network) if pooled is not None else None)
+    if pooled is None:
+        return TextEncoder(parts, pooled=False, time_ids=None)
+    return TextEncoder(parts, True, uncropped(config.network), _has_zeros_for_empty(config.files.folder))
+
+
+def _has_zeros_for_empty(folder: Path) -> bool:
+    """Whether an SDXL's index says that zeros stand for the empty text, as its pipeline assumes by default."""
+    index = folder / "model_index.json"
+    return not index.exists() or bool(read_object(index).get("force_zeros_for_empty_prompt", True))
 
 
 def _load_part(folder: Path, encoder: str, tokenizer: str, device: torch.device | str) -> tuple[Any, Any]:

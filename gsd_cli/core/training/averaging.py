@@ -22,7 +22,8 @@ def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: T
     `skipped` may be on a device: the host does not wait for it.
     """
     pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
-    mine, theirs = map(list, zip(*((a, b) for a, b in pairs if a.is_floating_point()), strict=True))
+    own = ((a, b) for a, b in pairs if a.is_floating_point() and a.data_ptr() != b.data_ptr())  # not a shared base
+    mine, theirs = map(list, zip(*own, strict=True))
     if skipped is None:
         torch._foreach_lerp_(mine, theirs, 1 - beta)
         return

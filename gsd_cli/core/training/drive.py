@@ -17,6 +17,8 @@ from gsd_cli.core.training.trackers import NoTracker, Tracker
 
 FIGURE_NAMES = {
     "fd": "Frechet distance",
+    "recall": "recall",
+    "coverage": "coverage",
     "accuracy": "accuracy",
     "speed_cv": "speed CV",
     "loss": "loss",

@@ -59,3 +59,16 @@ def test_the_card_says_what_real_images_were_for(settings: dict[str, Any], said:
     # a card from before the options
     del card["settings"]["adversarial"], card["settings"]["feature_matching"]
     assert "- real images: none were used\n" in generator_card(card)
+
+
+def test_the_card_says_what_was_guided() -> None:
+    made = {"teacher": "t", "teacher_source": "t", "teacher_revision": None, "preset": None, "steps": 3, "images": 24}
+    seen = {"figures": {}, "figure_name": "FD", "eval_samples": 0}
+
+    def card(guidance: str) -> str:
+        settings = {**DistillSettings(guidance=guidance).model_dump(), "total_steps": 3}
+        return generator_card({**made, **seen, "settings": settings})
+
+    assert "guidance" not in card("off")
+    assert "- classifier-free guidance: the teacher and the fake score by 1.5, which costs variety\n" in card("1.5")
+    assert "- classifier-free guidance: the teacher by 4, which costs variety\n" in card("teacher:4")

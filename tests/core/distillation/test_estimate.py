@@ -15,9 +15,10 @@ from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.dit import DIT
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import run_step
-from tests.support.teachers import FACES, unet
+from tests.support.teachers import FACES, dit, unet
 
 CPU = torch.device("cpu")
 
@@ -134,6 +135,24 @@ def test_a_discriminator_is_counted() -> None:
     assert passes(DistillSettings(adversarial="auto")) == off
     two = passes(DistillSettings(adversarial=2.0, discriminator_steps=2))
     assert one - off < two - off < 2 * (one - off)
+
+
+@pytest.mark.parametrize("guidance", ["off", "2", "teacher:2"])
+@pytest.mark.parametrize("fake_score", ["bounded", "plain"])
+def test_guidance_is_counted_by_the_rows_it_calls(guidance: str, fake_score: str) -> None:
+    """Rows of the teacher and the fake score by hooks on their networks, as the costs count them."""
+    settings = DistillSettings(guidance=guidance, fake_score=fake_score, batch_size=6, irl="off", precision="fp32")
+    teacher = Denoiser(dit(), BetaSchedule.linear(), kind=DIT)
+    task = Distillation(teacher, settings, 4, CPU, lambda *_: {}, pixels=False)
+    rows: dict[str, list[int]] = {"teacher": [], "fake": []}
+    task.teacher.register_forward_hook(lambda _m, inputs, _o: rows["teacher"].append(len(inputs[0])))
+    task.fake_score.network.register_forward_hook(lambda _m, inputs, _o: rows["fake"].append(len(inputs[0])))
+    run_step(task, 0)
+    updates = 1 if fake_score == "bounded" else 0
+    # each forward in the generator's loss has the images' half of its backward pass, each update of the fake score two
+    judged = 2 * (sum(rows["teacher"]) - (rows["teacher"][0] if updates else 0)) + 2 * rows["fake"][1]
+    trained = 3 * rows["fake"][0] + (rows["teacher"][0] if updates else 0)
+    assert passes(settings) == 4 + 1 + (judged + trained) / 6
 
 
 @pytest.mark.parametrize("micro_batch", [None, 16])

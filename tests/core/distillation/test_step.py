@@ -59,8 +59,10 @@ def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
         (2, {"fake_steps": 2, "irl": "off", "clip_grad": 1.0}),
         (2, {"dropout": 0.3}),
         (2, {"irl": "literal", "irl_every": 2}),
+        (2, {"adapters": "2"}),
+        (2, {"adapters": "fake:2", "recompute": True}),
     ],
-    ids=["auto", "plain", "dropout", "extra"],
+    ids=["auto", "plain", "dropout", "extra", "adapters", "adapted fake score"],
 )
 @pytest.mark.fault(7, "a training resumed at half")
 def test_a_resumed_run_is_bit_identical(toy_teacher: Denoiser, tmp_path: Path, half: int, settings: dict) -> None:

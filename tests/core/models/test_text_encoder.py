@@ -12,6 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.diffusers_folder import build_denoiser
@@ -75,6 +76,32 @@ def test_a_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path]) -> None
     if kind == "SDXL":
         torch.testing.assert_close(found.pooled, wanted[2], rtol=0, atol=1e-6)
         assert found.time_ids is not None and found.time_ids.tolist() == [[64, 64, 0, 0, 64, 64]] * 3
+
+
+@each_kind
+@torch.no_grad()
+def test_the_empty_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """What the pipeline's guidance starts from; of SDXL it is zeros, unless the folder says otherwise."""
+    found = encoder(folders[kind]).encode_empty()
+    wanted = theirs(
+        folders[kind], kind
+    ).encode_prompt(  # type: ignore[attr-defined]
+        TEXTS[:1], device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
+    torch.testing.assert_close(found.embeddings, wanted[1], rtol=0, atol=1e-6)
+    if kind == "SDXL":
+        torch.testing.assert_close(found.pooled, wanted[3], rtol=0, atol=1e-6)
+        assert found.embeddings is not None and found.embeddings.abs().sum() == 0
+        other = shutil.copytree(folders[kind], tmp_path / "other")
+        write_json(other / "model_index.json", {"force_zeros_for_empty_prompt": False})
+        shown = encoder(other).encode_empty().embeddings
+        assert shown is not None and shown.abs().sum() > 0
+    made = Prompts(tuple(TEXTS), encoder(folders[kind]).encode(TEXTS), "t", found)
+    back = load_prompts(save_prompts(tmp_path / "p.safetensors", made, half=False)).head(1)
+    for name in ("embeddings", "pooled", "time_ids"):
+        assert str(getattr(back.empty, name)) == str(getattr(found, name))
+    save_prompts(tmp_path / "p.safetensors", Prompts(made.texts, made.condition, "t"), half=False)
+    assert load_prompts(tmp_path / "p.safetensors").empty.none  # a file from before it was kept
 
 
 @each_kind
