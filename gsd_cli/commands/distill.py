@@ -92,7 +92,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     if options.publish:
         require_login(str(options.push_to_hub))
     if (finished := read_finished(options, folder, total, session.say)) is not None:
-        return publish(options, folder, finished, session)
+        return publish(options, folder, total, finished, session)
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
@@ -108,7 +108,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return publish(options, folder, read_result(folder), session)
+    return publish(options, folder, total, read_result(folder), session)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:

@@ -18,7 +18,7 @@ from gsd_cli.base.table import Table
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.base.versions import gsd_version
 from gsd_cli.catalogue.diffusers_layout import locate_model
-from gsd_cli.catalogue.find import HUB_ID, local_teacher
+from gsd_cli.catalogue.find import HUB_ID, local_teacher, read_card
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, CURVES, GENERATOR, HUB, PROMPTS, README
 from gsd_cli.compute.device import resolve_device
@@ -32,13 +32,17 @@ from gsd_cli.core.models.open import open_model
 from gsd_cli.options import DistillOptions
 
 
-def publish(options: DistillOptions, run: Path, result: Result, session: Session) -> Result:
+def publish(options: DistillOptions, run: Path, total: int | None, result: Result, session: Session) -> Result:
     """Write the folder hub/ of a run, and upload it with --publish; the result of the run with what went where.
 
-    Of several processes, the first one does it.
+    total: the length of the run in steps, None if it is whatever fits into --minutes. A run that has not reached it is
+    left as it is. Of several processes, the first one does it.
     """
     repo = options.push_to_hub
     if repo is None or rank() != 0:
+        return result
+    if total is not None and (done := read_card(run / GENERATOR).get("steps", 0)) < total:
+        session.warn(f"the run is not finished ({done:,} of {total:,} steps): nothing is prepared for {repo}")
         return result
     folder = run / HUB
     model = open_model(str(run / GENERATOR), resolve_device(options.device), session)

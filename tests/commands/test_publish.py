@@ -11,9 +11,11 @@ import yaml
 from PIL import Image
 from pydantic import ValidationError
 
+from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.session import Session
 from gsd_cli.cli.preflight import check_distill, plan_distill
-from gsd_cli.commands.publish import without_paths
+from gsd_cli.commands.publish import publish, without_paths
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.options import DistillOptions
 from tests.support.hub import COMMIT, Hub, serve
@@ -121,6 +123,16 @@ def test_publishing_needs_the_network(monkeypatch: pytest.MonkeyPatch, tmp_path:
     check_distill(options.model_copy(update={"publish": False}))
     plan = list(zip(range(3), plan_distill(options), strict=False))
     assert f"prepares {tmp_path / 'r'}/hub/ for {REPO} and uploads it" in [line for _, line in plan]
+
+
+def test_a_run_that_is_not_finished_is_not_published(
+    workshop: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workshop.folder)
+    options = DistillOptions(output=Path("run"), push_to_hub=REPO, publish=True)
+    result = Result(["run/generator"])
+    assert publish(options, Path("run"), 13, result, Session.start(options, Console())) is result
+    assert f"the run is not finished (12 of 13 steps): nothing is prepared for {REPO}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
