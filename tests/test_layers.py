@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gsd_cli"
 ORDER = (
     "base", "catalogue", "options", "compute", "data", "core.models", "core.sampling", "core.training", "core.latents",
-    "core.distillation", "core.editing", "metrics", "comparison", "commands", "cli",
+    "core.export", "core.distillation", "core.editing", "core.explorer", "metrics", "comparison", "commands", "cli",
 )  # fmt: skip
 """A module imports from its own package and from those before it."""
 APART = (("core.training", "core.latents"), ("core.distillation", "core.editing"))
@@ -23,6 +23,7 @@ ALSO_LIGHT = {
     "core.models.teacher_config", "core.models.unet2d_config", "core.models.unet2d_condition_config",
     "core.models.config_check", "core.models.dit_config", "core.models.ddp_unet_config",
     "core.models.edm_config", "core.models.edm_pickle", "core.models.inert_pickle",
+    "core.models.sd3_config", "core.models.text_sizes",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {
@@ -36,6 +37,9 @@ HEAVY = {
     "sklearn",
     "matplotlib",
     "safetensors",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
 }
 LATE = {"cli.app", "cli.preflight", "cli.checks", "cli.check_inputs", "cli.flags", "api", "__init__", "__main__"}
 """Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""

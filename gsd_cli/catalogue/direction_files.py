@@ -21,7 +21,7 @@ HINT = "write one with: gsd edit --attribute NAME --save-direction FILE.safetens
 class DirectionFacts:
     """What a file says of its direction.
 
-    shape: (c, h, w) of the vector. range: the strengths, lowest and highest, between which an edit keeps most of an
+    shape: (c, h, w) of the vector. range: the strengths, lowest and highest, up to which an edit still shows the same
     image. figures: its measurements. model: the fingerprint of the model's weights. label: the condition it was found
     for, as `Condition.mark`.
     """

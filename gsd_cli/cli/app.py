@@ -57,7 +57,9 @@ def run_subcommand(call: Invocation) -> None:
     global _console
     command = call.command
     # bench writes only a report and its own cache
-    set_output_options(" or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report")))
+    set_output_options(
+        " or ".join(f.short or f.name for f in command.flags if f.public in ("output", "report", "explore"))
+    )
     _console = Console(quiet=bool(call.given.get("quiet")))
     resolved = _resolve(call)
     options = resolved.options

@@ -109,10 +109,16 @@ def require_class(given: str | None, model: ModelFacts) -> None:
 
 def require_direction(options: EditOptions, model: ModelFacts) -> None:
     """Raise UsageError where nothing says what to edit, or where it names nothing that the model knows."""
-    from gsd_cli.options.edit import learnt_name
+    from gsd_cli.options.edit import learnt_name, parse_moves
 
     learnt = learnt_name(options)
-    if options.attribute is not None:
+    if options.move is not None:
+        for name in parse_moves(options.move):
+            if re.fullmatch(r"pc\d+", name):
+                _require_number(name, "--move")
+            else:
+                _require_attribute(name, "--move", options, model)
+    elif options.attribute is not None:
         if options.attribute == learnt:
             return
         if options.data is None:
@@ -125,7 +131,7 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
         require_direction_of(path, read_direction_facts(path), mark, model.latent_shape, options.space)
     elif options.direction is not None:
         _require_component(options.direction, options, model)
-    elif learnt is None:
+    elif learnt is None and options.explore is None:
         last = COMPONENT_COUNT - 1
         raise UsageError(
             ["give --attribute NAME or --direction pcK: what is to be edited"],

@@ -74,8 +74,7 @@ def check_edit(options: EditOptions) -> None:
     data = options.data
     check_all(
         lambda: resolve_strengths(options),
-        *([lambda: _require_strips_file(options)] if options.list else []),
-        *([lambda: _require_frames(options)] if options.image is not None and not options.list else []),
+        lambda: _require_output(options),
         lambda: require_example_folders(options.fit),
         *([lambda: require_data_set(data, "--data")] if data is not None else []),
         *_model_checks(options.model, of_model),
@@ -123,6 +122,22 @@ def _require_frames(options: InterpolateOptions | EditOptions) -> None:
         raise GsdError("writing .mp4 needs PyAV", hint="pip install av, or write a .gif or .webp")
     if options.output != "-":
         require_writable(Path(options.output), folder=format_ == "folder")
+
+
+def _require_output(options: EditOptions) -> None:
+    if options.explore is not None:
+        _require_explorer(options.explore)
+    elif options.list:
+        _require_strips_file(options)
+    elif options.image is not None:  # else --save-direction writes its own file
+        _require_frames(options)
+
+
+def _require_explorer(folder: Path) -> None:
+    """Raise GsdError where the extra is missing, or where the folder cannot be written."""
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise GsdError(f"--explore needs {' and '.join(missing)}", hint="pip install 'gsd-cli[export]'")
+    require_writable(folder, folder=True)
 
 
 def _require_strips_file(options: EditOptions) -> None:

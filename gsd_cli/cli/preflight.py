@@ -314,6 +314,9 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     if options.list:
         yield "lists what can be edited"
         return
+    if options.explore is not None:
+        yield f"writes {options.explore}/: a page, the generator, and the runtime that browsers need"
+        return
     name = resolve_direction_name(options)
     if options.image is not None:
         yield f"{plural(len(resolve_strengths(options)), 'image')} along {name} to {options.output}"

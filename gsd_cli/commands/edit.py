@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.commands.edit_direction import choose_direction, plan_saving, preserved_names
+from gsd_cli.commands.explore import explore
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, render_edits
 from gsd_cli.core.editing.edit_image import (
-    FAR,
     Edited,
     edit_along,
+    edit_moves,
     edit_solved,
     edit_until_reached,
     show,
@@ -40,18 +42,22 @@ from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import is_of_image, resolve_direction_name, resolve_strengths
+from gsd_cli.options.edit import is_of_image, parse_moves, resolve_direction_name, resolve_strengths
 from gsd_cli.options.frames import resolve_frames_format
 
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
 """Strengths and seed of the strips that --list draws."""
+FAR = 0.5
+"""The share of the usual distance of two images from which an edit changed much else."""
 TOLERANCE = 0.25
 """Standard deviations by which a reached change may differ from the strength without a warning."""
 
 
 def run(options: EditOptions, session: Session) -> Result:
     """Find the latent of the image, edit it by each strength, and write the images."""
+    if options.explore is not None:
+        return explore(options, session)
     target = Path(options.output)
     streaming = options.output == "-"
     wanted = resolve_strengths(options)
@@ -77,6 +83,7 @@ def run(options: EditOptions, session: Session) -> Result:
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
+    anchors = [replace(anchors[0], z=options.truncation * anchors[0].z)]
     edited, about = plan(anchors[0], wanted)
     metrics = {
         "image": anchors[0].figures,
@@ -103,6 +110,9 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
     """Choose the way to edit. Names are looked up here, so that a wrong one is refused before the slow inversion."""
     name = resolve_direction_name(options)
     generator, batch_size = store.model.generator, options.batch_size
+    if options.move is not None:
+        moves = [(store.find(one, options.space, "--move"), s) for one, s in parse_moves(options.move).items()]
+        return lambda anchor, wanted: (edit_moves(generator, anchor, moves), {"method": "along the directions"})
     if options.method == "direction" or not _has_score(options):
         if is_of_image(options):
             return lambda anchor, wanted: _edit_along(
@@ -132,7 +142,7 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
 
 def _has_score(options: EditOptions) -> bool:
     """Whether what is edited is an attribute, which has a measure to reach, and not a direction of the model."""
-    return options.direction is None and not (options.attribute is None and options.fit is None)
+    return options.attribute is not None or (options.direction is None and options.fit is not None)
 
 
 def _edit_along(

@@ -11,6 +11,7 @@ from gsd_cli.catalogue.direction_files import is_direction_file
 from gsd_cli.core.editing.direction import Direction, orthogonalise
 from gsd_cli.core.editing.direction_file import save_direction
 from gsd_cli.core.editing.direction_range import measure_range
+from gsd_cli.core.editing.edit_image import usual_distance
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.editing.unsupervised import sensitive_directions
 from gsd_cli.core.latents.files import Anchor
@@ -64,7 +65,7 @@ def _read_file(path: Path, store: DirectionStore, options: EditOptions) -> Direc
     if far and options.image is not None:
         store.session.warn(
             f"{direction.name}: {', '.join(far)} is outside the range of {path}, {low:+g} to {high:+g}: "
-            "much else of an image changes there"
+            "the images there are others rather than this one changed"
         )
     return direction
 
@@ -81,7 +82,8 @@ def plan_saving(store: DirectionStore, options: EditOptions) -> Save:
         direction = choose_direction(store, options, anchor) if known is None else known
         generator, features = store.model.generator, encoder_features(store.model.generator)
         with store.session.progress(f"measuring the range of {direction.name}"):
-            low, high = measure_range(generator, direction, features, options.batch_size)
+            usual = usual_distance(generator, features, options.batch_size)
+            low, high = measure_range(generator, direction, features, usual, options.batch_size)
         save_direction(path, direction, store.mark, generator.condition.mark, (low, high))
         store.session.say(f"direction saved: {path} ({direction.name}, {direction.space}, {low:+g} to {high:+g})")
         return {

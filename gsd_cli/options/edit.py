@@ -13,13 +13,19 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, FORMAT, MODEL, SCALE_HELP, Positive, Scale, Share, argument, opt
 from gsd_cli.options.invert import InvertSettings, safetensors_file
 
 
 def _fit_source(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[^=:/]+=[^:]+:[^:]+", value):
         raise ValueError(f"{value!r} is not NAME=POSITIVE_DIR:NEGATIVE_DIR")
+    return value
+
+
+def _moves(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[^=,]+=[-+]?[\d.]+(,[^=,]+=[-+]?[\d.]+)*", value):
+        raise ValueError(f"{value!r} is not NAME=STRENGTH,NAME=STRENGTH")
     return value
 
 
@@ -55,10 +61,26 @@ class EditOptions(Common, InvertSettings):
         "image: edit each image until it shows the change, and keep the rest of it. direction: move every image by the "
         "same length. auto: image for attributes, direction for directions.",
     )
+    move: Annotated[str | None, AfterValidator(_moves)] = opt(
+        None,
+        "Move along several directions at once, each by its own length: attributes, classes and components.",
+        metavar="NAME=S,NAME=S",
+    )
+    truncation: Share = opt(1.0, "Multiply the latent of IMAGE by this factor (0 to 1) before it is edited.")
     preserve: str | None = opt(
         None, "Attributes to keep as they are, more strictly than by default; comma-separated.", metavar="NAME,NAME"
     )
     list: bool = opt(False, "List attributes and directions, then exit; with -o FILE.png, also draw each of them.")
+    explore: Path | None = opt(
+        None,
+        "Write a page to this folder that runs the generator in the browser: sliders, walks, neighbours. IMAGE, if "
+        "given, is carried along as a latent.",
+        panel="Explorer",
+        metavar="DIR",
+    )
+    open: bool = opt(
+        False, "Serve the page of --explore on this machine and open it; Ctrl-C ends it.", panel="Explorer"
+    )
     model: str | None = MODEL
     class_: str | None = CLASS
     output: str = opt(
@@ -91,7 +113,7 @@ class EditOptions(Common, InvertSettings):
 
     @model_validator(mode="after")
     def _one_direction(self) -> EditOptions:
-        problems = [*self._without_image()]
+        problems = [*_explorer_problems(self), *_move_problems(self), *_saving_problems(self)]
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.range is not None and "strength" in self.model_fields_set:
@@ -112,19 +134,6 @@ class EditOptions(Common, InvertSettings):
             raise ValueError("; ".join(problems))
         return self
 
-    def _without_image(self) -> Iterator[str]:
-        """What is wrong with the command without an IMAGE, or with --list."""
-        if self.list and self.save_direction is not None:
-            yield "--list names what there is, --save-direction saves one of it: give one of the two"
-        if self.image is not None or self.list:
-            return
-        if self.save_direction is None:
-            yield "give an IMAGE, --list or --save-direction"
-        elif self.output == "-":
-            yield "-o - needs an IMAGE: --save-direction writes its own file"
-        if is_of_image(self):
-            yield f"--direction {self.direction} is found for an image: give an IMAGE"
-
     def _space_of_kind(self) -> str | None:
         """What is wrong with --space for this --direction: each kind lives in one space."""
         for kind, space in (("pc", "bottleneck"), ("jac", "latent")):
@@ -133,8 +142,76 @@ class EditOptions(Common, InvertSettings):
         return None
 
 
+def _explorer_problems(options: EditOptions) -> list[str]:
+    """What contradicts --explore, which writes a page and no images."""
+    if options.explore is None:
+        return ["--open needs --explore DIR"] if options.open else []
+    others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
+              "scale", "show", "tune", "keep_residual", "save_direction")  # fmt: skip
+    given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
+    return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
+
+
+def _move_problems(options: EditOptions) -> list[str]:
+    """What contradicts --move, which names directions and strengths itself."""
+    if options.move is None:
+        return []
+    others = (
+        "attribute",
+        "direction",
+        "fit",
+        "data",
+        "strength",
+        "range",
+        "method",
+        "preserve",
+        "list",
+        "save_direction",
+    )
+    given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
+    problems = [f"--move names directions and strengths: leave out {', '.join(given)}"] if given else []
+    try:
+        parse_moves(options.move)
+    except UsageError as error:
+        problems += error.problems
+    return problems
+
+
+def _saving_problems(options: EditOptions) -> Iterator[str]:
+    """What is missing for an image, a list, a page or a direction, and what contradicts --save-direction."""
+    if options.list and options.save_direction is not None:
+        yield "--list names what there is, --save-direction saves one of it: give one of the two"
+    if options.image is not None or options.list or options.explore is not None:
+        return
+    if options.save_direction is None:
+        yield "give an IMAGE, --list, --save-direction or --explore DIR"
+    elif options.output == "-":
+        yield "-o - needs an IMAGE: --save-direction writes its own file"
+    if is_of_image(options):
+        yield f"--direction {options.direction} is found for an image: give an IMAGE"
+
+
+def parse_moves(text: str) -> dict[str, float]:
+    """The strength by name of each direction of --move. Raises UsageError for what is no number, or named twice."""
+    moves: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, given = part.strip().partition("=")
+        try:
+            strength = float(given)
+        except ValueError:
+            raise UsageError([f"--move: {given!r} is no strength"], hint="--move=brightness=1,pc0=-2") from None
+        if name in moves:
+            raise UsageError([f"--move names {name} twice"])
+        if abs(strength) > LARGEST:
+            raise UsageError([f"--move: strengths are at most {LARGEST:g} in size"], hint=LARGEST_HINT)
+        moves[name] = strength
+    return moves
+
+
 def resolve_strengths(options: EditOptions) -> list[float]:
-    """The strengths of --strength or --range. Raises UsageError for a bad range."""
+    """The strengths of --strength or --range; [1] with --move. Raises UsageError for a bad range."""
+    if options.move is not None:
+        return [1.0]
     if options.range is None:
         return [options.strength]
     first, last, count = options.range.split(":")
@@ -151,7 +228,7 @@ def resolve_strengths(options: EditOptions) -> list[float]:
 
 def resolve_direction_name(options: EditOptions) -> str:
     """The name of the attribute or direction that the image is moved along. Raises UsageError where none is named."""
-    name = options.attribute or options.direction or learnt_name(options)
+    name = options.attribute or options.direction or learnt_name(options) or options.move
     if name is None:
         raise UsageError(
             ["give --attribute NAME or --direction pcK: what is to be edited"], hint="gsd edit --list names both"

@@ -67,7 +67,7 @@ def test_a_direction_is_saved_without_an_image(folder: Path, capsys: pytest.Capt
     done = run(None, direction="pc0", save_direction=str(saved))
     assert done.outputs == [str(saved)]
     low, high = done.metrics["saved_direction"]["range"]
-    assert -8 <= low < 0 < high <= 8
+    assert -4 <= low <= -1 and 1 <= high <= 4
     (stored,) = (folder / "cache" / "directions").glob("*/components.safetensors")
     found = load_directions(stored, {})
     assert found is not None
@@ -133,10 +133,12 @@ def test_as_a_process(workshop: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "give an IMAGE, --list or --save-direction"),
+        ({}, "give an IMAGE, --list, --save-direction or --explore DIR"),
         ({"direction": "jac0", "save_direction": "d.safetensors"}, "jac0 is found for an image"),
         ({"direction": "pc0", "save_direction": "d.npz"}, "must end in .safetensors"),
         ({"direction": "pc0", "save_direction": "d.safetensors", "output": "-"}, "-o - needs an IMAGE"),
+        ({"explore": "page", "save_direction": "d.safetensors"}, "--explore writes a page: leave out --save-direction"),
+        ({"image": "seed:1", "move": "pc0=1", "save_direction": "d.safetensors"}, "leave out --save-direction"),
         ({"list": True, "save_direction": "d.safetensors"}, "give one of the two"),
     ],
 )

@@ -16,7 +16,7 @@ pytest.importorskip("transformers")
 SHORT = ("--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--adversarial", "off")
 
 
-@pytest.mark.parametrize("kind", ["SD", "SDXL"])
+@pytest.mark.parametrize("kind", ["SD", "SDXL", "SD3"])
 def test_all_commands(shell: Shell, kind: str) -> None:
     teachers.with_text_encoders(shell.folder / "teacher", kind)
     (shell.folder / "prompts.txt").write_text("a cat\n\ntwo dogs\na red house\n")

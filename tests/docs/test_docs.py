@@ -148,7 +148,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 
-    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True))
+    site = load_config(
+        str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"), strict=True, extra={"explorer": False}
+    )
+    build(site)
+    assert "without the live explorer" in (tmp_path / "site" / "explorer" / "index.html").read_text()
     assert (tmp_path / "site" / "reference" / "gsd-sample" / "index.html").exists()
 
 

@@ -13,6 +13,8 @@ from diffusers import (
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
     VQModel,
@@ -118,43 +120,76 @@ TEXT_XL: dict[str, Any] = {
 """SDXL's UNet, small: it also takes a vector of the whole text, and the image's size."""
 
 
+TEXT_3: dict[str, Any] = {
+    "sample_size": 8, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4,
+    "num_attention_heads": 2, "joint_attention_dim": 10, "caption_projection_dim": 8, "pooled_projection_dim": 12,
+    "pos_embed_max_size": 6,
+}  # fmt: skip
+"""Stable Diffusion 3's transformer, small."""
+
+
 TOKENS = 12
 """The tokens of a text that the text encoders here take."""
 
 
 def text_pipeline(folder: Path, kind: str) -> Path:
-    """A folder like Stable Diffusion's ("SD") or SDXL's: unet/, vae/ and scheduler/, without text encoders."""
+    """A folder like that of Stable Diffusion ("SD", "SD3") or SDXL: network, vae/ and scheduler/, no text encoders."""
     torch.manual_seed(4)
-    net = UNet2DConditionModel(**(TEXT_XL if kind == "SDXL" else TEXT)).eval()
-    net.save_pretrained(folder / "unet")
+    if kind == "SD3":
+        SD3Transformer2DModel(**TEXT_3).eval().save_pretrained(folder / "transformer")
+    else:
+        UNet2DConditionModel(**(TEXT_XL if kind == "SDXL" else TEXT)).eval().save_pretrained(folder / "unet")
     stage: dict[str, Any] = {**FIRST_STAGE, "latent_channels": 4, "scaling_factor": 0.13025}
+    stage |= {"shift_factor": 0.06} if kind == "SD3" else {}
     AutoencoderKL(**stage).eval().save_pretrained(folder / "vae")
+    if kind == "SD3":
+        FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+        return folder
     betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
     DDIMScheduler(**betas, clip_sample=False, steps_offset=1).save_pretrained(folder / "scheduler")
     return folder
 
 
 def with_text_encoders(folder: Path, kind: str) -> Path:
-    """`text_pipeline` with CLIP text encoders and tokenizers of random weights, saved by transformers."""
+    """`text_pipeline` with text encoders and tokenizers of random weights, saved by transformers."""
+    text_pipeline(folder, kind)
+    sizes = {"SD": [8], "SDXL": [4, 4], "SD3": [4, 4]}[kind]
+    for place, (size, end) in enumerate(zip(sizes, ("", "_2"), strict=False)):
+        _save_clip(folder, end, size, place, projected=bool(end) or kind == "SD3")
+    if kind == "SD3":
+        _save_t5(folder, "_3")
+    return folder
+
+
+def _save_clip(folder: Path, end: str, size: int, seed: int, *, projected: bool) -> None:
     import transformers
 
-    text_pipeline(folder, kind)
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    torch.manual_seed(seed)
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words), hidden_size=size, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=TOKENS, projection_dim=6, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
+    )  # fmt: skip
+    made = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel
+    made(config).eval().save_pretrained(folder / f"text_encoder{end}")
     tokenizer = transformers.CLIPTokenizer(
         vocab={word: k for k, word in enumerate(words)}, merges=[], model_max_length=TOKENS
     )
-    sizes = {"SD": [8], "SDXL": [4, 4]}[kind]
-    for place, (size, end) in enumerate(zip(sizes, ("", "_2"), strict=False)):
-        torch.manual_seed(place)
-        config = transformers.CLIPTextConfig(
-            vocab_size=len(words), hidden_size=size, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
-            max_position_embeddings=TOKENS, projection_dim=6, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1,
-        )  # fmt: skip
-        made = transformers.CLIPTextModelWithProjection if end else transformers.CLIPTextModel
-        made(config).eval().save_pretrained(folder / f"text_encoder{end}")
-        tokenizer.save_pretrained(folder / f"tokenizer{end}")
-    return folder
+    tokenizer.save_pretrained(folder / f"tokenizer{end}")
+
+
+def _save_t5(folder: Path, end: str) -> None:
+    import transformers
+
+    words = ["<pad>", "</s>", "<unk>", *(chr(code) for code in range(33, 127)), "\u2581"]
+    torch.manual_seed(3)
+    config = transformers.T5Config(
+        vocab_size=len(words), d_model=10, d_kv=4, d_ff=8, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    transformers.T5EncoderModel(config).eval().save_pretrained(folder / f"text_encoder{end}")
+    tokenizer = transformers.T5TokenizerFast(vocab=[(word, -1.0) for word in words], extra_ids=0)
+    tokenizer.save_pretrained(folder / f"tokenizer{end}")
 
 
 def with_scheduler(folder: Path, net: UNet2DModel, scheduler: Any) -> Path:

@@ -23,8 +23,6 @@ from gsd_cli.core.models.generator import Generator
 ZERO = 1e-9
 """Strengths below this are 0: those of a range are sums of fractions."""
 USUAL_SEEDS = range(32)
-FAR = 0.5
-"""The share of the usual distance of two images from which an edit changed much else."""
 
 
 @torch.no_grad()
@@ -66,6 +64,23 @@ def edit_along(
         return Edited(images, None)
     shifts = direction.scale * torch.tensor(strengths).reshape(-1, 1, 1, 1) * direction.vector
     return Edited(images, move_latents(anchor.z.expand(len(strengths), *anchor.z.shape), shifts))
+
+
+def edit_moves(generator: Generator, anchor: Anchor, moves: Sequence[tuple[Direction, float]]) -> Edited:
+    """Move an image along several directions at once, each by its strength; one image.
+
+    Those of the latent are added before it is put back on its sphere, those of the bottleneck while the generator runs.
+    """
+
+    def add(space: str) -> Tensor | None:
+        steps = [strength * d.scale * d.vector for d, strength in moves if d.space == space]
+        return torch.stack(steps).sum(0)[None] if steps else None
+
+    shift, z = add("latent"), anchor.z[None]
+    if shift is not None:
+        z = move_latents(z, shift)
+    images = render(generator, z, [anchor.delta] if anchor.delta else [], add("bottleneck"))
+    return Edited(images if anchor.residual is None else images + anchor.residual, z)
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class Attention(nn.Module):
         """[B, C, H, W] to the same."""
         q, k, v = self.to_qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).unbind(1)  # [B, heads, c, N]
         stored = self.mem_kv.mT if self.full else self.mem_kv
-        more_k, more_v = stored[:, None].expand(2, len(x), -1, -1, -1)
+        more_k, more_v = stored[:, None].expand(2, x.shape[0], -1, -1, -1)
         k, v = torch.cat([more_k, k], 3), torch.cat([more_v, v], 3)
         if self.full:
             found = F.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT

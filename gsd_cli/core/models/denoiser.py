@@ -16,6 +16,7 @@ from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
+from gsd_cli.core.models.text_sizes import TextSizes
 from gsd_cli.core.models.unet2d import UNET2D
 
 GSD_CHAIN = Chain()
@@ -107,11 +108,11 @@ class Denoiser(nn.Module):
         sizes = self.kind.text_sizes(self.net)
         if sizes is None or prompts.embeddings is None:
             raise GsdError("the model is not text-conditional", hint="leave out the prompts")
-        pooled = None if prompts.pooled is None else prompts.pooled.shape[1]
-        found = prompts.embeddings.shape[2], pooled
-        if found != sizes or (pooled is None) != (prompts.time_ids is None):
+        whole = None if prompts.pooled is None else prompts.pooled.shape[1]
+        found = TextSizes(prompts.embeddings.shape[2], whole, prompts.time_ids is not None)
+        if found != sizes:
             raise GsdError(
-                f"the prompts have vectors of {describe_sizes(found)} numbers, the model takes {describe_sizes(sizes)}",
+                f"the prompts have vectors of {found} numbers, the model takes {sizes}",
                 hint="encode them for the model's own teacher: gsd prepare PROMPTS.txt --teacher T",
             )
         self.prompts, self.empty_prompt = prompts, empty
@@ -177,9 +178,9 @@ class Denoiser(nn.Module):
         it. Raises GsdError (exit 3) for a network without one."""
         kind, net = self.kind, self.net
 
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
             changed = function(kind.to_map(net, output))
-            return None if changed is None else kind.from_map(net, changed)
+            return None if changed is None else kind.from_map(net, changed, output)
 
         return kind.bottleneck(net).register_forward_hook(hook)
 
@@ -191,8 +192,3 @@ class Denoiser(nn.Module):
 def per_image(value: float, like: Tensor) -> Tensor:
     """A [B] tensor filled with `value`, on the device and in the type of `like` [B, ...]."""
     return torch.full((len(like),), value, device=like.device, dtype=like.dtype)
-
-
-def describe_sizes(sizes: tuple[int, int | None]) -> str:
-    """The sizes of the vectors of a text, in words: of a token, and of the whole text."""
-    return f"{sizes[0]}" if sizes[1] is None else f"{sizes[0]} and {sizes[1]}"

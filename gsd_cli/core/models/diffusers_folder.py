@@ -43,6 +43,7 @@ from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.schedules import read_schedule
+from gsd_cli.core.models.sd3 import SD3
 from gsd_cli.core.models.state import load_state, read_state
 from gsd_cli.core.models.teacher_config import TeacherConfig, read_teacher_config
 from gsd_cli.core.models.unet2d import UNET2D
@@ -52,7 +53,7 @@ Build = Callable[[dict[str, Any]], Any]
 """A config to its network."""
 NETWORK_KINDS: dict[str, NetworkKind] = {
     name: kind
-    for kind in (UNET2D, UNET2D_CONDITION, DIT, DDP_UNET, SONG_UNET, DHARIWAL_UNET)
+    for kind in (UNET2D, UNET2D_CONDITION, DIT, SD3, DDP_UNET, SONG_UNET, DHARIWAL_UNET)
     for name in kind.class_names
 }
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""

@@ -85,8 +85,8 @@ def to_map(net: Any, tokens: Tensor) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (side, side))
 
 
-def from_map(net: Any, features: Tensor) -> Tensor:
-    """A map [B, c, h, w] as tokens [B, h w, c]."""
+def from_map(net: Any, features: Tensor, tokens: Tensor) -> Tensor:
+    """A map [B, c, h, w] as tokens [B, h w, c], in place of `tokens`."""
     return features.flatten(2).transpose(1, 2)
 
 

@@ -92,10 +92,10 @@ class EdmUNet(OwnNetwork, ABC):
     def _embed(self, x: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
         classes = self.sizes.num_class_embeds
         if labels is None or not classes:
-            shown = x.new_zeros(len(x), classes)
+            shown = x.new_zeros(x.shape[0], classes)
         else:
             shown = F.one_hot(labels, classes).to(x.dtype)
-        return self.embed(time.expand(len(x)), shown)
+        return self.embed(time.expand(x.shape[0]), shown)
 
     def _encoder_names(self) -> list[str]:
         return [name for name in self.enc if not name.endswith("_aux_residual")]
@@ -185,7 +185,7 @@ class SongUNet(EdmUNet):
         if self.sizes.num_class_embeds:
             noise = noise + self.map_label(labels * math.sqrt(self.sizes.num_class_embeds))
         if self.sizes.augment_dim:  # images are not augmented here: its weights get a gradient of zero
-            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.sizes.augment_dim))
+            noise = noise + self.map_augment(labels.new_zeros(labels.shape[0], self.sizes.augment_dim))
         return F.silu(self.map_layer1(F.silu(self.map_layer0(noise))))
 
 
@@ -218,7 +218,7 @@ class DhariwalUNet(EdmUNet):
         """As in the base class."""
         noise = self.map_noise(time).to(labels.dtype)
         if self.sizes.augment_dim:
-            noise = noise + self.map_augment(labels.new_zeros(len(labels), self.sizes.augment_dim))
+            noise = noise + self.map_augment(labels.new_zeros(labels.shape[0], self.sizes.augment_dim))
         found = self.map_layer1(F.silu(self.map_layer0(noise)))
         return F.silu(found + self.map_label(labels) if self.sizes.num_class_embeds else found)
 

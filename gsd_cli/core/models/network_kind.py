@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.own_network import OwnNetwork
+from gsd_cli.core.models.text_sizes import TextSizes
 
 Network = Any
 """A network of a kind: an `nn.Module` with attributes that only its kind knows."""
@@ -58,13 +59,12 @@ class NetworkKind:
     """(net): the module whose output is the coarsest map; edits add to it."""
     output_layers: Callable[[Network], tuple[str, ...]]
     """(net): the names of the modules nearest to the pixels; pivotal tuning changes them alone."""
-    to_map: Callable[[Network, Tensor], Tensor] = lambda net, output: output
+    to_map: Callable[[Network, Any], Tensor] = lambda net, output: output
     """(net, output of the bottleneck): the same as a map [B, c, h, w]."""
-    from_map: Callable[[Network, Tensor], Tensor] = lambda net, features: features
-    """(net, map [B, c, h, w]): the inverse of `to_map`."""
-    text_sizes: Callable[[Network], tuple[int, int | None] | None] = lambda net: None
-    """(net): the sizes of the vectors it takes of a text, per token and of the whole text; None for a network that is
-    not conditioned on texts."""
+    from_map: Callable[[Network, Tensor, Any], Any] = lambda net, features, output: features
+    """(net, map [B, c, h, w], output of the bottleneck): that output with the map in it, the inverse of `to_map`."""
+    text_sizes: Callable[[Network], TextSizes | None] = lambda net: None
+    """(net): what it takes of a text; None for a network that is not conditioned on texts."""
     null_class: Callable[[Network], int | None] = lambda net: None
     """(net): the class that was trained to stand for any, which is none of `classes`; None without one."""
     prepare: Callable[[Network], None] = lambda net: None

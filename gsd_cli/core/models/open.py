@@ -10,7 +10,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.catalogue.class_names import describe_classes, find_class
 from gsd_cli.catalogue.diffusers_layout import CONFIGS
 from gsd_cli.catalogue.find import local_teacher, require_teacher
-from gsd_cli.catalogue.registry import BUNDLED_MODELS
+from gsd_cli.catalogue.registry import BUNDLED_MODELS, TEACHERS
 from gsd_cli.catalogue.run_layout import GENERATOR
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Model, load_model
@@ -78,7 +78,9 @@ def open_text_encoder(spec: str, session: Session, device: Any) -> TextEncoder:
     place = local_teacher(spec)
     if place is None:
         with session.progress(f"opening the text encoders of {spec}"):
-            place, _ = fetch(spec, offline=session.offline, only=(*CONFIGS, *FILES))
+            entry = TEACHERS.get(spec)
+            hub_id = entry.hub if entry is not None and entry.hub else spec
+            place, _ = fetch(hub_id, offline=session.offline, only=(*CONFIGS, *FILES))
     return load_text_encoder(read_text_teacher(place), device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,24 @@ from gsd_cli.core.models import (
     dit_config,
     edm_config,
     edm_pickle,
+    sd3_config,
     unet2d_condition_config,
     unet2d_config,
 )
 from gsd_cli.core.models.config_check import LEARNED
+from gsd_cli.core.models.text_sizes import TextSizes
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
-    for kind in (unet2d_config, unet2d_condition_config, dit_config, ddp_unet_config)
+    for kind in (unet2d_config, unet2d_condition_config, dit_config, sd3_config, ddp_unet_config)
     for name in kind.CLASS_NAMES
 } | {name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES}
 """By the `_class_name` in config.json: its class, and the check of its config. The keys of NETWORK_KINDS."""
 
+TEXT_SIZES: dict[str, Callable[[Mapping[str, Any]], TextSizes]] = {
+    name: kind.text_sizes for kind in (unet2d_condition_config, sd3_config) for name in kind.CLASS_NAMES
+}
+"""What a text-conditional network takes of a text, by its `_class_name`, from its config."""
 
 SUPPORTED = (BETAS, FLOW, EDM, SCORE_SDE)
 """The kinds of diffusion that gsd reads. The keys of SCHEDULES."""
@@ -58,7 +64,12 @@ class TeacherConfig:
     @property
     def takes_text(self) -> bool:
         """Whether the network is conditioned on texts."""
-        return self.class_name in unet2d_condition_config.CLASS_NAMES
+        return self.class_name in TEXT_SIZES
+
+    @property
+    def text_sizes(self) -> TextSizes | None:
+        """What the network takes of a text; None for one that is not conditioned on texts."""
+        return TEXT_SIZES[self.class_name](self.network) if self.takes_text else None
 
     def require_prompts(self, given: Path | None) -> None:
         """Raise GsdError (exit 3) where a text-conditional network is given no prompts, or another network some."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.config_check import LARGEST, require_channels
+from gsd_cli.core.models.text_sizes import TextSizes
 from gsd_cli.core.models.unet2d_config import require_size
 
 DIFFUSERS_CLASS = "UNet2DConditionModel"
@@ -26,16 +27,16 @@ _EMPTY = (
 """Keys of other conditions, which must be left empty."""
 
 
-def text_sizes(config: Mapping[str, Any]) -> tuple[int, int | None]:
+def text_sizes(config: Mapping[str, Any]) -> TextSizes:
     """The sizes of a token's vector and of the vector of the whole text, None where a network takes none.
 
     config: of a usable network.
     """
     width = int(config.get("cross_attention_dim", 1280))
     if config.get("addition_embed_type") is None:
-        return width, None
+        return TextSizes(width)
     numbers = TIME_IDS * int(config["addition_time_embed_dim"])
-    return width, int(config["projection_class_embeddings_input_dim"]) - numbers
+    return TextSizes(width, int(config["projection_class_embeddings_input_dim"]) - numbers, image=True)
 
 
 def uncropped(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -64,5 +65,5 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
     for key in needed:
         if not isinstance(config.get(key), int) or not 0 < config[key] <= LARGEST:
             raise GsdError(f"{folder} names a {key} of {config.get(key)!r}", hint=f"a number is needed; {_HINT}")
-    if (pooled := text_sizes(config)[1]) is not None and pooled <= 0:
+    if (pooled := text_sizes(config).whole) is not None and pooled <= 0:
         raise GsdError(f"{folder} has no room for the vector of a whole text", hint=_HINT)

@@ -1,45 +1,53 @@
-"""The measured range of a direction, against its closed form for a linear generator."""
+"""The measured range of a direction."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction
-from gsd_cli.core.editing.direction_range import LARGEST, STEP, measure_range
-from gsd_cli.core.editing.edit_image import FAR, usual_distance
-from tests.support.linear import linear
-
-SHAPE = (1, 8, 8)
+from gsd_cli.core.editing.direction_range import FARTHEST, find_end, measure_range
 
 
-def flat(images: Tensor) -> Tensor:
-    return images.flatten(1)
+@pytest.mark.parametrize(
+    ("distances", "usual", "end"),
+    [
+        ([1, 2, 3, 4], 2.6, 2.5),  # at 2.6, rounded down
+        ([1, 2, 3, 4], 3, 3.0),
+        ([1, 2, 3, 4], 9, 4.0),  # never reached: as far as was tried
+        ([5, 9, 9, 9], 1, 1.0),  # at once: not less than 1
+        ([0, 0, 0, 0], 1, 4.0),  # moves nothing
+    ],
+)
+def test_a_range_ends_where_the_distance_is_usual(distances: list[float], usual: float, end: float) -> None:
+    assert find_end(torch.tensor(distances, dtype=torch.float32), usual) == end
 
 
-def along(scale: float) -> Direction:
-    (vector,) = latents([3], SHAPE)
-    return Direction("a", "latent", vector / vector.norm(), scale, "test")
+class Sum(nn.Module):
+    """A generator whose image is its latent."""
+
+    latent_shape = image_shape = (1, 4, 4)
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z
 
 
-def test_a_range_ends_where_half_the_usual_distance_is_reached() -> None:
-    """A rotation keeps distances: moving z by s on its sphere turns it by arctan(s / |z|), for z orthogonal to it."""
-    generator = linear()
-    low, high = measure_range(generator, along(4.0), flat)
-    limit = FAR * usual_distance(generator, flat, 16)  # 64: the squared distance of random latents is 2 d = 128
-    d = 64.0
+def test_a_range_has_two_sides() -> None:
+    """Features that see only one side of the direction end the range on that side."""
+    vector = torch.zeros(1, 4, 4)
+    vector[0, 0, 0] = 1
+    direction = Direction("up", "latent", vector, 4.0, "mean")
+    net = Sum()
 
-    def moved(strength: float) -> float:
-        angle = torch.atan(torch.tensor(4.0 * strength / d**0.5)).item()
-        return 2 * d * (1 - torch.cos(torch.tensor(angle)).item())
+    def high(x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :1].clamp(min=0)
 
-    expected = next(k * STEP for k in range(1, 100) if moved((k + 1) * STEP) > limit)
-    assert high == pytest.approx(expected, abs=STEP)
-    assert low == pytest.approx(-expected, abs=STEP)
-
-
-def test_a_range_is_one_step_at_least_and_ends_at_the_largest() -> None:
-    assert measure_range(linear(), along(1e4), flat) == (-STEP, STEP)
-    assert measure_range(linear(), along(1e-4), flat) == (-LARGEST, LARGEST)
+    low, end = measure_range(net, direction, high, 2.0, 64)  # type: ignore[arg-type]
+    assert low == -FARTHEST and 1 <= end < FARTHEST
+    assert measure_range(net, direction, high, 1e9, 64) == (-FARTHEST, FARTHEST)  # type: ignore[arg-type]

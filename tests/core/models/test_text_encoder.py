@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import GsdError
+from gsd_cli.base.storage import read_json
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.diffusers_folder import build_denoiser
 from gsd_cli.core.models.prompts import Prompts, load_prompts, read_texts, save_prompts
@@ -26,7 +28,7 @@ from tests.support import teachers
 
 transformers = pytest.importorskip("transformers")
 TEXTS = ["a cat", "Two dogs, on a very long sofa", "x"]
-PIPELINES = {"SD": StableDiffusionPipeline, "SDXL": StableDiffusionXLPipeline}
+PIPELINES = {"SD": StableDiffusionPipeline, "SDXL": StableDiffusionXLPipeline, "SD3": StableDiffusion3Pipeline}
 each_kind = pytest.mark.parametrize("kind", PIPELINES)
 
 
@@ -40,42 +42,63 @@ def encoder(folder: Path) -> TextEncoder:
     return load_text_encoder(read_teacher_config(folder))
 
 
-def theirs(folder: Path, kind: str) -> object:
+def theirs(folder: Path, kind: str) -> Any:
     """diffusers' own pipeline over the same files."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    load = {"local_files_only": True}
-    parts = {
-        "unet": UNet2DConditionModel.from_pretrained(folder / "unet"),
-        "vae": AutoencoderKL.from_pretrained(folder / "vae"),
-        "scheduler": DDIMScheduler.from_pretrained(folder / "scheduler"),
-        "text_encoder": transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", **load),
-        "tokenizer": transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", **load),
-    }
-    if kind == "SD":
-        rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        made = StableDiffusionPipeline(**parts, **rest)
-    else:
-        second = transformers.CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2", **load)
-        words = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer_2", **load)
-        made = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=words)
+    made: Any = PIPELINES[kind].from_pretrained(_with_index(folder, kind), local_files_only=True)
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def _with_index(folder: Path, kind: str) -> Path:
+    """The folder with the index that diffusers asks for."""
+    network = "transformer" if kind == "SD3" else "unet"
+    parts: dict[str, Any] = {
+        "vae": ["diffusers", "AutoencoderKL"],
+        network: ["diffusers", read_json(folder / network / "config.json")["_class_name"]],
+        "scheduler": ["diffusers", read_json(folder / "scheduler" / "scheduler_config.json")["_class_name"]],
+    }
+    for place in folder.glob("text_encoder*"):
+        parts[place.name] = ["transformers", read_json(place / "config.json")["architectures"][0]]
+    for place in folder.glob("tokenizer*"):
+        parts[place.name] = ["transformers", "T5TokenizerFast" if place.name.endswith("3") else "CLIPTokenizer"]
+    if kind == "SD":
+        parts |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    write_json(folder / "model_index.json", {"_class_name": PIPELINES[kind].__name__, **parts})
+    return folder
+
+
+def their_prompt(folder: Path, kind: str, texts: list[str], *, guided: bool) -> tuple[Any, ...]:
+    """encode_prompt of diffusers' pipeline: embeddings, those of the empty prompt, and of SDXL and SD3 pooled ones."""
+    words = [texts] * (3 if kind == "SD3" else 1)
+    found: tuple[Any, ...] = theirs(folder, kind).encode_prompt(
+        *words, device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=guided
+    )
+    return found
 
 
 @each_kind
 @torch.no_grad()
 def test_a_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path]) -> None:
     found = encoder(folders[kind]).encode(TEXTS, batch_size=2)
-    pipeline = theirs(folders[kind], kind)
-    wanted = pipeline.encode_prompt(  # type: ignore[attr-defined]
-        TEXTS, device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
+    wanted = their_prompt(folders[kind], kind, TEXTS, guided=False)
     torch.testing.assert_close(found.embeddings, wanted[0], rtol=0, atol=1e-6)
-    assert (found.pooled is None) == (kind == "SD")
-    if kind == "SDXL":
+    assert (found.pooled is None) == (kind == "SD") and (found.time_ids is None) == (kind != "SDXL")
+    if kind != "SD":
         torch.testing.assert_close(found.pooled, wanted[2], rtol=0, atol=1e-6)
-        assert found.time_ids is not None and found.time_ids.tolist() == [[64, 64, 0, 0, 64, 64]] * 3
+    if found.time_ids is not None:
+        assert found.time_ids.tolist() == [[64, 64, 0, 0, 64, 64]] * 3
+
+
+@torch.no_grad()
+def test_without_t5_its_tokens_are_zeros(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Stable Diffusion 3 is often kept without the largest of its encoders."""
+    folder = shutil.copytree(folders["SD3"], tmp_path / "sd3")
+    for name in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(folder / name)
+    found, whole = encoder(folder).encode(TEXTS), encoder(folders["SD3"]).encode(TEXTS)
+    assert found.embeddings is not None and whole.embeddings is not None
+    assert torch.equal(found.embeddings[:, : teachers.TOKENS], whole.embeddings[:, : teachers.TOKENS])
+    assert found.embeddings.shape == whole.embeddings.shape and not found.embeddings[:, teachers.TOKENS :].any()
 
 
 @each_kind
@@ -83,14 +106,11 @@ def test_a_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path]) -> None
 def test_the_empty_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     """What the pipeline's guidance starts from; of SDXL it is zeros, unless the folder says otherwise."""
     found = encoder(folders[kind]).encode_empty()
-    wanted = theirs(
-        folders[kind], kind
-    ).encode_prompt(  # type: ignore[attr-defined]
-        TEXTS[:1], device=torch.device("cpu"), num_images_per_prompt=1, do_classifier_free_guidance=True
-    )
+    wanted = their_prompt(folders[kind], kind, TEXTS[:1], guided=True)
     torch.testing.assert_close(found.embeddings, wanted[1], rtol=0, atol=1e-6)
-    if kind == "SDXL":
+    if kind != "SD":
         torch.testing.assert_close(found.pooled, wanted[3], rtol=0, atol=1e-6)
+    if kind == "SDXL":
         assert found.embeddings is not None and found.embeddings.abs().sum() == 0
         other = shutil.copytree(folders[kind], tmp_path / "other")
         write_json(other / "model_index.json", {"force_zeros_for_empty_prompt": False})
@@ -114,15 +134,16 @@ def test_a_sampled_image_is_the_pipeline_s(kind: str, folders: dict[str, Path], 
     teacher = load_teacher(str(folders[kind]), prompts=tmp_path / "p.safetensors")
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     pipeline = theirs(folders[kind], kind)
-    pipeline.scheduler.register_to_config(set_alpha_to_one=True)  # type: ignore[attr-defined]
-    pipeline.scheduler.final_alpha_cumprod = torch.tensor(1.0)  # type: ignore[attr-defined]
-    sized = {"height": 16, "width": 16} if kind == "SD" else {
-        "height": 16, "width": 16, "original_size": (64, 64), "target_size": (64, 64)
-    }  # fmt: skip
-    wanted = pipeline(  # type: ignore[operator]
-        [TEXTS[0]] * 2, num_inference_steps=4, guidance_scale=1.0, latents=noise, output_type="np", **sized
-    ).images
-    made = sample_teacher(teacher, parse_sampler("ddim-4"), noise, range(2))
+    if kind != "SD3":
+        pipeline.scheduler.register_to_config(set_alpha_to_one=True)
+        pipeline.scheduler.final_alpha_cumprod = torch.tensor(1.0)
+    sized = {"original_size": (64, 64), "target_size": (64, 64)} if kind == "SDXL" else {}
+    wanted = pipeline(
+        [TEXTS[0]] * 2, num_inference_steps=4, guidance_scale=1.0, latents=noise, output_type="np", height=16,
+        width=16, **sized,
+    ).images  # fmt: skip
+    own = parse_sampler("msa-4" if kind == "SD3" else "ddim-4")
+    made = sample_teacher(teacher, own, noise, range(2))
     pictures = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
     torch.testing.assert_close(pictures, torch.from_numpy(wanted), rtol=0, atol=1e-4)
 

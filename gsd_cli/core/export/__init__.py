@@ -1,0 +1,1 @@
+"""Generators as files that run without gsd: ONNX and torch's exported programs."""
