@@ -295,7 +295,8 @@ def test_a_class_is_approached_in_equal_steps(bench: Workbench, tmp_path: Path) 
     assert all(first - 1 < value < last + 1 for value in inner)
     assert done.metrics["largest_over_mean_step"] < 2.5
     begins = done.metrics["begins_at"]
-    assert (done.metrics["measured"]["class"][-1] == "pullover") == (last > begins)
+    # the likeliest class may be less likely than all others together
+    assert done.metrics["measured"]["class"][-1] == "pullover" or last < begins
     assert ("pullover is more likely than not from a strength of" in bench.stderr()) == (begins > 2)
 
 
