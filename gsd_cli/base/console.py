@@ -176,7 +176,12 @@ class Console:
     def _repeats_table(self, result: Result) -> bool:
         """Whether the output lines would only repeat the names in a table on the same terminal."""
         names = [row[0] for row in result.table.rows] if result.table else None
-        return names == result.outputs and not self.quiet and self._out is not None and self._out.isatty()
+        return names == result.outputs and not self.quiet and self.shows_stdout
+
+    @property
+    def shows_stdout(self) -> bool:
+        """Whether results go to a terminal, where the user sees them next to the tables."""
+        return self._out is not None and self._out.isatty()
 
     def write_lines(self, lines: Iterable[str]) -> None:
         """Write lines of text to stdout."""

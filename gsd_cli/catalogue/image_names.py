@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.safetensors_header import read_header
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.file_formats import looks_like_image
@@ -20,8 +20,6 @@ STDIN, SEED, EXAMPLE, LATENTS_SUFFIX = "-", "seed:", "example:", ".safetensors"
 LATENTS_FORMAT = "gsd-latents/1"
 IMAGE_HINT = "an image, - for stdin, seed:42, example:bag, or latents from --save-latent"
 STDIN_EMPTY = "- is not an image: stdin is empty"
-_LONGEST_HEADER = 10_000_000
-"""Bytes of a safetensors header. It is read here because `safe_open` loads NumPy, which takes a tenth of a second."""
 
 
 def parse_seed(name: str) -> int:
@@ -117,18 +115,11 @@ def latents_in_file(path: Path) -> list[tuple[int, ...]]:
 
 def _read_header(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > _LONGEST_HEADER:
-                raise ValueError("it is no safetensors file")
-            header = json.loads(file.read(size))
+        return read_header(path)
     except FileNotFoundError as error:
         raise GsdError(f"no such file: {path}", hint=IMAGE_HINT) from error
-    except (OSError, ValueError, struct.error, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
-    if not isinstance(header, dict):
-        raise _unreadable(path, "it is no safetensors file")
-    return header
 
 
 def _unreadable(path: Path, cause: object) -> GsdError:

@@ -12,7 +12,8 @@ class TeacherEntry:
     """One known teacher.
 
     hub: its repository; None for the bundled one. size: pixels per side. statistics: a name for `gsd bench --stats`.
-    data: a file in assets/ with some of the real images that it was trained on.
+    data: a file in assets/ with some of the real images that it was trained on. data_set: the images that it was
+    trained on, by their name on the hub, if they are there.
     """
 
     hub: str | None
@@ -22,10 +23,13 @@ class TeacherEntry:
     caution: str | None = None
     statistics: str | None = None
     data: str | None = None
+    data_set: str | None = None
 
 
 TEACHERS: dict[str, TeacherEntry] = {
-    "ddpm-fashion": TeacherEntry(None, 32, 1_722_665, "MIT", data="fashion-mnist.zip"),
+    "ddpm-fashion": TeacherEntry(
+        None, 32, 1_722_665, "MIT", data="fashion-mnist.zip", data_set="zalando-datasets/fashion_mnist"
+    ),
     "ddpm-cifar10": TeacherEntry(
         "google/ddpm-cifar10-32",
         32,
@@ -34,6 +38,7 @@ TEACHERS: dict[str, TeacherEntry] = {
         "google/ddpm-cifar10-32 holds the weights before averaging (FID about 12.4, not the paper's 3.17); "
         "averaged ones: --teacher fusing/ddpm-cifar10-ema",
         "cifar10-train",
+        data_set="uoft-cs/cifar10",
     ),
     "ddpm-celebahq": TeacherEntry("google/ddpm-ema-celebahq-256", 256, 113_673_219, "Apache-2.0"),
     "ddpm-bedroom": TeacherEntry("google/ddpm-ema-bedroom-256", 256, 113_673_219, "Apache-2.0"),
@@ -49,6 +54,7 @@ TEACHERS: dict[str, TeacherEntry] = {
         "CC BY-NC 4.0",
         "facebook/DiT-XL-2-256 has 750 million parameters as diffusers stores it: a distillation keeps 30 GB of "
         "weights and optimizer states before activations; its licence, CC BY-NC 4.0, excludes commercial use",
+        data_set="ILSVRC/imagenet-1k",
     ),
     "sd-1.5": TeacherEntry(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",

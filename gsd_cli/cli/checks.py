@@ -13,6 +13,7 @@ from gsd_cli.catalogue.exports import is_export, require_onnx
 from gsd_cli.catalogue.find import find_model
 from gsd_cli.catalogue.model_facts import ModelFacts, model_facts
 from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
+from gsd_cli.cli.check_directions import preserve_checks, require_direction
 from gsd_cli.cli.check_inputs import (
     Check,
     check_all,
@@ -20,10 +21,8 @@ from gsd_cli.cli.check_inputs import (
     export_checks,
     exported_model_checks,
     image_checks,
-    preserve_checks,
     require_class,
     require_data_set,
-    require_direction,
     require_example_folders,
     require_features,
     require_statistics,
@@ -60,7 +59,7 @@ def check_interpolate(options: InterpolateOptions) -> None:
         return [
             lambda: require_class(options.class_, model),
             *image_checks(options.images, model),
-            *_latent_file_checks(options.save_latent),
+            *_written_file_checks(options.save_latent),
         ]
 
     check_all(
@@ -79,7 +78,8 @@ def check_edit(options: EditOptions) -> None:
         if not options.list:
             checks.append(lambda: require_direction(options, model))
             checks += image_checks([options.image] if options.image else [], model)
-        return [*checks, *preserve_checks(options, model), *_latent_file_checks(options.save_latent)]
+        written = (options.save_latent, options.save_direction)
+        return [*checks, *preserve_checks(options, model), *(c for path in written for c in _written_file_checks(path))]
 
     data = options.data
     check_all(
@@ -129,7 +129,7 @@ def _model_checks(spec: str | None, of_model: Callable[[ModelFacts], list[Check]
         return [lambda: model_facts(spec)]
 
 
-def _latent_file_checks(path: Path | None) -> list[Check]:
+def _written_file_checks(path: Path | None) -> list[Check]:
     return [] if path is None else [lambda: require_writable(path, folder=False)]
 
 
@@ -148,7 +148,7 @@ def _require_output(options: EditOptions) -> None:
         _require_explorer(options.explore)
     elif options.list:
         _require_strips_file(options)
-    else:
+    elif options.image is not None:  # else --save-direction writes its own file
         _require_frames(options)
 
 

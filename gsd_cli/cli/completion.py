@@ -58,8 +58,10 @@ def complete_models(ctx: typer.Context, incomplete: str) -> Completion:
 
 
 def complete_directions(ctx: typer.Context, incomplete: str) -> Completion:
-    """The principal directions of the bottleneck."""
-    return _keep_matching([(f"pc{k}", "principal direction") for k in range(DIRECTION_COUNT)], incomplete)
+    """The principal directions of the bottleneck, then the files here that may hold a direction."""
+    components = [(f"pc{k}", "principal direction") for k in range(DIRECTION_COUNT)]
+    here = [(str(path), "a file") for path in sorted(Path().glob("*.safetensors"))]
+    return _keep_matching([*components, *here], incomplete)
 
 
 def complete_attributes(ctx: typer.Context, incomplete: str) -> Completion:

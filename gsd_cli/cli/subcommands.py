@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from gsd_cli.cli import checks, preflight
+from gsd_cli.cli import checks, preflight, preflight_distill
 
 if TYPE_CHECKING:
     from gsd_cli.base.console import Console, Result
@@ -51,7 +51,8 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     ),
     "distill": Subcommand(
         "gsd_cli.options:DistillOptions", "gsd_cli.commands.distill:run",
-        preflight.check_distill, preflight.plan_distill, preflight.answer_distill, lambda options: True,
+        preflight_distill.check_distill, preflight_distill.plan_distill, preflight_distill.answer_distill,
+        lambda options: True,
     ),
     "sample": Subcommand(
         "gsd_cli.options:SampleOptions", "gsd_cli.commands.sample:run",

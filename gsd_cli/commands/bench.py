@@ -21,6 +21,11 @@ from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.models.open import open_model
 from gsd_cli.options import BenchOptions
 
+NOTHING_ON_STDOUT = (
+    "stdout gets nothing: the tables are on stderr. --report DIR writes them to files and prints their paths, --json "
+    "prints the figures"
+)
+
 
 def run(options: BenchOptions, session: Session) -> Result:
     """Measure the model and each baseline, print the tables, and check the thresholds."""
@@ -48,6 +53,8 @@ def run(options: BenchOptions, session: Session) -> Result:
     outputs = []
     if options.report is not None:
         outputs = _write_files(options.report, bench, variants[0] if variants else None, rows, tables, metrics)
+    if not (outputs or options.json_ or session.console.shows_stdout):
+        session.say(NOTHING_ON_STDOUT)
     for earlier in tables[:-1]:
         session.console.show_table(earlier)
     result = Result([str(path) for path in outputs], metrics, tables[-1])

@@ -18,6 +18,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
+from gsd_cli.commands.deliver import deliver
 from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.distillation.draws import resolve_noise_device
@@ -40,11 +41,10 @@ from gsd_cli.core.distillation.run_folder import (
 )
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
-from gsd_cli.core.export.write import write_export
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
-from gsd_cli.core.models.generator import load_model
+from gsd_cli.core.models.hub_upload import require_login
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
@@ -91,8 +91,10 @@ def run(options: DistillOptions, session: Session) -> Result:
     needed = disk_needed(options.teacher, times, options.adapter_ranks())
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
+    if options.publish:
+        require_login(str(options.push_to_hub))
     if (finished := read_finished(options, folder, total, session.say)) is not None:
-        return _export(options, finished, session)
+        return deliver(options, folder, total, finished, session)
     session.say(f"run folder: {folder}")
     if has_decayed(options, folder, total):
         session.warn(
@@ -108,7 +110,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
-    return _export(options, read_result(folder), session) if world.main else read_result(folder)
+    return deliver(options, folder, total, read_result(folder), session)
 
 
 def _distil(run: Run, data: OpenData, total: int | None) -> None:
@@ -287,18 +289,6 @@ def _choose_noise_device(run: Run) -> str:
 
 
 # -- the result ---------------------------------------------------------------------------------
-
-
-def _export(options: DistillOptions, result: Result, session: Session) -> Result:
-    """The result of a finished run, with the file that --export asks for."""
-    if options.export is None:
-        return result
-    written = write_export(load_model(result.outputs[0]), options.export, options.export_precision, session)
-    return replace(
-        result,
-        outputs=[*result.outputs, str(written.path)],
-        metrics={**result.metrics, "export": written.figures()},
-    )
 
 
 def _compare_with_best(run: Run, exporter: Exporter) -> None:

@@ -15,10 +15,11 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
+from gsd_cli.commands.edit_direction import choose_direction, plan_saving, preserved_names
 from gsd_cli.commands.explore import explore
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
-from gsd_cli.core.editing.direction import Direction, orthogonalise, render_edits
+from gsd_cli.core.editing.direction import Direction, render_edits
 from gsd_cli.core.editing.edit_image import (
     Edited,
     edit_along,
@@ -32,18 +33,17 @@ from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.editing.supervised import Attribute
-from gsd_cli.core.editing.unsupervised import sensitive_directions
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.latents.walks import step_lengths, unevenness
-from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import naming_option, parse_moves, resolve_direction_name, resolve_strengths
+from gsd_cli.options.edit import is_of_image, parse_moves, resolve_direction_name, resolve_strengths
 from gsd_cli.options.frames import resolve_frames_format
 
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
@@ -65,7 +65,9 @@ def run(options: EditOptions, session: Session) -> Result:
     format_ = "png" if options.list else resolve_frames_format(options)
     if not options.list:
         resolve_direction_name(options)  # refused before the model is opened
-    if not (streaming or options.list):
+    if options.save_direction is not None:
+        require_writable(options.save_direction, folder=False)
+    if not (streaming or options.list or options.image is None):
         require_writable(target, folder=format_ == "folder")
     if format_ != "folder":
         require_animation_format(format_)
@@ -74,7 +76,10 @@ def run(options: EditOptions, session: Session) -> Result:
     store = DirectionStore(model, options, session)
     if options.list:
         return _list_directions(options, store)
-    assert options.image is not None  # the option model requires it without --list
+    save = plan_saving(store, options)
+    if options.image is None:  # the option model requires --save-direction then
+        saved = save(None)
+        return Result([saved["path"]], {"saved_direction": saved})
     plan = _plan_edit(store, options, session)
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
@@ -88,14 +93,16 @@ def run(options: EditOptions, session: Session) -> Result:
         "direction": resolve_direction_name(options),
         **about,
         "strengths": wanted,
-        **_measure_edit(model.generator, store, anchors[0], edited, wanted, options, session),
+        **_measure_edit(model.generator, store, anchors[0], edited, wanted, about.get("direction"), options, session),
     }
+    saved = save(anchors[0])
+    metrics |= {"saved_direction": saved} if saved else {}
     if streaming:
         session.console.write_bytes(encode_animation(edited.images, format_, options.fps, options.scale))
         return Result(metrics=metrics)
     kind = options.format if options.format in IMAGE_FORMATS else "png"
     written = write_animation(edited.images, target, format_, options.fps, edited.z, options.scale, kind)
-    return Result([str(path) for path in written], metrics)
+    return Result([*map(str, written), *([saved["path"]] if saved else [])], metrics)
 
 
 Plan = Callable[[Anchor, list[float]], tuple[Edited, dict[str, Any]]]
@@ -110,16 +117,15 @@ def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) ->
         moves = [(store.find(one, options.space, "--move"), s) for one, s in parse_moves(options.move).items()]
         return lambda anchor, wanted: (edit_moves(generator, anchor, moves), {"method": "along the directions"})
     if options.method == "direction" or not _has_score(options):
-        if name.startswith("jac") and options.attribute is None:
+        if is_of_image(options):
             return lambda anchor, wanted: _edit_along(
-                project_out_preserved(store, _find_sensitive(name, anchor, store.model), options),
-                anchor, wanted, generator, batch_size,
-            )  # fmt: skip
-        found = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
+                choose_direction(store, options, anchor), anchor, wanted, generator, batch_size
+            )
+        found = choose_direction(store, options)
         return lambda anchor, wanted: _edit_along(found, anchor, wanted, generator, batch_size)
     target = store.find_target(name)
     if target.signed or options.space != "auto":
-        direction = project_out_preserved(store, store.find(name, options.space, naming_option(options)), options)
+        direction = choose_direction(store, options)
         deviation = store.deviations([name])[name]
         return lambda anchor, wanted: (
             edit_until_reached(
@@ -151,12 +157,15 @@ def _edit_along(
 
 def _describe_direction(direction: Direction, method: str) -> dict[str, Any]:
     figures = {k: v for k, v in direction.figures.items() if not k.startswith("std.")}
-    return {"method": method, "space": direction.space, "how": direction.how, "figures": figures}
+    return {
+        "direction": direction.name, "method": method, "space": direction.space, "how": direction.how,
+        "figures": figures,
+    }  # fmt: skip
 
 
 def _set_goal(store: DirectionStore, target: Attribute, options: EditOptions) -> Goal:
     """The goal of an edit that is solved: the other measured attributes are kept, those of --preserve more strictly."""
-    others = _preserved(options, target.name)
+    others = preserved_names(options, target.name)
     named = [store.find_target(other, "--preserve") for other in others]
     kept = [*named, *(t for t in TRAITS if t.name not in (target.name, *others))]
     deviations = store.deviations([target.name, *(a.name for a in kept)])
@@ -164,38 +173,16 @@ def _set_goal(store: DirectionStore, target: Attribute, options: EditOptions) ->
     return Goal(target, kept, deviations, features, store.knowledge.classifier, frozenset(others))
 
 
-def _preserved(options: EditOptions, edited: str) -> list[str]:
-    """The names that --preserve lists. Raises UsageError if the edited attribute is one of them."""
-    others = [other.strip() for other in (options.preserve or "").split(",") if other.strip()]
-    if edited in others:
-        raise UsageError([f"--preserve: {edited} is the edited attribute itself"])
-    return others
-
-
-def project_out_preserved(store: DirectionStore, direction: Direction, options: EditOptions) -> Direction:
-    """The direction without its components along the directions that --preserve names, in the same space."""
-    others = _preserved(options, direction.name)
-    return orthogonalise(direction, [store.find(other, direction.space, "--preserve") for other in others])
-
-
-def _find_sensitive(name: str, anchor: Anchor, model: Model) -> Direction:
-    """The direction jacK: the K-th of those that change this image most."""
-    number = int(name[3:]) if name[3:].isdigit() else -1
-    if not 0 <= number < 16:
-        raise UsageError([f"--direction: no {name!r}"], hint="jac0 to jac15")
-    found = sensitive_directions(model.generator, anchor.z, encoder_features(model.generator), max(4, number + 1))
-    return found[number]
-
-
 @torch.no_grad()
 @in_full_precision
 def _measure_edit(
     generator: Generator, store: DirectionStore, anchor: Anchor, edited: Edited, wanted: list[float],
-    options: EditOptions, session: Session,
+    along: str | None, options: EditOptions, session: Session,
 ) -> dict[str, Any]:  # fmt: skip
     """The effect on this image, one value per strength: attributes, feature distance to the image, class.
 
-    Warns if the change was not reached, or if the class changed and is not what was edited.
+    along: the name of the direction, None for an edit that was solved. Warns if the change was not reached, or if the
+    class changed and is not what was edited.
     """
     knowledge = store.knowledge
     original = show(generator, anchor, anchor.z[None]).to(generator.device)
@@ -226,7 +213,7 @@ def _measure_edit(
         report["class_changed"] = [name_after != own for name_after in found["class"]]
         session.say(f"class: {own}; after the edit: {', '.join(dict.fromkeys(found['class']))}")
         changed = [(s, c) for s, c in zip(wanted, found["class"], strict=True) if c != own]
-        if changed and name not in knowledge.classes:
+        if changed and (along or name) not in knowledge.classes:
             listed = ", ".join(f"{c} at {s:g}" for s, c in changed)
             session.warn(f"the class changed: it was {own}, and is {listed}")
     return report

@@ -12,12 +12,12 @@ from gsd_cli.catalogue.image_names import SEED, parse_seed
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction
+from gsd_cli.core.editing.direction_range import measure_range
 from gsd_cli.core.editing.edit_image import usual_distance
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.explorer.content import Content, Slider, Start
 from gsd_cli.core.explorer.folder import PICTURE, page_files, require_own_folder, write_folder
-from gsd_cli.core.explorer.ranges import measure_range
 from gsd_cli.core.explorer.runtime import fetch_runtime
 from gsd_cli.core.explorer.serve import open_browser, serving
 from gsd_cli.core.explorer.walk_tables import walk_tables

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.core.latents.walks import Embed
-from gsd_cli.data.pixels import save_grid
+from gsd_cli.data.pixels import enlarge, save_grid, tile, to_pil
 from gsd_cli.metrics.isometry import Paths, great_circles
 from gsd_cli.metrics.path_length import Images
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 CIRCLES, POINTS = 6, 65
 COLOUR = "#3060a0"
+MIN_FONT, MAX_FONT, PADDING = 11, 24, 8
+"""Sizes of the names of rows, in pixels, and the space around them."""
 WIDE = 10
 """The ratio of distances from which they are drawn on a logarithmic scale."""
 
@@ -99,6 +102,23 @@ def _scale_by_factors(axes: Axes, name: Literal["x", "y"]) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter("{x:g}")
+
+
+def draw_samples(samples: Mapping[str, Tensor], target: Path, scale: int = 2) -> Path:
+    """A row of images [columns, C, H, W] per generator, with its name to the left of the row, in black on white."""
+    columns = len(next(iter(samples.values())))
+    tiled = to_pil(enlarge(tile(torch.cat(list(samples.values())), columns), scale)).convert("RGB")
+    height = tiled.height // len(samples)
+    font = ImageFont.load_default(min(MAX_FONT, max(MIN_FONT, height // 3)))
+    margin = math.ceil(max(font.getlength(name) for name in samples)) + 2 * PADDING
+    canvas = Image.new("RGB", (margin + tiled.width, tiled.height), "white")
+    canvas.paste(tiled, (margin, 0))
+    pen = ImageDraw.Draw(canvas)
+    for row, name in enumerate(samples):
+        pen.text((margin - PADDING, (row + 0.5) * height), name, "black", font, anchor="rm")
+    with atomic_file(target) as temporary:
+        canvas.save(temporary)
+    return target
 
 
 def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:

@@ -10,20 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.table import Table
 from gsd_cli.base.text import format_number, format_seconds
 from gsd_cli.base.versions import gsd_version
 from gsd_cli.catalogue.run_layout import CURVES, METRICS_LOG
 from gsd_cli.comparison.contenders import Row
-from gsd_cli.comparison.figures import draw_pareto, draw_walks
+from gsd_cli.comparison.figures import draw_pareto, draw_samples, draw_walks
 from gsd_cli.comparison.gallery import Gallery
 from gsd_cli.comparison.metric import Column
 from gsd_cli.comparison.tables import NOT_RESOLVED, columns_of, comma_separated, latex, markdown, short_names
 from gsd_cli.core.training.curves import draw_curves
-from gsd_cli.data.pixels import save_grid
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -138,8 +135,8 @@ def _illustrations(folder: Path, findings: Findings) -> list[Illustration]:
 
 
 def _samples(gallery: Gallery, target: Path, title: str) -> Illustration:
-    columns = len(next(iter(gallery.samples.values())))
-    drawn = save_grid(torch.cat(list(gallery.samples.values())), target, columns, scale=2)
+    names = short_names(list(gallery.samples))
+    drawn = draw_samples({names[name]: images for name, images in gallery.samples.items()}, target)
     return Illustration(drawn, title, f"Rows from above: {', '.join(gallery.samples)}; the same seeds in each.")
 
 

@@ -102,7 +102,10 @@ class BenchOptions(Common):
         metavar="DIR",
     )
     report: Path | None = opt(
-        None, "Also write report.html, tables (.md, .csv, .tex), bench.json and figures to this folder.", metavar="DIR"
+        None,
+        "Also write report.html, tables (.md, .csv, .tex), bench.json and figures to this folder, and print their "
+        "paths on stdout. Without it and --json, stdout gets nothing: tables go to stderr.",
+        metavar="DIR",
     )
     max_fid: Positive | None = opt(
         None, "Exit with code 7 when the Frechet distance is above this value.", panel="Thresholds"

@@ -13,6 +13,7 @@ from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.distill_choices import Adapters, Guidance, split_choice
 from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.hub import HubSettings
 
 ADVERSARIAL_RATIO = 2.0
 """Value of `--adversarial auto` when real images are available."""
@@ -206,7 +207,7 @@ class DistillSettings(BaseModel):
         }  # fmt: skip
 
 
-class DistillOptions(Common, DistillSettings):
+class DistillOptions(Common, DistillSettings, HubSettings):
     """Distil a teacher into a one-step generator."""
 
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
@@ -292,6 +293,8 @@ class DistillOptions(Common, DistillSettings):
             raise ValueError("--t-min is larger than --t-max")
         if self.revision is not None and self.teacher in TEACHERS and TEACHERS[self.teacher].hub is None:
             raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
+        if problems := list(self.publishing_problems()):
+            raise ValueError("; ".join(problems))
         if self.adapter_ranks()[0] and max(self.student_width, self.student_depth) > 1:
             raise ValueError("--student-width and --student-depth need weights of their own: give --adapters fake:R")
         if self.reuse_images and self.dropout:

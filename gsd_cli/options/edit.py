@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +27,7 @@ from gsd_cli.options.fields import (
     argument,
     opt,
 )
-from gsd_cli.options.invert import InvertSettings
+from gsd_cli.options.invert import InvertSettings, safetensors_file
 
 
 def _fit_source(value: str | None) -> str | None:
@@ -57,9 +58,9 @@ class EditOptions(Common, InvertSettings):
     )
     direction: str | None = opt(
         None,
-        "Direction to move along instead: pc0, pc1, ... (principal components) or jac0, jac1, ... (found for this "
-        "image).",
-        metavar="pcK|jacK",
+        "Direction to move along instead: pc0, pc1, ... (principal components), jac0, jac1, ... (found for this "
+        "image), or a file that --save-direction wrote.",
+        metavar="pcK|jacK|FILE",
     )
     strength: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = opt(
         2.0,
@@ -117,12 +118,16 @@ class EditOptions(Common, InvertSettings):
     fit_samples: Annotated[int, Field(ge=32, le=1_000_000)] = opt(
         1024, "Samples used to find a direction.", panel="Directions"
     )
+    save_direction: Annotated[Path | None, AfterValidator(safetensors_file)] = opt(
+        None,
+        "Save the direction to this file, with its measures; --direction takes it. Needs no IMAGE.",
+        panel="Directions",
+        metavar="F.safetensors",
+    )
 
     @model_validator(mode="after")
     def _one_direction(self) -> EditOptions:
-        problems = [*_explorer_problems(self), *_move_problems(self)]
-        if self.image is None and not self.list and self.explore is None:
-            problems.append("give an IMAGE, or --list, or --explore DIR")
+        problems = [*_explorer_problems(self), *_move_problems(self), *_saving_problems(self)]
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.range is not None and "strength" in self.model_fields_set:
@@ -160,7 +165,7 @@ def _explorer_problems(options: EditOptions) -> list[str]:
     if options.explore is None:
         return ["--open needs --explore DIR"] if options.open else []
     others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
-              "scale", "show", "backend", "tune", "keep_residual")  # fmt: skip
+              "scale", "show", "backend", "tune", "keep_residual", "save_direction")  # fmt: skip
     given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
     return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
 
@@ -169,14 +174,39 @@ def _move_problems(options: EditOptions) -> list[str]:
     """What contradicts --move, which names directions and strengths itself."""
     if options.move is None:
         return []
-    others = ("attribute", "direction", "fit", "data", "strength", "range", "method", "preserve", "list")
-    given = [f"--{name}" for name in others if name in options.model_fields_set]
+    others = (
+        "attribute",
+        "direction",
+        "fit",
+        "data",
+        "strength",
+        "range",
+        "method",
+        "preserve",
+        "list",
+        "save_direction",
+    )
+    given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
     problems = [f"--move names directions and strengths: leave out {', '.join(given)}"] if given else []
     try:
         parse_moves(options.move)
     except UsageError as error:
         problems += error.problems
     return problems
+
+
+def _saving_problems(options: EditOptions) -> Iterator[str]:
+    """What is missing for an image, a list, a page or a direction, and what contradicts --save-direction."""
+    if options.list and options.save_direction is not None:
+        yield "--list names what there is, --save-direction saves one of it: give one of the two"
+    if options.image is not None or options.list or options.explore is not None:
+        return
+    if options.save_direction is None:
+        yield "give an IMAGE, --list, --save-direction or --explore DIR"
+    elif options.output == "-":
+        yield "-o - needs an IMAGE: --save-direction writes its own file"
+    if is_of_image(options):
+        yield f"--direction {options.direction} is found for an image: give an IMAGE"
 
 
 def parse_moves(text: str) -> dict[str, float]:
@@ -222,6 +252,11 @@ def resolve_direction_name(options: EditOptions) -> str:
             ["give --attribute NAME or --direction pcK: what is to be edited"], hint="gsd edit --list names both"
         )
     return name
+
+
+def is_of_image(options: EditOptions) -> bool:
+    """Whether the direction is one that is found for an image: jacK."""
+    return bool(re.fullmatch(r"jac\d*", options.direction or ""))
 
 
 def learnt_name(options: EditOptions) -> str | None:

@@ -11,7 +11,8 @@ from gsd_cli.options.common import Common
 from gsd_cli.options.fields import CLASS, EXACT, MODEL, NonNegativeFloat, argument, opt
 
 
-def _latent_file(value: Path | None) -> Path | None:
+def safetensors_file(value: Path | None) -> Path | None:
+    """The path of a file that is written as safetensors. Raises ValueError for another suffix."""
     if value is not None and value.suffix != ".safetensors":
         raise ValueError(f"{value} must end in .safetensors")
     return value
@@ -37,7 +38,7 @@ class InvertSettings(BaseModel):
     keep_residual: bool = opt(
         False, "Add the reconstruction error of the input images to the output.", panel="Inversion"
     )
-    save_latent: Annotated[Path | None, AfterValidator(_latent_file)] = opt(
+    save_latent: Annotated[Path | None, AfterValidator(safetensors_file)] = opt(
         None,
         "Save the latents to this file; it can be used wherever IMAGE is accepted.",
         panel="Inversion",

@@ -65,7 +65,7 @@ def test_stale_flags_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_line_of_a_plan_loads_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from gsd_cli.cli.preflight import plan_distill\n"
+        "from gsd_cli.cli.preflight_distill import plan_distill\n"
         "from gsd_cli.options import DistillOptions\n"
         "print(next(iter(plan_distill(DistillOptions(kimg=11)))))\n"
         "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)\n"

@@ -121,6 +121,17 @@ def test_bench_prints_a_table_and_json(workshop: Shell) -> None:
     assert wanted <= files
 
 
+def test_bench_says_why_stdout_is_empty(workshop: Shell) -> None:
+    call = ["bench", "--model", "run", "--compare", "ddim-2", "--metrics", "time"]
+    done = workshop.gsd(*call)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == b""
+    assert b"stdout gets nothing: the tables are on stderr. --report DIR" in done.stderr
+    for more in (["--json"], ["--report", "r"]):
+        told = workshop.gsd(*call, *more)
+        assert told.stdout and b"stdout gets nothing" not in told.stderr
+
+
 def test_bench_reports_the_geometry(workshop: Shell) -> None:
     done = workshop.gsd("bench", "--model", "run", "--compare", "one-step-teacher", "--metrics", "isometry", "--json")
     assert done.returncode == 0, done.stderr.decode()

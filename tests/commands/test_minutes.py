@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from gsd_cli.base.launcher import process_age
-from gsd_cli.cli.preflight import plan_distill
+from gsd_cli.cli.preflight_distill import plan_distill
 from gsd_cli.core.distillation.run_folder import count_steps, resume_command
 from gsd_cli.options import DistillOptions
 from gsd_cli.options.presets import with_preset

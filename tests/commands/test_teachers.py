@@ -48,7 +48,8 @@ def test_the_table_of_teachers(shell: Shell) -> None:
     assert facts["ddpm-fashion"]["at_hand"] == "bundled"
     assert facts["ddpm-cifar10"] | {"caution": None} == {
         "hub": "google/ddpm-cifar10-32", "size": 32, "parameters": 35_746_307, "licence": "Apache-2.0",
-        "caution": None, "statistics": "cifar10-train", "data": None, "at_hand": "no",
+        "caution": None, "statistics": "cifar10-train", "data": None, "data_set": "uoft-cs/cifar10",
+        "at_hand": "no",
     }  # fmt: skip
     assert b"12.4" in done.stderr
 

@@ -79,7 +79,7 @@ def test_interpolate_as_a_process(workshop: Shell, four: str) -> None:
     found = report["metrics"]["images"][0]
     assert found["psnr"] > 10
     assert found["norm"] == pytest.approx(1, abs=1e-4)
-    assert {"correlation", "kurtosis", "feature_distance"} <= set(found)
+    assert {"correlation", "kurtosis", "feature_distance", "domain_distance"} <= set(found)
     leg = report["metrics"]["legs"][0]
     assert leg["largest_over_mean_step"] >= 1
     assert leg["cross_fade"]["length"] > 0
@@ -94,7 +94,9 @@ def test_bytes_through_a_pipe(workshop: Shell) -> None:
     )
     assert piped.returncode == 0, piped.stderr.decode()
     assert Image.open(workshop.folder / "piped.gif").n_frames == 3  # type: ignore[attr-defined]
-    strip = workshop.gsd("edit", "seed:2", *PROCESS, "--fit-samples", "64", "--range=0:2:3", "-o", "-")
+    strip = workshop.gsd(
+        "edit", "seed:2", *PROCESS, "--direction", "pc0", "--fit-samples", "64", "--range=0:2:3", "-o", "-"
+    )  # fmt: skip
     assert Image.open(io.BytesIO(strip.stdout)).size == (48, 16)
 
 
@@ -223,6 +225,19 @@ def test_pivotal_tuning_is_closer_to_the_image(bench: Workbench, four: str, tmp_
     assert "tuned" in bench.stderr()
 
 
+def test_an_image_of_another_kind_is_a_warning(bench: Workbench, tmp_path: Path) -> None:
+    board = np.kron(np.indices((2, 2)).sum(0) % 2, np.ones((16, 16))).astype(np.uint8) * 255
+    Image.fromarray(board).save(tmp_path / "board.png")
+    done = bench.interpolate(
+        str(tmp_path / "board.png"), "example:bag", model="fashion", output=str(tmp_path / "x.png")
+    )
+    far, near = (found["domain_distance"] for found in done.metrics["images"])
+    assert near < 1 < far
+    warned = [line for line in bench.stderr().splitlines() if "is not of the model's kind" in line]
+    assert len(warned) == 1
+    assert f"board.png: this image is not of the model's kind: {far:.2f} times as far" in warned[0]
+
+
 # -- edit ---------------------------------------------------------------------------------------
 
 
@@ -280,7 +295,8 @@ def test_a_class_is_approached_in_equal_steps(bench: Workbench, tmp_path: Path) 
     assert all(first - 1 < value < last + 1 for value in inner)
     assert done.metrics["largest_over_mean_step"] < 2.5
     begins = done.metrics["begins_at"]
-    assert (done.metrics["measured"]["class"][-1] == "pullover") == (last > begins)
+    # the likeliest class may be less likely than all others together
+    assert done.metrics["measured"]["class"][-1] == "pullover" or last < begins
     assert ("pullover is more likely than not from a strength of" in bench.stderr()) == (begins > 2)
 
 

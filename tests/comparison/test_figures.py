@@ -13,10 +13,12 @@ from gsd_cli.comparison.figures import (
     circle_speeds,
     draw_angles,
     draw_pareto,
+    draw_samples,
     draw_speeds,
     draw_walks,
     undominated,
 )
+from gsd_cli.data.pixels import save_grid
 from gsd_cli.metrics.isometry import great_circles, path_angles
 
 SHAPE = (1, 8, 8)
@@ -51,6 +53,24 @@ def test_pictures_are_drawn_side_by_side(tmp_path: Path) -> None:
         assert pixels.shape[1] > 700
         assert (pixels[:, :400] < 128).any()
         assert (pixels[:, 400:] < 128).any()
+
+
+def test_every_row_of_samples_has_its_name(tmp_path: Path) -> None:
+    grey = {"a": torch.full((5, 1, 8, 8), -1.0), "a longer name": torch.full((5, 1, 8, 8), 0.5)}
+    grey["third"] = torch.linspace(-1, 1, 5).reshape(5, 1, 1, 1).expand(5, 1, 8, 8)
+    picture = np.asarray(Image.open(draw_samples(grey, tmp_path / "figure1.png", scale=4)).convert("L"))
+    width, height = 5 * 32, 32
+    assert picture.shape[0] == 3 * height
+    margin, images = picture[:, :-width], picture[:, -width:]
+    np.testing.assert_array_equal(images, np.asarray(Image.open(save_grid(
+        torch.cat(list(grey.values())), tmp_path / "grid.png", 5, 4
+    )).convert("L")))  # fmt: skip
+    # each row of the margin has dark text on white, as wide as its name, and none of it is cut
+    inked = [margin[row * height : (row + 1) * height] < 128 for row in range(3)]
+    widths = [np.flatnonzero(ink.any(0)).size for ink in inked]
+    assert widths[1] > widths[2] > widths[0] > 0
+    for ink in inked:
+        assert not (ink[0].any() or ink[-1].any() or ink[:, 0].any() or ink[:, -1].any())
 
 
 def test_walks_are_rows_in_turn(tmp_path: Path) -> None:

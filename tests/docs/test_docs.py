@@ -83,6 +83,7 @@ def test_every_command_is_one(
 ) -> None:  # fmt: skip
     """Nothing is wrong with it but that the reader's files and runs are not here."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # what is published is refused without a network
     (tmp_path / "mine.toml").write_text("seed = 0\n")
     teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
     if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
@@ -173,6 +174,27 @@ def test_a_generator_is_sampled_with_diffusers_alone(monkeypatch: pytest.MonkeyP
     generator = load_model("fashion").generator
     with torch.no_grad():
         torch.testing.assert_close(names["images"], generator(names["z"] / generator.sigma_init), rtol=1e-3, atol=1e-3)
+
+
+def test_a_direction_is_read_without_gsd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet of docs/editing.md moves a latent as gsd does, with NumPy and safetensors alone."""
+    import torch
+
+    from gsd_cli.core.editing.direction import Direction, move_latents
+    from gsd_cli.core.editing.direction_file import save_direction
+
+    text = (ROOT / "docs" / "editing.md").read_text(encoding="utf-8")
+    snippet = re.search(r"<!-- a direction without gsd -->\n```python\n(.*?)```", text, re.S)
+    assert snippet is not None
+    assert "gsd_cli" not in snippet[1] and "torch" not in snippet[1]
+    monkeypatch.chdir(tmp_path)
+    vector = torch.randn(1, 8, 8)
+    direction = Direction("brightness", "latent", vector / vector.norm(), 3.0, "mean")
+    save_direction(Path("brightness.safetensors"), direction, "0" * 16, None, (-1.5, 2.0))
+    names: dict[str, np.ndarray] = {}
+    exec(compile(snippet[1], "docs/editing.md", "exec"), names)
+    moved = move_latents(torch.from_numpy(names["z"])[None], 2.0 * 3.0 * direction.vector[None])[0]
+    np.testing.assert_allclose(names["moved"], moved.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_python_blocks_name_what_exists() -> None:

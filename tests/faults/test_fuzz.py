@@ -34,6 +34,7 @@ NAMES = [
     "json", "config file", "dataset.json", "labels.json", "labels.csv", "config.json", "scheduler_config.json",
     "weights", "gsd.json", "features card", "features", "picture", "zip", "tar", "prepared zip", "shards", "metrics",
     "seeds", "checkpoint manifest", "checkpoint state", "checkpoint tensors", "statistics", "latents",
+    "direction",
 ]  # fmt: skip
 OBJECTS = [
     "json", "dataset.json", "labels.json", "config.json", "scheduler_config.json", "gsd.json", "features card",

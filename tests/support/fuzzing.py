@@ -23,6 +23,8 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_json
 from gsd_cli.cli.config import resolve
 from gsd_cli.cli.flags import MODELS
+from gsd_cli.core.editing.direction import Direction
+from gsd_cli.core.editing.direction_file import load_direction, save_direction
 from gsd_cli.core.latents.files import Anchor, load_anchors, save_anchors
 from gsd_cli.core.models.classifier import load_features, save_features
 from gsd_cli.core.models.diffusers_folder import load_denoiser
@@ -36,6 +38,7 @@ from gsd_cli.data.labels import read_edm, read_labels
 from gsd_cli.data.sources.open import open_path
 from gsd_cli.metrics.statistics import Statistics
 from gsd_cli.options.seeds import parse_seeds
+from tests.support.linear import linear
 
 NAMES = ("a/1.png", "b/2.png", "b/3.png")
 
@@ -67,6 +70,7 @@ def readers(folder: Path, teacher: Path) -> dict[str, Reader]:
         "checkpoint tensors": _checkpoint(folder / "c3", "tensors.safetensors"),
         "statistics": _statistics(folder),
         "latents": _latents(folder),
+        "direction": _direction(folder),
     }
 
 
@@ -198,3 +202,11 @@ def _statistics(folder: Path) -> Reader:
 def _latents(folder: Path) -> Reader:
     path = save_anchors(folder / "l.safetensors", [Anchor(torch.zeros(1, 4, 4), {"psnr": 3.0})], "mark")
     return Reader([path.read_bytes()], _file(folder, "l.safetensors", lambda at: load_anchors(at, (1, 4, 4))))
+
+
+def _direction(folder: Path) -> Reader:
+    vector = torch.zeros(1, 8, 8)
+    vector[0, 0, 0] = 1
+    direction, generator = Direction("smile", "latent", vector, 1.0, "mean", {"auroc": 0.9}), linear()
+    path = save_direction(folder / "d.safetensors", direction, "mark", None, (-1.0, 1.0))
+    return Reader([path.read_bytes()], _file(folder, "d.safetensors", lambda at: load_direction(at, generator, "mark")))

@@ -1,7 +1,8 @@
-"""A small hub: serves folders over HTTP on loopback, as huggingface.co does for its own client."""
+"""A small hub: serves folders over HTTP on loopback, and takes uploads, as huggingface.co does for its own client."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "5f0a" * 10
@@ -21,7 +23,8 @@ class Hub:
 
     cut_after: break the connection after this number of bytes of a weight file, once. damage: flip a byte of
     every weight file sent. gated: names that need permission. requests: (method, path, range). tokens: what
-    clients sent to authorise themselves.
+    clients sent to authorise themselves. uploads: where uploaded repositories are kept. token: the one that may upload.
+    read_only: a token that may not. commits: (repository, message, files).
     """
 
     url: str
@@ -31,6 +34,11 @@ class Hub:
     gated: set[str] = field(default_factory=set)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     tokens: set[str] = field(default_factory=set)
+    uploads: Path | None = None
+    token: str | None = None
+    read_only: str | None = None
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    commits: list[tuple[str, str, list[str]]] = field(default_factory=list)
 
 
 @contextmanager
@@ -64,12 +72,77 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
-    def _answer(self, *, body: bool) -> None:
+    def do_POST(self) -> None:
+        path = self._note()
+        payload = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif self._may_write():
+            self._take(path, payload)
+
+    def do_PUT(self) -> None:
+        """The bytes of a large file. The address is the permission, as with signed addresses."""
+        payload = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.blobs[self._note().rpartition("/")[2]] = payload
+        self._json({})
+
+    def _note(self) -> str:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
         self.hub.tokens.add(self.headers.get("Authorization", ""))
-        parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        return path
+
+    def _may_write(self) -> bool:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if given == self.hub.read_only:
+            self._error(403, "")
+        elif given != self.hub.token:
+            self._error(401, "")
+        return given == self.hub.token
+
+    def _take(self, path: str, payload: bytes) -> None:
+        assert self.hub.uploads is not None
+        if path == "/api/repos/create":
+            asked = json.loads(payload)
+            repo = f"{asked['organization']}/{asked['name']}"
+            self.hub.folders.setdefault(repo, self.hub.uploads / repo).mkdir(parents=True, exist_ok=True)
+            self._json({"url": f"{self.hub.url}/{repo}", "name": repo})
+        elif path.endswith(".git/info/lfs/objects/batch"):
+            links = [
+                {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/lfs/{o['oid']}"}}}
+                for o in json.loads(payload)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": links})
+        elif "/preupload/" in path:
+            names = [file["path"] for file in json.loads(payload)["files"]]
+            modes = [(name, "lfs" if _large(name) else "regular") for name in names]
+            self._json({"files": [{"path": n, "uploadMode": mode, "shouldIgnore": False} for n, mode in modes]})
+        elif "/commit/" in path:
+            self._commit("/".join(path.split("/")[3:5]), [json.loads(line) for line in payload.splitlines()])
+        else:
+            self._error(404, "EntryNotFound")
+
+    def _commit(self, repo: str, lines: list[dict[str, Any]]) -> None:
+        folder, names = self.hub.folders[repo], []
+        for line in lines[1:]:
+            value = line["value"]
+            content = base64.b64decode(value["content"]) if line["key"] == "file" else self.hub.blobs[value["oid"]]
+            target = folder / value["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+            names.append(value["path"])
+        self.hub.commits.append((repo, lines[0]["value"]["summary"], names))
+        self._json({"commitUrl": f"{self.hub.url}/{repo}/commit/{COMMIT}", "commitOid": COMMIT})
+
+    def _answer(self, *, body: bool) -> None:
+        parts = self._note().strip("/").split("/")
+        if parts == ["api", "whoami-v2"]:
+            known = (self.hub.token, self.hub.read_only)
+            if self.headers.get("Authorization", "").removeprefix("Bearer ") in known:
+                self._json({"name": "someone", "type": "user"})
+            else:
+                self._error(401, "")
+        elif parts[:2] == ["api", "models"]:
             self._api("/".join(parts[2:4]), parts[4:])
         elif len(parts) > 4 and parts[2] == "resolve":
             self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), body)

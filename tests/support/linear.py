@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gsd_cli.core.models.condition import UNCONDITIONAL
 from gsd_cli.core.models.generator import Generator
 
 
@@ -17,6 +18,7 @@ class Linear(nn.Module):
     """Images [B, 1, 8, 8] = W z, W orthogonal."""
 
     latent_shape = image_shape = (1, 8, 8)
+    condition = UNCONDITIONAL
 
     def __init__(self) -> None:
         super().__init__()

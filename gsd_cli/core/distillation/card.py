@@ -13,27 +13,32 @@ from gsd_cli.options.distill_choices import OFF, split_choice
 
 def generator_card(card: dict[str, Any]) -> str:
     """The card's Markdown from the content of gsd.json."""
+    return f"""# One-step generator distilled from {card["teacher"]}
+
+{describe_training(card)}
+
+Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
+
+{tabulate_figures(card)}
+
+Settings and versions: gsd.json. {_opening(card)}
+"""
+
+
+def describe_training(card: dict[str, Any]) -> str:
+    """The command, the teacher, the length and the terms of the loss."""
     settings = card["settings"]
     length = f"--steps {settings['total_steps']}"
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
-    return f"""# One-step generator distilled from {card["teacher"]}
-
-Made by `{command}`:
+    return f"""Made by `{command}`:
 score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
-- real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}
-
-Figures of the last evaluation ({card["eval_samples"]} samples, fixed seeds):
-
-{_figures(card)}
-
-Settings and versions: gsd.json. {_opening(card)}
-"""
+- real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
 
 
 BETTER = {
@@ -55,7 +60,7 @@ The EDM networks that NVIDIA publishes, and what is made from their weights, hav
 use, and the same licence for what you pass on."""
 
 
-def _figures(card: dict[str, Any]) -> str:
+def tabulate_figures(card: dict[str, Any]) -> str:
     """The figures as a table with their 95 % intervals and what is better; intervals where they are known."""
     figures: dict[str, float] = card["figures"]
     lines = [

@@ -14,9 +14,11 @@ from gsd_cli.base.atomic import sweep, write_json
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import read_json, tolerate_storage_errors
+from gsd_cli.catalogue.direction_files import is_direction_file
 from gsd_cli.catalogue.model_facts import COMPONENTS
 from gsd_cli.catalogue.run_layout import DIRECTIONS
 from gsd_cli.core.editing.direction import Direction, LinearScore, load_directions, load_score, save_directions
+from gsd_cli.core.editing.direction_file import load_direction
 from gsd_cli.core.editing.examples import read_data_set, read_folders
 from gsd_cli.core.editing.known_attributes import TRAITS, Knowledge
 from gsd_cli.core.editing.probe import Probe
@@ -199,9 +201,11 @@ class DirectionStore:
     def find(self, name: str, space: str, option: str | None = None) -> Direction:
         """The direction of an attribute or component in one space, or in the better one for `auto`.
 
-        option: the flag that an error names, if it is neither --attribute nor --direction. Raises GsdError (exit 2) if
-        there is no direction in that space.
+        A name that ends in .safetensors is a file of one direction. option: the flag that an error names, if it is
+        neither --attribute nor --direction. Raises GsdError (exit 2) if there is no direction in that space.
         """
+        if is_direction_file(name):
+            return self.read_file(Path(name), space)[0]
         if name.startswith("pc") and name[2:].isdigit():
             found = self.find_components()
             if int(name[2:]) >= len(found):
@@ -214,6 +218,10 @@ class DirectionStore:
             if space in ("auto", direction.space):
                 return direction
         raise GsdError(f"no direction of {name} in the {space}", hint="--space auto", code=ExitCode.USAGE)
+
+    def read_file(self, path: Path, space: str = "auto") -> tuple[Direction, tuple[float, float]]:
+        """The direction in a file of `--save-direction`, and its measured range. Raises as `load_direction`."""
+        return load_direction(path, self.model.generator, self.mark, space)
 
 
 def _fingerprint_files(*paths: Path) -> str:

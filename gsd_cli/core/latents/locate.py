@@ -28,6 +28,7 @@ from gsd_cli.catalogue.image_names import (
     require_one_stdin,
 )
 from gsd_cli.compute.random import latents
+from gsd_cli.core.latents.domain import domain_distances, read_sample_features
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
 from gsd_cli.core.latents.inversion import Inversion, encoder_features, invert, psnr
@@ -113,9 +114,21 @@ def _find_anchors(
     for name in missing:
         with tolerate_storage_errors(session.warn):
             save_anchors(paths[name], [anchors[name]], mark)
+    far = _measure_domain(images, model, mark, options, session)
     return {
-        name: _complete_anchor(name, anchors[name], image, options, model, session) for name, image in images.items()
+        name: _complete_anchor(name, anchors[name], image, far[name], options, model, session)
+        for name, image in images.items()
     }
+
+
+def _measure_domain(
+    images: dict[str, Tensor], model: Model, mark: str, options: Any, session: Session
+) -> dict[str, float]:
+    """How far each image is from those that the model makes."""
+    generator, features = model.generator, encoder_features(model.generator)
+    own = read_sample_features(generator, features, mark, session.cache, options.batch_size)
+    stacked = torch.stack(list(images.values())).to(generator.device)
+    return dict(zip(images, domain_distances(stacked, own, features, options.batch_size), strict=True))
 
 
 def _invert_images(
@@ -149,10 +162,13 @@ def _build_anchor(name: str, k: int, found: Inversion, deltas: Sequence[dict[str
 
 
 def _complete_anchor(
-    name: str, anchor: Anchor, image: Tensor, options: InvertSettings, model: Model, session: Session
+    name: str, anchor: Anchor, image: Tensor, far: float, options: InvertSettings, model: Model, session: Session
 ) -> Anchor:
-    """Give the anchor the name from the command line, add the residual if --keep-residual, and report its quality."""
-    anchor = replace(anchor, figures={**anchor.figures, "image": name})
+    """Give the anchor the name from the command line, add the residual if --keep-residual, and report its quality.
+
+    far: its `domain_distances`.
+    """
+    anchor = replace(anchor, figures={**anchor.figures, "image": name, "domain_distance": far})
     if anchor.delta or options.keep_residual:
         rendered = render(model.generator, anchor.z[None], [anchor.delta])[0]
         if anchor.delta:
@@ -178,6 +194,11 @@ def _report_quality(figures: dict[str, Any], session: Session) -> None:
         session.warn(f"{name}: its latent is not Gaussian ({why}), so walks and edits may give unlikely images")
     if figures["psnr"] < GOOD_PSNR:
         session.warn(f"{name}: the model does not reproduce this image well; is it like the training images?")
+    if figures["domain_distance"] > 1:
+        session.warn(
+            f"{name}: this image is not of the model's kind: {figures['domain_distance']:.2f} times as far from the "
+            "model's own images as nearly all of those are from each other; walks and edits of it mean little"
+        )
 
 
 def _load_local_teacher(model: Model) -> Denoiser | None:

@@ -44,13 +44,13 @@ def fetch(
 
     disable_progress_bars()
     bar = _progress_bar_class(on_bytes or (lambda *_: None))
-    hangs = not offline and _hangs(hub_id, revision)
+    silent = not offline and hangs(hub_id, revision)
 
     def download(patterns: list[str]) -> Path:
         fetched = snapshot_download(
             hub_id,
             revision=revision,
-            local_files_only=offline or hangs,
+            local_files_only=offline or silent,
             allow_patterns=patterns,
             etag_timeout=ANSWER_SECONDS,
             tqdm_class=bar,
@@ -95,7 +95,7 @@ def _lacks_weights(part: Path) -> bool:
         return True
 
 
-def _hangs(hub_id: str, revision: str | None) -> bool:
+def hangs(hub_id: str, revision: str | None) -> bool:
     """Whether the hub accepts connections but does not answer: a download would wait forever."""
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""The measured ends of the sliders, and the tables of equal steps."""
+"""The measured range of a direction."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.core.editing.direction import Direction
-from gsd_cli.core.explorer.ranges import FARTHEST, find_end, measure_range
-from gsd_cli.core.explorer.walk_tables import FRAMES, walk_tables
-from gsd_cli.core.latents.walks import interpolate, unevenness
+from gsd_cli.core.editing.direction_range import FARTHEST, find_end, measure_range
 
 
 @pytest.mark.parametrize(
@@ -22,7 +20,7 @@ from gsd_cli.core.latents.walks import interpolate, unevenness
         ([0, 0, 0, 0], 1, 4.0),  # moves nothing
     ],
 )
-def test_a_slider_ends_where_the_distance_is_usual(distances: list[float], usual: float, end: float) -> None:
+def test_a_range_ends_where_the_distance_is_usual(distances: list[float], usual: float, end: float) -> None:
     assert find_end(torch.tensor(distances, dtype=torch.float32), usual) == end
 
 
@@ -41,7 +39,7 @@ class Sum(nn.Module):
 
 
 def test_a_range_has_two_sides() -> None:
-    """Features that see only one side of the direction end the slider on that side."""
+    """Features that see only one side of the direction end the range on that side."""
     vector = torch.zeros(1, 4, 4)
     vector[0, 0, 0] = 1
     direction = Direction("up", "latent", vector, 4.0, "mean")
@@ -53,20 +51,3 @@ def test_a_range_has_two_sides() -> None:
     low, end = measure_range(net, direction, high, 2.0, 64)  # type: ignore[arg-type]
     assert low == -FARTHEST and 1 <= end < FARTHEST
     assert measure_range(net, direction, high, 1e9, 64) == (-FARTHEST, FARTHEST)  # type: ignore[arg-type]
-
-
-def test_walks_have_a_table_per_pair(toy_teacher) -> None:  # type: ignore[no-untyped-def]
-    from gsd_cli.core.latents.inversion import encoder_features
-    from gsd_cli.core.models.generator import Generator
-
-    generator = Generator(toy_teacher.eval())
-    starts = list(torch.randn(3, *generator.latent_shape))
-    seen: list[int] = []
-    tables = walk_tables(generator, starts, 64, lambda done, total: seen.append(total))
-    assert list(tables) == [(0, 1), (0, 2), (1, 2)] and seen == [3, 3, 3]
-    features = encoder_features(generator)
-    for (a, b), s in tables.items():
-        assert s[0] == 0 and s[-1] == 1 and s == sorted(s) and len(s) == FRAMES
-        with torch.no_grad():
-            vectors = features(generator(interpolate(starts[a], starts[b], torch.tensor(s), "slerp")))
-        assert unevenness((vectors[1:] - vectors[:-1]).norm(dim=1)) < 1.3

@@ -1,4 +1,4 @@
-"""How far a slider of the explorer goes: until the image has changed as much as two random images differ."""
+"""The measured range of a direction: until an image has changed as much as two random images differ."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FARTHEST = 4
 """The largest strength that is tried: a standard deviation is its unit, and few images lie beyond three."""
 ROUNDED = 0.5
 SMALLEST = 1.0
-"""The end of a slider is at least this far from 0."""
+"""The end of a range is at least this far from 0."""
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ SMALLEST = 1.0
 def measure_range(
     generator: Generator, direction: Direction, features: Measure, usual: float, batch_size: int
 ) -> tuple[float, float]:
-    """The lowest and highest strength of a slider, in steps of ROUNDED, from the images of SEEDS.
+    """The lowest and highest strength of a direction, in steps of ROUNDED, from the images of SEEDS.
 
     features: images to vectors. usual: the median squared distance of two random images. Each end is where the mean
     squared distance to the unmoved image reaches `usual`, at most FARTHEST.
