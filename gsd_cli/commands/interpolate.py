@@ -26,6 +26,7 @@ from gsd_cli.core.latents.locate import collect_anchors, locate
 from gsd_cli.core.latents.render import add_residuals, render_between
 from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
 from gsd_cli.core.models.feature_maps import pixel_features
+from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.open import find_condition, fix_class, open_model
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.metrics.features import classifier_features
@@ -78,16 +79,20 @@ def _open_stage(options: InterpolateOptions, session: Session) -> _Stage:
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
     fix_class(model, options.class_, session)
-    generator, features = model.generator, encoder_features(model.generator)
     anchors = locate(options.images, model, options, session)
     if options.backend == "onnx":
-        generator.exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
+        model.generator.exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
+    return _build_stage(model.generator, anchors, options.batch_size)
+
+
+def _build_stage(generator: Generator, anchors: list[Anchor], batch_size: int) -> _Stage:
+    device, features = generator.device, encoder_features(generator)
 
     def images(a: Anchor, b: Anchor, z: Tensor, s: Tensor) -> Tensor:
         # the search for a geodesic needs gradients, and leaves residuals and tuned weights out
         if torch.is_grad_enabled():
             return generator(z.to(device))
-        return render_between(generator, a, b, z, s, options.batch_size)
+        return render_between(generator, a, b, z, s, batch_size)
 
     # steps are measured between images as they are shown
     return _Stage(anchors, images, lambda made: features(made.to(device).clamp(-1, 1)))

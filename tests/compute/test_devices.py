@@ -241,16 +241,14 @@ def test_sampling_the_generator(classes: int | None) -> None:
 
 @pytest.mark.parametrize("path", ["lerp", "slerp", "uniform", "geodesic"])
 def test_walks(path: str) -> None:
-    from gsd_cli.commands.interpolate import _walk_leg
+    from gsd_cli.commands.interpolate import _build_stage, _walk_leg
 
     z = latents(range(2), SHAPE)
     options: Any = SimpleNamespace(path=path, frames=4, batch_size=3, geodesic_steps=2)
     session = Session(Console(quiet=True))
     with pretend():
-        model: Any = SimpleNamespace(generator=generator())
-        features = encoder_features(model.generator)
-        a = Anchor(z[0], {}, residual=torch.zeros(SHAPE))
-        found = _walk_leg(a, Anchor(z[1], {}), model, options, lambda x: features(x.to(PRETEND)), session)
+        ends = [Anchor(z[0], {}, residual=torch.zeros(SHAPE)), Anchor(z[1], {})]
+        found = _walk_leg(*ends, _build_stage(generator(), ends, options.batch_size), options, session)
     assert found.z.device == found.images.device == CPU
     assert torch.allclose(found.z[0], z[0], atol=1e-5)
 

@@ -207,7 +207,7 @@ class Watched(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Conv2d(1, 1, 1)
-        self.denoiser = SimpleNamespace(conditions=UNCONDITIONAL)
+        self.conditions = UNCONDITIONAL
         self.latent_shape, self.device = (1, 8, 8), CPU
         self.seen: list[torch.dtype] = []
 

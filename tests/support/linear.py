@@ -18,6 +18,7 @@ class Linear(nn.Module):
     """Images [B, 1, 8, 8] = W z, W orthogonal."""
 
     latent_shape = image_shape = (1, 8, 8)
+    exported = None
     condition = UNCONDITIONAL
 
     def __init__(self) -> None:

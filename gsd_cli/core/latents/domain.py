@@ -52,7 +52,6 @@ def read_sample_features(generator: Generator, features: FeatureMap, mark: str, 
         pass
     found = sample_features(generator, features, batch_size)
     with tolerate_storage_errors():
-        path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path.parent)
         with atomic_file(path) as temporary:
             save_file({"features": found.half()}, temporary)

@@ -21,8 +21,9 @@ def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: T
 
     `skipped` may be on a device: the host does not wait for it.
     """
-    pairs = zip(average.state_dict().values(), model.state_dict().values(), strict=True)
-    own = ((a, b) for a, b in pairs if a.is_floating_point() and a.data_ptr() != b.data_ptr())  # not a shared base
+    states = (module.state_dict(keep_vars=True).values() for module in (average, model))
+    pairs = zip(*states, strict=True)
+    own = ((a, b) for a, b in pairs if a.is_floating_point() and a is not b)  # not a shared base
     mine, theirs = map(list, zip(*own, strict=True))
     if skipped is None:
         torch._foreach_lerp_(mine, theirs, 1 - beta)
