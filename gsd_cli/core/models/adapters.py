@@ -63,9 +63,10 @@ def is_adapted(module: nn.Module) -> bool:
     return next(_adapted_layers(module), None) is not None
 
 
-def is_trained(module: nn.Module, name: str) -> bool:
-    """Whether an entry of a module's state dict is trained: all but the frozen base under adapters."""
-    return not is_adapted(module) or ".lora_" in name
+def trained_names(module: nn.Module) -> set[str]:
+    """The entries of a module's state dict that are trained: all but the frozen base under adapters."""
+    names = set(module.state_dict())
+    return {name for name in names if ".lora_" in name} if is_adapted(module) else names
 
 
 def adapter_parameters(denoiser: Denoiser, rank: int) -> int:

@@ -23,7 +23,7 @@ from gsd_cli.base.atomic import atomic_folder, sweep
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.run_layout import checkpoint_name, checkpoints
-from gsd_cli.core.models.adapters import is_trained
+from gsd_cli.core.models.adapters import trained_names
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -160,13 +160,15 @@ def _read(path: Path) -> Checkpoint | None:
 
 def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
     """A module's state under the prefix `name/`, without a frozen base under adapters."""
-    return {f"{name}/{key}": value for key, value in module.state_dict().items() if is_trained(module, key)}
+    trained = trained_names(module)
+    return {f"{name}/{key}": value for key, value in module.state_dict().items() if key in trained}
 
 
 def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Restore a module from the result of `module_tensors`. Raises GsdError (exit 2) for another size or kind."""
     prefix = f"{name}/"
-    base = {key: value for key, value in module.state_dict().items() if not is_trained(module, key)}
+    trained = trained_names(module)
+    base = {key: value for key, value in module.state_dict().items() if key not in trained}
     try:
         module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)} | base)
     except RuntimeError as error:  # a forced run may have been given another teacher, or a student of another size
