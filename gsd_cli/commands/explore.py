@@ -17,7 +17,7 @@ from gsd_cli.core.editing.edit_image import usual_distance
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.explorer.content import Content, Slider, Start
-from gsd_cli.core.explorer.folder import PICTURE, page_files, require_own_folder, write_folder
+from gsd_cli.core.explorer.folder import OWN_IMAGE, page_files, require_own_folder, write_folder
 from gsd_cli.core.explorer.runtime import fetch_runtime
 from gsd_cli.core.explorer.serve import open_browser, serving
 from gsd_cli.core.explorer.walk_tables import walk_tables
@@ -57,7 +57,7 @@ def explore(options: EditOptions, session: Session) -> Result:
         session.warn(f"the page loads {weights / 1e6:,.0f} MB of weights, and needs as much memory again")
     store = DirectionStore(model, options, session)
     named = _find_named(store, options)
-    starts, picture = _find_starts(options, store, session)
+    starts, own = _find_starts(options, store, session)
     content = Content(
         model=model,
         mark=weights_fingerprint(model.folder),
@@ -74,7 +74,7 @@ def explore(options: EditOptions, session: Session) -> Result:
         largest = made.difference.largest
         session.say(f"images of the page differ by at most {largest:.1e} from torch's, over {COMPARED} seeds")
 
-    index = write_folder(folder, content, export, tarball, picture)
+    index = write_folder(folder, content, export, tarball, own)
     session.say(_describe(content))
     if options.open:
         _serve(folder, session)
@@ -92,7 +92,7 @@ def _find_named(store: DirectionStore, options: EditOptions) -> list[Direction]:
 
 
 def _find_starts(options: EditOptions, store: DirectionStore, session: Session) -> tuple[list[Start], Anchor | None]:
-    """The latents that the page offers, the one of IMAGE last; and that of a picture, which is carried along."""
+    """The latents that the page offers, the one of IMAGE last; and that of an own image, which is carried along."""
     model, image = store.model, options.image
     seeds = list(SEEDS)
     if image is not None and image.startswith(SEED):
@@ -109,8 +109,8 @@ def _find_starts(options: EditOptions, store: DirectionStore, session: Session) 
         raise UsageError(
             [f"{image}: tuned weights and residuals stay behind"], hint="leave out --tune, --keep-residual"
         )
-    note = f"{PICTURE} lies in the folder of this page."
-    return [*starts, Start(Path(image).name, PICTURE, found[0].z, note=note)], found[0]
+    note = f"{OWN_IMAGE} lies in the folder of this page."
+    return [*starts, Start(Path(image).name, OWN_IMAGE, found[0].z, note=note)], found[0]
 
 
 def _find_sliders(

@@ -23,7 +23,7 @@ from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, CURVES, GENERATOR, HUB, PROMPTS, README
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.distillation.hub_card import Publication, hub_card
-from gsd_cli.core.distillation.hub_pictures import Picture, draw_pictures
+from gsd_cli.core.distillation.hub_images import CardImage, draw_images
 from gsd_cli.core.distillation.inputs import choose_data
 from gsd_cli.core.models.generator import Model
 from gsd_cli.core.models.hub_upload import upload
@@ -72,23 +72,23 @@ def _prepare(options: DistillOptions, model: Model, run: Path, folder: Path, ses
             if path.is_file() and path.name not in (README, CARD) and not path.name.startswith("."):
                 _link(path, temporary / path.relative_to(model.folder))
         write_json(temporary / CARD, card)
-        pictures = draw_pictures(model.generator, temporary, options.batch_size)
+        images = draw_images(model.generator, temporary, options.batch_size)
         if (run / CURVES).is_file():
             _link(run / CURVES, temporary / "images" / CURVES)
-            pictures.append(Picture(f"images/{CURVES}", "figures of the moving average during the training"))
-        text = hub_card(card, _describe(options, model, licence, pictures))
+            images.append(CardImage(f"images/{CURVES}", "figures of the moving average during the training"))
+        text = hub_card(card, _describe(options, model, licence, images))
         (temporary / README).write_text(text, encoding="utf-8")
     return text
 
 
-def _describe(options: DistillOptions, model: Model, licence: Licence, pictures: list[Picture]) -> Publication:
+def _describe(options: DistillOptions, model: Model, licence: Licence, images: list[CardImage]) -> Publication:
     assert options.push_to_hub is not None
     entry = TEACHERS.get(options.teacher)
     base = entry.hub if entry else options.teacher if local_teacher(options.teacher) is None else None
     # with images of the user's own, the teacher's data set is not what the generator was trained on
     own = choose_data(options).origin in ("given", "prepared")
     return Publication(
-        options.push_to_hub, licence, pictures, base, entry.data_set if entry and not own else None,
+        options.push_to_hub, licence, images, base, entry.data_set if entry and not own else None,
         by_diffusers=_is_plain_ddpm(model), prompts=(model.folder / PROMPTS).is_file(),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.distill_choices import Adapters, Guidance, split_choice
-from gsd_cli.options.fields import NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.fields import EXPORT_PRECISION, NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
 from gsd_cli.options.hub import HubSettings
 
 ADVERSARIAL_RATIO = 2.0
@@ -274,11 +274,7 @@ class DistillOptions(Common, DistillSettings, HubSettings):
         panel="Export",
         metavar="FILE",
     )
-    export_precision: ExportPrecision = opt(
-        "fp32",
-        "Number format of the weights in the exported file. fp16 and int8 make it smaller; calls stay in fp32.",
-        panel="Export",
-    )
+    export_precision: ExportPrecision = EXPORT_PRECISION
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> DistillOptions:

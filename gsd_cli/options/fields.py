@@ -63,6 +63,11 @@ BACKEND_HELP = (
     "What makes the images: torch, or onnxruntime from a file that is exported once into the cache. A model FILE.onnx "
     "is always run by onnxruntime."
 )
+EXPORT_PRECISION = opt(
+    "fp32",
+    "Number format of the weights in the exported file. fp16 and int8 make it smaller; calls stay in fp32.",
+    panel="Export",
+)
 NO_FP16 = (
     "Number format of the training. auto: bf16 on hardware that supports it (on a CPU: if it is faster), else fp32. "
     "fp32 turns TF32 off."

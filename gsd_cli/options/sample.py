@@ -16,7 +16,7 @@ from gsd_cli.catalogue.file_formats import (
     SampleFormat,
 )
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import BACKEND_HELP, CLASS, MODEL_OR_FILE, SCALE_HELP, Scale, Share, opt
+from gsd_cli.options.fields import BACKEND_HELP, CLASS, EXPORT_PRECISION, MODEL_OR_FILE, SCALE_HELP, Scale, Share, opt
 from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 from gsd_cli.options.seeds import SeedList
 
@@ -64,11 +64,7 @@ class SampleOptions(Common):
         panel="Export",
         metavar="FILE",
     )
-    export_precision: ExportPrecision = opt(
-        "fp32",
-        "Number format of the weights in the exported file. fp16 and int8 make it smaller; calls stay in fp32.",
-        panel="Export",
-    )
+    export_precision: ExportPrecision = EXPORT_PRECISION
 
     @model_validator(mode="after")
     def _no_images_with_export(self) -> SampleOptions:

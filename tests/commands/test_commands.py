@@ -128,8 +128,8 @@ def test_bench_says_why_stdout_is_empty(workshop: Shell) -> None:
     assert done.stdout == b""
     assert b"stdout gets nothing: the tables are on stderr. --report DIR" in done.stderr
     for more in (["--json"], ["--report", "r"]):
-        told = workshop.gsd(*call, *more)
-        assert told.stdout and b"stdout gets nothing" not in told.stderr
+        silent = workshop.gsd(*call, *more)
+        assert silent.stdout and b"stdout gets nothing" not in silent.stderr
 
 
 def test_bench_reports_the_geometry(workshop: Shell) -> None:

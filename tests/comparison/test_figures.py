@@ -58,10 +58,10 @@ def test_pictures_are_drawn_side_by_side(tmp_path: Path) -> None:
 def test_every_row_of_samples_has_its_name(tmp_path: Path) -> None:
     grey = {"a": torch.full((5, 1, 8, 8), -1.0), "a longer name": torch.full((5, 1, 8, 8), 0.5)}
     grey["third"] = torch.linspace(-1, 1, 5).reshape(5, 1, 1, 1).expand(5, 1, 8, 8)
-    picture = np.asarray(Image.open(draw_samples(grey, tmp_path / "figure1.png", scale=4)).convert("L"))
+    drawing = np.asarray(Image.open(draw_samples(grey, tmp_path / "figure1.png", scale=4)).convert("L"))
     width, height = 5 * 32, 32
-    assert picture.shape[0] == 3 * height
-    margin, images = picture[:, :-width], picture[:, -width:]
+    assert drawing.shape[0] == 3 * height
+    margin, images = drawing[:, :-width], drawing[:, -width:]
     np.testing.assert_array_equal(images, np.asarray(Image.open(save_grid(
         torch.cat(list(grey.values())), tmp_path / "grid.png", 5, 4
     )).convert("L")))  # fmt: skip
@@ -76,9 +76,9 @@ def test_every_row_of_samples_has_its_name(tmp_path: Path) -> None:
 def test_walks_are_rows_in_turn(tmp_path: Path) -> None:
     black, white = torch.full((5, 1, 8, 8), -1.0), torch.full((5, 1, 8, 8), 1.0)
     path = draw_walks({"without": [black, black], "with": [white, white]}, tmp_path / "walks.png")
-    picture = np.asarray(Image.open(path).convert("L"))
-    assert picture.shape == (4 * 16, 5 * 16)
-    assert [picture[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]
+    drawing = np.asarray(Image.open(path).convert("L"))
+    assert drawing.shape == (4 * 16, 5 * 16)
+    assert [drawing[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]
 
 
 def test_points_that_no_other_beats() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsd_cli.core.distillation.card import SHARES, describe_training, tabulate_figures
-from gsd_cli.core.distillation.hub_pictures import Picture
+from gsd_cli.core.distillation.hub_images import CardImage
 from gsd_cli.core.models.edm_config import CLASS_NAMES
 from gsd_cli.core.models.licence import Licence
 
@@ -36,7 +36,7 @@ class Publication:
 
     repo: str
     licence: Licence
-    pictures: Sequence[Picture]
+    images: Sequence[CardImage]
     base: str | None = None
     data_set: str | None = None
     by_diffusers: bool = False
@@ -50,7 +50,7 @@ class Publication:
 
 def hub_card(card: dict[str, Any], about: Publication) -> str:
     """The README.md, from the content of gsd.json."""
-    shown = "\n\n".join(f"![{p.caption}]({p.name})\n\n*{p.caption}.*" for p in about.pictures)
+    shown = "\n\n".join(f"![{p.caption}]({p.name})\n\n*{p.caption}.*" for p in about.images)
     return f"""---
 {_front_matter(card, about)}
 ---
@@ -97,7 +97,7 @@ def _front_matter(card: dict[str, Any], about: Publication) -> str:
         "base_model": about.base,
         "datasets": [about.data_set] if about.data_set else None,
         "metrics": [name for name, _ in _metrics(card)] or None,
-        "widget": [{"text": _in_one_line(p.caption), "output": {"url": p.name}} for p in about.pictures],
+        "widget": [{"text": _in_one_line(p.caption), "output": {"url": p.name}} for p in about.images],
     }
     known = {key: value for key, value in stated.items() if value is not None}
     name = about.repo.rpartition("/")[2]

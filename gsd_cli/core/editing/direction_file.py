@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -14,9 +13,8 @@ from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.versions import gsd_version
 from gsd_cli.catalogue.direction_files import FORMAT, HINT, read_direction_facts, require_direction_of
-from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction, Space
-from gsd_cli.core.latents.render import record_bottleneck
+from gsd_cli.core.latents.render import bottleneck_shape
 from gsd_cli.core.models.generator import Generator
 
 UNIT = 1e-3
@@ -69,7 +67,8 @@ def load_direction(
     try:
         tensors = load_file(path)
         vector, normal = tensors["vector"], tensors.get("normal")
-        _require_unit("vector", vector, _shape_of(generator, facts.space))
+        shape = generator.latent_shape if facts.space == "latent" else bottleneck_shape(generator)
+        _require_unit("vector", vector, shape)
         if normal is not None:
             _require_unit("normal", normal, tuple(vector.shape))
     except (OSError, SafetensorError, ValueError, KeyError) as error:
@@ -88,14 +87,3 @@ def _require_unit(name: str, vector: Tensor, shape: tuple[int, ...]) -> None:
     length = vector.double().norm().item()
     if not abs(length - 1) < UNIT:  # also for NaN
         raise ValueError(f"its {name} has the length {length:.4g}, not 1")
-
-
-@torch.no_grad()
-def _shape_of(generator: Generator, space: str) -> tuple[int, ...]:
-    """(c, h, w) of the model's latents or of its bottleneck, which takes one call."""
-    if space == "latent":
-        return generator.latent_shape
-    seen: list[Tensor] = []
-    with record_bottleneck(generator, seen):
-        generator(latents([0], generator.latent_shape).to(generator.device))
-    return tuple(seen[0].shape[1:])

@@ -42,7 +42,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Start:
-    """A latent that the page offers: that of a seed, or z [C, H, W] of a picture, from the file `source`."""
+    """A latent that the page offers: that of a seed, or z [C, H, W] of an image, from the file `source`."""
 
     title: str
     source: str

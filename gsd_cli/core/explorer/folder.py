@@ -14,7 +14,7 @@ from gsd_cli.core.explorer.runtime import extract_runtime
 from gsd_cli.core.latents.files import Anchor, save_anchors
 
 PAGE = ASSETS / "explorer"
-INDEX, RUNTIME, PICTURE = "index.html", "ort", "picture.safetensors"
+INDEX, RUNTIME, OWN_IMAGE = "index.html", "ort", "image.safetensors"
 
 
 def page_files() -> list[str]:
@@ -29,11 +29,11 @@ def require_own_folder(folder: Path) -> None:
 
 
 def write_folder(
-    folder: Path, content: Content, export: Callable[[Path], object], tarball: Path, picture: Anchor | None
+    folder: Path, content: Content, export: Callable[[Path], object], tarball: Path, own: Anchor | None
 ) -> Path:
     """Write the folder whole or not at all, in place of an older explorer; returns the path of its index.html.
 
-    export: writes the generator to a path. tarball: of onnxruntime-web. picture: the latent of a person's own picture.
+    export: writes the generator to a path. tarball: of onnxruntime-web. own: the latent of a person's own image.
     """
     require_own_folder(folder)
     with atomic_folder(folder) as temporary:
@@ -44,6 +44,6 @@ def write_folder(
         (temporary / MODEL).write_bytes(facts)
         (temporary / NUMBERS).write_bytes(numbers)
         extract_runtime(tarball, temporary / RUNTIME)
-        if picture is not None:
-            save_anchors(temporary / PICTURE, [picture], content.mark)
+        if own is not None:
+            save_anchors(temporary / OWN_IMAGE, [own], content.mark)
     return folder / INDEX

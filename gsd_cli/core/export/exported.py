@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.latents.render import record_bottleneck
+from gsd_cli.core.latents.render import bottleneck_shape
 from gsd_cli.core.models.condition import NAMES, UNCONDITIONAL, Condition
 from gsd_cli.core.models.generator import Generator
 
@@ -77,15 +77,10 @@ def _add(shift: Tensor) -> Callable[[Tensor], Tensor]:
 
 def find_shift_shape(generator: Generator) -> tuple[int, int, int] | None:
     """(c, h, w) of the bottleneck's map; None for a network without one."""
-    seen: list[Tensor] = []
-    z = torch.zeros(1, *generator.latent_shape, device=generator.device)
     try:
-        with torch.no_grad(), record_bottleneck(generator, seen):
-            generator(z, generator.denoiser.conditions.first(1).to(generator.device))
+        return bottleneck_shape(generator)
     except GsdError:
         return None
-    channels, height, width = seen[0].shape[1:]
-    return channels, height, width
 
 
 def condition_inputs(condition: Condition) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def describe_model(model: Model, precision: str, format_: str = FORMAT) -> dict[
 
 
 def licence_of(model: Model) -> str:
-    """The licence of a generator's weights, as far as gsd knows it."""
+    """The licence of a generator's weights, if gsd knows it."""
     stated = model.card.get("licence")
     if isinstance(stated, str) and stated:
         return stated

@@ -94,6 +94,17 @@ def record_bottleneck(generator: Generator, seen: list[Tensor]) -> Any:
     return _hook(generator, lambda features: seen.append(features.float().cpu()))
 
 
+@torch.no_grad()
+def bottleneck_shape(generator: Generator) -> tuple[int, int, int]:
+    """(c, h, w) of the bottleneck's map, which takes one call. Raises GsdError (exit 3) for a network without one."""
+    seen: list[Tensor] = []
+    z = torch.zeros(1, *generator.latent_shape, device=generator.device)
+    with record_bottleneck(generator, seen):
+        generator(z, generator.conditions.first(1).to(generator.device))
+    channels, height, width = seen[0].shape[1:]
+    return channels, height, width
+
+
 def render_between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Tensor, batch_size: int = 64) -> Tensor:
     """Images of latents z [N, ...] at fractions s [N] of the way from a to b: the weight changes and
     residuals of the two images are mixed in these fractions."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models import dit
@@ -61,11 +61,6 @@ def from_map(net: Any, features: Tensor, output: tuple[Tensor, Tensor]) -> tuple
     return output[0], dit.from_map(net, features, output[1])
 
 
-def bottleneck(net: Any) -> nn.Module:
-    """The middle block."""
-    return dit.bottleneck(net)
-
-
 SD3 = NetworkKind(
     diffusers_class=DIFFUSERS_CLASS,
     class_names=CLASS_NAMES,
@@ -73,7 +68,7 @@ SD3 = NetworkKind(
     classes=lambda net: None,
     call=call,
     encode=encode,
-    bottleneck=bottleneck,
+    bottleneck=dit.bottleneck,
     output_layers=output_layers,
     to_map=to_map,
     from_map=from_map,

@@ -10,11 +10,11 @@ import yaml
 from huggingface_hub import ModelCardData, metadata_load
 
 from gsd_cli.core.distillation.hub_card import Publication, hub_card
-from gsd_cli.core.distillation.hub_pictures import Picture
+from gsd_cli.core.distillation.hub_images import CardImage
 from gsd_cli.core.models.licence import hub_identifier, read_licence, teacher_licence
 from gsd_cli.options import DistillSettings
 
-PICTURES = [Picture("images/samples.png", "16 images, seeds 0 to 15"), Picture("images/walk.png", "3 walks")]
+IMAGES = [CardImage("images/samples.png", "16 images, seeds 0 to 15"), CardImage("images/walk.png", "3 walks")]
 FIGURES = {"fd": 1.56789, "fd_error": 0.13, "precision": 0.878, "recall": 0.831, "spearman": 0.7}
 
 
@@ -29,7 +29,7 @@ def card(**changes: Any) -> dict[str, Any]:
 
 
 def about(**changes: Any) -> Publication:
-    given = {"repo": "me/toy-one-step", "licence": {"license": "mit"}, "pictures": PICTURES, "base": "someone/toy"}
+    given = {"repo": "me/toy-one-step", "licence": {"license": "mit"}, "images": IMAGES, "base": "someone/toy"}
     return Publication(**given | changes)
 
 
@@ -50,8 +50,8 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
     assert (found["base_model"], found["datasets"]) == ("someone/toy", ["someone/images"])
     assert "gsd" in found["tags"]
     assert [w["output"]["url"] for w in found["widget"]] == ["images/samples.png", "images/walk.png"]
-    for picture in PICTURES:
-        assert f"![{picture.caption}]({picture.name})" in text
+    for image in IMAGES:
+        assert f"![{image.caption}]({image.name})" in text
     # the hub's own reader makes the same results of it
     results = ModelCardData(**found).eval_results
     assert results is not None
@@ -102,7 +102,7 @@ def test_other_kinds_of_models() -> None:
 def test_names_of_others_stay_text_in_the_front_matter() -> None:
     """A teacher's name may hold what YAML reads as more than text."""
     name = 'a: b\n---\n"c" # d'
-    found = front(hub_card(card(figure_name=name), about(pictures=[Picture("images/a.png", name)])))
+    found = front(hub_card(card(figure_name=name), about(images=[CardImage("images/a.png", name)])))
     assert found["widget"][0]["text"] == 'a: b --- "c" # d'
     assert found["model-index"][0]["results"][0]["metrics"][0]["name"] == 'a: b --- "c" # d'
 

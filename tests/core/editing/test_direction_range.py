@@ -15,7 +15,7 @@ from gsd_cli.core.editing.direction_range import FARTHEST, find_end, measure_ran
     [
         ([1, 2, 3, 4], 2.6, 2.5),  # at 2.6, rounded down
         ([1, 2, 3, 4], 3, 3.0),
-        ([1, 2, 3, 4], 9, 4.0),  # never reached: as far as was tried
+        ([1, 2, 3, 4], 9, 4.0),  # never reached: the largest that was tried
         ([5, 9, 9, 9], 1, 1.0),  # at once: not less than 1
         ([0, 0, 0, 0], 1, 4.0),  # moves nothing
     ],

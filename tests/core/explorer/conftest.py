@@ -16,7 +16,7 @@ from tests.support.shell import Shell
 
 @pytest.fixture(scope="session")
 def explorer(workshop: Shell, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an explorer of the toy run, with a picture; its tarball is that of the user's cache."""
+    """The folder of an explorer of the toy run, with an image; its tarball is that of the user's cache."""
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     try:
         tarball = fetch_runtime(Session(Console(quiet=True)))

@@ -50,7 +50,7 @@ def repeat(workshop: Shell, visit: Visit, tmp_path: Path) -> np.ndarray:
     """The image that the page's own command gives."""
     words = shlex.split(visit.page.inner_text("#command"))
     assert words[0] == "gsd" and words[-2:] == ["-o", "image.png"]
-    files = {name: str(tmp_path / name) for name in ("latent.safetensors", "image.png", "picture.safetensors")}
+    files = {name: str(tmp_path / name) for name in ("latent.safetensors", "image.png", "image.safetensors")}
     done = workshop.gsd(*(files.get(word, word) for word in words[1:]))
     assert done.returncode == 0, done.stderr.decode()
     return np.asarray(Image.open(tmp_path / "image.png"))
@@ -71,13 +71,13 @@ def slide(visit: Visit, name: str, steps: int) -> None:
         ("#seed=3", {"brightness": 8}, "--attribute brightness --method direction --strength=0.8"),
         ("#seed=3", {"pc1": -7, "truncation": -1}, "--truncation 0.95 --direction pc1 --strength=-0.7"),
         ("#seed=3", {"pc0": 9, "brightness": -5, "pc2": 4}, "--move=brightness=-0.5,pc0=0.9,pc2=0.4"),
-        ("#start=example%3Abag", {"brightness": 5}, "gsd edit picture.safetensors"),
+        ("#start=example%3Abag", {"brightness": 5}, "gsd edit image.safetensors"),
     ],
 )
 def test_its_images_are_those_of_its_command(
     visit: Visit, workshop: Shell, explorer: Path, tmp_path: Path, address: str, moves: dict[str, int], command: str
 ) -> None:
-    shutil.copy(explorer / "picture.safetensors", tmp_path)
+    shutil.copy(explorer / "image.safetensors", tmp_path)
     visit.page.goto("about:blank")
     visit.open(f"?backend=wasm{address}")
     for name, steps in moves.items():

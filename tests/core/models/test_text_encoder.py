@@ -144,8 +144,8 @@ def test_a_sampled_image_is_the_pipeline_s(kind: str, folders: dict[str, Path], 
     ).images  # fmt: skip
     own = parse_sampler("msa-4" if kind == "SD3" else "ddim-4")
     made = sample_teacher(teacher, own, noise, range(2))
-    pictures = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
-    torch.testing.assert_close(pictures, torch.from_numpy(wanted), rtol=0, atol=1e-4)
+    shown = (made / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(shown, torch.from_numpy(wanted), rtol=0, atol=1e-4)
 
 
 @each_kind

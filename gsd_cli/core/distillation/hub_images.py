@@ -24,14 +24,14 @@ WALKS, FRAMES = 3, 9
 
 
 @dataclass(frozen=True)
-class Picture:
+class CardImage:
     """An image file in the folder of a model card, by its path there, and what it shows."""
 
     name: str
     caption: str
 
 
-def draw_pictures(generator: Generator, folder: Path, batch_size: int) -> list[Picture]:
+def draw_images(generator: Generator, folder: Path, batch_size: int) -> list[CardImage]:
     """Write images/samples.png and images/walk.png into `folder`."""
     size = generator.image_shape[-1]
     count = MANY if size <= SMALL else FEW
@@ -41,8 +41,8 @@ def draw_pictures(generator: Generator, folder: Path, batch_size: int) -> list[P
     rows = [_walk(generator, 2 * k, 2 * k + 1, batch_size) for k in range(WALKS)]
     save_grid(torch.cat(rows), folder / "images" / "walk.png", columns=FRAMES, scale=max(1, SMALL // size))
     return [
-        Picture("images/samples.png", f"{count} images, seeds 0 to {count - 1}, one network call each"),
-        Picture("images/walk.png", f"{WALKS} walks between two seeds in {FRAMES} steps of equal perceptual length"),
+        CardImage("images/samples.png", f"{count} images, seeds 0 to {count - 1}, one network call each"),
+        CardImage("images/walk.png", f"{WALKS} walks between two seeds in {FRAMES} steps of equal perceptual length"),
     ]
 
 
