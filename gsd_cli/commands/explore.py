@@ -9,6 +9,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.image_names import SEED, parse_seed
+from gsd_cli.commands.edit_direction import choose_direction
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.compute.random import latents
 from gsd_cli.core.editing.direction import Direction
@@ -32,7 +33,7 @@ from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import naming_option, resolve_direction_name
+from gsd_cli.options.edit import resolve_direction_name
 
 SEEDS = (2, 5, 10, 23, 42)
 """The page's first latents, unless IMAGE is another seed."""
@@ -56,7 +57,7 @@ def explore(options: EditOptions, session: Session) -> Result:
     if weights > LARGE:
         session.warn(f"the page loads {weights / 1e6:,.0f} MB of weights, and needs as much memory again")
     store = DirectionStore(model, options, session)
-    named = _find_named(store, options)
+    named = find_named(store, options)
     starts, own = _find_starts(options, store, session)
     content = Content(
         model=model,
@@ -81,14 +82,14 @@ def explore(options: EditOptions, session: Session) -> Result:
     return Result([str(index)], _summarise(content, folder))
 
 
-def _find_named(store: DirectionStore, options: EditOptions) -> list[Direction]:
+def find_named(store: DirectionStore, options: EditOptions) -> list[Direction]:
     """The direction that the command line names, found if it is not stored. It is checked before the slow work."""
     if options.attribute is None and options.direction is None and options.fit is None:
         return []
     name = resolve_direction_name(options)
     if name.startswith("jac"):
         raise UsageError([f"--direction {name}: it belongs to one image"], hint="--direction pc0, or --attribute NAME")
-    return [store.find(name, options.space, naming_option(options))]
+    return [choose_direction(store, options)]
 
 
 def _find_starts(options: EditOptions, store: DirectionStore, session: Session) -> tuple[list[Start], Anchor | None]:

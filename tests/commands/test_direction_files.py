@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from gsd_cli.base.console import Console, Result
@@ -16,8 +17,10 @@ from gsd_cli.base.session import Session
 from gsd_cli.catalogue.direction_files import read_direction_facts
 from gsd_cli.cli.checks import check_edit
 from gsd_cli.cli.preflight import plan_edit
-from gsd_cli.commands import edit
+from gsd_cli.commands import edit, explore
 from gsd_cli.core.editing.direction import load_directions
+from gsd_cli.core.editing.store import DirectionStore
+from gsd_cli.core.models.open import open_model
 from gsd_cli.options import EditOptions
 from tests.support.shell import Shell
 
@@ -76,6 +79,17 @@ def test_a_direction_is_saved_without_an_image(folder: Path, capsys: pytest.Capt
     assert facts.figures == found[0].figures
     assert facts.range == (low, high)
     assert "direction saved" in capsys.readouterr().err
+
+
+def test_an_explorer_takes_a_direction_file(folder: Path) -> None:
+    """Among its sliders, as a direction of the model itself."""
+    saved = str(folder / "pc1.safetensors")
+    run(None, direction="pc1", save_direction=saved)
+    chosen = options(None, direction=saved, explore=str(folder / "page"))
+    session = Session.start(chosen, Console())
+    store = DirectionStore(open_model("run", torch.device("cpu"), session), chosen, session)
+    (found,) = explore.find_named(store, chosen)
+    assert found.name == "pc1" and torch.equal(found.vector, store.find("pc1", "auto").vector)
 
 
 def test_a_solved_edit_saves_the_direction_of_its_attribute(folder: Path) -> None:
