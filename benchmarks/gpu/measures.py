@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import quantiles
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from benchmarks.gpu.random_teachers import random_teacher
 from gsd_cli.compute.device import choose_precision, full_precision, resolve_device, synchronize
 from gsd_cli.compute.memory import peak_memory
 from gsd_cli.compute.random import latents
+from gsd_cli.core.distillation.recorded_steps import REHEARSALS, RecordedSteps
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.feature_maps import teacher_features
 from gsd_cli.core.models.generator import load_model
@@ -83,24 +85,26 @@ def parity(plan: Plan, rows: Rows) -> None:
     rows.add("perceptual path length", ppl)
 
 
+SIZES = [("fashion", 64), ("fashion", 256), ("fashion", 1024), ("cifar10", 64), ("cifar10", 256)]
+COMPARED = ["gsd", "gsd --no-cuda-graphs", "fair plain loop"]
+"""Measured at every size; the variants of OTHERS at the first one only."""
+OTHERS = ["peers' way", "gsd --reuse-images", "gsd, the plain loops' arithmetic", "gsd fp32", "gsd, convolutions not timed"]
+WARM_UP = REHEARSALS + 2
+"""Steps before the clock starts, the one that is recorded among them."""
+
+
 def rates(plan: Plan, rows: Rows) -> None:
     """Images a second of gsd's step and of two plain loops; launches and host waits a step."""
     device = resolve_device(plan.device)
-    sizes = [("tiny", 8)] if plan.small else [("fashion", 64), ("fashion", 256), ("fashion", 1024), ("cifar10", 64),
-                                              ("cifar10", 256)]  # fmt: skip
-    variants = ["gsd", "fair plain loop", "peers' way"]
-    variants += [] if plan.small else ["gsd --reuse-images", "gsd, the plain loops' arithmetic", "gsd fp32"]
-    seconds = plan.seconds / (3 * len(sizes) * len(variants))
-    torch.backends.cudnn.benchmark = False
-    for name, batch in sizes:
-        for variant in variants:
-            rows.add(
-                f"{name}, batch {batch}: {variant}",
-                partial(_rate, name, batch, variant, device, seconds),
-            )
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+    sizes = [("tiny", 8)] if plan.small else SIZES
+    wanted = [(*size, variant) for size in sizes for variant in COMPARED]
+    wanted += [(*sizes[0], variant) for variant in OTHERS[: 1 if plan.small else None]]
+    seconds = plan.seconds / (4 * len(wanted))
+    for name, batch, variant in wanted:
+        rows.add(f"{name}, batch {batch}: {variant}", partial(_rate, name, batch, variant, device, seconds))
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> Row:
@@ -108,14 +112,17 @@ def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> R
     ways: dict[str, dict[str, Any]] = {
         "gsd --reuse-images": {"reuse_images": True}, "gsd fp32": {"precision": "fp32"},
         "gsd, the plain loops' arithmetic": {"irl_gradient": "free", "fake_score": "plain"},
+        "gsd --no-cuda-graphs": {"cuda_graphs": False},
     }  # fmt: skip
     precision = "fp32" if device.type == "cpu" else choose_precision("auto", device, lambda: None)[0]
     settings = DistillSettings(**{"batch_size": batch, "precision": precision, **ways.get(variant, {})})
-    tf32 = variant == "fair plain loop"
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.set_float32_matmul_precision("high" if variant == "fair plain loop" else "highest")
+    torch.backends.cudnn.benchmark = variant != "gsd, convolutions not timed"
+    recorded: RecordedSteps | None = None
     if variant.startswith("gsd"):
         task = Distillation(teacher, settings, 1000, device, lambda *_: {})
         number = iter(range(500, 10**9))  # the isometric term is at full weight
+        recorded = task.recorded
 
         def step() -> None:
             task.step(next(number))
@@ -123,17 +130,21 @@ def _rate(name: str, batch: int, variant: str, device: Any, seconds: float) -> R
         step = plain_step(teacher, settings, device, fair=variant == "fair plain loop")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(3):
+    for _ in range(WARM_UP):
         step()
     times = list(_timed(step, seconds, lambda: synchronize(device)))
     profiler = Profiler(device)
     for _ in range(2):
         profiler.run(step)
     found = profiler.profile()
+    low, middle, high = (batch / seconds for seconds in sorted(quantiles(times, n=4), reverse=True))
     return {
-        "images_per_second": batch * len(times) / sum(times), "steps": len(times), "launches": found.launches,
-        "host_waits": found.host_waits, "reads": found.reads, "peak_memory": peak_memory(device),
-        "precision": settings.precision, "table": found.table[:6000],
+        "images_per_second": middle, "lower_quartile": low, "upper_quartile": high, "steps": 2 * len(times),
+        "launches": found.launches, "host_waits": found.host_waits, "reads": found.reads,
+        "peak_memory": peak_memory(device), "precision": settings.precision,
+        "graphs": recorded is not None and recorded.failure is None,
+        **({"failure": recorded.failure} if recorded is not None and recorded.failure else {}),
+        "table": found.table[:6000],
     }  # fmt: skip
 
 

@@ -61,9 +61,31 @@ def to_device(module: Module, device: torch.device, *, training: bool = True) ->
     return module
 
 
+def time_convolutions(device: torch.device) -> None:
+    """Let cuDNN time its convolutions at each new shape from now on, and take the fastest. Worthwhile in a training,
+    which repeats its shapes."""
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
 def adam(module: nn.Module, lr: float, betas: tuple[float, float], device: torch.device) -> torch.optim.Adam:
-    """Adam on a module's trained parameters, in one kernel that can skip a step on the device (see `descend`)."""
-    return torch.optim.Adam([p for p in module.parameters() if p.requires_grad], lr, betas, fused=device.type in FUSED)
+    """Adam on a module's trained parameters, in one kernel that can skip a step on the device (see `descend`).
+
+    On a CUDA device it can be a part of a graph: its learning rate is a tensor there. `set_rate` changes it.
+    """
+    cuda = device.type == "cuda"
+    rate = torch.tensor(lr, device=device) if cuda else lr
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.Adam(trained, rate, betas, fused=device.type in FUSED, capturable=cuda)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set an optimizer's learning rate, in place if it is a tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

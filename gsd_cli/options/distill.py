@@ -163,6 +163,12 @@ class DistillSettings(BaseModel):
         False, "Recompute activations in the backward pass: less memory, about a third slower.", panel="Optimizer"
     )
     compile: bool = opt(False, "Compile the networks; worthwhile for long runs on a GPU.", panel="Optimizer")
+    cuda_graphs: bool = opt(
+        True,
+        "Record a step's kernels and start them together. Only on a CUDA device; not with several processes, --compile,"
+        " --recompute or --dropout.",
+        panel="Optimizer",
+    )
     reuse_images: bool = opt(
         False,
         "Train the fake score on the images of the generator step instead of fresh ones; saves one call per step.",

@@ -84,6 +84,24 @@ def test_four_steps_have_the_cpu_s_losses(
     assert losses[GPU] == pytest.approx(losses[CPU], rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recorded_steps_do_what_steps_do(toy_teacher: Denoiser, toy_archive_path: Path, precision: str) -> None:
+    """CUDA graphs: three rehearsals of each variant, then recordings."""
+    found = []
+    for graphs in (False, True):
+        settings = {"cuda_graphs": graphs, "noise_device": "device", "precision": precision, "irl_every": 2}
+        task = distillation(toy_teacher, toy_archive_path, GPU, settings)
+        task.set_length(40)
+        with exact_if_fp32(GPU, precision):
+            found.append([run_step(task, step) for step in range(24)])
+    assert task.recorded is not None
+    assert task.recorded.failure is None
+    near = 1e-3 if precision == "fp32" else 0.05  # a GPU adds in any order
+    for plain, recorded in zip(*found, strict=True):
+        losses = {name: value for name, value in plain.items() if name.endswith("_loss")}
+        assert {name: recorded[name] for name in losses} == pytest.approx(losses, rel=near, abs=1e-4)
+
+
 def test_a_resumed_run_goes_on_as_it_would_have(toy_teacher: Denoiser, toy_archive_path: Path, tmp_path: Path) -> None:
     """Through a file: channels last on the device, contiguous in the checkpoint."""
     first, second = (distillation(toy_teacher, toy_archive_path, GPU, {}) for _ in range(2))

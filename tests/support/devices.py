@@ -2,7 +2,7 @@
 
 `PRETEND` is torch's `meta` device by name, so that autograd needs no driver. Inside `pretend()`, tensors on it keep
 their values, and the CPU computes the results. What a GPU would refuse is refused: operands on two devices, and
-`.numpy()` of a tensor that is not on the CPU. Reads that make the host wait are counted.
+`.numpy()` of a tensor that is not on the CPU. Reads that make the host wait are counted, and so are copies to it.
 """
 
 from __future__ import annotations
@@ -64,15 +64,19 @@ class OnDevice(Tensor):
 class Pretend(TorchDispatchMode):
     """A context in which the pretended device exists.
 
-    waits: how often the host waited for the device, by operation. float64: whether the device has it, unlike Apple's.
+    waits: how often the host waited for the device, by operation. copies: how often tensors were copied to it. float64:
+    whether the device has it, unlike Apple's.
     """
 
     def __init__(self, *, float64: bool = True) -> None:
         super().__init__()
         self.float64 = float64
         self.waits: Counter[str] = Counter()
+        self.copies: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _arrives(func, args, kwargs or {}):
+            self.copies[str(func)] += 1
         out = _run(func, args, kwargs or {}, self.waits)
         if not self.float64:
             for value in _flat([out]):
@@ -161,6 +165,14 @@ def _wrap(value: Any) -> Any:
 def _leaves(func: Any, args: Any) -> bool:
     """Whether a copy goes from the device to the CPU."""
     return func is aten.copy_.default and isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)
+
+
+def _arrives(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a copy goes from the CPU to the device. A number that fills a tensor there is not copied."""
+    if func is aten.copy_.default:
+        return isinstance(args[0], OnDevice) and not isinstance(args[1], OnDevice)
+    asked = kwargs.get("device")
+    return func is aten._to_copy.default and asked == PRETEND and not isinstance(args[0], OnDevice)
 
 
 def _require_one_device(func: Any, args: Any, operands: list[Tensor]) -> None:

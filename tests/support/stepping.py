@@ -23,6 +23,7 @@ def run_step(task: Task, step: int) -> dict[str, float]:
 
 def weigh(term: IsometricTerm, rest: float, own: float, step: int) -> float:
     """The weight of the isometric term for these gradient norms."""
+    term.begin(step)
     return float(term.weight(torch.tensor(own), torch.tensor(rest), step))
 
 

@@ -60,6 +60,15 @@ class AdversarialTerm:
         return self.ratio > 0
 
     @property
+    def resident(self) -> bool:
+        """Whether a step needs no images from the host."""
+        return not self.on or isinstance(self.data, ResidentImages)
+
+    def begun(self, step: int) -> bool:
+        """Whether the term acts on the generator in this step: it is on, and its head start is over."""
+        return self.on and (step + 1) * self.settings.batch_size > HEAD_START
+
+    @property
     def updates_per_step(self) -> int:
         """Updates of the discriminator in a training step."""
         return self.settings.discriminator_steps if self.on else 0
@@ -96,7 +105,6 @@ class AdversarialTerm:
         assert self.data is not None
         resident = isinstance(self.data, ResidentImages)
         indices = self.draws.integers(len(self.data), *stream, "real", host=not resident)
-        indices = indices.to(images.device) if resident else indices
         real = self.data.batch(indices).to(images.device, non_blocking=True)
         if condition.classes is None or self.data.labels is None:
             return real, UNCONDITIONAL
@@ -119,7 +127,7 @@ class AdversarialTerm:
 
     def measure(self, images: Tensor, condition: Condition, step: int) -> TermGradient:
         """The generator's loss and its gradient at images [B, C, H, W]; zero during the head start."""
-        if not self.on or (step + 1) * self.settings.batch_size <= HEAD_START:
+        if not self.begun(step):
             return TermGradient(images.new_zeros(()), torch.zeros_like(images))
         sigma = self.draws.sigma(self.recipe.discriminator_sigma, "adversarial", step)
         noise = column(sigma) * self.draws.normal("adversarial", step)

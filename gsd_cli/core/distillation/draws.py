@@ -17,8 +17,8 @@ class Draws:
     """Random numbers for one process's rows of the batch. A stream names what is drawn and in which step.
 
     rows: their numbers within the batch of all processes, which has `batch` rows; shape: (C, H, W) of an image;
-    conditions: all that images can be given. The numbers are drawn on the CPU, so that they are the same for every
-    device, and copied to `device`.
+    conditions: all that images can be given, kept on `device`. The numbers are drawn on the CPU, so that they are the
+    same for every device, and copied to `device`.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Draws:
         device: torch.device,
     ):  # fmt: skip
         self.seed, self.batch, self.rows = seed, batch, rows
-        self.shape, self.conditions, self.device = shape, conditions, device
+        self.shape, self.conditions, self.device = shape, conditions.to(device), device
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
         """N(0, I), float32 [B, *shape]; only the first `count` rows if it is given."""
@@ -42,11 +42,12 @@ class Draws:
 
     def condition(self, *stream: int | str) -> Condition:
         """The condition of each image, uniform over all `conditions`."""
-        return self.conditions.draw(lambda n: self.integers(n, *stream, "class", host=False)).to(self.device)
+        return self.conditions.draw(lambda n: self.integers(n, *stream, "class", host=False))
 
     def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
-        """Uniform in {0..below-1}, int64 [B], on the CPU; `DeviceDraws` puts them on the device unless `host`."""
-        return torch.randint(below, (self.batch,), generator=generator_for(self.seed, *stream))[self.rows]
+        """Uniform in {0..below-1}, int64 [B], on the CPU if `host`, else on the device."""
+        drawn = torch.randint(below, (self.batch,), generator=generator_for(self.seed, *stream))[self.rows]
+        return drawn if host else drawn.to(self.device)
 
     def _random(self, *stream: int | str) -> torch.Generator:
         return generator_for(self.seed, *stream)
@@ -62,7 +63,7 @@ class DeviceDraws(Draws):
         self, seed: int, batch: int, rows: Sequence[int], shape: Sequence[int], conditions: Condition,
         device: torch.device,
     ):  # fmt: skip
-        super().__init__(seed, batch, rows, shape, conditions.to(device), device)
+        super().__init__(seed, batch, rows, shape, conditions, device)
         self._places = torch.tensor(rows, device=device)
 
     def normal(self, *stream: int | str, count: int | None = None) -> Tensor:
@@ -79,7 +80,7 @@ class DeviceDraws(Draws):
         return torch.rand(self.batch, generator=self._random(*stream), device=self.device)[self._places]
 
     def integers(self, below: int, *stream: int | str, host: bool = True) -> Tensor:
-        """Uniform in {0..below-1}, int64 [B]."""
+        """Uniform in {0..below-1}, int64 [B], on the CPU if `host`, else on the device."""
         if host:
             return super().integers(below, *stream)
         drawn = torch.randint(below, (self.batch,), generator=self._random(*stream), device=self.device)

@@ -136,7 +136,8 @@ class FeatureMatching:
             seen = along.detach()
             now, squares = now + seen.sum(0) / len(images), squares + seen.T @ seen / len(images)
         count = self.world.size
-        self._update_gap(self.world.sum(now) / count, self.world.sum(squares) / count - torch.eye(len(now)).to(now))
+        unit = torch.eye(len(now), device=now.device)
+        self._update_gap(self.world.sum(now) / count, self.world.sum(squares) / count - unit)
         return torch.cat(gradients)
 
     def weigh(self, own_norm: Tensor, sidl_norm: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -157,9 +158,11 @@ class FeatureMatching:
         share = (batch / (self._seen + batch)).clamp(min=min(1.0, batch / MEMORY))
         slow = (batch / (self._spread_seen + batch)).clamp(min=min(1.0, batch / SPREAD_MEMORY))
         finite = now.isfinite().all() & spread.isfinite().all()  # a batch that is not finite is left out
-        self._gap = torch.where(finite, self._gap + share * (now - self._gap), self._gap)
-        self._spread = torch.where(finite, self._spread + slow * (spread - self._spread), self._spread)
-        self._seen, self._spread_seen = self._seen + batch * finite, self._spread_seen + batch * finite
+        # in place: a recorded step knows these tensors by their addresses
+        self._gap.copy_(torch.where(finite, self._gap + share * (now - self._gap), self._gap))
+        self._spread.copy_(torch.where(finite, self._spread + slow * (spread - self._spread), self._spread))
+        self._seen.add_(batch * finite)
+        self._spread_seen.add_(batch * finite)
 
     def _features(self, x: Tensor, noise: Tensor) -> Tensor:
         """[B, F]: the mean of each channel of the encoder's deepest maps."""

@@ -51,6 +51,8 @@ class IsometricTerm:
         self.form = None if settings.irl == "off" or settings.irl_weight == 0 else FORMS[settings.irl]
         self.balance = NormRatio(device, held_after=SETTLING if self.holds_weight else math.inf)
         self.fitted: Clusters | None = None
+        # the strength of the present step: a tensor, since a recorded step knows no other numbers than its own
+        self._scale = torch.zeros((), device=device)
 
     @property
     def group(self) -> int:
@@ -68,9 +70,13 @@ class IsometricTerm:
         J J^T g itself, and not a vector of arbitrary length."""
         return self.holds_weight or self.settings.irl_weight != "auto"
 
+    def begin(self, step: int) -> None:
+        """Set the term's strength in this step, for `weight`."""
+        self._scale.fill_(self.strength(step))
+
     def prepare(self, step: int, sources: FitSources) -> None:
         """Fit the form before its first step, if it is one that is fitted; all processes get the main one's fit."""
-        if self.form is None or self.form.fitted_to is None or self._strength(step) == 0 or self.fitted is not None:
+        if self.form is None or self.form.fitted_to is None or self.strength(step) == 0 or self.fitted is not None:
             return
         chunk = min(CHUNK, self.settings.micro_batch or CHUNK)
         fitted = self.form.fitted_to.fit(sources, self.settings.seed, chunk)
@@ -103,7 +109,7 @@ class IsometricTerm:
         get the same other noise.
         """
         pairs = pair_count(len(z), self.settings.pair_every, self.group)
-        if self.form is None or self._strength(step) == 0 or pairs == 0:
+        if self.form is None or self.strength(step) == 0 or pairs == 0:
             return LatentBatch(z, z[:0], torch.zeros(0, device=z.device))
         shared = self.form.shared
         directions = torch.stack([draws.normal("isometric", step, k, count=pairs) for k in range(2)])
@@ -221,17 +227,18 @@ class IsometricTerm:
     def weight(self, own_norm: Tensor, rest_norm: Tensor, step: int) -> Tensor | float:
         """`auto` holds own_norm over rest_norm, averaged over 20 steps, at `irl_ratio`; a number is the weight.
 
-        A form with a held weight finds it in its first turns only. Both kinds are multiplied by `_strength`.
+        A form with a held weight finds it in its first turns only. Both kinds are multiplied by `strength`.
         """
-        strength = self._strength(step)
+        if self.strength(step) == 0:
+            return 0.0
         if self.settings.irl_weight != "auto":
-            return strength * float(self.settings.irl_weight)
-        if strength == 0 or self.settings.sidl_weight == 0:
-            return strength
+            return self._scale * float(self.settings.irl_weight)
+        if self.settings.sidl_weight == 0:
+            return self._scale.clone()
         self.balance.update(rest_norm, own_norm)
-        return strength * self.balance.weight(self.settings.irl_ratio)
+        return self._scale * self.balance.weight(self.settings.irl_ratio)
 
-    def _strength(self, step: int) -> float:
+    def strength(self, step: int) -> float:
         """0 for the first tenth of the run, then linear to full at a fifth; 0 in steps without a turn. Full is
         `irl_every`, from the first step if there is no distillation loss."""
         if self.form is None or not self.due(step):

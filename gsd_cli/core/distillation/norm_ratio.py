@@ -42,8 +42,9 @@ class NormRatio:
         """Take one step's norms [] into account, unless one is not finite or the term has no gradient."""
         now = torch.stack([reference, term])
         counts = now.isfinite().all() & (term > 0) & (self.turns < self.held_after)
-        self.norms = torch.where(counts, MEMORY * self.norms + (1 - MEMORY) * now, self.norms)
-        self.turns = self.turns + counts
+        # in place: a recorded step knows these tensors by their addresses
+        self.norms.copy_(torch.where(counts, MEMORY * self.norms + (1 - MEMORY) * now, self.norms))
+        self.turns.copy_(self.turns + counts)
 
     def weight(self, ratio: float) -> Tensor:
         """The factor [] that makes the term's norm `ratio` times the reference's; 0 for a term without a gradient."""

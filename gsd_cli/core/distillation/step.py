@@ -21,8 +21,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, full_precision, to_device
+from gsd_cli.compute.device import (
+    adam,
+    autocast,
+    cast_for_autocast,
+    compile_network,
+    full_precision,
+    set_rate,
+    to_device,
+)
 from gsd_cli.compute.distributed import World, require_even_shares
+from gsd_cli.compute.graphs import recorder_for
 from gsd_cli.compute.random import generator_for
 from gsd_cli.core.distillation.adversarial_term import AdversarialTerm
 from gsd_cli.core.distillation.draws import make_draws
@@ -36,7 +45,9 @@ from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.distillation.noise_levels import build_recipe
 from gsd_cli.core.distillation.real_images import RealImages
+from gsd_cli.core.distillation.recorded_steps import RecordedSteps
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
+from gsd_cli.core.distillation.taped_draws import TapedDraws
 from gsd_cli.core.models.adapters import adapt, copy_trained
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
@@ -64,6 +75,12 @@ class Batch:
     images: Tensor
 
 
+def can_be_recorded(settings: DistillSettings, world: World) -> bool:
+    """Whether steps may run as CUDA graphs: `--cuda-graphs`, and nothing that a recording does not repeat."""
+    s = settings
+    return s.cuda_graphs and not (world.size > 1 or s.recompute or s.compile or s.dropout)
+
+
 class Distillation:
     """Teacher f (frozen), fake score g, generator G and its moving average.
 
@@ -87,6 +104,9 @@ class Distillation:
         self.isometric = IsometricTerm(s, phi, total_steps, world, device)
         rows = row_order(s.batch_size, s.pair_every, world, self.isometric.group)
         draws = make_draws(s.noise_device, s.seed, s.batch_size, rows, teacher.shape, teacher.conditions, device)
+        recorder = recorder_for(device) if can_be_recorded(s, world) else None
+        if recorder is not None:
+            draws = taped = TapedDraws(draws)
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
         guidance = build_guidance(s, teacher, device)
         self.fake_score = FakeScore(s, self.teacher, f, guidance, draws, self.recipe, world)
@@ -97,6 +117,10 @@ class Distillation:
         self.average = copy_trained(self.generator).eval().requires_grad_(False)
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)
+        self._share_of_average = torch.zeros((), device=device)
+        self.recorded = None
+        if recorder is not None and self.adversarial.resident:
+            self.recorded = RecordedSteps(recorder, taped)
         for model in (f, self.fake_score.network, self.generator.denoiser):
             if s.recompute:
                 model.net.enable_gradient_checkpointing()
@@ -130,6 +154,14 @@ class Distillation:
         for the rest of the step: `skipped` is 1.
         """
         self._begin(step)
+        if self.recorded is None:
+            return self._update_all(step)
+        variant = self.isometric.due(step), self.isometric.strength(step) > 0, self.adversarial.begun(step)
+        return self.recorded.run(step, variant, self._update_all)
+
+    def _update_all(self, step: int) -> Metrics:
+        """All updates of a step. What depends on its number otherwise than through `draws` is set by `_begin`, in
+        tensors, or makes it another variant."""
         metrics: Metrics = {}
         skip = torch.zeros((), device=self.device)
         batch = self._generate(step) if self.settings.reuse_images else None
@@ -142,9 +174,7 @@ class Distillation:
             of_discriminator, skip = self.adversarial.update(*fake, skip, "discriminator", step, k)
             metrics |= of_discriminator
         of_generator, skip = self._update_generator(batch or self._generate(step), step, skip)
-        seen = (step + 1) * self.batch_size
-        beta = ema_decay(self.batch_size, seen, self.settings.ema_half_life, self.settings.ema_ramp)
-        update_average(self.average, self.generator, beta, skip)
+        update_average(self.average, self.generator, self._share_of_average, skip)
         return {**metrics, **of_generator, "skipped": skip}
 
     def _update_generator(self, batch: Batch, step: int, skip: Tensor) -> tuple[Metrics, Tensor]:
@@ -185,14 +215,16 @@ class Distillation:
         return self.world.sum(torch.stack([g.square().sum() for g in gradients])).sqrt() / self.world.size
 
     def _begin(self, step: int) -> None:
-        """Set the learning rates, and seed the dropout masks, which come from torch's global generator."""
-        s = self.settings
+        """Set the step's rates and strengths, and seed dropout masks, which come from torch's global generator."""
+        s, seen = self.settings, (step + 1) * self.batch_size
         if s.dropout:
             torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
-        warmup = min(1.0, (step + 1) * self.batch_size / (1000 * s.warmup)) if s.warmup else 1.0
+        warmup = min(1.0, seen / (1000 * s.warmup)) if s.warmup else 1.0
         decay = trapezoid(step, self.total, 0, s.lr_decay)
-        self.generator_adam.param_groups[0]["lr"] = warmup * decay * s.lr
-        self.fake_score.adam.param_groups[0]["lr"] = warmup * self.fake_score.lr
+        set_rate(self.generator_adam, warmup * decay * s.lr)
+        set_rate(self.fake_score.adam, warmup * self.fake_score.lr)
+        self.isometric.begin(step)
+        self._share_of_average.fill_(1 - ema_decay(self.batch_size, seen, s.ema_half_life, s.ema_ramp))
 
     # -- the generator's images ---------------------------------------------------------------------
 

@@ -16,18 +16,20 @@ def ema_decay(batch: int, images_seen: int, half_life: float, ramp: float = 0.05
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, beta: float, skipped: Tensor | None = None) -> None:
-    """average <- beta average + (1 - beta) model, for parameters and buffers; unchanged if `skipped` [] is 1.
+def update_average(
+    average: nn.Module, model: nn.Module, share: float | Tensor, skipped: Tensor | None = None
+) -> None:  # fmt: skip
+    """average <- average + share (model - average), for parameters and buffers; unchanged if `skipped` [] is 1.
 
-    `skipped` may be on a device: the host does not wait for it.
+    share: 1 - beta for a decay of beta. It and `skipped` may be on a device: the host does not wait for them.
     """
     states = (module.state_dict(keep_vars=True).values() for module in (average, model))
     pairs = zip(*states, strict=True)
     own = ((a, b) for a, b in pairs if a.is_floating_point() and a is not b)  # not a shared base
     mine, theirs = map(list, zip(*own, strict=True))
     if skipped is None:
-        torch._foreach_lerp_(mine, theirs, 1 - beta)
+        torch._foreach_lerp_(mine, theirs, share)
         return
     moves = torch._foreach_sub(theirs, mine)
-    torch._foreach_mul_(moves, (1 - beta) * (1 - skipped))
+    torch._foreach_mul_(moves, share * (1 - skipped))
     torch._foreach_add_(mine, moves)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.run_layout import CARD, GRIDS, grid_name
-from gsd_cli.compute.device import adam, autocast
+from gsd_cli.compute.device import adam, autocast, set_rate
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.beta_schedule import BetaSchedule
@@ -103,13 +103,13 @@ class TeacherFit:
         loss = (predicted.float() - noise).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
-        self.optimizer.param_groups[0]["lr"] = lr
+        set_rate(self.optimizer, lr)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         mean = self.world.sum(loss.detach()) / self.world.size
         done = descend(self.net, self.optimizer, mean, clip=s.clip_grad)
         beta = ema_decay(s.batch_size, (step + 1) * s.batch_size, s.ema_half_life)
-        update_average(self.average, self.net, beta, done.skipped)
+        update_average(self.average, self.net, 1 - beta, done.skipped)
         return {"loss": mean, "grad_norm_loss": done.norm, "lr": lr, "skipped": done.skipped}
 
     def evaluate(self, step: int) -> dict[str, float]:

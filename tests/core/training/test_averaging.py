@@ -40,9 +40,9 @@ def test_update_average_takes_parameters_and_buffers() -> None:
     nn.init.constant_(model.weight, 5.0)
     model.running_mean.fill_(10.0)
     model.num_batches_tracked.fill_(7)
-    update_average(average, model, 0.75)
+    update_average(average, model, 0.25)
     assert average.weight.tolist() == [2.0] * 3  # 0.75 * 1 + 0.25 * 5
     assert average.running_mean.tolist() == [2.5] * 3
     assert model.weight.tolist() == [5.0] * 3
-    update_average(average, model, 0.0)
+    update_average(average, model, 1.0)
     assert average.weight.tolist() == [5.0] * 3
