@@ -39,6 +39,7 @@ from gsd_cli.core.distillation.run_folder import (
     resolve_run_folder,
     resume_command,
 )
+from gsd_cli.core.distillation.start import FAKE_WARMUP, open_start
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import per_image
@@ -126,9 +127,13 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
     phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
-    run = replace(run, options=options.model_copy(update=chosen))
+    start = open_start(options.start, teacher, options.sigma_init)
+    warm_up = {"fake_warmup": FAKE_WARMUP} if start is not None and options.fake_warmup is None else {}
+    run = replace(run, options=options.model_copy(update=chosen | warm_up))
     pixels = teacher.autoencoder.net is None
-    task = Distillation(teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels)
+    task = Distillation(
+        teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels, start
+    )  # fmt: skip
     _announce_guidance(run, evaluation)
     exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)

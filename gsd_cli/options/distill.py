@@ -150,6 +150,12 @@ class DistillSettings(BaseModel):
     warmup: NonNegativeFloat = opt(
         0.0, "Length of the learning-rate warm-up, in thousands of images.", panel="Optimizer"
     )
+    fake_warmup: NonNegativeFloat | None = opt(
+        None,
+        "Length of the time in which only the fake score and the discriminator learn, in thousands of images; default: "
+        "20 with --start, else 0.",
+        panel="Optimizer",
+    )
     lr_decay: Share = opt(
         0.0, "Last share of the run, 0 to 1, in which the generator's learning rate falls to 0.", panel="Optimizer"
     )
@@ -234,6 +240,12 @@ class DistillOptions(Common, DistillSettings, HubSettings):
         "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher wrote them.",
         metavar="FILE",
     )
+    start: str | None = opt(
+        None,
+        "Start from a generator that was distilled from this teacher before: a run, its generator/, or a bundled name. "
+        "Default: the teacher, called once.",
+        metavar="MODEL",
+    )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")
     data: Literal["teacher"] | Path | None = opt(
         None,
@@ -299,6 +311,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
             raise ValueError("; ".join(problems))
         if self.adapter_ranks()[0] and max(self.student_width, self.student_depth) > 1:
             raise ValueError("--student-width and --student-depth need weights of their own: give --adapters fake:R")
+        if self.start is not None and self.adapter_ranks()[0]:
+            raise ValueError("--start replaces the weights that adapters of the generator need: give --adapters fake:R")
         if self.reuse_images and self.dropout:
             raise ValueError(
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"

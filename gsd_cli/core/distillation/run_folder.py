@@ -104,7 +104,8 @@ def collect_identity(options: DistillOptions) -> dict[str, Any]:
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
     ratios = resolve_ratios(options, choose_data(options))
     prompts = file_sha256(options.prompts)[:16] if options.prompts and options.prompts.is_file() else None
-    return {"teacher": options.teacher, "revision": options.revision, "prompts": prompts, **settings, **ratios}
+    given = {"teacher": options.teacher, "revision": options.revision, "prompts": prompts, "start": options.start}
+    return {**given, **settings, **ratios}
 
 
 def fingerprint_teacher(teacher: str) -> str | None:
@@ -240,7 +241,8 @@ def _list_flags(options: DistillOptions) -> list[str]:
             continue
         option = "--" + name.rstrip("_").replace("_", "-")
         if isinstance(value, bool):
-            flags += [option] if value else []
+            switched_off = [f"--no-{option[2:]}"] if DistillOptions.model_fields[name].default else []
+            flags += [option] if value else switched_off
         elif value is not None:
             flags += [option, str(value)]
     return flags

@@ -87,12 +87,14 @@ class Distillation:
     With several processes each works on its rows of the batch. A row's noise depends on its number alone, and gradients
     are averaged, so N processes train as one does. `settings.batch_size` is the batch of all of them together. `data`:
     real images for the discriminator; `pixels`: whether the teacher works on images rather than an autoencoder's
-    latents; `phi`: the feature map of the isometric term, default the teacher's.
+    latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the network that the
+    generator starts as, default the teacher.
     """
 
     def __init__(
         self, teacher: Denoiser, settings: DistillSettings, total_steps: int, device: torch.device, evaluate: Evaluate,
         phi: FeatureMap | None = None, world: World | None = None, data: RealImages | None = None, pixels: bool = True,
+        start: Denoiser | None = None,
     ):  # fmt: skip
         s, world = settings, world or World()
         require_even_shares(s.batch_size, world)
@@ -113,7 +115,7 @@ class Distillation:
         self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, guidance, draws, self.recipe, world)
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
         self.matching = FeatureMatching(s, f, data, draws, total_steps * s.batch_size, world)
-        self.generator = self._build_generator(teacher).train()
+        self.generator = self._build_generator(start or teacher).train()
         self.average = copy_trained(self.generator).eval().requires_grad_(False)
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)
@@ -127,14 +129,14 @@ class Distillation:
             if s.compile:
                 compile_network(model.net)
 
-    def _build_generator(self, teacher: Denoiser) -> Generator:
-        """The generator as it starts, on the device: the teacher or one grown from it, or adapters on its weights."""
+    def _build_generator(self, start: Denoiser) -> Generator:
+        """The generator as it starts, on the device: `start` or one grown from it, or adapters on the teacher."""
         s, (rank, _) = self.settings, self.settings.adapter_ranks()
         if rank:
             adapted = adapt(self.teacher, rank, s.seed, "generator")
             set_dropout(adapted, s.dropout)
             return Generator(adapted, s.sigma_init)
-        student = grow(teacher, s.student_width, s.student_depth, s.seed)
+        student = grow(start, s.student_width, s.student_depth, s.seed)
         return to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), self.device)
 
     def set_length(self, total: int) -> None:
@@ -156,8 +158,15 @@ class Distillation:
         self._begin(step)
         if self.recorded is None:
             return self._update_all(step)
-        variant = self.isometric.due(step), self.isometric.strength(step) > 0, self.adversarial.begun(step)
+        variant = (
+            self.generator_waits(step), self.isometric.due(step), self.isometric.strength(step) > 0,
+            self.adversarial.begun(step),
+        )  # fmt: skip
         return self.recorded.run(step, variant, self._update_all)
+
+    def generator_waits(self, step: int) -> bool:
+        """Whether only the fake score and the discriminator learn in this step."""
+        return (step + 1) * self.batch_size <= 1000 * (self.settings.fake_warmup or 0.0)
 
     def _update_all(self, step: int) -> Metrics:
         """All updates of a step. What depends on its number otherwise than through `draws` is set by `_begin`, in
@@ -173,6 +182,8 @@ class Distillation:
             fake = fake or self._fake_images("fake", step, k, batch=batch)
             of_discriminator, skip = self.adversarial.update(*fake, skip, "discriminator", step, k)
             metrics |= of_discriminator
+        if self.generator_waits(step):
+            return {**metrics, "skipped": skip}
         of_generator, skip = self._update_generator(batch or self._generate(step), step, skip)
         update_average(self.average, self.generator, self._share_of_average, skip)
         return {**metrics, **of_generator, "skipped": skip}

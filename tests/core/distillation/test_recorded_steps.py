@@ -49,7 +49,7 @@ CASES: list[dict[str, Any]] = [
     {"irl_weight": 0.1, "irl": "jacobian"},
     {"reuse_images": True, "irl_every": 4, "feature_matching": "8"},
     {"micro_batch": 5, "discriminator_penalty": 1.0, "irl": "off"},
-    {"adversarial": "off", "noise": "edm", "noise_device": "cpu"},
+    {"adversarial": "off", "noise": "edm", "noise_device": "cpu", "fake_warmup": 0.05},
 ]
 
 

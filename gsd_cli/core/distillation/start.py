@@ -1,0 +1,37 @@
+"""The generator that a distillation starts from (`--start`)."""
+
+from __future__ import annotations
+
+from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import load_model
+from gsd_cli.core.models.teacher import Teacher
+
+FAKE_WARMUP = 20.0
+"""Thousands of images in which the fake score learns the images of a generator that does not start as the teacher. A
+fake score that is a copy of the teacher sees no difference between the two, and Adam would follow its noise."""
+
+
+def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Denoiser | None:
+    """The network of the generator `name`; None for none.
+
+    Raises GsdError: exit 3 if it cannot be read or makes other images than the teacher, exit 2 if it is called at
+    another noise level than `sigma_init`.
+    """
+    if name is None:
+        return None
+    generator = load_model(name).generator
+    ours, theirs = generator.denoiser, teacher.denoiser
+    if (ours.shape, ours.classes) != (theirs.shape, theirs.classes):
+        raise GsdError(
+            f"{name} makes images of {ours.shape} in {ours.classes or 'no'} classes, the teacher {theirs.shape} in "
+            f"{theirs.classes or 'no'}",
+            hint="start from a generator that was distilled from this teacher",
+        )
+    if generator.sigma_init != sigma_init:
+        raise GsdError(
+            f"{name} calls its network at sigma {generator.sigma_init:g}, this run at {sigma_init:g}",
+            hint=f"give --sigma-init {generator.sigma_init:g}",
+            code=ExitCode.USAGE,
+        )
+    return ours.float()
