@@ -19,7 +19,7 @@ from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
 from gsd_cli.commands.deliver import deliver
-from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device, time_convolutions
+from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.distillation.draws import resolve_noise_device
 from gsd_cli.core.distillation.export import Exporter
@@ -118,7 +118,6 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     """Open the data and networks of the run, refuse what does not fit, then train."""
     options, folder, session = run.options, run.folder, run.session
     device, world, teacher = run.device, run.world, run.teacher
-    time_convolutions(device)
     agreed = {**collect_identity(options), "total_steps": total}
     distance = choose_distance(options, data, teacher, device)
     data = _add_samples(run, data, distance)

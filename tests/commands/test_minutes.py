@@ -65,6 +65,7 @@ def test_the_resume_command_has_the_settled_length() -> None:
     )
     settled = resume_command(options.model_copy(update={"minutes": None, "steps": 700}), Path("run"))
     assert "--steps 700" in settled and "minutes" not in settled
+    assert "--no-cuda-graphs" in resume_command(with_preset(DistillOptions(cuda_graphs=False)), Path("run"))
 
 
 def test_a_process_knows_its_age() -> None:

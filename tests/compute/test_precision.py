@@ -327,3 +327,24 @@ def test_a_compiled_network_may_have_many_variants(monkeypatch: pytest.MonkeyPat
         device.compile_network(net)
         assert torch._dynamo.config.recompile_limit >= 64
     assert compiled == [net]
+
+
+def test_norms_keep_the_type_of_their_input() -> None:
+    """A CUDA autocast computes group normalisation in float32; where it does not, results differ by a rounding."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.GroupNorm(2, 8))
+    torch.nn.init.normal_(net[1].weight)
+    x = torch.randn(2, 1, 8, 8)
+    wanted, names = net(x), list(net.state_dict())
+    device.lower_norms(net, torch.device("cpu"))
+    assert type(net[1]) is torch.nn.GroupNorm
+    device.lower_norms(net, torch.device("cuda"))
+    assert type(net[1]) is device.LowPrecisionGroupNorm
+    assert list(net.state_dict()) == names
+    assert torch.equal(net(x), wanted)
+    with autocast(torch.device("cpu"), "bf16"):
+        found = net(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, rtol=0.02, atol=0.05)
+    found.float().sum().backward()
+    assert net[1].weight.grad is not None
+    assert net[1].weight.grad.dtype == torch.float32

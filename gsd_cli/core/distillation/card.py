@@ -35,7 +35,7 @@ def describe_training(card: dict[str, Any]) -> str:
 score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
 `sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
 
-- teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}
+- teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}{_start(settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 - real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
@@ -98,6 +98,12 @@ def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
     return f"""
 - student: {own}, grown from the teacher's {teacher}: {" and ".join(ways)}, by a copy that is the
   same function before training (Net2Net)"""
+
+
+def _start(settings: dict[str, Any]) -> str:
+    """The line, with its line break, about a run that began with another generator; empty for others."""
+    start = settings.get("start")
+    return f"\n- start: the generator `{start}`, not the teacher" if start else ""
 
 
 def _real(settings: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from gsd_cli.compute.device import (
     cast_for_autocast,
     compile_network,
     full_precision,
+    lower_norms,
     set_rate,
     to_device,
 )
@@ -124,6 +125,7 @@ class Distillation:
         if recorder is not None and self.adversarial.resident:
             self.recorded = RecordedSteps(recorder, taped)
         for model in (f, self.fake_score.network, self.generator.denoiser):
+            lower_norms(model.net, device)
             if s.recompute:
                 model.net.enable_gradient_checkpointing()
             if s.compile:
