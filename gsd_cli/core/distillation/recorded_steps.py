@@ -33,18 +33,21 @@ class Variant:
 class RecordedSteps:
     """Runs steps, each variant from its recording after a few rehearsals.
 
-    failure: why recording was given up; steps run unrecorded from then on.
+    failure: why recording was given up; steps run unrecorded from then on. rehearsing: whether the last step was slower
+    than most will be.
     """
 
     def __init__(self, recorder: Recorder, draws: TapedDraws):
         self.recorder, self.draws = recorder, draws
         self.failure: str | None = None
+        self.rehearsing = False
         self._variants: dict[Hashable, Variant] = {}
 
     def run(self, step: int, variant: Hashable, work: Callable[[int], Metrics]) -> Metrics:
         """Do `work(step)`. Steps of one variant must do the same but for their random numbers and what tensors hold."""
         known = self._variants.setdefault(variant, Variant())
-        if known.repeat is None and known.rehearsed >= REHEARSALS and self.failure is None:
+        self.rehearsing = known.repeat is None and self.failure is None
+        if self.rehearsing and known.rehearsed >= REHEARSALS:
             self._record(known, step, work)
         if known.repeat is not None:
             known.tape.fill(step)

@@ -145,6 +145,11 @@ class Distillation:
         """Set the run's length in steps: the decay of the learning rate and the isometric term's start depend on it."""
         self.total = self.isometric.total = total
 
+    @property
+    def rehearsing(self) -> bool:
+        """Whether the last step was slower than most will be, because it prepared a recording."""
+        return self.recorded is not None and self.recorded.rehearsing
+
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the moving average."""
         return self._evaluate(self.average, step)

@@ -30,7 +30,8 @@ from gsd_cli.core.training.watchdog import review
 
 
 class Task(Protocol):
-    """What a training must provide: five members. It may have a `device` too, if it does not compute on the CPU."""
+    """What a training must provide: five members. It may have a `device` too, if it does not compute on the CPU, and
+    `rehearsing`: whether the last step was slower than most will be."""
 
     batch_size: int
     """Images per step, of all processes together."""
@@ -193,7 +194,7 @@ class _Loop:
         assert self.pace is not None
         steps = self.at.step - self._timed_steps
         seconds = time.monotonic() - self._timed_from - self.outside
-        if steps:
+        if steps and not getattr(self.task, "rehearsing", False):
             self.pace.stepped(seconds, steps)
         self._restart_timer()
 

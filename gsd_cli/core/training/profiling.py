@@ -108,6 +108,11 @@ class ProfiledTask:
         self._profiler = Profiler(device, folder / "trace.json.gz")
         self._done = 0
 
+    @property
+    def rehearsing(self) -> bool:
+        """See `Task`."""
+        return getattr(self.task, "rehearsing", False)
+
     def step(self, step: int) -> Metrics:
         """Do step number `step`."""
         self._done += 1

@@ -159,6 +159,7 @@ def test_figures_of_a_repeated_step_stay() -> None:
     draws = tape()
     steps = RecordedSteps(Repeater(), draws)
     found = [steps.run(k, "one", lambda k: {"a": draws.normal("x", k).sum(), "b": 2.0}) for k in range(6)]
+    assert not steps.rehearsing
     assert len({float(row["a"]) for row in found}) == 6
     assert all(row["b"] == 2.0 for row in found)
 

@@ -168,6 +168,23 @@ def test_a_paced_run_ends_in_time_measured_and_saved(clock: Machine, tmp_path: P
     assert checkpoint.state["step_seconds"] == pytest.approx(1.0, rel=0.1)
 
 
+def test_steps_that_prepare_recordings_do_not_count(clock: Machine, tmp_path: Path) -> None:
+    """Six slow steps would settle a tenth of the length that fits."""
+
+    class Slow(Timed):
+        rehearsing = True
+
+        def step(self, step: int) -> dict[str, float | Tensor]:
+            self.rehearsing = step < 6
+            self.clock.now += 10.0 * self.rehearsing
+            return super().step(step)
+
+    _, reports = paced(clock, Slow(clock, 1.0, 5.0), tmp_path, 600, evaluate_share=0.05)
+    first = next(r for r in reports if r.settled)
+    assert first.total == pytest.approx(reports[-1].total, rel=0.1)
+    assert clock.now <= 600
+
+
 def test_a_given_length_is_kept_and_the_run_goes_on(clock: Machine, tmp_path: Path) -> None:
     task = Timed(clock, 1.0, 1.0)
     reports = list(train(task, 100, tmp_path, Cadence(50), pace=Pace(60, 0.0, settles=False, clock=clock)))
