@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.exports import is_export
-from gsd_cli.compute.device import autocast, resolve_device
+from gsd_cli.compute.device import autocast, image_precision, resolve_device
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.export.write import write_export
@@ -38,6 +39,11 @@ class _Source:
     device: torch.device
     world: World
 
+    def autocast(self, precision: str) -> AbstractContextManager[object]:
+        """A context with the precision of `--precision`."""
+        latent = self.renderer.image_shape != self.renderer.latent_shape
+        return autocast(self.device, image_precision(precision, self.device, latent=latent))
+
 
 def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None] | None = None) -> Result:
     """Generate the images of the seeds and write them in the format of the output; or export the model.
@@ -60,7 +66,7 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
         session.warn(f"images of {channels} channels are shown by {shown}: a .npz holds all of them")
 
     def images() -> Iterator[tuple[int, Tensor]]:
-        with session.progress("sampling", len(seeds)) as bar, autocast(source.device, options.precision):
+        with session.progress("sampling", len(seeds)) as bar, source.autocast(options.precision):
             for seed, image in sample(renderer, seeds, options.batch_size, options.truncation, source.condition, world):
                 if keep is not None:
                     keep(to_uint8(image))
@@ -82,7 +88,7 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
 def make_images(options: SampleOptions, session: Session) -> Tensor:
     """The images of the seeds, uint8 [N, C, H, W]."""
     source = _open_source(options, session)
-    with autocast(source.device, options.precision):
+    with source.autocast(options.precision):
         images = sample(
             source.renderer, resolve_seeds(options), options.batch_size, options.truncation, source.condition
         )

@@ -13,7 +13,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
-from gsd_cli.compute.device import compile_network, resolve_precision, to_device
+from gsd_cli.compute.device import compile_network, image_precision, to_device
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
@@ -80,7 +80,8 @@ class Context:
         if options.compile:
             compile_network(self.teacher.denoiser.net)
             compile_network(model.generator.denoiser.net)
-        precision = self.precision = resolve_precision(options.precision, device)
+        latent = self.teacher.autoencoder.net is not None
+        precision = self.precision = image_precision(options.precision, device, latent=latent)
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()

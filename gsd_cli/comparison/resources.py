@@ -86,7 +86,7 @@ def _measure_memory(context: Context, entries: Sequence[Entry]) -> None:
     for entry in entries:
         teacher = partial(denoiser, sigma=per_image(ONE_STEP_SIGMA, z), condition=condition)
         model = entry.contender.model
-        with autocast(context.device, context.options.precision):
+        with autocast(context.device, context.precision):
             found = memory_of_call(model if isinstance(model, Generator) else teacher, z)
         if found is not None:
             entry.row.figures["peak_memory_mb"] = found / 1e6
@@ -110,7 +110,7 @@ MEMORY = Metric(
 
 def _measure_throughput(context: Context, entries: Sequence[Entry]) -> None:
     """Images per second of the model, the last entry, by batch size."""
-    with context.session.progress("throughput"), autocast(context.device, context.options.precision):
+    with context.session.progress("throughput"), autocast(context.device, context.precision):
         rates = throughput(context.model.generator, context.device, context.options.batch_size, context.session.check)
     entries[-1].row.figures |= {f"images_per_second_{size}": rate for size, rate in rates.items()}
 

@@ -86,6 +86,14 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
 
 
+def image_precision(precision: str, device: torch.device, *, latent: bool) -> str:
+    """Resolve `--precision` for making images: `auto` is fp32 unless the network makes latents.
+
+    The rounding of bf16 is grain in a network's pixels, while a decoder hides it in latents.
+    """
+    return "fp32" if precision == "auto" and not latent else resolve_precision(precision, device)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """A context with the precision of network calls: mixed, or for `fp32` full and without TF32."""
     precision = resolve_precision(precision, device)

@@ -23,7 +23,7 @@ class Common(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = opt(
         "auto",
-        "Number format of the networks. auto: bf16 on a GPU that supports it, else fp32. fp32 turns TF32 off.",
+        "Number format of the networks. auto: fp32, or bf16 for a network of latents on a GPU. fp32 turns TF32 off.",
         panel="Common",
     )
     threads: PositiveInt | None = opt(

@@ -348,3 +348,13 @@ def test_norms_keep_the_type_of_their_input() -> None:
     found.float().sum().backward()
     assert net[1].weight.grad is not None
     assert net[1].weight.grad.dtype == torch.float32
+
+
+def test_auto_makes_pixels_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert device.resolve_precision("auto", cuda) == "bf16"
+    assert device.image_precision("auto", cuda, latent=False) == "fp32"
+    assert device.image_precision("auto", cuda, latent=True) == "bf16"
+    assert device.image_precision("auto", torch.device("cpu"), latent=True) == "fp32"
+    assert device.image_precision("bf16", cuda, latent=False) == "bf16"
