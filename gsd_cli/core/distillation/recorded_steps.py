@@ -33,13 +33,14 @@ class Variant:
 class RecordedSteps:
     """Runs steps, each variant from its recording after a few rehearsals.
 
-    failure: why recording was given up; steps run unrecorded from then on. rehearsing: whether the last step was slower
+    failure: why recording was given up; steps run unrecorded from then on. notes: for the user. rehearsing: whether the last step was slower
     than most will be.
     """
 
     def __init__(self, recorder: Recorder, draws: TapedDraws):
         self.recorder, self.draws = recorder, draws
         self.failure: str | None = None
+        self.notes: list[str] = []
         self.rehearsing = False
         self._variants: dict[Hashable, Variant] = {}
 
@@ -71,7 +72,8 @@ class RecordedSteps:
         try:
             repeat = self.recorder.record(recorded)
         except RuntimeError as error:
-            self.failure = str(error).splitlines()[0]
+            self.failure = (str(error).splitlines() or [type(error).__name__])[0]
+            self.notes.append(f"steps are not recorded as CUDA graphs, and slower: {self.failure}")
             return
 
         def repeated() -> Metrics:

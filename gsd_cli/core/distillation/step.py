@@ -150,6 +150,11 @@ class Distillation:
         """Whether the last step was slower than most will be, because it prepared a recording."""
         return self.recorded is not None and self.recorded.rehearsing
 
+    @property
+    def notes(self) -> list[str]:
+        """News for the user, which the loop prints and clears."""
+        return [] if self.recorded is None else self.recorded.notes
+
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the moving average."""
         return self._evaluate(self.average, step)

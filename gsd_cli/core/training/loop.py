@@ -30,8 +30,9 @@ from gsd_cli.core.training.watchdog import review
 
 
 class Task(Protocol):
-    """What a training must provide: five members. It may have a `device` too, if it does not compute on the CPU, and
-    `rehearsing`: whether the last step was slower than most will be."""
+    """What a training must provide: five members. It may have others: a `device`, if it does not compute on the CPU;
+    `rehearsing`, whether the last step was slower than most will be; `notes`, a list of news for the user, which is
+    printed and cleared."""
 
     batch_size: int
     """Images per step, of all processes together."""
@@ -135,7 +136,9 @@ class _Loop:
         due = at.unsaved_seconds > self.cadence.checkpoint_seconds and self.saves.affords(at.step_seconds)
         if due or last or self.stopping or rehearse:
             self._save()
-        notes, self.notes = self.notes, []
+        news: list[str] = getattr(self.task, "notes", [])
+        notes, self.notes = [*self.notes, *news], []
+        news.clear()
         return at.report(self.task.batch_size, evaluation, notes, rehearse=rehearse, over=over)
 
     def count_caller(self, report: Report, seconds: float) -> None:

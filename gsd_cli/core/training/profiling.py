@@ -113,6 +113,11 @@ class ProfiledTask:
         """See `Task`."""
         return getattr(self.task, "rehearsing", False)
 
+    @property
+    def notes(self) -> list[str]:
+        """See `Task`."""
+        return getattr(self.task, "notes", [])
+
     def step(self, step: int) -> Metrics:
         """Do step number `step`."""
         self._done += 1

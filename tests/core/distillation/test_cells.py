@@ -204,8 +204,10 @@ def test_biases_give_the_cells_their_shares(count: int) -> None:
         assert ((found - share) / share).abs().max() < 0.03
         assert (found - share).abs().max() < 0.002
     alone = fit_biases(wanted[:1], 0)  # with all draws for one
-    found = soft_cells(scores, alone[0]).mean(0)
-    assert ((found - wanted[0]) / wanted[0]).abs().max() < 0.01
+    cells = soft_cells(scores, alone[0])
+    # random numbers differ between kinds of processors; the fit and this test draw about as many
+    error = cells.std(0) / len(cells) ** 0.5 * 2**0.5
+    assert ((cells.mean(0) - wanted[0]) / error).abs().max() < 4
 
 
 def test_equal_shares_need_no_biases_and_rare_cells_stay_finite() -> None:

@@ -138,6 +138,8 @@ def test_a_failed_recording_leaves_steps_as_they_are() -> None:
     steps = RecordedSteps(Refuses(), draws)
     found = [steps.run(k, "one", lambda k: {"value": draws.normal("x", k).sum()}) for k in range(8)]
     assert steps.failure == "operation not permitted"
+    assert steps.notes == ["steps are not recorded as CUDA graphs, and slower: operation not permitted"]
+    assert not steps.rehearsing
     plain = tape()
     assert [row["value"] for row in found] == [plain.normal("x", k).sum() for k in range(8)]
 

@@ -173,6 +173,7 @@ def test_steps_that_prepare_recordings_do_not_count(clock: Machine, tmp_path: Pa
 
     class Slow(Timed):
         rehearsing = True
+        notes = ["news"]
 
         def step(self, step: int) -> dict[str, float | Tensor]:
             self.rehearsing = step < 6
@@ -180,6 +181,7 @@ def test_steps_that_prepare_recordings_do_not_count(clock: Machine, tmp_path: Pa
             return super().step(step)
 
     _, reports = paced(clock, Slow(clock, 1.0, 5.0), tmp_path, 600, evaluate_share=0.05)
+    assert [note for report in reports for note in report.notes].count("news") == 1
     first = next(r for r in reports if r.settled)
     assert first.total == pytest.approx(reports[-1].total, rel=0.1)
     assert clock.now <= 600
