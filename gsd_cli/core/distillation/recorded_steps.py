@@ -33,8 +33,8 @@ class Variant:
 class RecordedSteps:
     """Runs steps, each variant from its recording after a few rehearsals.
 
-    failure: why recording was given up; steps run unrecorded from then on. notes: for the user. rehearsing: whether the last step was slower
-    than most will be.
+    failure: why recording was given up; steps run unrecorded from then on. notes: for the user. rehearsing: whether the
+    last step was slower than most will be.
     """
 
     def __init__(self, recorder: Recorder, draws: TapedDraws):

@@ -28,7 +28,7 @@ def update_average(
     own = ((a, b) for a, b in pairs if a.is_floating_point() and a is not b)  # not a shared base
     mine, theirs = map(list, zip(*own, strict=True))
     if skipped is None:
-        torch._foreach_lerp_(mine, theirs, share)
+        torch._foreach_lerp_(mine, theirs, float(share))
         return
     moves = torch._foreach_sub(theirs, mine)
     torch._foreach_mul_(moves, share * (1 - skipped))

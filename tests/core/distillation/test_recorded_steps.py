@@ -62,7 +62,9 @@ def test_recorded_steps_are_steps(
     found = []
     for recorder in (None, Repeater()):
         monkeypatch.setattr(step, "recorder_for", lambda device, recorder=recorder: recorder)
-        task = Distillation(toy_teacher, DistillSettings(**{**given, **settings}), STEPS, CPU, lambda *_: {}, data=images)
+        task = Distillation(
+            toy_teacher, DistillSettings(**{**given, **settings}), STEPS, CPU, lambda *_: {}, data=images
+        )
         found.append((read_all([task.step(k) for k in range(STEPS)]), task.tensors()))
     assert recorder is not None
     assert recorder.variants > 0
@@ -153,7 +155,7 @@ def test_a_step_that_draws_something_else_is_not_recorded() -> None:
 
     for k in range(REHEARSALS):
         steps.run(k, "one", work)
-    with pytest.raises(RuntimeError, match="'y'.*is drawn, the tape has.*'x'"):
+    with pytest.raises(RuntimeError, match=r"'y'.*is drawn, the tape has.*'x'"):
         steps.run(REHEARSALS, "one", work)
 
 
@@ -174,7 +176,8 @@ def test_a_tape_draws_every_kind_of_number_again() -> None:
         assert classes is not None
         return [
             draws.normal("n", k, 1, "z"), draws.normal("n", k, count=2), draws.uniform("u", k), classes,
-            draws.sigma(lambda n, random: torch.rand(n, generator=random), "s", k), draws.integers(9, "i", k, host=False),
+            draws.sigma(lambda n, random: torch.rand(n, generator=random), "s", k),
+            draws.integers(9, "i", k, host=False),
         ]  # fmt: skip
 
     with one.noted() as noted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -172,8 +173,9 @@ def test_steps_that_prepare_recordings_do_not_count(clock: Machine, tmp_path: Pa
     """Six slow steps would settle a tenth of the length that fits."""
 
     class Slow(Timed):
-        rehearsing = True
-        notes = ["news"]
+        def __init__(self, *costs: Any):
+            super().__init__(*costs)
+            self.rehearsing, self.notes = True, ["news"]
 
         def step(self, step: int) -> dict[str, float | Tensor]:
             self.rehearsing = step < 6
