@@ -68,7 +68,7 @@ class Bottleneck(Distillation):
         self._ratio = 0.0
 
     def _update_generator(self, batch: Batch, step: int, skip: Tensor) -> tuple[Metrics, Tensor]:
-        self._ratio = self.settings.irl_ratio * self.isometric._strength(step)
+        self._ratio = self.settings.irl_ratio * self.isometric.strength(step)
         return super()._update_generator(batch, step, skip)
 
     def _backward(self, batch: Batch, gradient: Tensor) -> None:
@@ -93,7 +93,7 @@ class Beside(IsometricTerm):
 
     def make_pairs(self, z: Tensor, draws: Draws, step: int) -> LatentBatch:
         """The batch as it is, and a neighbour of every latent of it."""
-        if self.form is None or self._strength(step) == 0:
+        if self.form is None or self.strength(step) == 0:
             return LatentBatch(z, z[:0], torch.zeros(0, device=z.device))
         directions = draws.normal("isometric", step, 0)
         neighbours = rotate(z, directions, self.draw_angles(draws, step, len(z)))

@@ -12,7 +12,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
-from gsd_cli.catalogue.find import local_teacher, require_teacher
+from gsd_cli.catalogue.find import find_model, local_teacher, require_teacher
 from gsd_cli.catalogue.run_layout import HUB
 from gsd_cli.cli.check_inputs import (
     check_all,
@@ -37,6 +37,7 @@ def check_distill(options: DistillOptions) -> None:
         return
     check_all(
         lambda: _check_teacher(options),
+        lambda: _check_start(options.start),
         lambda: require_features(options.features),
         lambda: _require_images(options),
         *export_checks(options.export, options.export_precision),
@@ -69,6 +70,12 @@ def _require_images(options: DistillOptions) -> None:
             [f"{flag} needs real images, and {options.teacher} comes with none" for flag in asked],
             hint=f"give --data DATA.zip or --data teacher, or leave out {' and '.join(asked)}",
         )
+
+
+def _check_start(start: str | None) -> None:
+    """Raise GsdError (exit 3) for a `--start` that is no generator."""
+    if start is not None:
+        find_model(start)
 
 
 def _check_teacher(options: DistillOptions) -> None:

@@ -41,6 +41,7 @@ assert not {"torch", "numpy", "PIL"} & set(sys.modules), "heavy modules are load
 os.write(out, json.dumps(answers).encode())
 """
 WRONG: list[tuple[str, int, tuple[str, ...]]] = [
+    ("distill --start nowhere", 3, ("no such model: nowhere",)),
     ("edit nofile.png --attribute brightness --strength 1", 3, ("no such file: nofile.png",)),
     ("edit text.png --attribute brightness", 3, ("text.png is not an image",)),
     ("edit empty.png --attribute brightness", 3, ("the file is empty",)),
