@@ -113,7 +113,7 @@ class Apart(Distillation):
 class Early(IsometricTerm):
     """A term whose strength falls to nothing at half of the run."""
 
-    def _strength(self, step: int) -> float:
+    def strength(self, step: int) -> float:
         return max(0.0, 1.0 - 2.0 * step / max(self.total, 1)) if self.form is not None else 0.0
 
 
