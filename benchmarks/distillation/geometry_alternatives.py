@@ -114,6 +114,7 @@ class Early(IsometricTerm):
     """A term whose strength falls to nothing at half of the run."""
 
     def strength(self, step: int) -> float:
+        """Linear from 1 to 0."""
         return max(0.0, 1.0 - 2.0 * step / max(self.total, 1)) if self.form is not None else 0.0
 
 
