@@ -62,7 +62,9 @@ def test_recorded_steps_are_steps(
     found = []
     for recorder in (None, Repeater()):
         monkeypatch.setattr(step, "recorder_for", lambda device, recorder=recorder: recorder)
-        task = Distillation(toy_teacher, DistillSettings(**{**given, **settings}), STEPS, CPU, lambda *_: {}, data=images)
+        task = Distillation(
+            toy_teacher, DistillSettings(**{**given, **settings}), STEPS, CPU, lambda *_: {}, data=images
+        )
         found.append((read_all([task.step(k) for k in range(STEPS)]), task.tensors()))
     assert recorder is not None
     assert recorder.variants > 0
