@@ -9,43 +9,55 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-CONTAINERS = nn.ModuleList, nn.ModuleDict
+LARGE = 50_000_000
+"""Parameters of a block from which its own blocks are gathered one at a time: 200 MB in float32."""
 
 
-def shard(module: nn.Module, net: nn.Module, device: torch.device, *methods: str) -> None:
+def shard(
+    module: nn.Module, net: nn.Module, device: torch.device, *methods: str, apart: Sequence[nn.Module] = ()
+) -> None:  # fmt: skip
     """Cut the weights of `module` into pieces over all processes, and move this process's pieces to the device.
 
     net: the network in `module`, of which each block becomes a unit. The rest of `module` is a unit too. methods: those
-    of `module` that call its parts, in addition to `forward`. A network on the CPU is moved block by block, so that
-    the device never holds it whole. Optimizers are built afterwards, since the parameters are other objects.
+    of `module` that call its parts, in addition to `forward`. apart: parts of blocks that are also called without their
+    block. A network on the CPU is moved block by block, so that the device never holds it whole. Optimizers are built
+    afterwards, since the parameters are other objects.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for block in _blocks(net):
+    for unit in dict.fromkeys((*apart, *_blocks(net), module)):
         # a root that stays whole after a call without gradients would miss the next update
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
     for method in methods:
         register_fsdp_forward_method(module, method)
     module.to(device)  # buffers
 
 
-def _blocks(net: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a network: the children that have layers of layers, and what its lists and dictionaries hold."""
-    for child in net.children():
-        if isinstance(child, CONTAINERS):
-            yield from _blocks(child)
-        elif any(True for layer in child.children() for _ in layer.children()):
+def _blocks(module: nn.Module, *, listed: bool = False) -> Iterator[nn.Module]:
+    """The blocks of a network, inner ones first: what its lists hold, and its other parts that have layers of layers.
+
+    A block of more than LARGE parameters has blocks too. listed: `module` is a list or a dictionary of layers.
+    """
+    for child in module.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _blocks(child, listed=True)
+        elif (size := sum(p.numel() for p in child.parameters())) and (listed or _is_deep(child)):
+            if size > LARGE:
+                yield from _blocks(child)
             yield child
+
+
+def _is_deep(module: nn.Module) -> bool:
+    return any(True for layer in module.children() for _ in layer.children())
 
 
 def is_sharded(module: nn.Module) -> bool:

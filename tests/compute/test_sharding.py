@@ -8,12 +8,23 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
 from gsd_cli.compute.sharding import Mould, cut_like, gather, is_sharded, local, shard, total_norm
+from gsd_cli.core.models.adapters import adapt, merge
+from gsd_cli.core.models.beta_schedule import BetaSchedule
+from gsd_cli.core.models.condition import Condition, every_class
+from gsd_cli.core.models.ddp_unet import DDP_UNET, DdpUNet
 from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.dit import DIT
+from gsd_cli.core.models.edm_kind import SONG_UNET
+from gsd_cli.core.models.sd3 import SD3
+from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
 from gsd_cli.core.training.averaging import update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend
+from tests.support import teachers
+from tests.support.edm_files import SMALL, random_net
 
 CPU = torch.device("cpu")
 
@@ -44,6 +55,43 @@ def test_each_block_is_a_unit(pieces: Denoiser) -> None:
     assert units == {"", *blocks}
     assert is_sharded(pieces)
     assert not is_sharded(torch.nn.Linear(1, 1))
+
+
+KINDS = {
+    "text": (UNET2D_CONDITION, lambda: UNet2DConditionModel(**teachers.TEXT)),
+    "text and size": (UNET2D_CONDITION, lambda: UNet2DConditionModel(**teachers.TEXT_XL)),
+    "DiT": (DIT, teachers.dit),
+    "SD3": (SD3, lambda: SD3Transformer2DModel(**teachers.TEXT_3)),
+    "EDM": (SONG_UNET, lambda: random_net("SongUNet", SMALL)),
+    "denoising_diffusion_pytorch": (DDP_UNET, lambda: DdpUNet(teachers.DDP)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network_can_be_cut(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every block cut into its own blocks, as a large one is."""
+    monkeypatch.setattr("gsd_cli.compute.sharding.LARGE", 0)
+    record, build = KINDS[kind]
+    net = build().float().eval()
+    whole = Denoiser(net, BetaSchedule.linear(), kind=record).requires_grad_(True)
+    cut = copy.deepcopy(whole)
+    shard(cut, cut.net, CPU, "encode", apart=record.apart(cut.net))
+    x, sigma = torch.randn(2, *whole.shape), torch.ones(2)
+    sizes = record.text_sizes(net)
+    condition = every_class(whole.classes).first(2)
+    if sizes is not None:
+        ids = torch.full((2, 6), 8.0) if sizes.image else None
+        pooled = torch.randn(2, sizes.whole) if sizes.whole else None
+        condition = Condition(embeddings=torch.randn(2, 3, sizes.token), pooled=pooled, time_ids=ids)
+    for model in (whole, cut):
+        model(x, sigma, condition).square().mean().backward()
+    assert torch.equal(*(m(x, sigma, condition) for m in (whole, cut)))
+    for maps in zip(*(m.encode(x, sigma, full=True) for m in (whole, cut)), strict=True):
+        assert torch.equal(*maps)
+    for one, two in zip(whole.parameters(), cut.parameters(), strict=True):
+        assert (one.grad is None) == (two.grad is None)
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, gather(two.grad))
 
 
 def test_outputs_and_encoder_maps_are_the_same(toy_teacher: Denoiser, pieces: Denoiser) -> None:
@@ -96,6 +144,19 @@ def test_an_average_is_moved_and_cast_whole(toy_teacher: Denoiser, pieces: Denoi
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(value, 0.25 * toy_teacher.state_dict()[name])
     assert torch.isfinite(loss(whole))
+
+
+def test_adapters_alone_are_saved_and_a_whole_copy_can_be_merged(toy_teacher: Denoiser) -> None:
+    adapted = adapt(toy_teacher, 4, 0, "test")
+    mould, whole = Mould(adapted), copy.deepcopy(adapted)
+    shard(adapted, adapted.net, CPU)
+    saved = module_tensors("n", adapted)
+    assert saved.keys() == module_tensors("n", whole).keys()
+    load_module("n", adapted, {name: value + 0.01 for name, value in saved.items()})
+    load_module("n", whole, {name: value + 0.01 for name, value in saved.items()})
+    merged = merge(mould.cast(adapted, CPU))
+    for one, two in zip(merge(whole).parameters(), merged.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_a_tensor_is_cut_and_gathered(pieces: Denoiser) -> None:

@@ -20,7 +20,7 @@ def birthplace(settings: DistillSettings, device: torch.device) -> torch.device:
 def place(network: Denoiser, settings: DistillSettings, device: torch.device) -> None:
     """Bring a network from its birthplace to the device; `--shard` leaves a piece of it in each process."""
     if settings.shard:
-        shard(network, network.net, device, "encode")
+        shard(network, network.net, device, "encode", apart=network.kind.apart(network.net))
 
 
 class WholeAverage:
