@@ -147,13 +147,15 @@ def test_an_average_is_moved_and_cast_whole(toy_teacher: Denoiser, pieces: Denoi
 
 
 def test_adapters_alone_are_saved_and_a_whole_copy_can_be_merged(toy_teacher: Denoiser) -> None:
+    pytest.importorskip("peft")
     adapted = adapt(toy_teacher, 4, 0, "test")
     mould, whole = Mould(adapted), copy.deepcopy(adapted)
     shard(adapted, adapted.net, CPU)
     saved = module_tensors("n", adapted)
     assert saved.keys() == module_tensors("n", whole).keys()
-    load_module("n", adapted, {name: value + 0.01 for name, value in saved.items()})
-    load_module("n", whole, {name: value + 0.01 for name, value in saved.items()})
+    changed = {name: value + 0.01 for name, value in saved.items()}
+    load_module("n", adapted, changed)
+    load_module("n", whole, changed)
     merged = merge(mould.cast(adapted, CPU))
     for one, two in zip(merge(whole).parameters(), merged.parameters(), strict=True):
         assert torch.equal(one, two)
