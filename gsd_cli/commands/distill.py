@@ -175,7 +175,8 @@ def _train(
             on_rehearsal=lambda: export(exporter.rehearse), figure=exporter.figure,
         )  # fmt: skip
     except Stopped:
-        export(exporter.export)
+        if task.begun or not task.sharded:  # before its first step a process stops alone, and gathers nothing
+            export(exporter.export)
         raise
     finally:
         tracker.close()

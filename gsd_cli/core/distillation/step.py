@@ -91,7 +91,7 @@ class Distillation:
     are averaged, so N processes train as one does. `settings.batch_size` is the batch of all of them together. `data`:
     real images for the discriminator; `pixels`: whether the teacher works on images rather than an autoencoder's
     latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the network that the
-    generator starts as, default the teacher.
+    generator starts as, default the teacher. `begun`: whether a step was made.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class Distillation:
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)
         self._share_of_average = torch.zeros((), device=device)
+        self.begun = False
         self.recorded = None
         if recorder is not None and self.adversarial.resident:
             self.recorded = RecordedSteps(recorder, taped)
@@ -182,6 +183,7 @@ class Distillation:
         for the rest of the step: `skipped` is 1.
         """
         self._begin(step)
+        self.begun = True
         self._whole_average.forget()
         if self.recorded is None:
             return self._update_all(step)
