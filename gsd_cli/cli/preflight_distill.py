@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
-from gsd_cli.base.launcher import require_others
 from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes
 from gsd_cli.catalogue import cost
@@ -36,8 +35,6 @@ def check_distill(options: DistillOptions) -> None:
 
     if options.list_teachers:
         return
-    if options.shard:
-        require_others("--shard")
     check_all(
         lambda: _check_teacher(options),
         lambda: require_features(options.features),

@@ -14,6 +14,7 @@ import torch
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import Stopped
+from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.cost import disk_needed, growth
@@ -85,6 +86,8 @@ class Run:
 
 def run(options: DistillOptions, session: Session) -> Result:
     """Start or resume a run. The result is its folder generator/."""
+    if options.shard:
+        require_others("--shard")
     folder, data = resolve_run_folder(options), OpenData(choose_data(options))
     total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +29,7 @@ def update_average(
     states = (module.state_dict(keep_vars=True).values() for module in (average, model))
     pairs = zip(*states, strict=True)
     # not a shared base
-    own: Iterator[Any] = ((local(a), local(b)) for a, b in pairs if a.is_floating_point() and a is not b)
+    own = ((local(a), local(b)) for a, b in pairs if a.is_floating_point() and a is not b)
     mine, theirs = map(list, zip(*own, strict=True))
     if skipped is None:
         torch._foreach_lerp_(mine, theirs, share)
