@@ -32,6 +32,15 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0) if process_count() > 1 else 0
 
 
+def require_others(option: str) -> None:
+    """Raise UsageError (exit 2) for an option that needs several processes in a process that is the only one."""
+    if process_count() == 1:
+        raise UsageError(
+            [f"{option} shares the networks between several processes, and this is the only one"],
+            hint=f"torchrun --nproc-per-node N -m gsd_cli distill ..., or leave out {option}",
+        )
+
+
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     try:

@@ -123,10 +123,10 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
         yield _describe_estimate(_estimate(options), options, None)
         return
     images = steps * options.batch_size
-    # the exact size of a larger student, or of adapters, needs the teacher's config
+    # the exact size of a larger student, of adapters, or of a piece needs the teacher's config
     estimate, state = None, None
     times, ranks = cost.growth(options.student_width, options.student_depth), options.adapter_ranks()
-    if times > 1 or any(ranks):
+    if times > 1 or any(ranks) or options.shard:
         estimate = _estimate(options)
     if estimate is not None and not isinstance(estimate, GsdError):
         times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import Stopped
+from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
 from gsd_cli.catalogue.cost import disk_needed, growth
@@ -45,6 +47,7 @@ from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
+from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.hub_upload import require_login
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
@@ -83,6 +86,8 @@ class Run:
 
 def run(options: DistillOptions, session: Session) -> Result:
     """Start or resume a run. The result is its folder generator/."""
+    if options.shard:
+        require_others("--shard")
     folder, data = resolve_run_folder(options), OpenData(choose_data(options))
     total = count_steps(options, data.epoch if options.epochs is not None else None)
     require_writable(folder, folder=True)
@@ -124,7 +129,9 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     real = open_real_images(data, teacher, device, session) if uses_images(options) else None
     _announce_images(run, data, real, distance)
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
-    phi = build_feature_map(options.irl_phi, _collect_sources(run, data))
+    # a distillation's own copy of the teacher is cut into pieces, this one is whole
+    own_phi = options.shard and options.irl_phi == "teacher"
+    phi = None if own_phi else build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     start = open_start(options.start, teacher, options.sigma_init)
     warm_up = {"fake_warmup": FAKE_WARMUP} if start is not None and options.fake_warmup is None else {}
@@ -156,22 +163,28 @@ def _train(
     """Train until the end, a signal, or the end of --minutes; then export the generator."""
     options, session, world = run.options, run.session, run.world
     driven: Task = task
+
+    def export(write: Callable[[Generator], None]) -> None:
+        average = task.whole_average()  # gathered from all processes
+        if world.main:
+            write(average)
+
     if options.profile is not None and world.main:
         driven = ProfiledTask(task, task.device, options.profile, session.say)
     try:
         last = run_training(
             driven, total, run.folder, _choose_cadence(options), "distilling", session, world, tracker, pace,
-            on_evaluation=lambda report: exporter.keep_best(task.average, report),
-            on_rehearsal=lambda: exporter.rehearse(task.average) if world.main else None, figure=exporter.figure,
+            on_evaluation=lambda report: exporter.keep_best(task.whole_average(), report),
+            on_rehearsal=lambda: export(exporter.rehearse), figure=exporter.figure,
         )  # fmt: skip
     except Stopped:
-        if world.main:
-            exporter.export(task.average)
+        if task.begun or not task.sharded:  # before its first step a process stops alone, and gathers nothing
+            export(exporter.export)
         raise
     finally:
         tracker.close()
+    export(exporter.export)
     if world.main:
-        exporter.export(task.average)
         _compare_with_best(run, exporter)
     if (message := describe_early_end(last, pace)) is not None:
         session.say(message)
@@ -255,7 +268,9 @@ def _collect_sources(run: Run, data: OpenData) -> FeatureMapSources:
     if (images := data.measured) is not None:
         variance = images.record.get("variance", [0.25] * len(std))
         std = [max(v, 1e-6) ** 0.5 for v in variance]
-    denoiser, autoencoder = run.teacher.denoiser.to(run.device), run.teacher.autoencoder.to(run.device)
+    denoiser, autoencoder = run.teacher.denoiser, run.teacher.autoencoder.to(run.device)
+    if not run.options.shard:
+        denoiser.to(run.device)
     return FeatureMapSources(denoiser, autoencoder, std, run.session.cache, run.session.offline, run.device)
 
 
@@ -268,7 +283,9 @@ def _choose_precision(run: Run) -> str:
     before: str | None = run.recorded("precision")
     if options.precision == "auto" and before is not None:
         return before
-    net = copy.deepcopy(run.teacher.denoiser).to(run.device).requires_grad_(True)
+    net = copy.deepcopy(run.teacher.denoiser).requires_grad_(True)
+    if not options.shard:
+        net.to(run.device)
     x = torch.zeros(
         min(options.batch_size, options.micro_batch or MAX_TRIAL_IMAGES, MAX_TRIAL_IMAGES),
         *net.shape,

@@ -16,6 +16,7 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.launcher import process_count, rank
 from gsd_cli.base.session import Session
 from gsd_cli.base.text import plural
+from gsd_cli.compute.sharding import is_sharded
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for the others: the main one may sample a teacher or measure for hours."""
@@ -45,12 +46,16 @@ class World:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def share(self, module: nn.Module) -> nn.Module:
-        """A view of `module` whose backward passes average gradients over the processes."""
-        shared: nn.Module = self._accelerator.prepare_model(module) if self.size > 1 else module
+        """A view of `module` whose backward passes average gradients over the processes; itself if it is sharded."""
+        alone = self.size == 1 or is_sharded(module)
+        shared: nn.Module = module if alone else self._accelerator.prepare_model(module)
         return shared
 
     def without_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
-        """Only accumulate gradients in here; the next backward pass outside averages them."""
+        """Only accumulate gradients in here; the next backward pass outside averages them.
+
+        A sharded module averages the gradients of each pass: to accumulate them, a process would keep them whole.
+        """
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module) if self.size > 1 else nullcontext()
         return context
 
@@ -109,12 +114,12 @@ def require_even_shares(batch: int, world: World) -> None:
 
 
 def require_whole_weights() -> None:
-    """Raise GsdError (exit 2) where accelerate is configured to shard weights: checkpoints hold whole ones."""
+    """Raise GsdError (exit 2) where accelerate is configured to shard weights: gsd does so itself, by --shard."""
     for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("1", "true", "yes", "y"):
             raise GsdError(
-                f"{kind} cuts weights into pieces, gsd keeps them whole on each device",
-                hint="launch with --multi_gpu; where memory is short, --recompute and --micro-batch",
+                f"{kind} cuts weights into pieces, and gsd's checkpoints hold whole ones",
+                hint="launch with --multi_gpu; where memory is short, give gsd --shard, --recompute or --micro-batch",
                 code=ExitCode.USAGE,
             )
 

@@ -80,7 +80,8 @@ def build_evaluation(
     world: World | None = None, doing: Callable[[str], None] = lambda activity: None,
 ) -> Evaluation:  # fmt: skip
     """The evaluation of a run in `folder`, its reference statistics read or made now."""
-    teacher.denoiser.to(device)
+    if not options.shard:
+        teacher.denoiser.to(device)
     reference = _statistics(options, data, distance, device)
     return Evaluation(
         folder / GRIDS, distance.extractor, reference, options.eval_samples, options.batch_size,

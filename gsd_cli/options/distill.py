@@ -175,6 +175,12 @@ class DistillSettings(BaseModel):
         " --recompute or --dropout.",
         panel="Optimizer",
     )
+    shard: bool = opt(
+        False,
+        "Cut the networks into pieces over the processes (FSDP2), for networks that do not fit one device; not with "
+        "--compile.",
+        panel="Optimizer",
+    )
     reuse_images: bool = opt(
         False,
         "Train the fake score on the images of the generator step instead of fresh ones; saves one call per step.",
@@ -313,6 +319,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
             raise ValueError("--student-width and --student-depth need weights of their own: give --adapters fake:R")
         if self.start is not None and self.adapter_ranks()[0]:
             raise ValueError("--start replaces the weights that adapters of the generator need: give --adapters fake:R")
+        if self.shard and self.compile:
+            raise ValueError("--shard gathers weights before each block, and --compile was not made for that")
         if self.reuse_images and self.dropout:
             raise ValueError(
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"

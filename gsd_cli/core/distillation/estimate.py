@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.base.launcher import process_count
 from gsd_cli.catalogue.cost import STUDENT_TRAINED, VALUES_TRAINED
 from gsd_cli.compute.device import autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
@@ -43,8 +44,8 @@ class Estimate:
     """What one process of a run needs.
 
     parameters: of the teacher; student_parameters: of the generator; state_bytes: weights, gradients and
-    optimizers; activation_bytes: what the backward passes of a generator step keep, float32; seconds_per_step:
-    by a forward call of each size of network on this machine.
+    optimizers, with `--shard` its piece of them; activation_bytes: what the backward passes of a generator step
+    keep, float32; seconds_per_step: by a forward call of each size of network on this machine.
     """
 
     parameters: int
@@ -71,6 +72,7 @@ def estimate(
         own_kept = activation_bytes(student, recompute=settings.recompute)
         own_forward = seconds_per_call(student, device, together, precision)
     state = FLOAT * count_values(settings, parameters, own, lambda rank: adapter_parameters(teacher, rank))
+    state = state // process_count() if settings.shard else state
     # the generator's graph, and those of f and g at its images, live at once
     activations = together * (own_kept + (sum(_rows(settings)) * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)

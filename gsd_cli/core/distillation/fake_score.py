@@ -17,6 +17,7 @@ from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
+from gsd_cli.core.distillation.placement import place
 from gsd_cli.core.models.adapters import adapt
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
@@ -75,8 +76,8 @@ class FakeScore:
     """The network of the fake score, its optimizer, and its update on generated images.
 
     original: the teacher that the network is copied from, or whose weights its adapters share; teacher: the same in the
-    run's precision, which a bounded fake score calls. Both are frozen, on the device. A row's draws depend on its
-    number alone, and gradients are averaged over the processes.
+    run's precision, which a bounded fake score calls. Both are frozen and whole, at their `birthplace`. A row's draws
+    depend on its number alone, and gradients are averaged over the processes.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class FakeScore:
         self.network = (
             adapt(original, rank, s.seed, "fake") if rank else copy.deepcopy(original).requires_grad_(True)
         ).train()
-        self.trained = [p for p in self.network.parameters() if p.requires_grad]
         set_dropout(self.network, s.dropout)
+        place(self.network, s, draws.device)
+        self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.preconditioning = build_preconditioning(s, original, recipe)
         self.lr = s.lr if s.fake_lr is None else s.fake_lr
         beta1 = s.beta1 if s.fake_beta1 is None else s.fake_beta1

@@ -38,7 +38,7 @@ from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.core.training.pace import Pace
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
 
-_MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile", "cuda_graphs"}
+_MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile", "cuda_graphs", "shard"}
 _DISCRIMINATOR_SETTINGS = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
 _STUDENT_SIZE = {"student_width", "student_depth", "adapters"}
 """Even --force does not change these, because no checkpoint would fit."""

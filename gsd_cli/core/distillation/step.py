@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gsd_cli.base.launcher import require_others
 from gsd_cli.compute.device import (
     adam,
     autocast,
@@ -45,6 +46,7 @@ from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.distillation.noise_levels import build_recipe
+from gsd_cli.core.distillation.placement import WholeAverage, birthplace, place
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.recorded_steps import RecordedSteps
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
@@ -89,7 +91,7 @@ class Distillation:
     are averaged, so N processes train as one does. `settings.batch_size` is the batch of all of them together. `data`:
     real images for the discriminator; `pixels`: whether the teacher works on images rather than an autoencoder's
     latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the network that the
-    generator starts as, default the teacher.
+    generator starts as, default the teacher. `begun`: whether a step was made.
     """
 
     def __init__(
@@ -99,9 +101,12 @@ class Distillation:
     ):  # fmt: skip
         s, world = settings, world or World()
         require_even_shares(s.batch_size, world)
+        if s.shard:
+            require_others("--shard")
+        home = birthplace(s, device)
         self.settings, self.device, self.world, self.data, self.total = s, device, world, data, total_steps
         self.batch_size, self._evaluate = s.batch_size, evaluate
-        self.teacher = to_device(copy.deepcopy(teacher), device).eval().requires_grad_(False)
+        self.teacher = to_device(copy.deepcopy(teacher), home).eval().requires_grad_(False)
         f = cast_for_autocast(self.teacher, s.precision)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(s, phi, total_steps, world, device)
@@ -113,14 +118,19 @@ class Distillation:
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
         guidance = build_guidance(s, teacher, device)
         self.fake_score = FakeScore(s, self.teacher, f, guidance, draws, self.recipe, world)
+        self.generator = self._build_generator(start or teacher, home).train()
+        self.average = copy_trained(self.generator).eval().requires_grad_(False)
+        self._whole_average = WholeAverage(self.average, s, device)
+        # after the copies, which are of whole networks; in fp32 f is the teacher
+        for network in dict.fromkeys((self.teacher, f, self.generator.denoiser, self.average.denoiser)):
+            place(network, s, device)
         self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, guidance, draws, self.recipe, world)
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
         self.matching = FeatureMatching(s, f, data, draws, total_steps * s.batch_size, world)
-        self.generator = self._build_generator(start or teacher).train()
-        self.average = copy_trained(self.generator).eval().requires_grad_(False)
         self.generator_adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared_generator = world.share(self.generator)
         self._share_of_average = torch.zeros((), device=device)
+        self.begun = False
         self.recorded = None
         if recorder is not None and self.adversarial.resident:
             self.recorded = RecordedSteps(recorder, taped)
@@ -131,15 +141,15 @@ class Distillation:
             if s.compile:
                 compile_network(model.net)
 
-    def _build_generator(self, start: Denoiser) -> Generator:
-        """The generator as it starts, on the device: `start` or one grown from it, or adapters on the teacher."""
+    def _build_generator(self, start: Denoiser, home: torch.device) -> Generator:
+        """The generator as it starts, at home: `start` or one grown from it, or adapters on the teacher."""
         s, (rank, _) = self.settings, self.settings.adapter_ranks()
         if rank:
             adapted = adapt(self.teacher, rank, s.seed, "generator")
             set_dropout(adapted, s.dropout)
             return Generator(adapted, s.sigma_init)
         student = grow(start, s.student_width, s.student_depth, s.seed)
-        return to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), self.device)
+        return to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), home)
 
     def set_length(self, total: int) -> None:
         """Set the run's length in steps: the decay of the learning rate and the isometric term's start depend on it."""
@@ -157,7 +167,17 @@ class Distillation:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Measure the moving average."""
-        return self._evaluate(self.average, step)
+        return self._evaluate(self.whole_average(), step)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the networks are cut into pieces over the processes, which then save and export together."""
+        return self.settings.shard
+
+    def whole_average(self) -> Generator:
+        """The moving average with whole weights. If it is sharded, all processes must call this together, unless
+        `evaluate` was called after the last step."""
+        return self._whole_average.get()
 
     # -- the step -----------------------------------------------------------------------------------
 
@@ -168,6 +188,8 @@ class Distillation:
         for the rest of the step: `skipped` is 1.
         """
         self._begin(step)
+        self.begun = True
+        self._whole_average.forget()
         if self.recorded is None:
             return self._update_all(step)
         variant = (

@@ -113,5 +113,7 @@ DIT = NetworkKind(
     from_map=from_map,
     null_class=null_class,
     prepare=prepare,
+    # the output layer takes the first block's embedding
+    apart=lambda net: (net.transformer_blocks[0].norm1.emb,),
     layout=PipelineLayout("transformer", "vae", "DiTPipeline", names_classes=True),
 )

@@ -12,7 +12,7 @@ a module like `flow_schedule.py`, named in `schedules.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,8 @@ class NetworkKind:
     """(net): the class that was trained to stand for any, which is none of `classes`; None without one."""
     prepare: Callable[[Network], None] = lambda net: None
     """(net): set the network up for gsd; called once, before it is used."""
+    apart: Callable[[Network], Sequence[nn.Module]] = lambda net: ()
+    """(net): parts of its blocks that it also calls without their block."""
     layout: PipelineLayout = PipelineLayout("unet", "vqvae", "LDMPipeline")
     own_class: type[OwnNetwork] | None = None
     """gsd's own class of the network, which diffusers cannot open; None for a class of diffusers."""

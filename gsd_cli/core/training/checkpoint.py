@@ -23,6 +23,7 @@ from gsd_cli.base.atomic import atomic_folder, sweep
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.catalogue.run_layout import checkpoint_name, checkpoints
+from gsd_cli.compute.sharding import cut_like, gather
 from gsd_cli.core.models.adapters import trained_names
 
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
@@ -159,18 +160,22 @@ def _read(path: Path) -> Checkpoint | None:
 
 
 def module_tensors(name: str, module: nn.Module) -> dict[str, Tensor]:
-    """A module's state under the prefix `name/`, without a frozen base under adapters."""
+    """A module's state under the prefix `name/`, without a frozen base under adapters.
+
+    That of a sharded module is whole in the main process and without data in the others, which all must call this.
+    """
     trained = trained_names(module)
-    return {f"{name}/{key}": value for key, value in module.state_dict().items() if key in trained}
+    return {f"{name}/{key}": gather(value) for key, value in module.state_dict().items() if key in trained}
 
 
 def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Restore a module from the result of `module_tensors`. Raises GsdError (exit 2) for another size or kind."""
     prefix = f"{name}/"
-    trained = trained_names(module)
-    base = {key: value for key, value in module.state_dict().items() if key not in trained}
+    trained, now = trained_names(module), module.state_dict()
+    base = {key: value for key, value in now.items() if key not in trained}
+    saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     try:
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)} | base)
+        module.load_state_dict({k: cut_like(v, now[k]) if k in now else v for k, v in saved.items()} | base)
     except RuntimeError as error:  # a forced run may have been given another teacher, or a student of another size
         raise GsdError(
             f"the checkpoint's {name} network is not of the size or kind that these options give",
@@ -180,9 +185,9 @@ def load_module(name: str, module: nn.Module, tensors: dict[str, Tensor]) -> Non
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An Adam-like optimizer's state as tensors named `name/<parameter index>/<key>`."""
+    """An Adam-like optimizer's state as tensors named `name/<parameter index>/<key>`; sharded as `module_tensors`."""
     state = optimizer.state_dict()["state"]
-    return {f"{name}/{i}/{key}": torch.as_tensor(v) for i, s in state.items() for key, v in s.items()}
+    return {f"{name}/{i}/{key}": gather(torch.as_tensor(v)) for i, s in state.items() for key, v in s.items()}
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -196,7 +201,7 @@ def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[st
     for key, value in tensors.items():
         if key.startswith(f"{name}/"):
             index, field = key.removeprefix(f"{name}/").split("/")
-            moment = field != "step"
-            laid_out = torch.empty_like(parameters[int(index)].detach()).copy_(value) if moment else value.clone()
+            like = parameters[int(index)].detach()
+            laid_out = value.clone() if field == "step" else torch.empty_like(like).copy_(cut_like(value, like))
             state.setdefault(int(index), {})[field] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

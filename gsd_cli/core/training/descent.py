@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gsd_cli.compute.sharding import local, total_norm
+
 
 def trapezoid(step: int, total: int, warmup: int, decay: float) -> float:
     """Learning-rate factor: linear warm-up, flat, linear to zero over the last `decay` share.
@@ -38,10 +40,12 @@ def descend(
 
     clip: largest norm of the gradient. skip: the `skipped` of an earlier update. A fused optimizer reads on the device
     whether to step (`found_inf`, as a GradScaler sets it), so the host does not wait; for others the host reads it.
-    Processes that average gradients decide alike; the tensors of `finite` must be equal in all of them.
+    Processes that average gradients decide alike; the tensors of `finite` must be equal in all of them. The norm of a
+    sharded module is that of the whole gradient.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = total_norm(gradients)
     good = norm.isfinite()
     for value in finite:
         good = good & value.detach().isfinite().all().to(good.device)
@@ -49,7 +53,7 @@ def descend(
     if skip is not None:
         skipped = torch.maximum(skipped, skip.to(skipped))
     if clip:
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        _clip(gradients, clip, norm)
     if any(group.get("fused") for group in optimizer.param_groups):
         optimizer.found_inf = skipped  # type: ignore[attr-defined]
         try:
@@ -59,3 +63,9 @@ def descend(
     elif not skipped.item():
         optimizer.step()
     return Descent(skipped, norm)
+
+
+def _clip(gradients: list[Tensor], largest: float, norm: Tensor) -> None:
+    """Scale gradients of this norm so that it is `largest` at most, as `nn.utils.clip_grad_norm_` does."""
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_([local(gradient) for gradient in gradients], factor)

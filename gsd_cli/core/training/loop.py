@@ -32,7 +32,7 @@ from gsd_cli.core.training.watchdog import review
 class Task(Protocol):
     """What a training must provide: five members. It may have others: a `device`, if it does not compute on the CPU;
     `rehearsing`, whether the last step was slower than most will be; `notes`, a list of news for the user, which is
-    printed and cleared."""
+    printed and cleared; `sharded`, whether `tensors` must be called in all processes together."""
 
     batch_size: int
     """Images per step, of all processes together."""
@@ -104,6 +104,7 @@ class _Loop:
         self.evaluations, self.saves = Allowance(cadence.evaluate_share), Allowance(cadence.checkpoint_share)
         self.measured = self.at.step // cadence.evaluate_steps
         self.stopping = self.rehearsed = self.warned = self.measuring = False
+        self.together: bool = world.size > 1 and getattr(task, "sharded", False)
         self.outside, self._timed_from = 0.0, time.monotonic()
         self._timed_steps = self.at.step
         if self.at.step == 0:
@@ -132,8 +133,8 @@ class _Loop:
         over = self._agree(stop=should_stop())
         last = at.step == at.total
         evaluation = self._log(measure=last or over or self.measuring)
-        rehearse = self._rehearse() and not (last or self.stopping)
-        due = at.unsaved_seconds > self.cadence.checkpoint_seconds and self.saves.affords(at.step_seconds)
+        due, rehearse = self._agree_to_save()
+        rehearse = rehearse and not (last or self.stopping)
         if due or last or self.stopping or rehearse:
             self._save()
         news: list[str] = getattr(self.task, "notes", [])
@@ -193,6 +194,16 @@ class _Loop:
         self.rehearsed = True
         return True
 
+    def _agree_to_save(self) -> tuple[bool, bool]:
+        """Whether a checkpoint is due, and whether to rehearse the end. Where the state is gathered from all processes,
+        they must save together, so the clock of the main one decides."""
+        seconds, at = self.cadence.checkpoint_seconds, self.at
+        flags = at.unsaved_seconds > seconds and self.saves.affords(at.step_seconds), self._rehearse()
+        if not self.together:
+            return flags
+        due, rehearse = self.world.total(*(float(self.world.main and flag) for flag in flags))
+        return due > 0, rehearse > 0
+
     def _tell_pace(self) -> None:
         assert self.pace is not None
         steps = self.at.step - self._timed_steps
@@ -251,12 +262,14 @@ class _Loop:
     def _save(self) -> None:
         self._read()
         # a run would resume from it: save only after a step that was finite
-        if self.at.bad or self.writer is None:
+        if self.at.bad or (self.writer is None and not self.together):
             return
         begun, known = time.monotonic(), {} if self.pace is None else self.pace.known()
         state = {"skipped": self.at.skipped, "seconds": self.at.elapsed, **known}
         self.doing("saving a checkpoint")
-        self.writer.save(self.at.step, self.task.tensors(), state)
+        tensors = self.task.tensors()
+        if self.writer is not None:
+            self.writer.save(self.at.step, tensors, state)
         self.doing("")
         self.at.saved = self.at.now
         self.saves.took(time.monotonic() - begun)

@@ -118,6 +118,11 @@ class ProfiledTask:
         """See `Task`."""
         return getattr(self.task, "notes", [])
 
+    @property
+    def sharded(self) -> bool:
+        """See `Task`."""
+        return getattr(self.task, "sharded", False)
+
     def step(self, step: int) -> Metrics:
         """Do step number `step`."""
         self._done += 1

@@ -71,6 +71,14 @@ def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser, growth: dict[str, 
     assert found.seconds_per_step > 0
 
 
+def test_a_process_holds_its_piece_of_the_state(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = estimate(toy_teacher, DistillSettings(batch_size=4, precision="fp32"), CPU)
+    for name, value in {"MASTER_ADDR": "localhost", "RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    piece = estimate(toy_teacher, DistillSettings(batch_size=4, precision="fp32", shard=True), CPU)
+    assert piece.state_bytes == whole.state_bytes // 4
+
+
 def test_smaller_pieces_need_less_and_take_as_long(toy_teacher: Denoiser) -> None:
     whole, pieces = (
         estimate(toy_teacher, DistillSettings(batch_size=32, micro_batch=size), CPU) for size in (None, 4)

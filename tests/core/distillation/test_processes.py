@@ -188,3 +188,4 @@ def test_launchers_that_cut_weights_in_pieces_are_refused(kind: str, monkeypatch
     with pytest.raises(GsdError, match="whole") as caught:
         require_whole_weights()
     assert caught.value.code == ExitCode.USAGE
+    assert "--shard" in str(caught.value.hint)
