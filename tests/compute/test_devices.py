@@ -340,7 +340,7 @@ def test_memory_of_a_network_call(classes: int | None) -> None:
     model = teacher(num_class_embeds=classes)
     made = Generator(teacher(num_class_embeds=classes)).eval()
     context: Any = SimpleNamespace(
-        options=SimpleNamespace(batch_size=2, precision="auto"), device=CPU, teacher=SimpleNamespace(denoiser=model),
+        options=SimpleNamespace(batch_size=2), precision="fp32", device=CPU, teacher=SimpleNamespace(denoiser=model),
         latent_shape=made.latent_shape,
     )  # fmt: skip
     ours = Contender(generator_subject("ours", made, CPU), made)

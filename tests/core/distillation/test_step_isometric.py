@@ -41,6 +41,7 @@ def make(teacher: Denoiser, total: int = 1, **settings: object) -> Distillation:
 def test_the_gradient_through_the_generator_is_that_of_the_form(toy_teacher: Denoiser, form: str) -> None:
     task = make(toy_teacher, irl=form, irl_gradient="free", sidl_weight=0.0)
     reference = make(toy_teacher, irl=form, sidl_weight=0.0)
+    task._begin(0)
     metrics, _ = task._update_generator(task._generate(0), 0, GOOD)
     fitted = task.isometric.fitted
     placed = reference.isometric.make_pairs(reference.draws.normal("generator", 0, "z"), reference.draws, 0)
