@@ -13,7 +13,7 @@ import torch
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 from gsd_cli.data.dataset_writers import ArchiveWriter
 from gsd_cli.data.png import encode_png
 from tests.support.shell import DISTILL, IMAGES, Shell

@@ -31,7 +31,7 @@ def main() -> None:
     from gsd_cli.core.models.beta_schedule import BetaSchedule
     from gsd_cli.core.models.denoiser import Denoiser
     from gsd_cli.core.models.diffusers_folder import save_denoiser
-    from gsd_cli.core.training.fit_teacher import build_unet
+    from gsd_cli.core.training.unets import build_unet
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)

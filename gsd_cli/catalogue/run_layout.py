@@ -81,6 +81,7 @@ DATASET_INDEX = "dataset.json"
 
 DATA_SUFFIX = ".zip"
 TEACHER_SUFFIX = "-teacher"
+PROMPTS_SUFFIX = "-prompts.safetensors"
 FEATURES_SUFFIXES = {"residual": "-features", "convnext": "-features-2"}
 """By the network of --features-net."""
 HELD_OUT_SUFFIX = "-test.zip"

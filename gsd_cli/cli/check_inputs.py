@@ -173,6 +173,13 @@ def require_labels_file(labels: Path | None) -> None:
         raise GsdError(f"--labels: {wrong}", hint=LABELS_HINT)
 
 
+def require_captions(captions: Path | None) -> None:
+    """Raise GsdError (exit 3) for a file or a folder of --captions that does not exist."""
+    if captions is not None and not _exists(captions):
+        hint = "a CSV of name,caption, a metadata.jsonl, COCO's annotations, or a folder of .txt files"
+        raise GsdError(f"--captions: no such file: {captions}", hint=hint)
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

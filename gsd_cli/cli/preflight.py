@@ -14,9 +14,10 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.find import local_teacher, require_source, require_teacher, require_text_file
-from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, TEACHER_SUFFIX, next_to_data
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, PROMPTS_SUFFIX, TEACHER_SUFFIX, next_to_data
 from gsd_cli.cli.check_inputs import (
     check_all,
+    require_captions,
     require_labels_file,
 )
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 
 # -- prepare ------------------------------------------------------------------------------------
+
+USUAL_TEXT = (16, 384)
+"""The tokens of a caption and the numbers of a token's vector that a plan assumes."""
 
 
 def check_prepare(options: PrepareOptions) -> None:
@@ -56,6 +60,7 @@ def check_prepare(options: PrepareOptions) -> None:
         lambda: require_writable(resolve_target(options), folder=False),
         source,
         lambda: require_labels_file(options.labels),
+        lambda: require_captions(options.captions),
     )
 
 
@@ -75,6 +80,8 @@ def plan_prepare(options: PrepareOptions) -> Iterator[str]:
         steps = options.fit_steps or FEATURE_STEPS
         yield f"trains {options.features_net} features for {steps:,} steps: {features}/"
     if options.fit_teacher:
+        if options.captions is not None:
+            yield f"encodes the captions: {next_to_data(target, PROMPTS_SUFFIX)}"
         yield f"trains {next_to_data(target, TEACHER_SUFFIX)}/"
         yield _estimate_fit(options)
 
@@ -88,7 +95,8 @@ def _estimate_fit(options: PrepareOptions) -> str:
     device = resolve_device(options.device)
     settings = resolve_fit_settings(options, on_cpu=device.type == "cpu")
     shape = (1 if options.grey else 3, options.size, options.size)
-    return describe_fit(settings, seconds_per_step(settings, shape, device, options.precision), device)
+    text = USUAL_TEXT if settings.text_encoder is not None else None
+    return describe_fit(settings, seconds_per_step(settings, shape, device, options.precision, text=text), device)
 
 
 # -- sample, interpolate, edit, bench -----------------------------------------------------------

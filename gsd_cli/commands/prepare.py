@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gsd_cli.base.atomic import atomic_folder, require_writable
 from gsd_cli.base.console import Result
@@ -16,18 +16,17 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.base.lock import exclusive
 from gsd_cli.base.session import Session
 from gsd_cli.base.text import plural
-from gsd_cli.catalogue.registry import bundled_features
-from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, TEACHER_SUFFIX, features_name, next_to_data
+from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, features_name, next_to_data
 from gsd_cli.commands.prepare_prompts import prepare_prompts
+from gsd_cli.commands.prepare_teacher import fit_teacher
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
-from gsd_cli.compute.distributed import World, join_world
+from gsd_cli.compute.distributed import join_world
 from gsd_cli.core.models.classifier import save_features
 from gsd_cli.core.training.drive import run_training
-from gsd_cli.core.training.fit_estimate import describe_fit, seconds_per_step
 from gsd_cli.core.training.fit_features import FeatureFit
-from gsd_cli.core.training.fit_teacher import TeacherFit, save_teacher
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.data.build import Preparation, prepare, work_folder
+from gsd_cli.data.captions import read_captions
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.label_names import MissingLabels
 from gsd_cli.data.labels import Labels, describe_labels, read_labels
@@ -41,11 +40,11 @@ from gsd_cli.options import PrepareOptions
 from gsd_cli.options.prepare import (
     FEATURE_STEPS,
     require_consistent_training,
-    resolve_fit_settings,
     resolve_target,
     resolve_value_range,
 )
 
+T = TypeVar("T")
 NO_LABEL = "no label"
 """Why --skip-bad leaves out an image that can be read."""
 IMAGES_PER_WORKER = 512
@@ -68,7 +67,7 @@ def run(options: PrepareOptions, session: Session) -> Result:
     world = join_world(resolve_device(options.device), session)
     result = _prepare_data(options, target, session) if world.main else Result()
     world.wait("the data set that the first process prepares")
-    result.outputs.append(str(_fit_teacher(options, target, world, session)))
+    result.outputs.extend(str(path) for path in fit_teacher(options, target, world, session))
     return result
 
 
@@ -94,7 +93,8 @@ def _collect_data_options(options: PrepareOptions) -> dict[str, Any]:
     """The options that determine the content of the data set, without paths."""
     names = ("size", "grey", "value_range", "split", "limit", "shards")
     labels = options.labels.name if options.labels else None
-    return {name: getattr(options, name) for name in names} | {"labels": labels}
+    asked = {name: getattr(options, name) for name in names} | {"labels": labels}
+    return asked | ({"captions": options.captions.name} if options.captions else {})
 
 
 def _check_existing(options: PrepareOptions, target: Path, session: Session) -> dict[str, Any]:
@@ -119,9 +119,11 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
     for line in source.messages:
         session.say(line)
     source, labels = _read_labels(options, source, session)
+    source, labels, captions = _read_captions(options, source, labels, session)
     if options.limit is not None and options.limit < len(source.names):
         places = choose_places(source.names, labels, options.limit)
         source, labels = take(source, places), take_labels(labels, places)
+        captions = captions and [captions[place] for place in places]
     looked = _survey(options, source, session)
     recipe = Preparation(options.size, looked.channels, looked.ranges, options.shards, _collect_data_options(options))
     total = len(source.names)
@@ -133,7 +135,7 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
     ):
         prepared = prepare(
             source, target, recipe, labels, options.skip_bad, max(1, workers), session.stop,
-            lambda done: bar.update(done, note=pace(done)),
+            lambda done: bar.update(done, note=pace(done)), captions,
         )  # fmt: skip
     if prepared.made_grey:
         session.warn(f"{plural(prepared.made_grey, 'image')} had colours and were made grey")
@@ -152,23 +154,47 @@ def _read_labels(options: PrepareOptions, source: Source, session: Session) -> t
         found = source.labels
         session.say(source.labels_message or (describe_labels(found, "the data set itself") if found else "no labels"))
         return source, found
+    source, _, labels = _read_named(options, source, session, options.labels, read_labels)
+    session.say(describe_labels(labels, options.labels.name))
+    return source, labels
+
+
+def _read_captions(
+    options: PrepareOptions, source: Source, labels: Labels | None, session: Session
+) -> tuple[Source, Labels | None, list[str] | None]:
+    """The captions, if there are any, and the source and the labels as `_read_labels` has them."""
+    if options.captions is None:
+        return source, labels, None
+    source, places, captions = _read_named(options, source, session, options.captions, read_captions)
+    session.say(f"{len(set(captions)):,} captions from {options.captions.name}, such as: {captions[0]}")
+    return source, take_labels(labels, places), captions
+
+
+def _read_named(
+    options: PrepareOptions, source: Source, session: Session, file: Path,
+    read: Callable[[Path, Sequence[str], Callable[[str], None]], T],
+) -> tuple[Source, list[int], T]:  # fmt: skip
+    """What a file says of a source's images: without the images that it does not name, where --skip-bad leaves them
+    out, and the numbers of the images that are left."""
     lines: list[str] = []
+    places = list(range(len(source.names)))
     try:
-        labels = read_labels(options.labels, source.names, lines.append)
+        found = read(file, source.names, lines.append)
     except MissingLabels as error:
         if not options.skip_bad or len(error.names) == len(source.names):
             raise
         missing = set(error.names)
-        source = take(source, [place for place, name in enumerate(source.names) if name not in missing])
+        places = [place for place, name in enumerate(source.names) if name not in missing]
+        source = take(source, places)
         refused = [(name, NO_LABEL) for name in error.names]
         source = replace(source, refused=(*source.refused, *refused))
         some = ", ".join(error.names[:10]) + (f" and {len(refused) - 10:,} more" if len(refused) > 10 else "")
-        session.warn(f"skipped {plural(len(refused), 'image')} without a label in {options.labels}: {some}")
+        session.warn(f"skipped {plural(len(refused), 'image')} that {file} does not name: {some}")
         lines.clear()
-        labels = read_labels(options.labels, source.names, lines.append)
-    for line in (*lines, describe_labels(labels, options.labels.name)):
+        found = read(file, source.names, lines.append)
+    for line in lines:
         session.say(line)
-    return source, labels
+    return source, places, found
 
 
 def _survey(options: PrepareOptions, source: Source, session: Session) -> Survey:
@@ -243,25 +269,3 @@ def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tu
     with atomic_folder(folder) as temporary:
         save_features(task.net, temporary, card)
     return folder, figures
-
-
-def _fit_teacher(options: PrepareOptions, target: Path, world: World, session: Session) -> Path:
-    """Train a teacher on the data set and save it; returns its folder."""
-    device = resolve_device(options.device)
-    settings = resolve_fit_settings(options, on_cpu=device.type == "cpu")
-    folder = next_to_data(target, TEACHER_SUFFIX)
-    work = folder.with_name(folder.name + ".fit")
-    task = TeacherFit(ImageArchive(target), settings, work, device, world, options.precision)
-    if not folder.exists():  # it is not trained yet
-        seconds = seconds_per_step(settings, task.data.shape, device, options.precision, world.size)
-        session.say(f"training {describe_fit(settings, seconds, device)}")
-    cadence = Cadence(max(1, settings.steps // 20))
-    with exact_if_fp32(task.device, options.precision):
-        report = run_training(task, settings.steps, work, cadence, "teacher", session, world)
-    if report is None:
-        session.say(f"{folder} is already trained")
-    if world.main:
-        features = bundled_features(task.data.record)
-        save_teacher(task, folder, half=options.weights == "fp16", features=features)
-    world.wait()
-    return folder

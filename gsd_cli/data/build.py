@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,8 +97,10 @@ def prepare(
     workers: int,
     stop: StopRequest,
     on_done: Callable[[int], None],
+    captions: Sequence[str] | None = None,
 ) -> Prepared:
-    """Write `target`: a zip, or the index of shards. `labels` has one value per name of the source.
+    """Write `target`: a zip, or the index of shards. `labels` and `captions` have one value per name of
+    the source.
 
     Raises UnreadableImages (exit 3) unless `skip_bad`, and Stopped. The target then stays as it was, and the same call
     resumes from the chunks that were finished.
@@ -113,7 +115,8 @@ def prepare(
     def entries() -> Iterator[Entry]:
         for chunk in _chunks(source, work, recipe, total, workers, stop):
             for place, member in chunk.images():
-                yield place * (recipe.shards or 1) // total, member, labels.values[place] if labels else None
+                label, caption = labels and labels.values[place], captions and captions[place]
+                yield place * (recipe.shards or 1) // total, member, label, caption or None
             tally.add(chunk)
             on_done(chunk.start + chunk.count)
         _require_images(source, tally, skip_bad)

@@ -79,6 +79,17 @@ class ImageArchive:
         except _DAMAGE as error:
             raise self._unreadable(error) from error
 
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        """The text of each image; None without captions."""
+        try:
+            found = self._store.captions()
+            if found is not None and not all(isinstance(text, str) for text in found):
+                raise ValueError("its captions are no texts")
+            return None if found is None else tuple(found)
+        except _DAMAGE as error:
+            raise self._unreadable(error) from error
+
     def batch(self, indices: Tensor) -> Tensor:
         """The images at `indices` [B], float32 [B, C, H, W] in [-1, 1]."""
         return from_uint8(self.uint8(indices))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -24,10 +24,13 @@ from gsd_cli.data.labels import Value
 from gsd_cli.data.members import SUFFIXES, is_member
 from gsd_cli.data.sources.admission import refusal
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Store:
-    """A data set: `read(i)` returns image i as stored, from any thread; `labels()` one value per image or None.
+    """A data set: `read(i)` returns image i as stored, from any thread; `labels()` and `captions()` one value per image
+    or None.
 
     record: what `gsd prepare` noted.
     """
@@ -35,6 +38,7 @@ class Store:
     count: int
     read: Callable[[int], bytes]
     labels: Callable[[], Sequence[Value] | None]
+    captions: Callable[[], Sequence[str] | None]
     record: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,7 +69,9 @@ def _zip(path: Path) -> Store:
         return json.loads(whole(name)) if name in present else {}
 
     index = member(DATASET_INDEX)
-    return Store(len(names), read, lambda: _edm(index, names), member(CARD))
+    return Store(
+        len(names), read, lambda: _edm(index, names), lambda: _edm(index, names, "captions"), member(CARD)
+    )  # fmt: skip
 
 
 def _folder(path: Path) -> Store:
@@ -76,11 +82,15 @@ def _folder(path: Path) -> Store:
         return json.loads((path / name).read_bytes()) if (path / name).is_file() else {}
 
     index = member(DATASET_INDEX)
-    return Store(len(names), lambda i: (path / names[i]).read_bytes(), lambda: _edm(index, names), member(CARD))
+    return Store(
+        len(names), lambda i: (path / names[i]).read_bytes(), lambda: _edm(index, names),
+        lambda: _edm(index, names, "captions"), member(CARD),
+    )  # fmt: skip
 
 
-def _edm(index: Any, names: list[str]) -> list[Value] | None:
-    listed = index.get("labels") if isinstance(index, dict) else None
+def _edm(index: Any, names: list[str], key: str = "labels") -> list[Any] | None:
+    """The values under a key of dataset.json, one per image; None without any."""
+    listed = index.get(key) if isinstance(index, dict) else None
     if not listed:
         return None
     by_name = {normalise_path(name): value for name, value in dict(listed).items()}  # Windows writes backslashes
@@ -95,12 +105,13 @@ def _edm(index: Any, names: list[str]) -> list[Value] | None:
 
 @dataclass(frozen=True)
 class _Shard:
-    """One tar: the offsets and the sizes of its images [n], in bytes, and its labels."""
+    """One tar: the offsets and the sizes of its images [n], in bytes, its labels and its captions."""
 
     file: BinaryIO
     offsets: np.ndarray
     sizes: np.ndarray
     labels: list[Value]
+    captions: list[str]
 
 
 def _shards(index: Path) -> Store:
@@ -127,14 +138,19 @@ def _shards(index: Path) -> Store:
         return os.pread(found.file.fileno(), int(found.sizes[place]), int(found.offsets[place]))
 
     def labels() -> list[Value] | None:
-        values = [value for number in range(len(paths)) for value in shard(number).labels]
-        return values if len(values) == (ends[-1] if ends else 0) else None
+        return whole([value for number in range(len(paths)) for value in shard(number).labels])
 
-    return Store(ends[-1] if ends else 0, read, labels, content.get("gsd", {}))
+    def captions() -> list[str] | None:
+        return whole([text for number in range(len(paths)) for text in shard(number).captions])
+
+    def whole(values: list[T]) -> list[T] | None:
+        return values if values and len(values) == ends[-1] else None
+
+    return Store(ends[-1] if ends else 0, read, labels, captions, content.get("gsd", {}))
 
 
 def _scan(path: Path, count: int) -> _Shard:
-    offsets, sizes, labels = [], [], list[Value]()
+    offsets, sizes, labels, captions = [], [], list[Value](), list[str]()
     with tarfile.open(path, "r:") as archive:
         while (member := archive.next()) is not None:
             suffix = PurePosixPath(member.name).suffix.lower()
@@ -144,7 +160,9 @@ def _scan(path: Path, count: int) -> _Shard:
             elif suffix in (".cls", ".json") and (stream := archive.extractfile(member)) is not None:
                 value = json.loads(stream.read())
                 labels.append(tuple(value) if isinstance(value, list) else value)
+            elif suffix == ".txt" and (stream := archive.extractfile(member)) is not None:
+                captions.append(stream.read().decode())
             archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
     if len(offsets) != count:
         raise GsdError(f"{path} holds {len(offsets)} images, its index says {count}")
-    return _Shard(path.open("rb"), np.array(offsets, np.int64), np.array(sizes, np.int64), labels)
+    return _Shard(path.open("rb"), np.array(offsets, np.int64), np.array(sizes, np.int64), labels, captions)

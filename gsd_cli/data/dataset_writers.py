@@ -2,6 +2,7 @@
 
 A zip (EDM, StyleGAN, SiD read it): 00000/img00000000.png ..., dataset.json {"labels": [[name, label], ...]}, gsd.json.
 Shards (WebDataset reads them): NAME-000000.tar ... of img00000000.png and img00000000.cls (or .json), and NAME.json.
+Captions are in dataset.json as {"captions": [[name, text], ...]}, and in shards as img00000000.txt.
 Images of other than 1 or 3 channels are .npy files (EDM2 reads them).
 """
 
@@ -22,8 +23,8 @@ from gsd_cli.catalogue.run_layout import CARD, DATASET_INDEX
 from gsd_cli.data.labels import Value
 from gsd_cli.data.members import member_suffix
 
-Entry = tuple[int, bytes, Value | None]
-"""Number of the shard, an image's file (members.py), label."""
+Entry = tuple[int, bytes, Value | None, str | None]
+"""Number of the shard, an image's file (members.py), label, caption."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -34,20 +35,25 @@ class ArchiveWriter:
         self._index = zipfile.ZIP_DEFLATED if small_index else zipfile.ZIP_STORED
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
         self._labels: list[tuple[str, Value]] = []
+        self._captions: list[tuple[str, str]] = []
         self.count = 0
 
-    def add(self, file: bytes, label: Value | None) -> None:
-        """Add an image's file, a PNG or .npy, and its label."""
+    def add(self, file: bytes, label: Value | None, caption: str | None = None) -> None:
+        """Add an image's file, a PNG or .npy, its label and its caption."""
         name = f"{self.count // 1000:05d}/img{self.count:08d}{member_suffix(file)}"
         self._put(name, file)
         if label is not None:
             self._labels.append((name, label))
+        if caption is not None:
+            self._captions.append((name, caption))
         self.count += 1
 
     def close(self, record: dict[str, Any]) -> None:
-        """Finish the file with the labels (when every image has one) and the record."""
-        labels = self._labels if len(self._labels) == self.count else None
-        self._put(DATASET_INDEX, json.dumps({"labels": labels}).encode(), self._index)
+        """Finish the file with the labels and the captions (where every image has one) and the record."""
+        index: dict[str, Any] = {"labels": self._labels if len(self._labels) == self.count else None}
+        if self._captions and len(self._captions) == self.count:
+            index["captions"] = self._captions
+        self._put(DATASET_INDEX, json.dumps(index).encode(), self._index)
         self._put(CARD, json.dumps(record, indent=1).encode())
         self._zip.close()
 
@@ -72,8 +78,8 @@ def write_zip(target: Path, work: Path, entries: Iterator[Entry], record: Callab
     with storage_errors(target):
         writer = ArchiveWriter(work / target.name)
         try:
-            for _, member, label in entries:
-                writer.add(member, label)
+            for _, member, label, caption in entries:
+                writer.add(member, label, caption)
             writer.close(record())
         except BaseException:
             writer.abandon()
@@ -93,8 +99,8 @@ def write_shards(index: Path, work: Path, entries: Iterator[Entry], record: Call
             name = f"{index.stem}-{number:06d}.tar"
             with (work / name).open("wb") as file:
                 before = count
-                for _, member, label in group:
-                    _put_sample(file, f"img{count:08d}", member, label)
+                for _, member, label, caption in group:
+                    _put_sample(file, f"img{count:08d}", member, label, caption)
                     count += 1
                 file.write(bytes(2 * tarfile.BLOCKSIZE))
             listed.append({"url": name, "nsamples": count - before, "filesize": (work / name).stat().st_size})
@@ -112,12 +118,14 @@ def _shards_of(index: Path) -> set[str]:
     return {path.name for path in index.parent.glob(f"{index.stem}-[0-9][0-9][0-9][0-9][0-9][0-9].tar")}
 
 
-def _put_sample(file: IO[bytes], key: str, member: bytes, label: Value | None) -> None:
+def _put_sample(file: IO[bytes], key: str, member: bytes, label: Value | None, caption: str | None) -> None:
     _put_member(file, f"{key}{member_suffix(member)}", member)
     if isinstance(label, int):
         _put_member(file, f"{key}.cls", str(label).encode())
     elif label is not None:
         _put_member(file, f"{key}.json", json.dumps(label).encode())
+    if caption is not None:
+        _put_member(file, f"{key}.txt", caption.encode())
 
 
 def _put_member(file: IO[bytes], name: str, payload: bytes) -> None:

@@ -55,10 +55,11 @@ def knows(names: Sequence[str]) -> Callable[[str], bool]:
     return lambda text: _comparable(text).casefold() in spelt
 
 
-def match(listed: Listed[T], names: Sequence[str], where: Path, say: Say) -> list[T]:
+def match(listed: Listed[T], names: Sequence[str], where: Path, say: Say, what: str = "label") -> list[T]:
     """The label of each name: by its path, else by a shorter spelling that no two images share.
 
-    Names that differ in case alone are matched last, and `say` gets a line on it. Raises MissingLabels.
+    Names that differ in case alone are matched last, and `say` gets a line on it. what: a label, in
+    messages. Raises MissingLabels.
     """
     spellings = [_spellings(name) for name in names]
     find = _finder(listed.labels, spellings)
@@ -73,24 +74,26 @@ def match(listed: Listed[T], names: Sequence[str], where: Path, say: Say) -> lis
         else:
             values.append(found[0])
     if missing:
-        raise _missing(listed, names, missing, where)
+        raise _missing(listed, names, missing, where, what)
     if folded:
         say(f"{where.name} writes {plural(len(folded), 'name')} in another case ({folded[0]}): taken for the same")
     return values
 
 
-def _missing(listed: Listed[T], names: Sequence[str], missing: Sequence[str], where: Path) -> MissingLabels:
+def _missing(
+    listed: Listed[T], names: Sequence[str], missing: Sequence[str], where: Path, what: str
+) -> MissingLabels:  # fmt: skip
     """The error that names images without a label."""
-    hint = "--skip-bad leaves out images without a label"
+    hint = f"--skip-bad leaves out images without a {what}"
     if len(missing) == len(names):
         hint = "name images by their path in the source, or by file name"
     empty = {spelling: row for name, row in listed.empty.items() for spelling in _spellings(name)}
     rows = [(name, next((empty[s] for s in _spellings(name) if s in empty), "")) for name in missing]
     if (named := next(((name, row) for name, row in rows if row), None)) is not None:
-        others = f" ({len(missing) - 1} more images have no label)" if len(missing) > 1 else ""
-        return MissingLabels(f"{where}, {named[1]}: the label of {named[0]} is empty{others}", missing, hint=hint)
+        others = f" ({len(missing) - 1} more images have no {what})" if len(missing) > 1 else ""
+        return MissingLabels(f"{where}, {named[1]}: the {what} of {named[0]} is empty{others}", missing, hint=hint)
     some = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-    return MissingLabels(f"{where}: no label for {some}", missing, hint=hint)
+    return MissingLabels(f"{where}: no {what} for {some}", missing, hint=hint)
 
 
 def _finder(

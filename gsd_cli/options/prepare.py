@@ -18,6 +18,8 @@ TEACHER_STEPS, TEACHER_STEPS_ON_CPU = 20_000, 3000
 """Training steps of --fit-teacher without --fit-steps. On two cores the fewer steps take one to two hours for a `small`
 teacher of 32 x 32, and the more steps half a day."""
 PROMPTS_SUFFIX = ".safetensors"
+DEFAULT_TEXT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+"""22.7 million parameters, vectors of 384 numbers, Apache-2.0."""
 FEATURE_STEPS = 2000
 """Training steps of --fit-features without --fit-steps."""
 
@@ -36,6 +38,7 @@ class FitSettings(BaseModel):
     clip_grad: Positive = 1.0
     ema_half_life: Positive = 50_000
     conditional: bool = False
+    text_encoder: str | None = None
     seed: NonNegativeInt = 0
 
 
@@ -65,6 +68,12 @@ class PrepareOptions(Common):
         "Label file: a CSV of name,label, list_attr_celeba.txt or EDM's dataset.json; default: folder names.",
         metavar="FILE",
     )
+    captions: Path | None = opt(
+        None,
+        "Captions: a CSV of name,caption, a metadata.jsonl of file_name and text, COCO's annotations, or a folder of "
+        ".txt files. With --fit-teacher, the teacher is text-conditional.",
+        metavar="FILE|FOLDER",
+    )
     shards: Annotated[int, Field(ge=1, le=999_999)] | None = opt(
         None, "Write N WebDataset tar files and their index DATA.json instead of one zip.", metavar="N"
     )
@@ -72,7 +81,8 @@ class PrepareOptions(Common):
         None, "Processes that decode and resize images; default: one per core.", metavar="N"
     )
     skip_bad: bool = opt(
-        False, "Leave out images that cannot be read or have no label in --labels, instead of stopping."
+        False,
+        "Leave out images that cannot be read or that --labels or --captions does not name, instead of stopping.",
     )
     force: bool = opt(False, "Overwrite an existing data set.")
     teacher: str | None = opt(
@@ -85,6 +95,12 @@ class PrepareOptions(Common):
         None, "Train a DDPM of this size on the data, as a teacher for gsd distill.", panel="Training"
     )
     conditional: bool = opt(False, "Train a class-conditional teacher; needs labelled data.", panel="Training")
+    text_encoder: str | None = opt(
+        None,
+        "Sentence encoder of a teacher that is trained on --captions; default: all-MiniLM-L6-v2 from the hub.",
+        metavar="FOLDER|HUB_ID",
+        panel="Training",
+    )
     fit_features: bool = opt(
         False, "Train a small classifier on the labels, whose features serve for Frechet distances.", panel="Training"
     )
@@ -115,7 +131,8 @@ class PrepareOptions(Common):
 def require_consistent_training(options: PrepareOptions) -> None:
     """Raise UsageError, which names all options for a training that was not selected."""
     fits = {
-        "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr")),
+        "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr", "text_encoder")),
+        "--captions FILE": (options.captions, ("text_encoder",)),
         "--fit-features": (options.fit_features, ("features_net",)),
         "--fit-teacher or --fit-features": (options.fit_teacher or options.fit_features, ("fit_steps",)),
     }
@@ -128,13 +145,15 @@ def require_consistent_training(options: PrepareOptions) -> None:
     if options.teacher is not None and (asked := [name for name in _OF_IMAGES if _is_changed(options, name)]):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise UsageError([f"--teacher encodes prompts, and {flags} is about images"], hint="leave out one of them")
+    if options.captions is not None and options.conditional:
+        raise UsageError(["--conditional trains on classes, and --captions on texts"], hint="leave out one of them")
     if problems:
         raise UsageError(problems, hint=f"add {next(flag for flag in idle if idle[flag])}")
 
 
 _OF_IMAGES = (
-    "size", "grey", "value_range", "split", "limit", "labels", "shards", "workers", "skip_bad", "fit_teacher",
-    "fit_features",
+    "size", "grey", "value_range", "split", "limit", "labels", "captions", "shards", "workers", "skip_bad",
+    "fit_teacher", "fit_features",
 )  # fmt: skip
 """Options that mean nothing for prompts."""
 
@@ -207,5 +226,6 @@ def resolve_fit_settings(options: PrepareOptions, *, on_cpu: bool) -> FitSetting
         batch_size=options.batch_size,
         seed=options.seed,
         conditional=options.conditional,
+        text_encoder=(options.text_encoder or DEFAULT_TEXT_ENCODER) if options.captions is not None else None,
         **{key: value for key, value in given.items() if value is not None},
     )

@@ -24,18 +24,22 @@ def random_images(n: int, size: int = 8, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
 
 
-def write(path: Path, images: np.ndarray, labels: list | None = None, record: dict | None = None) -> Path:
+def write(
+    path: Path, images: np.ndarray, labels: list | None = None, record: dict | None = None, captions: list | None = None
+) -> Path:
     """The images in the form that `path` says: a .zip, a .json with three shards, or a folder."""
     record = record or {"source": "test"}
+    path.parent.mkdir(parents=True, exist_ok=True)
     labels = labels or [None] * len(images)
+    captions = captions or [None] * len(images)
     if path.suffix == ".json":
-        samples = ((3 * i // len(images), encode_png(image), labels[i]) for i, image in enumerate(images))
+        samples = ((3 * i // len(images), encode_png(image), labels[i], captions[i]) for i, image in enumerate(images))
         write_shards(path, path.parent, samples, lambda: record)
         return path
     archive = path.with_suffix(".zip")
     writer = ArchiveWriter(archive)
-    for image, label in zip(images, labels, strict=True):
-        writer.add(encode_png(image), label)
+    for image, label, caption in zip(images, labels, captions, strict=True):
+        writer.add(encode_png(image), label, caption)
     writer.close(record)
     if path.suffix != ".zip":
         with zipfile.ZipFile(archive) as file:
@@ -300,3 +304,26 @@ def test_to_pil_keeps_channels() -> None:
     picture = to_pil(image)
     assert (picture.mode, picture.size, picture.getpixel((0, 0))) == ("RGB", (4, 2), (255, 0, 128))
     assert to_pil(image[:1]).mode == "L"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_captions_are_read_with_labels_and_without(tmp_path: Path, form: str) -> None:
+    texts = ["a cat", "", "\u00e9t\u00e9, \u65e5", "four", "a cat"]
+    images = random_images(5)
+    assert ImageArchive(write(tmp_path / "plain" / form, images)).captions is None
+    for labels in (None, [0, 1, 1, 0, 2]):
+        data = ImageArchive(
+            write(tmp_path / str(labels is None) / form, images, labels, captions=[t or "-" for t in texts])
+        )
+        assert data.captions == tuple(t or "-" for t in texts)
+        assert (None if data.labels is None else data.labels.tolist()) == labels
+
+
+def test_captions_of_some_images_alone_are_not_kept(tmp_path: Path) -> None:
+    assert ImageArchive(write(tmp_path / "a.zip", random_images(2), captions=["a cat", None])).captions is None
+
+
+def test_captions_that_are_no_texts_are_an_error(tmp_path: Path) -> None:
+    data = ImageArchive(write(tmp_path / "a.zip", random_images(2), captions=["a cat", 5]))
+    with pytest.raises(GsdError, match="captions"):
+        _ = data.captions

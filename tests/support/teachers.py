@@ -262,3 +262,20 @@ def guided_file(path: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     torch.save(GuidedUNet(**changes).state_dict(), path)
     return path
+
+
+def sentence_encoder(folder: Path, size: int = 8) -> Path:
+    """A BertModel with random weights and its tokenizer of a few words, as sentence-transformers store them: at most 16
+    tokens."""
+    import transformers
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "red", "green", "blue", "runs", "to"]
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=size, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    transformers.BertModel(config).eval().save_pretrained(folder)
+    vocabulary = {word: k for k, word in enumerate(words)}
+    transformers.BertTokenizerFast(vocab=vocabulary, model_max_length=512).save_pretrained(folder)
+    return folder

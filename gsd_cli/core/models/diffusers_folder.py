@@ -192,7 +192,8 @@ def save_denoiser(
     index |= {name: ["diffusers", type(part).__name__] for name, part in sorted(parts.items())}
     if class_names and layout.names_classes:
         index["id2label"] = {str(k): name for k, name in enumerate(class_names)}
-    if model.kind.own_class is None:
+    # diffusers has no pipeline of pixels and texts
+    if model.kind.own_class is None and (stage is not None or model.kind.text_sizes(model.net) is None):
         write_json(folder / INDEX, index)
     for path in folder.rglob("config.json"):
         # diffusers records the path the network was read from, which is of this machine

@@ -2,7 +2,7 @@
 
 A `Denoiser` is a network, its kind, and the preconditioning that turns the network's output into
 D(x, sigma). A network's blocks and config keys are known to its kind's module, and to what builds or grows a
-UNet2DModel: `core/training/fit_teacher.py` and `core/distillation/growth.py`.
+UNet2DModel: `core/training/unets.py` and `core/distillation/growth.py`.
 
 To add a kind, write a module next to `unet2d.py` with a function per field below and one record,
 and add the record to `NETWORK_KINDS` in `diffusers_folder.py`, and the check of its config to `CHECKS` in

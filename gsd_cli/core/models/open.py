@@ -17,6 +17,8 @@ from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.core.models.hub import fetch
 from gsd_cli.core.models.prompts import load_prompts
+from gsd_cli.core.models.sentence_encoder import FILES as SENTENCE_FILES
+from gsd_cli.core.models.sentence_encoder import load_sentence_encoder
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.core.models.teacher_config import read_text_teacher
 from gsd_cli.core.models.text_encoder import FILES, TextEncoder, load_text_encoder
@@ -86,6 +88,15 @@ def open_text_encoder(spec: str, session: Session, device: Any) -> TextEncoder:
             hub_id = entry.hub if entry is not None and entry.hub else spec
             place, _ = fetch(hub_id, offline=session.offline, only=(*CONFIGS, *FILES))
     return load_text_encoder(read_text_teacher(place), device)
+
+
+def open_sentence_encoder(spec: str, session: Session, device: Any) -> TextEncoder:
+    """Load a sentence encoder, a folder or a hub id."""
+    place = Path(spec)
+    if not place.is_dir():
+        with session.progress(f"opening {spec}"):
+            place, _ = fetch(spec, offline=session.offline, only=SENTENCE_FILES)
+    return load_sentence_encoder(place, device)
 
 
 def fix_class(model: Model, given: str | None, session: Session) -> None:

@@ -3,7 +3,7 @@
 Stable Diffusion 1 and 2: the last layer of a CLIP text encoder (Radford et al. 2021), normalised. SDXL (Podell et al.
 2023): the layer before the last of two, concatenated, and the second one's projection of the whole text. Stable
 Diffusion 3 (Esser et al. 2024): the same layer of two, filled up with zeros to the width of a T5 encoder (Raffel et al.
-2020), then the tokens of that; and both projections.
+2020), then the tokens of that; and both projections. A teacher that gsd trained on captions has a sentence encoder.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from gsd_cli.base.errors import ExitCode, GsdError
 from gsd_cli.base.storage import read_object
 from gsd_cli.core.models.condition import Condition, concatenate
 from gsd_cli.core.models.teacher_config import TeacherConfig
+from gsd_cli.core.models.text_sizes import TextSizes
 from gsd_cli.core.models.unet2d_condition_config import uncropped
 
 PLAIN, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
+SENTENCE = ("BertModel", "MPNetModel", "XLMRobertaModel")
+"""The networks of the sentence encoders in common use."""
 TOKENS_OF_T5 = 256
 """The tokens of a text that Stable Diffusion 3's pipeline gives its T5 encoder."""
 FOLDERS = tuple((f"text_encoder{end}", f"tokenizer{end}") for end in ("", "_2", "_3"))
@@ -43,10 +46,13 @@ class Part:
 
     def call(self, texts: Sequence[str]) -> Any:
         """The encoder's output for texts, with its hidden states."""
-        ids = self.tokenizer(
+        return self.net(self.tokenize(texts).input_ids.to(self.net.device), output_hidden_states=True)
+
+    def tokenize(self, texts: Sequence[str]) -> Any:
+        """The texts' tokens, input_ids int64 [B, L], and the attention_mask [B, L] of those that are not padding."""
+        return self.tokenizer(
             list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        ).input_ids
-        return self.net(ids.to(self.net.device), output_hidden_states=True)
+        )
 
     def too_long(self, text: str) -> bool:
         """Whether a text is cut."""
@@ -118,6 +124,16 @@ def _join_sd3(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
     return Condition(embeddings=torch.cat([padded, long], -2), pooled=torch.cat(wholes, -1))
 
 
+def join_sentence(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
+    """The mean of the tokens' vectors, which stands for the sentence, in place of the first one; zeros for padding."""
+    (part,) = encoder.parts
+    given = part.tokenize(texts).to(part.net.device)
+    shown = given.attention_mask[..., None]
+    tokens = part.net(given.input_ids, attention_mask=given.attention_mask).last_hidden_state * shown
+    mean = tokens.sum(1, keepdim=True) / shown.sum(1, keepdim=True)
+    return Condition(embeddings=_cpu(torch.cat([mean, tokens[:, 1:]], 1)))
+
+
 def _call_clip(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     """The layer before the last of both CLIP encoders, concatenated, and what each gives first: with a projection, the
     vector of the whole text."""
@@ -140,6 +156,7 @@ class _Family:
 
 
 _SD = _Family(((PLAIN, PROJECTED),), _join_sd)
+_SENTENCE = _Family((SENTENCE,), join_sentence)
 _SDXL = _Family(((PLAIN, PROJECTED), (PROJECTED,)), _join_sdxl)
 _SD3 = _Family(((PROJECTED,), (PROJECTED,), (T5,)), _join_sd3, optional=1)
 
@@ -152,12 +169,12 @@ def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu")
     """
     sizes, folder = config.text_sizes, config.files.folder
     assert sizes is not None
-    family = _SD if sizes.whole is None else _SDXL if sizes.image else _SD3
+    family = _choose_family(sizes, folder / FOLDERS[0][0])
     parts = []
     for k, (names, classes) in enumerate(zip(FOLDERS, family.classes, strict=False)):
         if k >= len(family.classes) - family.optional and not (folder / names[0]).exists():
             continue
-        parts.append(_load_part(folder, *names, classes, device))
+        parts.append(load_part(folder, *names, classes, device))
     _require_fit(parts, family, config)
     if family is not _SDXL:
         return TextEncoder(parts, family.join, sizes.token)
@@ -165,11 +182,23 @@ def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu")
     return TextEncoder(parts, family.join, sizes.token, uncropped(config.network), zeros)
 
 
+def _choose_family(sizes: TextSizes, encoder: Path) -> _Family:
+    """The family of the encoders that a network of these sizes takes. encoder: the folder of the first one."""
+    if sizes.whole is not None:
+        return _SDXL if sizes.image else _SD3
+    return _SENTENCE if encoder.is_dir() and _read_class(encoder) in SENTENCE else _SD
+
+
+def _read_class(encoder: Path) -> str | None:
+    names = read_object(encoder / "config.json").get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
 def _require_fit(parts: list[Part], family: _Family, config: TeacherConfig) -> None:
     """Raise GsdError (exit 3) where the encoders' vectors have not the sizes that the network takes."""
     sizes = config.text_sizes
     assert sizes is not None
-    clip = [part.net.config for part in parts[: 1 if family is _SD else 2]]
+    clip = [part.net.config for part in parts[: len(family.classes) - (family is _SD3)]]
     width, whole = sum(int(one.hidden_size) for one in clip), sizes.whole
     if family is _SDXL:
         whole = int(clip[-1].projection_dim)
@@ -189,15 +218,14 @@ def _has_zeros_for_empty(folder: Path) -> bool:
     return not index.exists() or bool(read_object(index).get("force_zeros_for_empty_prompt", True))
 
 
-def _load_part(
+def load_part(
     folder: Path, encoder: str, tokenizer: str, classes: tuple[str, ...], device: torch.device | str
 ) -> Part:  # fmt: skip
+    """One text encoder of a folder: of one of these classes, in the folder `encoder`. Raises as `load_text_encoder`."""
     for part in (encoder, tokenizer):
         if not (folder / part).is_dir():
             raise GsdError(f"{folder} has no {part}/", hint=_HINT)
-    names = read_object(folder / encoder / "config.json").get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    if name not in classes:
+    if (name := _read_class(folder / encoder)) is None or name not in classes:
         raise GsdError(f"{folder / encoder} holds a {name or 'model of unknown class'}", hint=_HINT)
     transformers = _import_transformers()
     try:
@@ -213,6 +241,8 @@ def _load_part(
 
 
 def _load_tokenizer(transformers: Any, name: str, folder: Path) -> Any:
+    if name in SENTENCE:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     kind = transformers.T5TokenizerFast if name == T5 else transformers.CLIPTokenizer
     return kind.from_pretrained(folder, local_files_only=True)
 

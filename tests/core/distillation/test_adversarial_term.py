@@ -13,7 +13,7 @@ from gsd_cli.core.distillation.losses import accuracy, adversarial_loss, discrim
 from gsd_cli.core.distillation.norm_ratio import NormRatio
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import GOOD, run_step

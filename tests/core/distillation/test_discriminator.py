@@ -9,7 +9,7 @@ from gsd_cli.core.distillation.discriminator import build_heads, embed_level, en
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 
 KINDS = {
     "plain": {},

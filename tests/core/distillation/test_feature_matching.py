@@ -14,7 +14,7 @@ from gsd_cli.core.distillation.feature_matching import FeatureMatching, principa
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
 from tests.support.stepping import run_step

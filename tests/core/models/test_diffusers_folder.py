@@ -18,7 +18,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.teacher_config import describe_choices, read_teacher_config
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 
 SAFE, BIN = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 SCHEDULES = {

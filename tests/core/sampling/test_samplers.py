@@ -13,7 +13,7 @@ from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.samplers import SAMPLER_KINDS, parse_sampler
-from gsd_cli.core.training.fit_teacher import build_unet
+from gsd_cli.core.training.unets import build_unet
 
 SEEDS = [3, 11]
 
