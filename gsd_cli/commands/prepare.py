@@ -45,7 +45,7 @@ from gsd_cli.options.prepare import (
 )
 
 T = TypeVar("T")
-NO_LABEL = "no label"
+UNNAMED = ("no label", "no caption")
 """Why --skip-bad leaves out an image that can be read."""
 IMAGES_PER_WORKER = 512
 """One process prepares this many images in the time that another needs to start."""
@@ -142,7 +142,7 @@ def _write_data_set(options: PrepareOptions, target: Path, session: Session) -> 
     for line in prepared.remarks:
         session.warn(line)
     for name, cause in prepared.bad:
-        if cause != NO_LABEL:
+        if cause not in UNNAMED:
             session.warn(f"skipped {name}: {cause}")
     session.say(f"{prepared.record['images']} images of {source.name} in {target}")
     return prepared.record
@@ -154,7 +154,7 @@ def _read_labels(options: PrepareOptions, source: Source, session: Session) -> t
         found = source.labels
         session.say(source.labels_message or (describe_labels(found, "the data set itself") if found else "no labels"))
         return source, found
-    source, _, labels = _read_named(options, source, session, options.labels, read_labels)
+    source, _, labels = _read_named(options, source, session, options.labels, read_labels, "label")
     session.say(describe_labels(labels, options.labels.name))
     return source, labels
 
@@ -165,14 +165,14 @@ def _read_captions(
     """The captions, if there are any, and the source and the labels as `_read_labels` has them."""
     if options.captions is None:
         return source, labels, None
-    source, places, captions = _read_named(options, source, session, options.captions, read_captions)
+    source, places, captions = _read_named(options, source, session, options.captions, read_captions, "caption")
     session.say(f"{len(set(captions)):,} captions from {options.captions.name}, such as: {captions[0]}")
     return source, take_labels(labels, places), captions
 
 
 def _read_named(
     options: PrepareOptions, source: Source, session: Session, file: Path,
-    read: Callable[[Path, Sequence[str], Callable[[str], None]], T],
+    read: Callable[[Path, Sequence[str], Callable[[str], None]], T], what: str,
 ) -> tuple[Source, list[int], T]:  # fmt: skip
     """What a file says of a source's images: without the images that it does not name, where --skip-bad leaves them
     out, and the numbers of the images that are left."""
@@ -186,10 +186,10 @@ def _read_named(
         missing = set(error.names)
         places = [place for place, name in enumerate(source.names) if name not in missing]
         source = take(source, places)
-        refused = [(name, NO_LABEL) for name in error.names]
+        refused = [(name, f"no {what}") for name in error.names]
         source = replace(source, refused=(*source.refused, *refused))
         some = ", ".join(error.names[:10]) + (f" and {len(refused) - 10:,} more" if len(refused) > 10 else "")
-        session.warn(f"skipped {plural(len(refused), 'image')} that {file} does not name: {some}")
+        session.warn(f"skipped {plural(len(refused), 'image')} without a {what} in {file}: {some}")
         lines.clear()
         found = read(file, source.names, lines.append)
     for line in lines:

@@ -115,8 +115,8 @@ def prepare(
     def entries() -> Iterator[Entry]:
         for chunk in _chunks(source, work, recipe, total, workers, stop):
             for place, member in chunk.images():
-                label, caption = labels and labels.values[place], captions and captions[place]
-                yield place * (recipe.shards or 1) // total, member, label, caption or None
+                label = labels.values[place] if labels else None
+                yield place * (recipe.shards or 1) // total, member, label, captions[place] if captions else None
             tally.add(chunk)
             on_done(chunk.start + chunk.count)
         _require_images(source, tally, skip_bad)
