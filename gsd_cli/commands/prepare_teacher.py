@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.base.storage import read_object
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import PROMPTS_SUFFIX, TEACHER_SUFFIX, next_to_data
@@ -22,7 +24,7 @@ from gsd_cli.core.training.fit_teacher import TeacherFit
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.teacher_folder import save_teacher
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.options import PrepareOptions
+from gsd_cli.options import FitSettings, PrepareOptions
 from gsd_cli.options.prepare import resolve_fit_settings
 
 
@@ -38,6 +40,7 @@ def fit_teacher(options: PrepareOptions, target: Path, world: World, session: Se
         encoder, prompts = _encode_captions(options, settings.text_encoder, data, folder, world, session)
         conditions = caption_conditions(data, prompts)
         outputs = [_prompts_file(target), folder]
+    _require_same_fit(work, settings)
     task = TeacherFit(data, settings, work, device, world, options.precision, conditions)
     if not folder.exists():  # it is not trained yet
         seconds = seconds_per_step(
@@ -54,6 +57,30 @@ def fit_teacher(options: PrepareOptions, target: Path, world: World, session: Se
         save_teacher(task, folder, half=options.weights == "fp16", features=features, encoder=encoder)
     world.wait()
     return outputs
+
+
+def _require_same_fit(work: Path, settings: FitSettings) -> None:
+    """Keep in the folder `work` what is trained. Raises UsageError where something else is kept there."""
+    path = work / "fit.json"
+    asked = {"--" + _FLAGS[name]: getattr(settings, name) for name in _FLAGS}
+    if path.exists():
+        kept = read_object(path)
+        differ = [
+            f"{flag} {kept[flag]}, now {asked[flag]}" for flag in asked if kept.get(flag, asked[flag]) != asked[flag]
+        ]
+        if differ:
+            hint = f"remove {work} and its teacher, or choose another name with -o"
+            raise UsageError([f"{work} was begun with other options: {', '.join(differ)}"], hint=hint)
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(path, asked)
+
+
+_FLAGS = {
+    "architecture": "fit-teacher", "objective": "fit-objective", "conditional": "conditional",
+    "text_encoder": "text-encoder",
+}  # fmt: skip
+"""The settings that make another network of a teacher, by flag."""
 
 
 def _prompts_file(target: Path) -> Path:

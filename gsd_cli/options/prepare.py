@@ -30,6 +30,7 @@ class FitSettings(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     architecture: Literal["tiny", "small", "base"] = "small"
+    objective: Literal["eps", "flow"] = "eps"
     steps: PositiveInt = TEACHER_STEPS
     batch_size: PositiveInt = 64
     lr: Positive = 1e-3
@@ -92,7 +93,7 @@ class PrepareOptions(Common):
         metavar="FOLDER|HUB_ID",
     )
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
-        None, "Train a DDPM of this size on the data, as a teacher for gsd distill.", panel="Training"
+        None, "Train a diffusion model of this size on the data, as a teacher for gsd distill.", panel="Training"
     )
     conditional: bool = opt(False, "Train a class-conditional teacher; needs labelled data.", panel="Training")
     text_encoder: str | None = opt(
@@ -107,6 +108,11 @@ class PrepareOptions(Common):
     features_net: Literal["residual", "convnext"] = opt(
         "residual",
         "Network of --fit-features. convnext: a second, independent network, written to DATA-features-2.",
+        panel="Training",
+    )
+    fit_objective: Literal["eps", "flow"] = opt(
+        "eps",
+        "What the teacher predicts. eps: the noise of a DDPM. flow: the velocity of flow matching.",
         panel="Training",
     )
     fit_steps: PositiveInt | None = opt(
@@ -131,7 +137,10 @@ class PrepareOptions(Common):
 def require_consistent_training(options: PrepareOptions) -> None:
     """Raise UsageError, which names all options for a training that was not selected."""
     fits = {
-        "--fit-teacher tiny|small|base": (options.fit_teacher, ("conditional", "fit_lr", "text_encoder")),
+        "--fit-teacher tiny|small|base": (
+            options.fit_teacher,
+            ("conditional", "fit_objective", "fit_lr", "text_encoder"),
+        ),
         "--captions FILE": (options.captions, ("text_encoder",)),
         "--fit-features": (options.fit_features, ("features_net",)),
         "--fit-teacher or --fit-features": (options.fit_teacher or options.fit_features, ("fit_steps",)),
@@ -223,6 +232,7 @@ def resolve_fit_settings(options: PrepareOptions, *, on_cpu: bool) -> FitSetting
     given: dict[str, Any] = {"steps": steps, "lr": options.fit_lr}
     return FitSettings(
         architecture=options.fit_teacher,
+        objective=options.fit_objective,
         batch_size=options.batch_size,
         seed=options.seed,
         conditional=options.conditional,

@@ -47,7 +47,8 @@ def test_from_captions_to_a_sampled_prompt(squares: Shell) -> None:
     assert set(prompts.texts) == set(captions) and not prompts.empty.none
     card = read_json(squares.folder / "in-teacher" / "gsd.json")
     assert card["captions"] == 3 and card["classes"] == []
-    assert run(*prepare).split()[-1] == b"in-teacher"  # it is there already
+    done = squares.gsd(*prepare, "--fit-objective", "flow")
+    assert done.returncode == 2 and b"--fit-objective eps, now flow" in done.stderr  # another one is there
     run(
         "distill", "--teacher", "in-teacher", "--prompts", "in-prompts.safetensors", "--data", "in.zip", "--steps", "2",
         "--batch-size", "2", "--eval-samples", "16", "--guidance", "1.5", "-o", "run",

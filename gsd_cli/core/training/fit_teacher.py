@@ -1,4 +1,4 @@
-"""Training of a small DDPM (Ho et al. 2020), for users who have images and no teacher."""
+"""Training of a small diffusion model, for users who have images and no teacher."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from gsd_cli.catalogue.run_layout import GRIDS, grid_name
 from gsd_cli.compute.device import adam, autocast, set_rate
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.compute.random import generator_for, latents
-from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import seed_conditions
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.unet2d import UNET2D
 from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
-from gsd_cli.core.sampling.discrete import ddim
+from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend, trapezoid
 from gsd_cli.core.training.fit_conditions import FitConditions, class_conditions, no_conditions
+from gsd_cli.core.training.fit_objectives import OBJECTIVES, stratify
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.core.training.unets import build_unet
 from gsd_cli.data.dataset import ImageArchive
@@ -28,14 +29,15 @@ from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import FitSettings
 
 GRID_SEEDS = range(64)
+GRID_SAMPLER = parse_sampler("ddim-25")
 BETAS = (0.9, 0.999)
 """Of Adam: its defaults, as in Ho et al."""
 
 
 class TeacherFit:
-    """The eps-prediction task (Ho et al. 2020, algorithm 1): predict n from sqrt(bar_t) x + sqrt(1 - bar_t) n.
+    """Predict what an objective says (`fit_objectives.py`) from an image with noise, in the mean square.
 
-    t is uniform. conditions: what the network is told of each image. Several processes each work on their rows of the
+    conditions: what the network is told of each image. Several processes each work on their rows of the
     batch and average their gradients.
     """
 
@@ -58,25 +60,25 @@ class TeacherFit:
             self.net: nn.Module = build_unet(settings.architecture, size, channels, classes, text).to(device)
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._shared = self.world.share(self.net)
-        self.schedule = BetaSchedule.linear()
+        self.objective = OBJECTIVES[settings.objective]
         self.optimizer = adam(self.net, settings.lr, BETAS, device)
         self._order: tuple[int, Tensor] | None = None
 
     def step(self, step: int) -> Metrics:
-        """One Adam step on the eps error of one batch."""
+        """One Adam step on the error of one batch."""
         s = self.settings
         generator, own = generator_for(s.seed, "fit", step), self.world.rows(s.batch_size)
         indices = self._indices(step)
         condition = self.conditions.draw(indices, generator_for(s.seed, "condition", step)).rows(own).to(self.device)
         images = self.data.batch(indices[own]).to(self.device)  # [B, C, H, W] in [-1, 1]
         noise = torch.randn(s.batch_size, *self.data.shape, generator=generator)[own].to(self.device)
-        t = _stratified_timesteps(s.batch_size, self.schedule.steps, generator)[own]
-        bar = self.schedule.alphas_bar[t].float().to(self.device).reshape(-1, 1, 1, 1)
-        noisy = bar.sqrt() * images + (1 - bar).sqrt() * noise
+        t, *shares = (part[own].to(self.device) for part in self.objective.mix(stratify(s.batch_size, generator)))
+        of_image, of_noise = (share.reshape(-1, 1, 1, 1) for share in shares)
+        noisy = of_image * images + of_noise * noise
         given = condition.classes if condition.embeddings is None else condition.embeddings
         with autocast(self.device, self.precision):
-            predicted = self._shared(noisy, t.to(self.device), given).sample
-        loss = (predicted.float() - noise).square().mean()
+            predicted = self._shared(noisy, t, given).sample
+        loss = (predicted.float() - self.objective.target(images, noise)).square().mean()
 
         lr = s.lr * trapezoid(step, s.steps, s.warmup_steps, s.decay)
         set_rate(self.optimizer, lr)
@@ -95,16 +97,16 @@ class TeacherFit:
         noise = latents(list(GRID_SEEDS), self.data.shape).to(self.device)
         model = self.denoiser()
         model = model.with_condition(seed_conditions(model.conditions, GRID_SEEDS).to(self.device))
-        save_grid(ddim(model, noise, 25), self.run / GRIDS / grid_name(step))
+        save_grid(GRID_SAMPLER(model, noise, GRID_SEEDS), self.run / GRIDS / grid_name(step))
         return {"evaluated": 1.0}
 
     def denoiser(self) -> Denoiser:
         """The moving average as a teacher, with all captions as its prompts."""
         prompts = self.conditions.prompts
-        if prompts is None:
-            return Denoiser(self.average, self.schedule)
-        model = Denoiser(self.average, self.schedule, kind=UNET2D_CONDITION)
-        model.give_prompts(prompts.condition, prompts.empty)
+        kind = UNET2D if prompts is None else UNET2D_CONDITION
+        model = Denoiser(self.average, self.objective.schedule, self.objective.prediction, kind=kind)
+        if prompts is not None:
+            model.give_prompts(prompts.condition, prompts.empty)
         return model
 
     def tensors(self) -> dict[str, Tensor]:
@@ -132,9 +134,3 @@ class TeacherFit:
             order = torch.randperm(len(self.data), generator=generator_for(self.settings.seed, "epoch", epoch))
             self._order = (epoch, order)
         return self._order[1]
-
-
-def _stratified_timesteps(batch: int, steps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps [B], one from each of B equal slices of {0..steps-1}: each uniform, their mean with less variance."""
-    u = torch.rand(batch, generator=generator, dtype=torch.float64)
-    return ((torch.arange(batch) + u) / batch * steps).long().clamp(max=steps - 1)

@@ -10,6 +10,7 @@ from gsd_cli.catalogue.run_layout import CARD
 from gsd_cli.core.models.diffusers_folder import save_denoiser
 from gsd_cli.core.models.sentence_encoder import save_sentence_encoder
 from gsd_cli.core.models.text_encoder import TextEncoder
+from gsd_cli.core.training.fit_objectives import OBJECTIVES
 from gsd_cli.core.training.fit_teacher import TeacherFit
 
 
@@ -51,7 +52,7 @@ def teacher_card(card: dict[str, Any]) -> str:
     captions = f"\n- captions: {texts:,} distinct; the encoder in text_encoder/ reads them" if texts else ""
     return f"""# {card["name"]}
 
-{kind} DDPM (eps-prediction, linear schedule, 1000 steps) for {size} x {size} images with
+{kind} {OBJECTIVES[fit["objective"]].title} for {size} x {size} images with
 {channels} channel(s), {card["parameters"]:,} parameters, trained by `gsd prepare --fit-teacher`.
 
 - data: {data.get("source", "unknown")}, {card["images"]} images, licence {data.get("licence") or "unknown"}{captions}

@@ -8,7 +8,7 @@ import torch
 
 from gsd_cli.core.models.diffusers_folder import load_denoiser, save_denoiser
 from gsd_cli.core.training.fit_features import FeatureFit
-from gsd_cli.core.training.fit_teacher import TeacherFit, _stratified_timesteps
+from gsd_cli.core.training.fit_teacher import TeacherFit
 from gsd_cli.core.training.loop import Cadence, train
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import FitSettings
@@ -82,24 +82,15 @@ def test_every_image_appears_once_an_epoch(data: ImageArchive, tmp_path: Path, b
     assert torch.equal(fresh._indices(3), drawn[3 * batch_size : 4 * batch_size])
 
 
-def test_timesteps_are_stratified_and_uniform() -> None:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([_stratified_timesteps(8, 1000, generator) for _ in range(4000)])
-    assert (drawn // 125 == torch.arange(8)).all()
-    counts = drawn.flatten().bincount(minlength=1000).double()
-    expected = drawn.numel() / 1000
-    chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert chi_square < 999 + 5 * (2 * 999) ** 0.5
-
-
 def test_learning_rate_follows_the_trapezoid(data: ImageArchive, tmp_path: Path) -> None:
     task = fit(data, tmp_path, steps=8, warmup_steps=2, decay=0.5, lr=1e-3, batch_size=2)
     rates = [task.step(step)["lr"] for step in range(8)]
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
-def test_the_average_is_a_teacher(data: ImageArchive, tmp_path: Path) -> None:
-    task = fit(data, tmp_path)
+@pytest.mark.parametrize("objective", ["eps", "flow"])
+def test_the_average_is_a_teacher(data: ImageArchive, tmp_path: Path, objective: str) -> None:
+    task = fit(data, tmp_path, objective=objective)
     task.step(0)
     save_denoiser(task.denoiser(), tmp_path / "teacher", half=False)
     assert load_denoiser(tmp_path / "teacher").shape == data.shape == (1, 16, 16)
