@@ -23,6 +23,7 @@ from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.cli import app
 from gsd_cli.cli.flags import commands
 from tests.support.shell import Shell
+from tests.support.teachers import text_pipeline
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -87,7 +88,10 @@ def test_every_command_is_one(
     (tmp_path / "mine.toml").write_text("seed = 0\n")
     teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
     if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
-        shutil.copytree(toy_teacher_folder, tmp_path / teacher)
+        if "--prompts" in words:
+            text_pipeline(tmp_path / teacher, "SD")
+        else:
+            shutil.copytree(toy_teacher_folder, tmp_path / teacher)
     before = sorted(p.name for p in tmp_path.iterdir())
     monkeypatch.setattr(Console, "claim_stdout", lambda self: setattr(self, "_out", io.BytesIO()))
     code = app.main([*words, "--dry-run"])
