@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from gsd_cli.core.distillation.run_folder import (
 from gsd_cli.core.distillation.start import FAKE_WARMUP, open_start
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
-from gsd_cli.core.models.denoiser import per_image
+from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.core.models.generator import Generator
@@ -283,18 +284,17 @@ def _choose_precision(run: Run) -> str:
     before: str | None = run.recorded("precision")
     if options.precision == "auto" and before is not None:
         return before
-    net = copy.deepcopy(run.teacher.denoiser).requires_grad_(True)
-    if not options.shard:
-        net.to(run.device)
-    x = torch.zeros(
-        min(options.batch_size, options.micro_batch or MAX_TRIAL_IMAGES, MAX_TRIAL_IMAGES),
-        *net.shape,
-        device=run.device,
-    )
-    condition = net.conditions.first(len(x)).to(run.device)
+
+    @cache
+    def copy_teacher() -> Denoiser:
+        """Made only where passes are timed: on a CPU, not yet sharded."""
+        return copy.deepcopy(run.teacher.denoiser).requires_grad_(True)
 
     def train() -> None:
-        net(x, per_image(1.0, x), condition).float().square().mean().backward()
+        net = copy_teacher()
+        images = min(options.batch_size, options.micro_batch or MAX_TRIAL_IMAGES, MAX_TRIAL_IMAGES)
+        x = torch.zeros(images, *net.shape)
+        net(x, per_image(1.0, x), net.conditions.first(images)).float().square().mean().backward()
 
     chosen, gain = choose_precision(options.precision, run.device, train)
     if options.precision == "auto" and run.world.any(chosen == "fp32"):

@@ -53,6 +53,8 @@ class RecordedSteps:
         if known.repeat is not None:
             known.tape.fill(step)
             return known.repeat()
+        if self.failure is not None:
+            return work(step)
         known.rehearsed += 1
         with self.draws.noted() as known.tape:
             metrics: Metrics = self.recorder.rehearse(lambda: work(step))

@@ -131,7 +131,7 @@ def tape(batch: int = 4) -> TapedDraws:
     return TapedDraws(DeviceDraws(0, batch, range(batch), (1, 2, 2), every_class(5), CPU))
 
 
-def test_a_failed_recording_leaves_steps_as_they_are() -> None:
+def test_a_failed_recording_leaves_steps_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refuses(Repeater):
         def record(self, work: Callable[[], Any]) -> Callable[[], Any]:
             raise RuntimeError("operation not permitted\nwhen stream is capturing")
@@ -142,6 +142,9 @@ def test_a_failed_recording_leaves_steps_as_they_are() -> None:
     assert steps.failure == "operation not permitted"
     assert steps.notes == ["steps are not recorded as CUDA graphs, and slower: operation not permitted"]
     assert not steps.rehearsing
+    with monkeypatch.context() as patched:
+        patched.delattr(TapedDraws, "noted")  # nothing is noted any more, not of another variant either
+        assert steps.run(8, "two", lambda k: {"value": k}) == {"value": 8}
     plain = tape()
     assert [row["value"] for row in found] == [plain.normal("x", k).sum() for k in range(8)]
 
