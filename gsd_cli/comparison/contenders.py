@@ -122,8 +122,10 @@ def baseline_subject(
             return teacher.autoencoder.decode(found)
 
     calls = smooth.calls(denoiser)
-    protocol = f"{smooth.name}, deterministic" if calls > 1 else "one call"
-    return Subject(sampler.name, sampler.calls(denoiser), parameters, sample, deterministic, protocol, calls)
+    protocol = f"{smooth.name_on(denoiser)}, deterministic" if calls > 1 else "one call"
+    return Subject(
+        sampler.name_on(denoiser), sampler.calls(denoiser), parameters, sample, deterministic, protocol, calls
+    )
 
 
 def rival(name: str, model: Model, device: torch.device, precision: str = "fp32") -> Contender:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, image_precision, to_device
+from gsd_cli.core.distillation.guidance import require_null_condition
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
@@ -30,6 +32,7 @@ from gsd_cli.metrics.features import (
 )
 from gsd_cli.metrics.reference import Judge, fitted_extractor, is_data_set, reference_statistics
 from gsd_cli.options import BenchOptions
+from gsd_cli.options.distill_choices import OFF, split_choice
 
 DEFAULT_SAMPLES = 2000
 GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
@@ -82,6 +85,9 @@ class Context:
             compile_network(model.generator.denoiser.net)
         latent = self.teacher.autoencoder.net is not None
         precision = self.precision = image_precision(options.precision, device, latent=latent)
+        if (scale := options.guidance or _find_guidance(model)) != 1:
+            require_null_condition(self.teacher.denoiser)
+            self.teacher = replace(self.teacher, denoiser=self.teacher.denoiser.with_guidance(scale))
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
@@ -222,3 +228,10 @@ class Context:
         """The feature set of a domain that was asked for or that the model names; None for a general one."""
         spec = self.options.features or self.model.features
         return None if spec in GENERAL else spec
+
+
+def _find_guidance(model: Model) -> float:
+    """The guidance of the teacher that a generator imitates: with --guidance teacher:K its images are those of the
+    guided teacher. With K for both networks they are those of the teacher alone."""
+    scale, of = split_choice(str(model.card.get("settings", {}).get("guidance", OFF)), 1.0)
+    return scale if of == "teacher" else 1.0

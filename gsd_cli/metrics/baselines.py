@@ -87,7 +87,7 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
     """The statistics of features [n, F] of seeds 0..n-1; also cached, in the form of the shipped ones."""
     about = {
         "teacher": fingerprint(teacher),
-        "sampler": sampler.name,
+        "sampler": sampler.name_on(teacher.denoiser),
         "calls": str(sampler.calls(teacher.denoiser)),
         "seeds": f"0-{len(features) - 1}",
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",

@@ -81,6 +81,12 @@ class BenchOptions(Common):
     )
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs of latents for the perceptual path length (PPL).")
     edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Images edited per attribute, for the metric edit.")
+    guidance: Positive | None = opt(
+        None,
+        "Classifier-free guidance of the teacher's samplers; default: K of a generator that was distilled with "
+        "--guidance teacher:K, else 1 (none).",
+        metavar="K",
+    )
     backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     time_batch: PositiveInt = opt(1, "Images per call while timing.")
     compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")

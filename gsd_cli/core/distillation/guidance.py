@@ -62,10 +62,14 @@ def build_guidance(settings: DistillSettings, teacher: Denoiser, device: torch.d
     of_teacher, of_fake = settings.guidance_scales()
     if (of_teacher, of_fake) == (1.0, 1.0):
         return Guidance()
-    null = teacher.null_condition
-    if null.none:
+    require_null_condition(teacher)
+    return Guidance(of_teacher, of_fake, teacher.null_condition.to(device))
+
+
+def require_null_condition(teacher: Denoiser) -> None:
+    """Raise UsageError for a teacher that cannot be guided, because it was not trained with a null condition."""
+    if teacher.null_condition.none:
         raise UsageError([f"--guidance: {_explain(teacher)}"], hint=_advise(teacher))
-    return Guidance(of_teacher, of_fake, null.to(device))
 
 
 def _explain(teacher: Denoiser) -> str:

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.chain import Chain
-from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, every_class
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition, concatenate, every_class
 from gsd_cli.core.models.network_kind import NetworkKind
 from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import ContinuousSchedule, NoiseSchedule
@@ -31,7 +31,8 @@ class Denoiser(nn.Module):
     The estimate is not clipped: a clamp would cut the gradient. `chain` says how the model's own samplers
     limit it, and how those of a DDPM step.
 
-    A conditional network takes its condition from the call or from the view of `with_condition`.
+    A conditional network takes its condition from the call or from the view of `with_condition`. `guidance` is the
+    scale of `with_guidance`, 1 without.
     """
 
     def __init__(
@@ -58,11 +59,23 @@ class Denoiser(nn.Module):
         self.condition = UNCONDITIONAL
         self.prompts = UNCONDITIONAL
         self.empty_prompt = UNCONDITIONAL
+        self.guidance = 1.0
+        self._null = UNCONDITIONAL
 
     def with_condition(self, condition: Condition) -> Denoiser:
         """A view of this model, weights shared, with a fixed condition: of B images, or one row for any number."""
         view = copy.copy(self)
         view.condition = condition
+        return view
+
+    def with_guidance(self, scale: float) -> Denoiser:
+        """A view of this model, weights shared, under classifier-free guidance (Ho and Salimans 2022):
+        D(x, null) + scale (D(x, c) - D(x, null)), from one call with twice the rows.
+
+        The model must have a `null_condition`.
+        """
+        view = copy.copy(self)
+        view.guidance, view._null = scale, self.null_condition.to(self.device)
         return view
 
     @property
@@ -148,6 +161,16 @@ class Denoiser(nn.Module):
         condition = self.condition if condition is None else condition
         if len(condition) == 1 != len(x):
             condition = condition.expand(len(x))
+        if self.guidance == 1:
+            return self._call(x, sigma, condition)
+        both = concatenate([self._null.expand(len(x)), condition])
+        raw, variance = self._call(torch.cat([x, x]), torch.cat([sigma, sigma]), both)
+        free, own = raw.chunk(2)
+        # D is affine in the network's output, so that this guides D as well
+        return free + self.guidance * (own - free), None if variance is None else variance[len(x) :]
+
+    def _call(self, x: Tensor, sigma: Tensor, condition: Condition) -> tuple[Tensor, Tensor | None]:
+        """`raw_and_variance` without guidance."""
         output = self.kind.call(self.net, self.precondition.input(x, sigma), self.schedule.timestep(sigma), condition)
         channels = x.shape[1]
         if output.shape[1] == channels:

@@ -59,13 +59,20 @@ class Sampler:
         return self.steps or SAMPLER_KINDS[self.kind].steps or model.schedule.own_steps
 
     def calls(self, model: Denoiser) -> int:
-        """Network calls per image."""
+        """Network calls per image; guidance takes two for each estimate."""
         steps = self.steps_for(model)
-        return model.schedule.own_calls(steps) if self.kind == MSA.name else SAMPLER_KINDS[self.kind].calls(steps)
+        calls = model.schedule.own_calls(steps) if self.kind == MSA.name else SAMPLER_KINDS[self.kind].calls(steps)
+        return calls if model.guidance == 1 else 2 * calls
+
+    def name_on(self, model: Denoiser) -> str:
+        """Its name, and the model's guidance if it has some."""
+        return self.name if model.guidance == 1 else f"{self.name}, guidance {model.guidance:g}"
 
     def cache_name(self, model: Denoiser) -> str:
         """The name under which images of this model by this sampler are kept: that of the sampler, with a mark where
         they depend on more of the model than its network."""
+        if model.guidance != 1:
+            return f"{self.cache_name(model.with_guidance(1))}-guidance-{model.guidance:g}"
         if not SAMPLER_KINDS[self.kind].discrete:
             return self.name
         steps = self.steps_for(model)

@@ -166,16 +166,25 @@ class TestSampling:
         torch.testing.assert_close(made, x, rtol=0, atol=1e-4)
 
     @torch.no_grad()
-    def test_ddim_is_the_pipeline(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("scale", [1.0, 40.0])
+    def test_ddim_is_the_pipeline(self, scale: float, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pipeline = DiTPipeline.from_pretrained(folder)
         pipeline.set_progress_bar_config(disable=True)
         noise = latents(SEEDS, SHAPE)
         monkeypatch.setattr("diffusers.pipelines.dit.pipeline_dit.randn_tensor", lambda *_, **__: noise)
-        wanted = pipeline([0, 2], guidance_scale=1.0, num_inference_steps=5, output_type="pt").images
+
+        def own_null(_: Any, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            """The pipeline's null class is 1000, whatever the network."""
+            return args, given | {"class_labels": given["class_labels"].clamp(max=3)}
+
+        pipeline.transformer.register_forward_pre_hook(own_null, with_kwargs=True)
+        wanted = pipeline([0, 2], guidance_scale=scale, num_inference_steps=5, output_type="pt").images
         teacher = load_teacher(str(folder))
-        made = parse_sampler("ddim-5")(teacher.denoiser.with_condition(Condition(torch.tensor([0, 2]))), noise, SEEDS)
+        model, sampler = teacher.denoiser.with_condition(Condition(torch.tensor([0, 2]))), parse_sampler("ddim-5")
+        made = sampler(model.with_guidance(scale), noise, SEEDS)
         images = (teacher.autoencoder.decode(made) / 2 + 0.5).clamp(0, 1)
         torch.testing.assert_close(images, wanted, rtol=0, atol=1e-4)
+        assert ((made - sampler(model, noise, SEEDS)).abs().max() > 0.01) == (scale != 1)  # classes of random weights
 
 
 class TestFolder:
