@@ -34,7 +34,7 @@ def test_the_encoder_learns_what_captions_say() -> None:
         return images, words[kinds]
 
     net = Retriever(3, 12)
-    train(net, batch, 32, steps=30, seed=0)
+    train(net, batch, 32, steps=60, seed=0)
     images, _ = batch(torch.arange(64))
     with torch.no_grad():
         first, _ = retrieval(net.of_images(images), torch.arange(64) % 8, net.of_texts(words), seed=0)
