@@ -81,7 +81,7 @@ def _check_start(start: str | None) -> None:
 def _check_teacher(options: DistillOptions) -> None:
     """Refuse an unknown teacher, and a folder whose config files are not those of one or do not say how it was
     trained."""
-    from gsd_cli.core.distillation.inputs import choose_data
+    from gsd_cli.core.distillation.inputs import choose_data, choose_prompts
     from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
     from gsd_cli.core.models.teacher_config import read_teacher_config
 
@@ -91,7 +91,7 @@ def _check_teacher(options: DistillOptions) -> None:
         return
     assume = options.assume or read_recorded(options, resolve_run_folder(options), "teacher_reading")
     config = read_teacher_config(place, assume)
-    config.require_prompts(options.prompts)
+    config.require_prompts(choose_prompts(options))
     if choose_data(options).origin in ("none", "teacher"):  # no real images on which readings could be tried
         config.require_known()
 
@@ -197,7 +197,7 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     from gsd_cli.base.session import Session
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.distillation.estimate import estimate
-    from gsd_cli.core.distillation.inputs import choose_data
+    from gsd_cli.core.distillation.inputs import choose_data, choose_prompts
     from gsd_cli.core.distillation.open_data import OpenData
     from gsd_cli.core.distillation.run_folder import read_recorded, resolve_run_folder
     from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
@@ -208,7 +208,12 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
     assume = add_size(options.teacher, assume, data)
     try:
         teacher = load_teacher(
-            options.teacher, offline=True, revision=revision, assume=assume, undecided=True, prompts=options.prompts
+            options.teacher,
+            offline=True,
+            revision=revision,
+            assume=assume,
+            undecided=True,
+            prompts=choose_prompts(options),
         )
     except GsdError as error:
         if error.code != ExitCode.NETWORK:

@@ -26,7 +26,7 @@ from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_devi
 from gsd_cli.compute.distributed import World, join_world
 from gsd_cli.core.distillation.draws import resolve_noise_device
 from gsd_cli.core.distillation.export import Exporter
-from gsd_cli.core.distillation.inputs import choose_data, describe_images, uses_images
+from gsd_cli.core.distillation.inputs import choose_data, choose_prompts, describe_images, uses_images
 from gsd_cli.core.distillation.open_data import OpenData, add_teacher_samples, open_real_images
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.run_folder import (
@@ -114,7 +114,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     revision = options.revision or read_recorded(options, folder, "teacher_revision")
     assume = options.assume or read_recorded(options, folder, "teacher_reading")
     assume = add_size(options.teacher, assume, data)
-    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=options.prompts)
+    teacher = open_teacher(options.teacher, session, revision, assume, undecided=True, prompts=choose_prompts(options))
     teacher = settle_reading(teacher, data, device, session, world)
     _distil(Run(options, folder, session, device, world, teacher), data, total)
     return deliver(options, folder, total, read_result(folder), session)

@@ -50,8 +50,8 @@ def test_from_captions_to_a_sampled_prompt(squares: Shell) -> None:
     done = squares.gsd(*prepare, "--fit-objective", "flow")
     assert done.returncode == 2 and b"--fit-objective eps, now flow" in done.stderr  # another one is there
     run(
-        "distill", "--teacher", "in-teacher", "--prompts", "in-prompts.safetensors", "--data", "in.zip", "--steps", "2",
-        "--batch-size", "2", "--eval-samples", "16", "--guidance", "1.5", "-o", "run",
+        "distill", "--teacher", "in-teacher", "--steps", "2", "--batch-size", "2", "--eval-samples", "16", "--guidance",
+        "1.5", "-o", "run",
     )  # fmt: skip
     run("sample", "--model", "run", "-N", "4", "--prompt", "a red dog", "-o", "red.npz")
     assert np.load(squares.folder / "red.npz")["images"].shape == (4, 16, 16, 3)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from gsd_cli.base.storage import ASSETS
+from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.registry import SAMPLES_BY, TEACHER, TEACHERS
-from gsd_cli.catalogue.run_layout import DATA_SUFFIX, next_to_teacher
+from gsd_cli.catalogue.run_layout import CARD, DATA_SUFFIX, PROMPTS_SUFFIX, next_to_teacher
 from gsd_cli.options import DistillOptions
 from gsd_cli.options.distill import FITTED_FORMS
 
@@ -45,6 +46,15 @@ def choose_data(options: DistillOptions) -> ImageChoice:
     if entry is not None and entry.data is not None:
         return ImageChoice("bundled", ASSETS / entry.data, None)
     return ImageChoice("none", None, None)
+
+
+def choose_prompts(options: DistillOptions) -> Path | None:
+    """--prompts; else the encoded captions next to a teacher that `gsd prepare --captions` trained on them."""
+    found = next_to_teacher(options.teacher, PROMPTS_SUFFIX)
+    if options.prompts is not None or found is None:
+        return options.prompts
+    card = Path(options.teacher) / CARD
+    return found if card.is_file() and read_card(card.parent).get("captions") else None
 
 
 def uses_images(options: DistillOptions) -> bool:

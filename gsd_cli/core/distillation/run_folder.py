@@ -33,7 +33,7 @@ from gsd_cli.catalogue.diffusers_layout import PICKLE, locate_model
 from gsd_cli.catalogue.find import local_teacher, read_card
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.catalogue.run_layout import CARD, CHECKPOINTS, GENERATOR, OPTIONS, checkpoints
-from gsd_cli.core.distillation.inputs import choose_data, resolve_ratios
+from gsd_cli.core.distillation.inputs import choose_data, choose_prompts, resolve_ratios
 from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.core.training.pace import Pace
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
@@ -103,8 +103,9 @@ def collect_identity(options: DistillOptions) -> dict[str, Any]:
     """The values that a resumed run must share with its record: the mathematics and the teacher."""
     settings = {name: getattr(options, name) for name in DistillSettings.model_fields if name not in _MAY_CHANGE}
     ratios = resolve_ratios(options, choose_data(options))
-    prompts = file_sha256(options.prompts)[:16] if options.prompts and options.prompts.is_file() else None
-    given = {"teacher": options.teacher, "revision": options.revision, "prompts": prompts, "start": options.start}
+    prompts = choose_prompts(options)
+    encoded = file_sha256(prompts)[:16] if prompts and prompts.is_file() else None
+    given = {"teacher": options.teacher, "revision": options.revision, "prompts": encoded, "start": options.start}
     return {**given, **settings, **ratios}
 
 

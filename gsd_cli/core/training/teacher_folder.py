@@ -60,5 +60,5 @@ def teacher_card(card: dict[str, Any]) -> str:
 - weights: moving average, half-life {fit["ema_half_life"]:g} images
 
 Open it with `{opener}.from_pretrained`, distil it with
-`gsd distill --teacher {card["name"]}{" --prompts PROMPTS.safetensors" if texts else ""}`.
+`gsd distill --teacher {card["name"]}`.
 """
