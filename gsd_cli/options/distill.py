@@ -243,8 +243,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
     )
     prompts: Path | None = opt(
         None,
-        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher wrote them; default: the captions "
-        "of a teacher that gsd prepare trained.",
+        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher made them; default: the captions "
+        "of one that gsd prepare trained.",
         metavar="FILE",
     )
     start: str | None = opt(
