@@ -49,7 +49,8 @@ def test_the_wheel_holds_everything_and_is_small(wheel: Path) -> None:
     pages = {"man/man1/gsd.1", *(f"man/man1/gsd-{name}.1" for name in commands())}
     scripts = {"bash-completion/completions/gsd", "zsh/site-functions/_gsd", "fish/vendor_completions.d/gsd.fish"}
     assert shared == pages | scripts
-    assert any(name.endswith("licenses/LICENSE") for name in names)
+    for licence in ("LICENSE", "gsd_cli/assets/LICENSE-fashion-mnist.txt"):
+        assert any(name.endswith(f"licenses/{licence}") for name in names)
     assert not any(name.startswith(("tests", "docs", "scripts", "benchmarks")) for name in names)
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"

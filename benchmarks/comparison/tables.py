@@ -34,6 +34,8 @@ PAGE = """# The paper's tables, on ddpm-fashion
 
     {command}
 
+{goals}
+
 {machine}. The Frechet distances are not FID: they are in the features of the bundled classifier. They are biased
 upwards at small N; compare them at equal N only. Times are those of this machine.
 
@@ -46,8 +48,18 @@ def goal(what: str, value: float, limit: float) -> str:
     return f"* {what}: {value:.3g}, goal at most {limit:.3g}: {'reached' if value <= limit else '**missed**'}"
 
 
-def result(sections: str) -> str:
-    """The page's first sentence: how many of the goals in its sections are reached, and which are missed."""
+def result(found: list[Figures]) -> str:
+    """The page's first sentence: the models of all reports by their Frechet distance, the best first."""
+    rows = {name: row for report in found for name, row in report["rows"].items() if "fd" in row}
+    listed = [
+        f"{name} {row['fd']:.2f} ± {row['fd_error']:.2f} ({row['calls']} call{'s' * (row['calls'] != 1)})"
+        for name, row in sorted(rows.items(), key=lambda entry: entry[1]["fd"])
+    ]
+    return f"{found[0]['figure']}, lower is better: {', '.join(listed)}."
+
+
+def goals_reached(sections: str) -> str:
+    """How many of the goals in these sections are reached, and which are missed."""
     goals = [line.removeprefix("* ") for line in sections.splitlines() if "goal at most" in line]
     missed = [line.partition(":")[0] for line in goals if "**missed**" in line]
     ending = f" (missed: {'; '.join(missed)})" if missed else ""
@@ -163,7 +175,10 @@ def main() -> None:
         for name, one in there.items():
             for figure in one.figures:
                 shutil.copy(args.out / name / f"{figure}.png", folder / f"{name}-{figure}.png")
-    publish(PAGE, args.page, sections="\n\n".join(sections), result=result("\n".join(sections)))
+    found = [json.loads((args.out / name / "bench.json").read_text(encoding="utf-8")) for name in there]
+    publish(
+        PAGE, args.page, sections="\n\n".join(sections), result=result(found), goals=goals_reached("\n".join(sections))
+    )
 
 
 if __name__ == "__main__":

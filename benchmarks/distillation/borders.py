@@ -1,6 +1,6 @@
 """What do the isometric forms `borders` and `cells` have to work with, before anything is trained?
 
-    python -m benchmarks.distillation.borders --data fashion.zip --page docs/results/borders.md
+    python -m benchmarks.distillation.borders --data fashion.zip --page build/borders.md
 
 Takes half an hour and writes the page. Nothing is trained here but a linear probe. `cells` reads an
 image's class from its latent's coarse values: how much of the class can the probe read there today? `borders` shortens
@@ -60,8 +60,8 @@ the last quarter. *Chance*: how often two images drawn at random agree. *Target*
 
 ## Does the length of the way through memberships correlate with class changes?
 
-{circles} great circles of {points} images each, the same as in transitions.md. *Way*: half the sum of |q(next) - q|
-around the circle, a count of the borders crossed.
+{circles} great circles of {points} images each, the same as in `benchmarks.latents.transitions`. *Way*: half the sum of
+|q(next) - q| around the circle, a count of the borders crossed.
 
 {ways}
 

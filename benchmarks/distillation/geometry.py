@@ -6,9 +6,9 @@
 Takes half a minute per thousand images of each run, and some minutes to measure each: most of a day for the command
 above. It resumes where it stopped: finished runs and measured rows are not repeated. Every variant is a `gsd distill`
 of equal length in its own run folder under --out. --out also holds results.csv (a row for each variant and seed),
-cost.csv (the seconds per image) and commands.txt (the commands given). The page and its figures come from these, and
-show all variants and seeds measured so far. Copies of the three lie with the page's figures: copied into --out on
-another machine, they let the experiment resume there.
+cost.csv (the seconds per image) and commands.txt (the commands given). A section of the page and its figures come from
+these, and show all variants and seeds measured so far. Copies of the three lie with the page's figures: copied into
+--out on another machine, they let the experiment resume there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.distillation import geometry_alternatives as alternatives
 from benchmarks.distillation.geometry_alternatives import ALTERNATIVES
 from benchmarks.distillation.geometry_frontier import draw_frontier
 from benchmarks.distillation.geometry_page import OFF, Row, Variant, measured, named, page, shown, variants
-from benchmarks.support.pages import command_line
+from benchmarks.support.pages import command_line, write_page
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.storage import cache_dir
 from gsd_cli.catalogue.find import read_card
@@ -255,29 +255,36 @@ def costs(lab: Laboratory, wanted: list[Variant]) -> dict[str, float]:
     return {step: known[step] for step in steps}
 
 
-def commands(args: argparse.Namespace, argv: list[str]) -> str:
-    """The commands given so far, indented, this one among them."""
+def commands(args: argparse.Namespace, argv: list[str], figures: str) -> str:
+    """This command, indented, and where all commands given so far are listed, this one among them."""
     path, command = Path(args.out) / "commands.txt", command_line(argv)
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     lines = list(dict.fromkeys([*known, command]))
     with atomic_file(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return "\n".join("    " + line for line in lines)
+    return f"    {command}\n\n[All commands]({figures}/{path.name}), one a line."
 
 
 def facts(lab: Laboratory, argv: list[str], rows: list[Row]) -> dict[str, str]:
     """What the page says of the protocol."""
+    figures = str(figure_folder(lab.args).relative_to(lab.args.page.parent)) if lab.args.page else lab.args.out
     versions = ", ".join(sorted({str(row["torch"]) for row in rows if "torch" in row}))
     gpu = torch.cuda.get_device_name(lab.device) if lab.device.type == "cuda" else "no GPU"
     return {
-        "command": commands(lab.args, argv),
+        "command": commands(lab.args, argv, figures),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, {gpu}, torch {versions}",
         "figure": lab.extractor.figure,
         "features": lab.extractor.name,
-        "figures": "" if lab.args.page is None else lab.args.page.stem,
+        "figures": figures,
         "start": "" if lab.args.start is None else f"Every run resumes `{lab.args.start.name}`. ",
         **{name: str(getattr(lab.args, name)) for name in PROTOCOL},
+        "kimg": f"{lab.args.kimg:g}",
     }
+
+
+def figure_folder(args: argparse.Namespace) -> Path:
+    """Where the figures of the page's section lie: one folder per length."""
+    return Path(args.page.with_suffix("") / f"{args.kimg:g}")
 
 
 def draw(lab: Laboratory, best: Variant, seed: int, folder: Path) -> None:
@@ -330,7 +337,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="timings of a training step")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--page", type=Path, help="write the page here, its figures next to it")
+    parser.add_argument("--page", type=Path, help="write a section of this page, its figures next to it")
     args = parser.parse_args(argv)
     args.set, args.own = (dict(pair.split("=", 1) for pair in pairs) for pairs in (args.set, args.own))
     return args
@@ -350,9 +357,8 @@ def main(argv: list[str]) -> None:
     draw(lab, best, min(int(row["seed"]) for row in rows if row["variant"] == best.name), figures)
     text = page(rows, wanted, cost, facts(lab, argv, rows))
     if args.page is not None:
-        with atomic_file(args.page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        folder = args.page.with_suffix("")
+        write_page(args.page, text)
+        folder = figure_folder(args)
         shutil.copytree(figures, folder, dirs_exist_ok=True)
         for name in KEPT:
             shutil.copy(Path(args.out) / name, folder / name)

@@ -27,22 +27,14 @@ UNSAID = {"irl_gradient": "free"}
 
 Row = dict[str, Any]
 
-PAGE = """# The isometric term, measured
+PAGE = """## {kimg} thousand images
 
-{outcome}
-
-The goal for the default: PPL <= {goal_ppl:.2f} x and speed CV <= {goal_cv:.2f} x those of the distillation alone, at a
-Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x.
-
-`benchmarks/distillation/geometry.py` writes this page from its CSV. Each run distils `{teacher}` for {kimg} thousand
-images at batch {batch_size}. {start}Figures are means ± standard deviations over seeds. Brackets give the ratio of the
-mean to that of the runs without the term (`off`). A name gives the form and its target ratio: `speed-3` is form `speed`
-at a ratio of 3 with `irl_gradient=free`. Further settings of a variant follow its name.
-`benchmarks/distillation/geometry_alternatives.py` describes `segments`, `bottleneck`, `annealed` and `apart`.
+{outcome} The goal: PPL <= {goal_ppl:.2f} x and speed CV <= {goal_cv:.2f} x those of the
+distillation alone, at a Frechet distance <= {goal_fd:.2f} x and a cost <= {goal_cost:.2f} x.
 
 {command}
 
-Machine: {machine}.
+Each run distils `{teacher}` at batch {batch_size}. {start}Machine: {machine}.
 
 {table}
 
@@ -205,7 +197,7 @@ def table(rows: list[Row], wanted: list[Variant], titles: dict[str, str], cost: 
 
 
 def page(rows: list[Row], wanted: list[Variant], cost: dict[str, float], facts: dict[str, str]) -> str:
-    """docs/results/geometry.md; facts: command, machine and protocol."""
+    """A section of docs/results/geometry.md; facts: command, machine and protocol."""
     best, reached = verdict(rows, wanted, cost)
     if best is None:
         outcome = "**No variant keeps within the goal's distance and cost.**"

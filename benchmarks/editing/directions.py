@@ -3,8 +3,8 @@
     python -m benchmarks.editing.directions -N 200 --page docs/results/editing.md
     python -m benchmarks.editing.directions --store gsd_cli/assets/fashion/directions   # keep them with the model
 
-Takes about an hour. Writes the page, its rows as JSON and CSV under --out, and with --store the directions.
-It resumes where it stopped: rows that are in --out are not measured again.
+Takes about an hour. Writes a section of the page, its rows as JSON and CSV under --out, and with --store the
+directions. It resumes where it stopped: rows that are in --out are not measured again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gsd_cli.metrics.edit_quality import edit_figures
 COLUMNS = (
     "how", "auroc", "success", "leakage", "leakage_each", "monotonicity", "class_kept", "feature_distance",
 )  # fmt: skip
-PAGE = """# Walks and edits: measured
+PAGE = """## Walks between seeds, and directions
 
 {result}
 
@@ -46,18 +46,18 @@ PAGE = """# Walks and edits: measured
 {about}
 * machine: {machine}
 
-## Walks between seeds, {frames} frames
+### Walks of {frames} frames
 
 {walks}
 
-## Edits
+### Edits along directions
 
 {edits}
 
 `*`: the space that `gsd edit` uses. `gsd_cli/metrics/edit_quality.py` defines the columns. For classes, the success is
 the share of images of other classes that the classifier assigns to the class at some strength up to 4.
 
-## One attribute preserved while another is edited
+### One attribute preserved while another is edited
 
 {preserving}
 

@@ -1,7 +1,7 @@
 """Does the isometric term disentangle? Walks and edits of generators distilled with and without it.
 
     python -m benchmarks.editing.disentanglement --without runs/geometry/runs/off-seed{0,1,2} \\
-        --term runs/geometry/runs/stress-1-seed{0,1,2} --page docs/results/disentanglement.md
+        --term runs/geometry/runs/stress-1-seed{0,1,2} --page build/disentanglement.md
 
 Takes about half an hour per run. Writes the page, and its rows as JSON and CSV under --out. It resumes where it
 stopped: rows that are in --out are not measured again. The runs come from `benchmarks.distillation.geometry` or from

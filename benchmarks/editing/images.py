@@ -1,9 +1,9 @@
 """Does `gsd edit` change one thing on images that the model has never seen?
 
-    python -m benchmarks.editing.images --data fashion-test.zip -N 200 --page docs/results/edits.md
+    python -m benchmarks.editing.images --data fashion-test.zip -N 200 --page docs/results/editing.md
 
-Takes about an hour on two CPU cores. Writes the page, its rows as JSON and CSV, and the latents under --out. It resumes
-where it stopped: rows that are in --out are not measured again.
+Takes about an hour on two CPU cores. Writes a section of the page, its rows as JSON and CSV, and the latents under
+--out. It resumes where it stopped: rows that are in --out are not measured again.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ COLUMNS = (
 NAMES = ("edit", "reached", "Spearman", "leakage", "class kept", "by a second classifier", "feature distance")
 BATCH = 16
 """Images that are timed together."""
-PAGE = """# Edits of unseen images: measured
+PAGE = """## Edits of unseen images
 
 `gsd edit` reaches the strength that was asked for in {reached:.0%} of the edits, and keeps the class in {kept:.0%}
 ({second:.0%} for a classifier that the edits never see).
@@ -62,7 +62,7 @@ PAGE = """# Edits of unseen images: measured
 {about}
 * machine: {machine}
 
-## Attributes measured in pixels
+### Attributes measured in pixels
 
 {edits}
 
@@ -79,7 +79,7 @@ image) and `--method direction` (the same length for all images).
 An edit takes {edit_seconds:.2g} s per image in a batch of {batch}, after {invert_seconds:.2g} s for the inversion
 ({threads}).
 
-## Strips towards a class
+### Strips towards a class
 
 {strips}
 

@@ -1,6 +1,6 @@
 """Does the warning about images that are not of the model's kind find them, and how often is it wrong?
 
-    python -m benchmarks.latents.domain --data fashion-test.zip -N 1000 --page docs/results/domain.md
+    python -m benchmarks.latents.domain --data fashion-test.zip -N 1000 --page docs/results/editing.md
 
 Takes a minute. Photographs come from scikit-learn and Matplotlib, letters from Pillow's font.
 """
@@ -25,7 +25,7 @@ from gsd_cli.data.dataset import ImageArchive
 
 SIZE = 32
 COLUMNS = ("images", "N", "least", "median", "largest", "warned of")
-PAGE = """# Images that are not of the model's kind
+PAGE = """## Images that are not of the model's kind
 
 gsd warns of {warned:.1%} of the held-out images of the model's own kind.
 

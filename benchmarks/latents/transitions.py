@@ -1,7 +1,7 @@
 """Where is a latent space not isometric: within classes, or on the way from one to another?
 
     python -m benchmarks.latents.transitions --runs runs/off runs/stress --data fashion-test.zip \\
-        --page docs/results/transitions.md
+        --page build/transitions.md
 
 Takes some minutes per run and writes the page. Nothing is trained here. The domain's classifier sorts pairs of latents
 a small angle apart: a pair is `within` a class when both images are of one class with a probability of at least --sure,

@@ -1,10 +1,10 @@
 """What does each feature set see, and what does grain see? Real test images, disturbed in known ways.
 
-    python -m benchmarks.metrics.extractors --data fashion-test.zip [-N 2000] [--page docs/results/extractors.md]
+    python -m benchmarks.metrics.extractors --data fashion-test.zip [-N 2000] [--page docs/bench.md]
 
-Takes some minutes and writes the page: the Frechet distance to the training images, in every bundled feature set of the
-data's domain, of the first N test images, untouched and disturbed. A feature set whose distance does not change is
-blind to the disturbance.
+Takes some minutes and writes a section of the page: the Frechet distance to the training images, in every bundled
+feature set of the data's domain, of the first N test images, untouched and disturbed. A feature set whose distance does
+not change is blind to the disturbance.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gsd_cli.metrics.reference import Judge, reference_of_features
 from gsd_cli.metrics.statistics import frechet_distance, gaussian_statistics
 
 BATCH = 100
-PAGE = """# What each feature set responds to
+PAGE = """## What does each feature set respond to?
 
 {result}
 

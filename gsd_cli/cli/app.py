@@ -139,7 +139,12 @@ def _print_dry_run(console: Console, name: str, resolved: Resolved[Common]) -> N
         console.finish(name, Result(metrics={"origins": resolved.origins, "plan": plan}), values)
         return
     unset = [public for public in resolved.origins if values[public] is None]
-    lines = [f"{k} = {json.dumps(values[k])}  # {origin}" for k, origin in resolved.origins.items() if k not in unset]
+    # a value that follows by itself is a comment: in a file it would count as given, and contradict other options
+    lines = [
+        f"{'' if resolved.is_given(public) else '# '}{public} = {json.dumps(values[public])}  # {origin}"
+        for public, origin in resolved.origins.items()
+        if public not in unset
+    ]
     lines += [f"# {public} is not set" for public in unset]
     console.write_lines([*lines, "", *(f"# {line}" for line in plan)])
 

@@ -18,6 +18,8 @@ from gsd_cli.cli.flags import flag_name
 from gsd_cli.options.presets import apply_preset
 
 Options = TypeVar("Options", bound=BaseModel)
+DEFAULT, PRESET = "default", "preset "
+"""What `origins` says of a value that nobody gave; the name of the preset follows."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Resolved(Generic[Options]):
 
     options: Options
     origins: dict[str, str]
+
+    def is_given(self, public: str) -> bool:
+        """Whether a value comes from a flag, a variable or a config file, not from the preset or the default."""
+        return self.origins[public] != DEFAULT and not self.origins[public].startswith(PRESET)
 
 
 def field_names(model: type[BaseModel]) -> dict[str, str]:
@@ -74,7 +80,7 @@ def resolve(
         problems += [_describe_error(e, model, origins) for e in reversed(first.values())]
     if problems:
         raise UsageError(problems, hint=f"gsd {command} --help")
-    return Resolved(options, {public: origins.get(public, "default") for public in names})
+    return Resolved(options, {public: origins.get(public, DEFAULT) for public in names})
 
 
 def _read_config_files(config: str | None, problems: list[str]) -> list[tuple[str, str]]:

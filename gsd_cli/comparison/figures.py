@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.core.latents.walks import Embed
-from gsd_cli.data.pixels import enlarge, save_grid, tile, to_pil
+from gsd_cli.data.pixels import enlarge, tile, to_pil
 from gsd_cli.metrics.isometry import Paths, great_circles
 from gsd_cli.metrics.path_length import Images
 
@@ -105,26 +105,31 @@ def _scale_by_factors(axes: Axes, name: Literal["x", "y"]) -> None:
 
 
 def draw_samples(samples: Mapping[str, Tensor], target: Path, scale: int = 2) -> Path:
-    """A row of images [columns, C, H, W] per generator, with its name to the left of the row, in black on white."""
-    columns = len(next(iter(samples.values())))
-    tiled = to_pil(enlarge(tile(torch.cat(list(samples.values())), columns), scale)).convert("RGB")
-    height = tiled.height // len(samples)
+    """A row of images [columns, C, H, W] per generator, with its name to the left of the row."""
+    return _draw_rows(list(samples.items()), target, scale)
+
+
+def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:
+    """Walks [frames, C, H, W] as named rows: each walk by every generator in turn, in the mapping's order."""
+    groups = zip(*walks.values(), strict=True)
+    return _draw_rows([row for group in groups for row in zip(walks, group, strict=True)], target, scale=2)
+
+
+def _draw_rows(rows: Sequence[tuple[str, Tensor]], target: Path, scale: int) -> Path:
+    """Rows of images [columns, C, H, W], each with its name to its left, in black on white."""
+    columns = len(rows[0][1])
+    tiled = to_pil(enlarge(tile(torch.cat([images for _, images in rows]), columns), scale)).convert("RGB")
+    height = tiled.height // len(rows)
     font = ImageFont.load_default(min(MAX_FONT, max(MIN_FONT, height // 3)))
-    margin = math.ceil(max(font.getlength(name) for name in samples)) + 2 * PADDING
+    margin = math.ceil(max(font.getlength(name) for name, _ in rows)) + 2 * PADDING
     canvas = Image.new("RGB", (margin + tiled.width, tiled.height), "white")
     canvas.paste(tiled, (margin, 0))
     pen = ImageDraw.Draw(canvas)
-    for row, name in enumerate(samples):
+    for row, (name, _) in enumerate(rows):
         pen.text((margin - PADDING, (row + 0.5) * height), name, "black", font, anchor="rm")
     with atomic_file(target) as temporary:
         canvas.save(temporary)
     return target
-
-
-def draw_walks(walks: Mapping[str, Sequence[Tensor]], target: Path) -> Path:
-    """Walks [frames, C, H, W] as rows: each walk by every generator in turn, in the mapping's order."""
-    rows = [row for group in zip(*walks.values(), strict=True) for row in group]
-    return save_grid(torch.cat(rows), target, columns=len(rows[0]), scale=2)
 
 
 def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:

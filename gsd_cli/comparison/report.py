@@ -143,8 +143,9 @@ def _samples(gallery: Gallery, target: Path, title: str) -> Illustration:
 def _walks(gallery: Gallery, target: Path, title: str) -> list[Illustration]:
     if not gallery.walks:
         return []
-    whose = ", then ".join(gallery.walks)
-    return [Illustration(draw_walks(gallery.walks, target), title, f"Equal steps between the same latents: {whose}.")]
+    names, whose = short_names(list(gallery.walks)), ", then ".join(gallery.walks)
+    drawn = draw_walks({names[name]: walks for name, walks in gallery.walks.items()}, target)
+    return [Illustration(drawn, title, f"Equal steps between the same latents: {whose}.")]
 
 
 def _finite(row: Row, key: str) -> bool:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gsd_cli.base.console import Console
 from gsd_cli.base.errors import UsageError
+from gsd_cli.cli import app
 from gsd_cli.cli.config import Resolved, resolve
+from gsd_cli.cli.subcommands import SUBCOMMANDS
 from gsd_cli.options import (
     PRESETS,
     BenchOptions,
@@ -281,3 +285,34 @@ def test_options_are_frozen() -> None:
 
     with pytest.raises(ValidationError):
         run().options.lr = 3.0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sample", "-N", "4", "--model", "fashion"],
+        ["interpolate", "seed:1", "seed:2", "--model", "fashion", "-o", "walk.gif"],
+        ["edit", "seed:3", "--model", "fashion", "--direction", "pc0", "--range=-1:1:3"],
+        ["bench", "--model", "fashion", "--metrics", "time"],
+        ["prepare", "photos", "--size", "16"],
+        ["distill", "--preset", "quick", "--alpha", "1.2"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_a_dry_run_prints_is_a_config_of_the_same_options(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = replace(SUBCOMMANDS[words[0]], plan=lambda options: (), check=lambda options: None)
+    monkeypatch.setitem(SUBCOMMANDS, words[0], silent)
+
+    def dry_run(*words: str) -> list[str]:
+        out = io.BytesIO()
+        monkeypatch.setattr(Console, "claim_stdout", lambda self: setattr(self, "_out", out))
+        assert app.main([*words, "-n"]) == 0
+        return out.getvalue().decode().splitlines()
+
+    first = dry_run(*words)
+    Path("mine.toml").write_text("\n".join(first))
+    again = dry_run(words[0], "--config", "mine.toml")
+    assert [line.partition("  # ")[0] for line in again] == [line.partition("  # ")[0] for line in first]
+    assert any(line.endswith("  # mine.toml") for line in again)

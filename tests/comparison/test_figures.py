@@ -77,8 +77,11 @@ def test_walks_are_rows_in_turn(tmp_path: Path) -> None:
     black, white = torch.full((5, 1, 8, 8), -1.0), torch.full((5, 1, 8, 8), 1.0)
     path = draw_walks({"without": [black, black], "with": [white, white]}, tmp_path / "walks.png")
     drawing = np.asarray(Image.open(path).convert("L"))
-    assert drawing.shape == (4 * 16, 5 * 16)
-    assert [drawing[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]
+    assert drawing.shape[0] == 4 * 16
+    names, frames = drawing[:, : -5 * 16], drawing[:, -5 * 16 :]
+    assert [frames[8 + 16 * row].mean() for row in range(4)] == [0, 255, 0, 255]
+    widths = [np.flatnonzero((names[16 * row : 16 * row + 16] < 128).any(0)).size for row in range(4)]
+    assert widths[0] == widths[2] > widths[1] == widths[3] > 0
 
 
 def test_points_that_no_other_beats() -> None:

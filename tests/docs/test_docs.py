@@ -35,7 +35,7 @@ SHORTENED = {
     "gsd interpolate": "--invert-steps 3",
 }
 """Appended to a command that is run for real: a later flag wins over the text's own."""
-SKIPPED = ("pip install", "gsd --install-completion")
+SKIPPED = ("python -m venv", "pip install", "gsd --install-completion")
 """Not run here: tests of the package install it, and a test must not touch the user's shell."""
 
 

@@ -157,7 +157,7 @@ def _explain_figures(card: dict[str, Any]) -> str:
 
 def _use(card: dict[str, Any], about: Publication) -> str:
     name = about.repo.rpartition("/")[2]
-    text = f"""With gsd (`pip install gsd-cli`), which also walks, inverts images and edits them:
+    text = f"""With gsd, which also walks, inverts images and edits them:
 
 ```sh
 hf download {about.repo} --local-dir {name}

@@ -2,7 +2,7 @@
 
 A high PSNR does not say so: gradients and checkerboards may be reproduced well. Here the image is compared with the
 generator's own samples, by the features of its encoder: the distance to the nearest of them, in units of the distance
-that few of the samples have to their own nearest one. docs/results/domain.md: what that finds, and how often it errs.
+that few of the samples have to their own nearest one. docs/results/editing.md: what that finds, and how often it errs.
 """
 
 from __future__ import annotations

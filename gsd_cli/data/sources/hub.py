@@ -13,6 +13,8 @@ from gsd_cli.data.labels import Labels
 from gsd_cli.data.sources.source import Source, identity
 
 _ROWS = 64
+OLDEST = 4
+"""The first version of `datasets` that runs no scripts of a data set."""
 
 
 def open_hub(name: str, split: str, *, offline: bool) -> Source:
@@ -27,6 +29,10 @@ def open_hub(name: str, split: str, *, offline: bool) -> Source:
         import datasets
     except ImportError:
         raise GsdError("hf: data sets need the library datasets", hint="pip install datasets") from None
+    if int(str(datasets.__version__).partition(".")[0]) < OLDEST:
+        raise GsdError(
+            f"datasets {datasets.__version__} can run scripts of a data set", hint=f"pip install 'datasets>={OLDEST}'"
+        )
     repository, _, revision = name.partition("@")
     table = _load(datasets, repository, revision or None, split)
     image = next((c for c, kind in table.features.items() if isinstance(kind, datasets.Image)), None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison.tables import SECTIONS, VARIANTS, first_table, goal, order, write_section
+from benchmarks.comparison.tables import SECTIONS, VARIANTS, first_table, goal, order, result, write_section
 
 
 def report(fd: float, ppl: float, seconds: float) -> dict[str, object]:
@@ -15,6 +15,16 @@ def report(fd: float, ppl: float, seconds: float) -> dict[str, object]:
 def test_a_goal_that_is_missed_is_said_to_be_missed() -> None:
     assert goal("time", 3.0, 3.0) == "* time: 3, goal at most 3: reached"
     assert goal("time", 3.1, 3.0) == "* time: 3.1, goal at most 3: **missed**"
+
+
+def test_the_page_opens_with_all_distances_in_order() -> None:
+    rows = {"msa": {"calls": 1000, "fd": 1.15, "fd_error": 0.11}, "fashion": {"calls": 1, "fd": 1.57, "fd_error": 0.13}}
+    more = {"ddim-10": {"calls": 10, "fd": 1.3, "fd_error": 0.2}, "fashion": rows["fashion"], "untold": {"calls": 1}}
+    found = [{"figure": "FD-fashion", "rows": rows}, {"figure": "FD-fashion", "rows": more}]
+    assert result(found) == (
+        "FD-fashion, lower is better: msa 1.15 ± 0.11 (1000 calls), ddim-10 1.30 ± 0.20 (10 calls), "
+        "fashion 1.57 ± 0.13 (1 call)."
+    )
 
 
 def test_the_first_table_compares_the_last_row_with_the_baseline() -> None:

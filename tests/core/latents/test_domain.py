@@ -37,7 +37,7 @@ def test_a_distance_is_that_to_the_nearest_sample_in_units_of_the_samples_own() 
 
 
 def test_what_the_bundled_generator_does_not_make_is_far_from_it() -> None:
-    """The warning of docs/results/domain.md: garments are near, whatever their inversion; noise and boards are far."""
+    """The warning of docs/results/editing.md: garments are near, whatever their inversion; noise and boards are far."""
     generator = load_model("fashion").generator.eval().requires_grad_(False)
     features = encoder_features(generator)
     own = sample_features(generator, features, 64)

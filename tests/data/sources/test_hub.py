@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -158,3 +159,11 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         open_source("hf:someone/pets", "train", Path("cache"), offline=False)
     assert caught.value.code == 3
     assert "pip install datasets" in str(caught.value.hint)
+
+
+def test_a_library_that_runs_scripts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(__version__="3.6.0"))
+    with pytest.raises(GsdError) as caught:
+        open_source("hf:someone/pets", "train", Path("cache"), offline=False)
+    assert "can run scripts" in caught.value.message
+    assert "datasets>=4" in str(caught.value.hint)
