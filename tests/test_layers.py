@@ -23,7 +23,8 @@ ALSO_LIGHT = {
     "core.models.teacher_config", "core.models.unet2d_config", "core.models.unet2d_condition_config",
     "core.models.config_check", "core.models.dit_config", "core.models.ddp_unet_config",
     "core.models.edm_config", "core.models.edm_pickle", "core.models.inert_pickle",
-    "core.models.sd3_config", "core.models.text_sizes",
+    "core.models.sd3_config", "core.models.flux_config", "core.models.sana_config", "core.models.text_sizes",
+    "core.models.flow_pipeline",
 }  # fmt: skip
 """What cli.preflight asks before torch is loaded."""
 HEAVY = {

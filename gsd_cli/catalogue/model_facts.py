@@ -14,6 +14,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_object
 from gsd_cli.catalogue.diffusers_layout import locate_model
 from gsd_cli.catalogue.find import find_model, read_card
+from gsd_cli.catalogue.packed import PACKED_CLASS, latent_shape
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.catalogue.run_layout import (
     CARD,
@@ -54,6 +55,8 @@ class ModelFacts:
     @property
     def latent_shape(self) -> tuple[int, ...] | None:
         """(C, H, W) of its latents; None where the config does not say."""
+        if self.config.get("_class_name") == PACKED_CLASS:
+            return latent_shape(self.config)
         channels, size = self.config.get("in_channels"), self.config.get("sample_size")
         if isinstance(channels, int) and isinstance(size, int):
             return channels, size, size

@@ -81,6 +81,24 @@ TEACHERS: dict[str, TeacherEntry] = {
         "GB before activations, --adapters 16 needs 9 GB; its licence, which the hub asks you to accept, limits "
         "commercial use",
     ),
+    "sana-0.6b": TeacherEntry(
+        "Efficient-Large-Model/Sana_600M_1024px_diffusers",
+        1024,
+        591_747_872,
+        "NSCL v2-custom",
+        "SANA 0.6B is conditioned on texts (--prompts) and made for --guidance; whole networks need 24 GB before "
+        "activations, --adapters 16 needs 3 GB; its text encoder, Gemma 2 2B, has terms of use; the licence, "
+        "NVIDIA's NSCL v2-custom, excludes commercial use",
+    ),
+    "flux-schnell": TeacherEntry(
+        "black-forest-labs/FLUX.1-schnell",
+        1024,
+        11_891_178_560,
+        "Apache-2.0",
+        "FLUX.1 schnell is conditioned on texts (--prompts); whole networks need 476 GB before activations, --adapters "
+        "16 needs 51 GB; it was itself distilled to 1 to 4 steps, with guidance in its weights: leave out --guidance, "
+        "and do not expect its output to be the velocity of a flow at every noise level",
+    ),
 }
 
 BUNDLED_MODELS = ("fashion",)

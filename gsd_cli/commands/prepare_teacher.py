@@ -101,7 +101,7 @@ def _encode_captions(
         save_prompts(file, Prompts(tuple(texts), condition, str(teacher), encoder.encode_empty()), half=True)
     world.wait("the captions that the first process encodes")
     prompts = load_prompts(file)
-    if prompts.condition.embeddings is not None and prompts.condition.embeddings.shape[2] != encoder.width:
+    if prompts.condition.embeddings is not None and prompts.condition.embeddings.shape[2] != encoder.sizes.token:
         raise UsageError([f"{file} was written with another text encoder"], hint="remove it, or name that encoder")
     return encoder, prompts
 

@@ -41,7 +41,7 @@ def test_the_table_of_teachers(shell: Shell) -> None:
     assert done.stdout.decode().split() == [
         "ddpm-fashion", "ddpm-cifar10", "ddpm-celebahq", "ddpm-bedroom", "ddpm-church",
         "ncsnpp-celebahq", "ncsnpp-ffhq", "ncsnpp-bedroom", "ncsnpp-church",
-        "dit-imagenet-256", "sd-1.5", "sdxl", "sd3-medium",
+        "dit-imagenet-256", "sd-1.5", "sdxl", "sd3-medium", "sana-0.6b", "flux-schnell",
     ]  # fmt: skip
     as_json = json.loads(shell.gsd("distill", "--list-teachers", "--json").stdout)
     facts = as_json["metrics"]["teachers"]

@@ -18,6 +18,8 @@ from gsd_cli.core.models.ddp_unet import DDP_UNET, DdpUNet
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.edm_kind import SONG_UNET
+from gsd_cli.core.models.flux import FLUX
+from gsd_cli.core.models.sana import SANA
 from gsd_cli.core.models.sd3 import SD3
 from gsd_cli.core.models.unet2d_condition import UNET2D_CONDITION
 from gsd_cli.core.training.averaging import update_average
@@ -62,6 +64,8 @@ KINDS = {
     "text and size": (UNET2D_CONDITION, lambda: UNet2DConditionModel(**teachers.TEXT_XL)),
     "DiT": (DIT, teachers.dit),
     "SD3": (SD3, lambda: SD3Transformer2DModel(**teachers.TEXT_3)),
+    "FLUX": (FLUX, lambda: teachers.flux(guidance_embeds=True)),
+    "SANA": (SANA, teachers.sana),
     "EDM": (SONG_UNET, lambda: random_net("SongUNet", SMALL)),
     "denoising_diffusion_pytorch": (DDP_UNET, lambda: DdpUNet(teachers.DDP)),
 }

@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
+    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     UNet2DModel,
@@ -128,36 +132,92 @@ TEXT_3: dict[str, Any] = {
 """Stable Diffusion 3's transformer, small."""
 
 
+TEXT_FLUX: dict[str, Any] = {
+    "patch_size": 1, "in_channels": 16, "num_layers": 2, "num_single_layers": 3, "attention_head_dim": 8,
+    "num_attention_heads": 2, "joint_attention_dim": 10, "pooled_projection_dim": 8, "axes_dims_rope": (2, 2, 4),
+}  # fmt: skip
+"""FLUX.1 schnell's transformer, small."""
+
+TEXT_SANA: dict[str, Any] = {
+    "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 3,
+    "num_cross_attention_heads": 2, "cross_attention_head_dim": 4, "cross_attention_dim": 8, "caption_channels": 8,
+    "sample_size": 8,
+}  # fmt: skip
+"""SANA's transformer, small."""
+
+DEEP_STAGE: dict[str, Any] = {
+    "latent_channels": 4, "attention_head_dim": 4, "scaling_factor": 0.41407,
+    "encoder_block_types": ("ResBlock", "EfficientViTBlock"), "decoder_block_types": ("ResBlock", "EfficientViTBlock"),
+    "encoder_block_out_channels": (8, 16), "decoder_block_out_channels": (8, 16),
+    "encoder_layers_per_block": (1, 1), "decoder_layers_per_block": (1, 1),
+    "encoder_qkv_multiscales": ((), (3,)), "decoder_qkv_multiscales": ((), (3,)),
+}  # fmt: skip
+"""SANA's autoencoder, small: it makes sides half as large."""
+
+
+def flux(seed: int = 0, **changes: Any) -> FluxTransformer2DModel:
+    """A network with random weights for latents of 8 x 8, which its config names as gsd's own do."""
+    torch.manual_seed(seed)
+    net = FluxTransformer2DModel(**{**TEXT_FLUX, **changes})
+    net.register_to_config(sample_size=8)
+    return net.eval().requires_grad_(False)
+
+
+def sana(seed: int = 0, **changes: Any) -> SanaTransformer2DModel:
+    """A network with random weights."""
+    torch.manual_seed(seed)
+    return SanaTransformer2DModel(**{**TEXT_SANA, **changes}).eval().requires_grad_(False)
+
+
 TOKENS = 12
 """The tokens of a text that the text encoders here take."""
+FLUX_KINDS = ("FLUX", "FLUX-dev")
+"""FLUX.1 schnell, and dev: with a guidance embedding and a dynamic shift."""
 
 
 def text_pipeline(folder: Path, kind: str) -> Path:
-    """A folder like that of Stable Diffusion ("SD", "SD3") or SDXL: network, vae/ and scheduler/, no text encoders."""
+    """A folder like that of Stable Diffusion ("SD", "SD3"), SDXL, FLUX or SANA: network, vae/ and scheduler/, no text
+    encoders."""
     torch.manual_seed(4)
-    if kind == "SD3":
-        SD3Transformer2DModel(**TEXT_3).eval().save_pretrained(folder / "transformer")
-    else:
+    if kind in ("SD", "SDXL"):
         UNet2DConditionModel(**(TEXT_XL if kind == "SDXL" else TEXT)).eval().save_pretrained(folder / "unet")
+    else:
+        _transformer(kind).eval().save_pretrained(folder / "transformer")
     stage: dict[str, Any] = {**FIRST_STAGE, "latent_channels": 4, "scaling_factor": 0.13025}
-    stage |= {"shift_factor": 0.06} if kind == "SD3" else {}
-    AutoencoderKL(**stage).eval().save_pretrained(folder / "vae")
-    if kind == "SD3":
-        FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
-        return folder
-    betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-    DDIMScheduler(**betas, clip_sample=False, steps_offset=1).save_pretrained(folder / "scheduler")
+    stage |= {"shift_factor": 0.06} if kind in ("SD3", *FLUX_KINDS) else {}
+    autoencoder: Any = AutoencoderDC(**DEEP_STAGE) if kind == "SANA" else AutoencoderKL(**stage)
+    autoencoder.eval().save_pretrained(folder / "vae")
+    _text_scheduler(kind).save_pretrained(folder / "scheduler")
     return folder
+
+
+def _transformer(kind: str) -> Any:
+    if kind == "SD3":
+        return SD3Transformer2DModel(**TEXT_3)
+    return sana(4) if kind == "SANA" else flux(4, guidance_embeds=kind == "FLUX-dev")
+
+
+def _text_scheduler(kind: str) -> Any:
+    if kind == "SANA":
+        return DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=4.0)
+    if kind == "FLUX-dev":
+        return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    if kind in ("SD3", "FLUX"):
+        return FlowMatchEulerDiscreteScheduler(shift=3.0 if kind == "SD3" else 1.0)
+    betas: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    return DDIMScheduler(**betas, clip_sample=False, steps_offset=1)
 
 
 def with_text_encoders(folder: Path, kind: str) -> Path:
     """`text_pipeline` with text encoders and tokenizers of random weights, saved by transformers."""
     text_pipeline(folder, kind)
-    sizes = {"SD": [8], "SDXL": [4, 4], "SD3": [4, 4]}[kind]
+    sizes = {"SD": [8], "SDXL": [4, 4], "SD3": [4, 4], "SANA": []}.get(kind, [8])
     for place, (size, end) in enumerate(zip(sizes, ("", "_2"), strict=False)):
         _save_clip(folder, end, size, place, projected=bool(end) or kind == "SD3")
-    if kind == "SD3":
-        _save_t5(folder, "_3")
+    if kind == "SD3" or kind in FLUX_KINDS:
+        _save_t5(folder, "_3" if kind == "SD3" else "_2")
+    if kind == "SANA":
+        _save_gemma(folder)
     return folder
 
 
@@ -190,6 +250,20 @@ def _save_t5(folder: Path, end: str) -> None:
     transformers.T5EncoderModel(config).eval().save_pretrained(folder / f"text_encoder{end}")
     tokenizer = transformers.T5TokenizerFast(vocab=[(word, -1.0) for word in words], extra_ids=0)
     tokenizer.save_pretrained(folder / f"tokenizer{end}")
+
+
+def _save_gemma(folder: Path) -> None:
+    import transformers
+
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(chr(code) for code in range(33, 127)), "\u2581", "\n"]
+    torch.manual_seed(6)
+    config = transformers.Gemma2Config(
+        vocab_size=len(words), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=4, max_position_embeddings=4096,
+    )  # fmt: skip
+    transformers.Gemma2Model(config).eval().save_pretrained(folder / "text_encoder")
+    tokenizer = transformers.GemmaTokenizerFast(vocab={word: k for k, word in enumerate(words)}, merges=[])
+    tokenizer.save_pretrained(folder / "tokenizer")
 
 
 def with_scheduler(folder: Path, net: UNet2DModel, scheduler: Any) -> Path:

@@ -22,8 +22,6 @@ from gsd_cli.core.models.denoiser import Denoiser
 
 NAME = "default"
 """peft's name of the one adapter that a network here has."""
-PREFIX = "unet."
-"""What diffusers' pipelines expect the names in a file of adapters to begin with."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -89,7 +87,8 @@ def merge(denoiser: Denoiser) -> Denoiser:
 def save_adapters(denoiser: Denoiser, path: Path, *, half: bool) -> None:
     """Write the adapters alone, as diffusers' `load_lora_weights` reads them for the teacher."""
     kind = torch.float16 if half else torch.float32
-    save_file({f"{PREFIX}{name}": value.to(kind).cpu().contiguous() for name, value in _matrices(denoiser)}, path)
+    part = denoiser.kind.layout.network  # diffusers' pipelines expect the names to begin with that of the network
+    save_file({f"{part}.{name}": value.to(kind).cpu().contiguous() for name, value in _matrices(denoiser)}, path)
 
 
 def _matrices(denoiser: Denoiser) -> Iterator[tuple[str, Tensor]]:

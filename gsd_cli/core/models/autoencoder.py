@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """The first stage of a latent-diffusion model (Rombach et al. 2022); without a network, the identity.
 
-    Wraps diffusers' VQModel or AutoencoderKL. Frozen: a distillation works on latents, and only images that
-    are shown or measured pass through here. `shift` was taken off the latents and `scale` gave them unit variance
+    Wraps diffusers' VQModel, AutoencoderKL or AutoencoderDC. Frozen: a distillation works on latents, and only images
+    that are shown or measured pass through here. `shift` was taken off the latents and `scale` gave them unit variance
     when the teacher was trained.
     """
 
@@ -36,7 +36,10 @@ class Autoencoder(nn.Module):
         if self.net is None:
             return images
         code = self.net.encode(images)
-        latents: Tensor = code.latent_dist.mode() if hasattr(code, "latent_dist") else code.latents
+        if hasattr(code, "latent_dist"):
+            latents: Tensor = code.latent_dist.mode()
+        else:  # of a VQModel, of an AutoencoderDC
+            latents = code.latents if hasattr(code, "latents") else code.latent
         return (latents - self.shift) * self.scale
 
     def image_shape(self, latent: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -44,5 +47,7 @@ class Autoencoder(nn.Module):
         if self.net is None:
             return latent
         config = self.net.config
-        factor = 2 ** (len(config.block_out_channels) - 1)
-        return int(config.out_channels), latent[1] * factor, latent[2] * factor
+        deep = "decoder_block_out_channels" in config  # an AutoencoderDC (Chen et al. 2024)
+        blocks = config.decoder_block_out_channels if deep else config.block_out_channels
+        factor = 2 ** (len(blocks) - 1)
+        return int(config.in_channels if deep else config.out_channels), latent[1] * factor, latent[2] * factor

@@ -43,7 +43,8 @@ class Chain:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Chain:
         """Read a diffusers scheduler config. Raises GsdError (exit 3) for a value that is unknown or not supported."""
-        variance, spacing = config.get("variance_type", "fixed_small"), config.get("timestep_spacing", "leading")
+        # a DPM-Solver's variance_type is null where its network predicts none
+        variance, spacing = config.get("variance_type") or "fixed_small", config.get("timestep_spacing", "leading")
         for key, value, known in (("variance_type", variance, VARIANCES), ("timestep_spacing", spacing, SPACINGS)):
             if value not in known:
                 raise GsdError(f"the teacher's scheduler has {key} {value!r}", hint=f"known: {', '.join(known)}")

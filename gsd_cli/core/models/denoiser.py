@@ -53,7 +53,7 @@ class Denoiser(nn.Module):
         kind.prepare(net)
         self.net: Any = net
         self.kind = kind
-        self.schedule = schedule
+        self.schedule = schedule.within(kind.flow_pipeline(net))
         self.prediction = prediction
         self.chain = chain
         self.condition = UNCONDITIONAL
@@ -122,7 +122,7 @@ class Denoiser(nn.Module):
         if sizes is None or prompts.embeddings is None:
             raise GsdError("the model is not text-conditional", hint="leave out the prompts")
         whole = None if prompts.pooled is None else prompts.pooled.shape[1]
-        found = TextSizes(prompts.embeddings.shape[2], whole, prompts.time_ids is not None)
+        found = TextSizes(prompts.embeddings.shape[2], whole, prompts.time_ids is not None, prompts.mask is not None)
         if found != sizes:
             raise GsdError(
                 f"the prompts have vectors of {found} numbers, the model takes {sizes}",
@@ -180,7 +180,7 @@ class Denoiser(nn.Module):
     def read_as(self, prediction: str, schedule: NoiseSchedule) -> Denoiser:
         """A model of the same network whose output means something else."""
         view = copy.copy(self)
-        view.prediction, view.schedule = prediction, schedule
+        view.prediction, view.schedule = prediction, schedule.within(self.kind.flow_pipeline(self.net))
         return view
 
     def amplification(self, sigma: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Two layouts are read: flat (config.json and weights next to scheduler_config.json, as in
 google/ddpm-cifar10-32) and pipeline (unet/ or transformer/, scheduler/, and vqvae/ or vae/ for a latent model).
 A training checkpoint (unet_ema/ as well as unet/) is read with its averaged weights. No schedule is
-guessed. Only the networks of `NETWORK_KINDS`, VQModel and AutoencoderKL are built, nothing in the folder is
-executed, and no pickle is loaded.
+guessed. Only the networks of `NETWORK_KINDS` and of `STAGES` are built, nothing in the folder is executed, and no
+pickle is loaded.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ from gsd_cli.core.models.ddp_unet import DDP_UNET
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.edm_kind import DHARIWAL_UNET, SONG_UNET
+from gsd_cli.core.models.flux import FLUX
 from gsd_cli.core.models.network_kind import NetworkKind
+from gsd_cli.core.models.sana import SANA
 from gsd_cli.core.models.schedules import read_schedule
 from gsd_cli.core.models.sd3 import SD3
 from gsd_cli.core.models.state import load_state, read_state
@@ -53,10 +55,14 @@ Build = Callable[[dict[str, Any]], Any]
 """A config to its network."""
 NETWORK_KINDS: dict[str, NetworkKind] = {
     name: kind
-    for kind in (UNET2D, UNET2D_CONDITION, DIT, SD3, DDP_UNET, SONG_UNET, DHARIWAL_UNET)
+    for kind in (UNET2D, UNET2D_CONDITION, DIT, SD3, FLUX, SANA, DDP_UNET, SONG_UNET, DHARIWAL_UNET)
     for name in kind.class_names
 }
 """The kinds of networks that can be teachers, by the `_class_name` in their config.json."""
+STAGES = {"VQModel": 1.0, "AutoencoderKL": 0.18215, "AutoencoderDC": 1.0}
+"""diffusers' classes of first stages, with the factor of their latents where a config names none: diffusers' own, but
+for VQ latents, whose variance is near 1 unscaled (Rombach et al. 2022, appendix G). Its 0.18215 would spoil CompVis's
+models."""
 
 
 def load_denoiser(path: Path) -> Denoiser:
@@ -73,26 +79,27 @@ def load_denoiser(path: Path) -> Denoiser:
 def build_denoiser(config: TeacherConfig, reading: Reading | None = None) -> Denoiser:
     """The network of a teacher as a Denoiser, under a reading that fits its folder, by default the first."""
     kind, reading = NETWORK_KINDS[config.class_name], reading or config.readings[0]
+    schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)  # before the weights
     if is_bare(config.files.network):
         net = _load_bare(config.files.network, reading)
     else:
         net = _load_network(config.files.network, kind.build, config.network, config.files.find_weights())
-    schedule, chain = read_schedule(reading.schedule), Chain.from_config(config.scheduler)
     return Denoiser(net, schedule, reading.prediction, chain=chain, kind=kind).eval().requires_grad_(False)
 
 
 def load_autoencoder(path: Path) -> Autoencoder:
     """The first stage of a latent-diffusion folder (vqvae/ or vae/), frozen; else the identity.
 
-    Raises GsdError (exit 3) when it is damaged or of another class than VQModel or AutoencoderKL.
+    Raises GsdError (exit 3) when it is damaged or of another class than those in `STAGES`.
     """
     found = None if is_bare(path) else locate_model(path).autoencoder
     if found is None:
         return Autoencoder()
     config = read_json(found / "config.json")
     name = config.get("_class_name") if isinstance(config, dict) else None
-    if name not in ("VQModel", "AutoencoderKL"):
-        raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint="a VQModel or AutoencoderKL is read")
+    if name not in STAGES:
+        known = f"{', '.join(STAGES)} are read"
+        raise GsdError(f"{found} holds a {name or 'model of unknown class'}", hint=known)
     import diffusers
 
     net = _load_network(found, lambda found: getattr(diffusers, name).from_config(found), config, find_weights(found))
@@ -100,9 +107,8 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
 
 def _latent_scale(config: dict[str, Any]) -> float:
-    """The factor a config names, else the default of its class: 1 for VQ latents, whose variance is near 1
-    unscaled (Rombach et al. 2022, appendix G). diffusers' default of 0.18215 would spoil CompVis's models."""
-    default = 1.0 if config["_class_name"] == "VQModel" else 0.18215
+    """The factor a config names, else that of its class."""
+    default = STAGES[config["_class_name"]]
     scale = config.get("scaling_factor", default)
     if not isinstance(scale, int | float) or not 0 < scale < 1e6:
         raise GsdError(f"the autoencoder's scaling_factor is {scale!r}", hint="a positive number is needed")
@@ -180,7 +186,7 @@ def save_denoiser(
     parts = {layout.network: net, "scheduler": model.schedule.to_scheduler(model.prediction, model.chain)}
     parts |= {} if stage is None else {layout.autoencoder: stage}
     for name, part in parts.items():
-        # a VQModel or AutoencoderKL keeps the type of its weights
+        # a first stage keeps the type of its weights
         part.save_pretrained(folder if stage is None else folder / name)
     if autoencoder is not None and stage is not None:
         place = folder / layout.autoencoder / "config.json"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.dit_config import CLASS_NAMES, DIFFUSERS_CLASS
+from gsd_cli.core.models.flow_pipeline import FlowPipeline
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
 
 MAPS = 4
@@ -69,7 +70,12 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
 
 def map_depths(net: Any) -> list[int]:
     """After how many blocks each map is taken; the last is the middle of the network."""
-    middle = (len(net.transformer_blocks) + 1) // 2
+    return spaced_depths(len(net.transformer_blocks))
+
+
+def spaced_depths(blocks: int) -> list[int]:
+    """`map_depths` of a network of this many blocks."""
+    middle = (blocks + 1) // 2
     return sorted({max(1, round(middle * k / MAPS)) for k in range(1, MAPS + 1)})
 
 
@@ -81,8 +87,22 @@ def bottleneck(net: Any) -> nn.Module:
 
 def to_map(net: Any, tokens: Tensor) -> Tensor:
     """Tokens [B, h w, c] as a map [B, c, h, w]."""
-    side = net.config.sample_size // net.config.patch_size
+    return lay_out(tokens, patches_per_side(net))
+
+
+def lay_out(tokens: Tensor, side: int) -> Tensor:
+    """Tokens [B, side side, c] as a map [B, c, side, side]."""
     return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def patches_per_side(net: Any) -> int:
+    """h = w: the patches of an image in a row."""
+    return int(net.config.sample_size) // int(net.config.patch_size)
+
+
+def flow_pipeline(net: Any) -> FlowPipeline:
+    """What a pipeline makes of a flow's scheduler, which chooses the steps."""
+    return FlowPipeline(patches_per_side(net) ** 2)
 
 
 def from_map(net: Any, features: Tensor, tokens: Tensor) -> Tensor:
@@ -115,5 +135,6 @@ DIT = NetworkKind(
     prepare=prepare,
     # the output layer takes the first block's embedding
     apart=lambda net: (net.transformer_blocks[0].norm1.emb,),
+    flow_pipeline=flow_pipeline,
     layout=PipelineLayout("transformer", "vae", "DiTPipeline", names_classes=True),
 )

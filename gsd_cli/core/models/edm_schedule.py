@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.families import EDM
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.dpm_solver import read_settings, require_deterministic
 from gsd_cli.core.models.edm_config import HEUN, SOLVER_KEY
 from gsd_cli.core.models.precondition import Precondition
 from gsd_cli.core.models.schedule import MAX_STEPS, ContinuousSchedule
@@ -22,17 +23,6 @@ EULER, DPM_SOLVER = "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"
 """What steps in the teacher's own pipeline: schedulers of diffusers; or HEUN."""
 OWN_STEPS = {EULER: 50, DPM_SOLVER: 50, HEUN: 18}
 """The default number of steps. 18 of Heun's method is the paper's number for CIFAR-10."""
-OWN_SETTINGS: dict[str, Callable[[Any], bool]] = {
-    "solver_order": lambda value: value in (1, 2, 3),
-    "solver_type": lambda value: value in ("midpoint", "heun"),
-    "thresholding": lambda value: isinstance(value, bool),
-    "dynamic_thresholding_ratio": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
-    "sample_max_value": lambda value: isinstance(value, int | float) and value >= 1,
-    "lower_order_final": lambda value: isinstance(value, bool),
-    "euler_at_final": lambda value: isinstance(value, bool),
-}
-"""The settings of EDMDPMSolverMultistepScheduler that change the teacher's own sampler and nothing else, with what
-they may be."""
 SPACINGS, ENDS = ("karras", "exponential"), ("zero", "sigma_min")
 
 
@@ -94,14 +84,11 @@ class EdmSchedule(ContinuousSchedule):
         for key, value, known in (("sigma_schedule", spacing, SPACINGS), ("final_sigmas_type", end, ENDS)):
             if value not in known:
                 raise GsdError(f"the teacher's scheduler has {key} {value!r}", hint=f"known: {', '.join(known)}")
-        if str(config.get("algorithm_type", "")).startswith("sde"):
-            raise GsdError(
-                "the teacher's own sampler adds noise (algorithm_type sde-dpmsolver++), which gsd does not support",
-                hint="set algorithm_type to dpmsolver++ in its scheduler config: it changes the sampler msa alone",
-            )
+        require_deterministic(config)
         solver = DPM_SOLVER if "DPM" in str(config.get("_class_name")) else EULER
         solver = HEUN if config.get(SOLVER_KEY) == HEUN else solver
-        return cls(low, high, spread, rho, count, spacing, end, solver, _own_settings(config, solver))
+        own = read_settings(config) if solver == DPM_SOLVER else {}
+        return cls(low, high, spread, rho, count, spacing, end, solver, own)
 
     @property
     def outputs(self) -> Mapping[str, Precondition]:
@@ -166,12 +153,3 @@ class EdmSchedule(ContinuousSchedule):
         if self.solver == HEUN:
             scheduler.register_to_config(**{SOLVER_KEY: HEUN})
         return scheduler
-
-
-def _own_settings(config: Mapping[str, Any], solver: str) -> dict[str, Any]:
-    """The settings of the teacher's own sampler. Raises GsdError (exit 3) for a value that no scheduler has."""
-    found = {key: config[key] for key in OWN_SETTINGS if key in config} if solver == DPM_SOLVER else {}
-    for key, value in found.items():
-        if not OWN_SETTINGS[key](value):
-            raise GsdError(f"the teacher's scheduler has {key} {value!r}", hint="see its config; msa needs it")
-    return found

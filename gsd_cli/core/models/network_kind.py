@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gsd_cli.core.models.condition import Condition
+from gsd_cli.core.models.flow_pipeline import FlowPipeline
 from gsd_cli.core.models.own_network import OwnNetwork
 from gsd_cli.core.models.text_sizes import TextSizes
 
@@ -71,7 +72,11 @@ class NetworkKind:
     """(net): set the network up for gsd; called once, before it is used."""
     apart: Callable[[Network], Sequence[nn.Module]] = lambda net: ()
     """(net): parts of its blocks that it also calls without their block."""
+    flow_pipeline: Callable[[Network], FlowPipeline | None] = lambda net: None
+    """(net): what its pipeline makes of a flow's scheduler; None where images have no patches."""
     layout: PipelineLayout = PipelineLayout("unet", "vqvae", "LDMPipeline")
+    own_keys: tuple[str, ...] = ()
+    """What gsd adds to its config, and the class of diffusers does not read."""
     own_class: type[OwnNetwork] | None = None
     """gsd's own class of the network, which diffusers cannot open; None for a class of diffusers."""
 
@@ -81,4 +86,8 @@ class NetworkKind:
             return self.own_class.from_config(dict(config))
         import diffusers  # takes a second to import
 
-        return getattr(diffusers, self.diffusers_class).from_config(config)
+        own = {key: config[key] for key in self.own_keys if key in config}
+        given = {key: value for key, value in config.items() if key not in own}
+        net = getattr(diffusers, self.diffusers_class).from_config(given)
+        net.register_to_config(**own)
+        return net

@@ -17,7 +17,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 
 FORMAT = "gsd-prompts-1"
-_DIMENSIONS = {"embeddings": 3, "pooled": 2, "time_ids": 2}
+_DIMENSIONS = {"embeddings": 3, "mask": 2, "pooled": 2, "time_ids": 2}
 _EMPTY = "empty."
 """What the names of the empty text's tensors begin with."""
 
@@ -64,7 +64,7 @@ def save_prompts(path: Path, prompts: Prompts, *, half: bool) -> Path:
 def _columns(condition: Condition, *, half: bool) -> dict[str, Tensor]:
     """The tensors of a condition by name; `half`: vectors in float16."""
     kind = torch.float16 if half else torch.float32
-    found = {"embeddings": condition.embeddings, "pooled": condition.pooled, "time_ids": condition.time_ids}
+    found = {name: getattr(condition, name) for name in _DIMENSIONS}
     kinds = {"time_ids": torch.float32}
     return {name: value.to(kinds.get(name, kind)).contiguous() for name, value in found.items() if value is not None}
 
@@ -105,3 +105,5 @@ def _require_rows(texts: Sequence[str], tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"its {name} have the shape {tuple(tensor.shape)}, for {len(texts)} prompts")
         if not tensor.isfinite().all():
             raise ValueError(f"its {name} are not finite")
+    if "mask" in tensors and tensors["mask"].shape != tensors["embeddings"].shape[:2]:
+        raise ValueError(f"its mask is of {tensors['mask'].shape[1]} tokens, not {tensors['embeddings'].shape[1]}")

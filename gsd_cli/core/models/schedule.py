@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gsd_cli.compute.device import DeviceConstant
 from gsd_cli.core.models.chain import Chain
+from gsd_cli.core.models.flow_pipeline import FlowPipeline
 from gsd_cli.core.models.precondition import Precondition
 
 MAX_STEPS = 1_000_000
@@ -59,6 +60,10 @@ class NoiseSchedule(ABC):
     @abstractmethod
     def to_scheduler(self, prediction: str, chain: Chain) -> Any:
         """The scheduler of diffusers that says the same, for a network that predicts `prediction`."""
+
+    def within(self, pipeline: FlowPipeline | None) -> NoiseSchedule:
+        """The same in the pipeline of a network, on which that of a flow may depend."""
+        return self
 
     @property
     def steps(self) -> int:

@@ -73,5 +73,6 @@ SD3 = NetworkKind(
     to_map=to_map,
     from_map=from_map,
     text_sizes=lambda net: text_sizes(net.config),
+    flow_pipeline=dit.flow_pipeline,
     layout=PipelineLayout("transformer", "vae", "StableDiffusion3Pipeline"),
 )

@@ -13,7 +13,10 @@ import torch
 
 from gsd_cli.base.atomic import write_json
 from gsd_cli.base.storage import read_json
-from gsd_cli.core.models.text_encoder import FOLDERS, SENTENCE, TextEncoder, join_sentence, load_part
+from gsd_cli.core.models.text_encoder import FOLDERS, TextEncoder
+from gsd_cli.core.models.text_families import SENTENCES
+from gsd_cli.core.models.text_part import SENTENCE, load_part
+from gsd_cli.core.models.text_sizes import TextSizes
 
 FILES = (
     "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -29,8 +32,8 @@ def load_sentence_encoder(folder: Path, device: torch.device | str = "cpu") -> T
 
     Raises GsdError: exit 3 where it is missing, damaged or of another kind; exit 2 without the package transformers.
     """
-    part = load_part(folder, ".", ".", SENTENCE, device)
-    return TextEncoder([part], join_sentence, int(part.net.config.hidden_size))
+    part = load_part(folder, ".", ".", SENTENCE, None, device)
+    return TextEncoder([part], SENTENCES, TextSizes(int(part.net.config.hidden_size)))
 
 
 def fit_length(encoder: TextEncoder, texts: Sequence[str]) -> TextEncoder:

@@ -18,6 +18,8 @@ from gsd_cli.core.models import (
     dit_config,
     edm_config,
     edm_pickle,
+    flux_config,
+    sana_config,
     sd3_config,
     unet2d_condition_config,
     unet2d_config,
@@ -27,13 +29,23 @@ from gsd_cli.core.models.text_sizes import TextSizes
 
 CHECKS: dict[str, tuple[str, Callable[[Path, dict[str, Any]], None]]] = {
     name: (kind.DIFFUSERS_CLASS, kind.require_usable)
-    for kind in (unet2d_config, unet2d_condition_config, dit_config, sd3_config, ddp_unet_config)
+    for kind in (
+        unet2d_config,
+        unet2d_condition_config,
+        dit_config,
+        sd3_config,
+        flux_config,
+        sana_config,
+        ddp_unet_config,
+    )
     for name in kind.CLASS_NAMES
 } | {name: (name, edm_config.require_usable) for name in edm_config.CLASS_NAMES}
 """By the `_class_name` in config.json: its class, and the check of its config. The keys of NETWORK_KINDS."""
 
 TEXT_SIZES: dict[str, Callable[[Mapping[str, Any]], TextSizes]] = {
-    name: kind.text_sizes for kind in (unet2d_condition_config, sd3_config) for name in kind.CLASS_NAMES
+    name: kind.text_sizes
+    for kind in (unet2d_condition_config, sd3_config, flux_config, sana_config)
+    for name in kind.CLASS_NAMES
 }
 """What a text-conditional network takes of a text, by its `_class_name`, from its config."""
 
@@ -129,7 +141,7 @@ def read_text_teacher(path: Path) -> TeacherConfig:
     config = None if is_bare(path) else read_teacher_config(path)
     if config is None or not config.takes_text:
         raise GsdError(
-            f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion or an SDXL"
+            f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion, a FLUX or a SANA"
         )
     return config
 

@@ -1,80 +1,40 @@
-"""The text encoders of Stable Diffusion 1, 2 and 3, and of SDXL: prompts to what their networks are conditioned on.
-
-Stable Diffusion 1 and 2: the last layer of a CLIP text encoder (Radford et al. 2021), normalised. SDXL (Podell et al.
-2023): the layer before the last of two, concatenated, and the second one's projection of the whole text. Stable
-Diffusion 3 (Esser et al. 2024): the same layer of two, filled up with zeros to the width of a T5 encoder (Raffel et al.
-2020), then the tokens of that; and both projections. A teacher that gsd trained on captions has a sentence encoder.
-"""
+"""A teacher's own text encoders: prompts to what its network is conditioned on (`text_families.py` says how)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
 
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import read_object
 from gsd_cli.core.models.condition import Condition, concatenate
 from gsd_cli.core.models.teacher_config import TeacherConfig
+from gsd_cli.core.models.text_families import Join, TextFamily, find_family
+from gsd_cli.core.models.text_part import GEMMA, HINT, T5, Part, load_part, read_class
 from gsd_cli.core.models.text_sizes import TextSizes
 from gsd_cli.core.models.unet2d_condition_config import uncropped
 
-PLAIN, PROJECTED, T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
-SENTENCE = ("BertModel", "MPNetModel", "XLMRobertaModel")
-"""The networks of the sentence encoders in common use."""
-TOKENS_OF_T5 = 256
-"""The tokens of a text that Stable Diffusion 3's pipeline gives its T5 encoder."""
 FOLDERS = tuple((f"text_encoder{end}", f"tokenizer{end}") for end in ("", "_2", "_3"))
 _KINDS = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 FILES = tuple(f"{name}/{kind}" for pair in FOLDERS for name in pair for kind in _KINDS)
 """What the hub is asked for."""
-_HINT = "give the whole folder of a Stable Diffusion or an SDXL, with its text encoders as safetensors"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One text encoder with its tokenizer, which pads and cuts all texts to `length` tokens."""
-
-    net: Any
-    tokenizer: Any
-    length: int
-
-    def call(self, texts: Sequence[str]) -> Any:
-        """The encoder's output for texts, with its hidden states."""
-        return self.net(self.tokenize(texts).input_ids.to(self.net.device), output_hidden_states=True)
-
-    def tokenize(self, texts: Sequence[str]) -> Any:
-        """The texts' tokens, input_ids int64 [B, L], and the attention_mask [B, L] of those that are not padding."""
-        return self.tokenizer(
-            list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        )
-
-    def too_long(self, text: str) -> bool:
-        """Whether a text is cut."""
-        return len(self.tokenizer(text).input_ids) > self.length
-
-
-Join = Callable[["TextEncoder", Sequence[str]], Condition]
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """The text encoders of a teacher. join: what its network takes of their outputs; width: of a token's vector;
-    time_ids: the size that its images have, for a network that takes it; zeros_for_empty: whether zeros stand for the
-    vectors of the empty text."""
+    """The text encoders of a teacher. family: how their outputs are joined; sizes: what its network takes; time_ids:
+    the size that its images have, for a network that takes it; zeros_for_empty: whether zeros stand for the vectors of
+    the empty text."""
 
     parts: list[Part]
-    join: Join
-    width: int
+    family: TextFamily
+    sizes: TextSizes
     time_ids: tuple[int, ...] | None = None
     zeros_for_empty: bool = False
 
-    @torch.no_grad()
     def encode(
         self, texts: Sequence[str], batch_size: int = 32, on_text: Callable[[int], None] = lambda done: None
     ) -> Condition:  # fmt: skip
@@ -82,7 +42,7 @@ class TextEncoder:
         found = []
         for start in range(0, len(texts), batch_size):
             some = list(texts[start : start + batch_size])
-            found.append(self.join(self, some))
+            found.append(self._join(self.family.join, some))
             on_text(start + len(some))
         return concatenate(found)
 
@@ -91,74 +51,25 @@ class TextEncoder:
 
         SDXL was trained with vectors of zeros in its place, if its folder's index says so.
         """
-        found = self.encode([""])
+        found = self._join(self.family.join_empty or self.family.join, [""])
         if not self.zeros_for_empty:
             return found
         assert found.embeddings is not None and found.pooled is not None
-        return Condition(
-            embeddings=torch.zeros_like(found.embeddings), pooled=torch.zeros_like(found.pooled),
-            time_ids=found.time_ids,
+        return replace(
+            found, embeddings=torch.zeros_like(found.embeddings), pooled=torch.zeros_like(found.pooled)
         )  # fmt: skip
 
     def too_long(self, texts: Sequence[str]) -> int:
-        """How many of the texts are cut because they have more tokens than the first encoder takes."""
-        return sum(self.parts[0].too_long(text) for text in texts)
+        """How many of the texts are cut because they have more tokens than the encoder that counts takes."""
+        part = self.parts[self.family.counted]
+        return sum(part.count(text) > part.length for text in texts)
 
-
-def _join_sd(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
-    return Condition(embeddings=_cpu(encoder.parts[0].call(texts)[0]))
-
-
-def _join_sdxl(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
-    tokens, wholes = _call_clip(encoder, texts)
-    ids = torch.tensor([encoder.time_ids], dtype=torch.float32).repeat(len(texts), 1)
-    return Condition(embeddings=tokens, pooled=wholes[-1], time_ids=ids)
-
-
-def _join_sd3(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
-    tokens, wholes = _call_clip(encoder, texts)
-    of_t5 = [part for part in encoder.parts if part.net.config.model_type == "t5"]
-    # a folder without the T5 encoder has zeros for its tokens
-    long = _cpu(of_t5[0].call(texts)[0]) if of_t5 else torch.zeros(len(texts), TOKENS_OF_T5, encoder.width)
-    padded = pad(tokens, (0, encoder.width - tokens.shape[-1]))
-    return Condition(embeddings=torch.cat([padded, long], -2), pooled=torch.cat(wholes, -1))
-
-
-def join_sentence(encoder: TextEncoder, texts: Sequence[str]) -> Condition:
-    """The mean of the tokens' vectors, which stands for the sentence, in place of the first one; zeros for padding."""
-    (part,) = encoder.parts
-    given = part.tokenize(texts).to(part.net.device)
-    shown = given.attention_mask[..., None]
-    tokens = part.net(given.input_ids, attention_mask=given.attention_mask).last_hidden_state * shown
-    mean = tokens.sum(1, keepdim=True) / shown.sum(1, keepdim=True)
-    return Condition(embeddings=_cpu(torch.cat([mean, tokens[:, 1:]], 1)))
-
-
-def _call_clip(encoder: TextEncoder, texts: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """The layer before the last of both CLIP encoders, concatenated, and what each gives first: with a projection, the
-    vector of the whole text."""
-    outputs = [part.call(texts) for part in encoder.parts[:2]]
-    return torch.cat([_cpu(out.hidden_states[-2]) for out in outputs], -1), [_cpu(out[0]) for out in outputs]
-
-
-def _cpu(tensor: Tensor) -> Tensor:
-    return tensor.float().cpu()
-
-
-@dataclass(frozen=True)
-class _Family:
-    """The classes of a family's text encoders, in the order of FOLDERS, and how their outputs are joined. optional: how
-    many at the end may be missing."""
-
-    classes: tuple[tuple[str, ...], ...]
-    join: Join
-    optional: int = 0
-
-
-_SD = _Family(((PLAIN, PROJECTED),), _join_sd)
-_SENTENCE = _Family((SENTENCE,), join_sentence)
-_SDXL = _Family(((PLAIN, PROJECTED), (PROJECTED,)), _join_sdxl)
-_SD3 = _Family(((PROJECTED,), (PROJECTED,), (T5,)), _join_sd3, optional=1)
+    @torch.no_grad()
+    def _join(self, join: Join, texts: list[str]) -> Condition:
+        found = join(self.parts, texts, self.sizes)
+        if self.time_ids is None:
+            return found
+        return replace(found, time_ids=torch.tensor([self.time_ids], dtype=torch.float32).repeat(len(texts), 1))
 
 
 def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu") -> TextEncoder:
@@ -169,93 +80,22 @@ def load_text_encoder(config: TeacherConfig, device: torch.device | str = "cpu")
     """
     sizes, folder = config.text_sizes, config.files.folder
     assert sizes is not None
-    family = _choose_family(sizes, folder / FOLDERS[0][0])
-    parts = []
+    encoder, parts = folder / FOLDERS[0][0], []
+    family = find_family(config.class_name, sizes, read_class(encoder) if encoder.is_dir() else None)
     for k, (names, classes) in enumerate(zip(FOLDERS, family.classes, strict=False)):
         if k >= len(family.classes) - family.optional and not (folder / names[0]).exists():
             continue
-        parts.append(load_part(folder, *names, classes, device))
-    _require_fit(parts, family, config)
-    if family is not _SDXL:
-        return TextEncoder(parts, family.join, sizes.token)
-    zeros = _has_zeros_for_empty(folder)
-    return TextEncoder(parts, family.join, sizes.token, uncropped(config.network), zeros)
-
-
-def _choose_family(sizes: TextSizes, encoder: Path) -> _Family:
-    """The family of the encoders that a network of these sizes takes. encoder: the folder of the first one."""
-    if sizes.whole is not None:
-        return _SDXL if sizes.image else _SD3
-    return _SENTENCE if encoder.is_dir() and _read_class(encoder) in SENTENCE else _SD
-
-
-def _read_class(encoder: Path) -> str | None:
-    names = read_object(encoder / "config.json").get("architectures")
-    return str(names[0]) if isinstance(names, list) and names else None
-
-
-def _require_fit(parts: list[Part], family: _Family, config: TeacherConfig) -> None:
-    """Raise GsdError (exit 3) where the encoders' vectors have not the sizes that the network takes."""
-    sizes = config.text_sizes
-    assert sizes is not None
-    clip = [part.net.config for part in parts[: len(family.classes) - (family is _SD3)]]
-    width, whole = sum(int(one.hidden_size) for one in clip), sizes.whole
-    if family is _SDXL:
-        whole = int(clip[-1].projection_dim)
-    elif family is _SD3:
-        whole = sum(int(one.projection_dim) for one in clip)
-        wide = [int(part.net.config.d_model) for part in parts[2:]]
-        width = wide[0] if wide else sizes.token if width <= sizes.token else width
+        length = family.length(config.network) if classes[0] in (T5, GEMMA) else None
+        parts.append(load_part(folder, *names, classes, length, device))
+    width, whole = family.sizes([part.net.config for part in parts], sizes)
     if (width, whole) != (sizes.token, sizes.whole):
-        raise GsdError(
-            f"the text encoders in {config.files.folder} give vectors of {width}, its network takes {sizes}", hint=_HINT
-        )
+        raise GsdError(f"the text encoders in {folder} give vectors of {width}, its network takes {sizes}", hint=HINT)
+    if not sizes.image:
+        return TextEncoder(parts, family, sizes)
+    return TextEncoder(parts, family, sizes, uncropped(config.network), _has_zeros_for_empty(folder))
 
 
 def _has_zeros_for_empty(folder: Path) -> bool:
     """Whether an SDXL's index says that zeros stand for the empty text, as its pipeline assumes by default."""
     index = folder / "model_index.json"
     return not index.exists() or bool(read_object(index).get("force_zeros_for_empty_prompt", True))
-
-
-def load_part(
-    folder: Path, encoder: str, tokenizer: str, classes: tuple[str, ...], device: torch.device | str
-) -> Part:  # fmt: skip
-    """One text encoder of a folder: of one of these classes, in the folder `encoder`. Raises as `load_text_encoder`."""
-    for part in (encoder, tokenizer):
-        if not (folder / part).is_dir():
-            raise GsdError(f"{folder} has no {part}/", hint=_HINT)
-    if (name := _read_class(folder / encoder)) is None or name not in classes:
-        raise GsdError(f"{folder / encoder} holds a {name or 'model of unknown class'}", hint=_HINT)
-    transformers = _import_transformers()
-    try:
-        net = getattr(transformers, name).from_pretrained(
-            folder / encoder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-        words = _load_tokenizer(transformers, name, folder / tokenizer)
-    except Exception as error:  # a damaged config or file raises many kinds
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise GsdError(f"cannot load the text encoder in {folder / encoder}: {cause}", hint=_HINT) from error
-    length = TOKENS_OF_T5 if name == T5 else min(words.model_max_length, int(net.config.max_position_embeddings))
-    return Part(net.eval().requires_grad_(False).to(device), words, length)
-
-
-def _load_tokenizer(transformers: Any, name: str, folder: Path) -> Any:
-    if name in SENTENCE:
-        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    kind = transformers.T5TokenizerFast if name == T5 else transformers.CLIPTokenizer
-    return kind.from_pretrained(folder, local_files_only=True)
-
-
-def _import_transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise GsdError(
-            "prompts are encoded by the package transformers, which is not installed",
-            hint="pip install 'gsd-cli[text]'",
-            code=ExitCode.USAGE,
-        ) from error
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    return transformers

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 class TextSizes(NamedTuple):
     """The size of a token's vector, that of the vector of the whole text (None where a network takes none), and
-    whether the network is also given the size of the image."""
+    whether the network is also given the size of the image, and a mask of the tokens that count."""
 
     token: int
     whole: int | None = None
     image: bool = False
+    mask: bool = False
 
     def __str__(self) -> str:
-        return f"{self.token}" if self.whole is None else f"{self.token} and {self.whole}"
+        numbers = f"{self.token}" if self.whole is None else f"{self.token} and {self.whole}"
+        return f"{numbers} (masked)" if self.mask else numbers

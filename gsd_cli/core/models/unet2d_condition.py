@@ -56,7 +56,8 @@ def encode(net: Any, x: Tensor, t: Tensor, full: bool = False) -> list[Tensor]:
 
 def _blank(net: Any, x: Tensor) -> Condition:
     """Vectors of zeros for a text, and an image that is not cropped, for each of x [B, C, H, W]."""
-    width, pooled, _ = text_sizes(net.config)
+    sizes = text_sizes(net.config)
+    width, pooled = sizes.token, sizes.whole
     embeddings = x.new_zeros(len(x), 1, width)
     if pooled is None:
         return Condition(embeddings=embeddings)

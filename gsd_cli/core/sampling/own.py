@@ -12,6 +12,8 @@ from gsd_cli.catalogue.families import BETAS, EDM, FLOW, SCORE_SDE
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.edm_config import HEUN
 from gsd_cli.core.models.edm_schedule import DPM_SOLVER, EdmSchedule
+from gsd_cli.core.models.flow_schedule import EULER as FLOW_EULER
+from gsd_cli.core.models.flow_schedule import FlowSchedule
 from gsd_cli.core.models.schedule import ContinuousSchedule
 from gsd_cli.core.sampling.discrete import ancestral, ddim
 from gsd_cli.core.sampling.ode import heun_step, starting_point
@@ -35,6 +37,23 @@ def _euler_over_own_levels(model: Denoiser, noise: Tensor, request: Request) -> 
     for i, (sigma, following) in enumerate(pairwise(levels)):
         clean = model(x, per_image(sigma, x))
         x = clean + following / sigma * (x - clean)  # exact where sigma stands for an infinite level
+        if request.on_step is not None:
+            request.on_step(i + 1, request.steps)
+    return x
+
+
+@torch.no_grad()
+def _flow(model: Denoiser, noise: Tensor, request: Request) -> Tensor:
+    """The teacher's own solver: Euler's, or diffusers' multistep DPM-Solver++ with the teacher's settings."""
+    schedule = model.schedule
+    assert isinstance(schedule, FlowSchedule)
+    if schedule.solver == FLOW_EULER:
+        return _euler_over_own_levels(model, noise, request)
+    scheduler, x = schedule.own_scheduler(request.steps), noise
+    for i, time in enumerate(scheduler.timesteps):
+        t = float(time) / schedule.count  # diffusers rounds the time that the network is given, and not that of x
+        raw = model.raw(x / (1 - t), per_image(t / (1 - t), x))
+        x = scheduler.step(raw, time, x).prev_sample
         if request.on_step is not None:
             request.on_step(i + 1, request.steps)
     return x
@@ -77,7 +96,7 @@ def _steps_of_diffusers(model: Denoiser, noise: Tensor, request: Request) -> Ten
 
 OWN: dict[str, Callable[[Denoiser, Tensor, Request], Tensor]] = {
     BETAS: lambda model, noise, r: ancestral(model, noise, r.seeds, r.steps, r.clip, r.on_step),
-    FLOW: _euler_over_own_levels,
+    FLOW: _flow,
     EDM: _edm,
     SCORE_SDE: lambda model, noise, r: score_sde(model, noise, r.seeds, r.steps, r.on_step),
 }

@@ -52,10 +52,12 @@ KINDS = {
     "SD": text("SD"),
     "SDXL": text("SDXL"),
     "SD3": text("SD3"),
+    "FLUX-dev": text("FLUX-dev"),
+    "SANA": text("SANA"),
 }
 
 
-SIZES = {"SD": (8, 0), "SDXL": (8, 6), "SD3": (10, 12)}
+SIZES = {"SD": (8, 0), "SDXL": (8, 6), "SD3": (10, 12), "FLUX-dev": (10, 8), "SANA": (8, 0)}
 """The sizes of a token's and of a whole text's vectors."""
 
 
@@ -68,6 +70,8 @@ def prompts(kind: str, path: Path) -> Path:
         tensors["pooled"] = torch.randn(5, whole, generator=generator)
     if kind == "SDXL":
         tensors["time_ids"] = torch.full((5, 6), 64.0)
+    if kind == "SANA":
+        tensors["mask"] = (torch.arange(teachers.TOKENS) < torch.arange(5, 10)[:, None]).float()
     return save_prompts(path, Prompts(tuple("abcde"), Condition(**tensors), "toy"), half=False)
 
 
@@ -108,7 +112,7 @@ def test_every_kind_is_exported(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dit", "SDXL", "SD3", "edm-file"])
+@pytest.mark.parametrize("name", ["dit", "SDXL", "SD3", "FLUX-dev", "SANA", "edm-file"])
 def test_programs_of_torch_take_conditions(name: str, tmp_path: Path) -> None:
     written = write_torch(build_model(name, tmp_path), tmp_path / "x.pt2", Session())
     assert written.difference.rms < 1e-5

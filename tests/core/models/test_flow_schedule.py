@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
@@ -110,17 +111,54 @@ def test_a_folder_is_read_and_written_back(tmp_path: Path, scheduler: dict) -> N
     x = 2.5 * torch.randn(2, 1, 8, 8)
     assert torch.equal(again.denoiser(x, per_image(2.5, x)), teacher.denoiser(x, per_image(2.5, x)))
     assert teacher_fingerprint(again) == teacher_fingerprint(teacher)
-    assert FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path / "again").config.shift == 3.0
+    written = json.loads((tmp_path / "again" / "scheduler_config.json").read_text())
+    stated = scheduler.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+    assert written["_class_name"] == stated and written.get("shift", written.get("flow_shift")) == 3.0
 
 
 @pytest.mark.parametrize("change", [
-    {"shift": "wide"}, {"shift": 0}, {"num_train_timesteps": 1}, {"use_dynamic_shifting": True},
-    {"stochastic_sampling": True}, {"invert_sigmas": True},
+    {"shift": "wide"}, {"shift": 0}, {"num_train_timesteps": 1}, {"stochastic_sampling": True}, {"invert_sigmas": True},
 ])  # fmt: skip
 def test_what_is_no_flow_is_an_input_error(change: dict) -> None:
     with pytest.raises(GsdError) as caught:
         FlowSchedule.from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", **change})
     assert caught.value.code == 3
+
+
+SANA: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 4.0}
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"solver_order": 3}, {"solver_type": "heun"}, {"euler_at_final": True}], ids=str
+)
+@pytest.mark.parametrize("steps", [3, 20])
+@torch.no_grad()
+def test_a_dpm_solver_s_images_are_its_own(settings: dict[str, Any], steps: int) -> None:
+    """The network is given the time that the scheduler rounds, as in SanaPipeline."""
+    scheduler, net = DPMSolverMultistepScheduler(**SANA, **settings), teachers.unet(teachers.TINY)
+    noise = latents(SEEDS, (1, 8, 8))
+    scheduler.set_timesteps(steps)
+    x = noise
+    for t in scheduler.timesteps:
+        x = scheduler.step(net(x, t).sample, t, x).prev_sample
+    config = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    ours = Denoiser(net, FlowSchedule.from_config(config), "flow_prediction")
+    assert parse_sampler("msa").calls(ours) == 20
+    torch.testing.assert_close(parse_sampler(f"msa-{steps}")(ours, noise, SEEDS), x, atol=1e-4, rtol=0)
+    assert isinstance(ours.schedule, FlowSchedule)
+    found = torch.tensor(ours.schedule.own_levels(steps), dtype=torch.float64)
+    torch.testing.assert_close(found / (1 + found), scheduler.sigmas.double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("change", [
+    {"algorithm_type": "sde-dpmsolver++"}, {"algorithm_type": "dpmsolver"}, {"final_sigmas_type": "sigma_min"},
+    {"use_karras_sigmas": True}, {"use_lu_lambdas": True}, {"use_dynamic_shifting": True}, {"solver_order": 7},
+    {"flow_shift": -1},
+])  # fmt: skip
+def test_solvers_that_gsd_does_not_have_are_refused(change: dict) -> None:
+    with pytest.raises(GsdError) as caught:
+        FlowSchedule.from_config({"_class_name": "DPMSolverMultistepScheduler", **SANA, **change})
+    assert caught.value.code == 3 and caught.value.hint
 
 
 def test_another_prediction_is_refused() -> None:

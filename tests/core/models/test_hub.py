@@ -13,6 +13,7 @@ import pytest
 from gsd_cli.catalogue.diffusers_layout import find_weights
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
+from tests.support import teachers
 from tests.support.hub import COMMIT, Hub, serve
 from tests.support.shell import Shell
 
@@ -87,6 +88,28 @@ def test_weights_in_pieces_or_only_a_variant_are_fetched(
     assert expected is not None and there is not None
     assert [path.name for path in there.files] == [path.name for path in expected.files]
     assert weights_fingerprint(Path(found["folder"])) == weights_fingerprint(folder)
+
+
+def test_text_encoders_are_fetched_without_the_network(shell: Shell) -> None:
+    """`gsd prepare PROMPTS.txt --teacher T`: the weights of a distillation are far larger than it needs."""
+    pytest.importorskip("transformers")
+    folder = teachers.with_text_encoders(shell.folder / "served", "FLUX")
+    (folder / "transformer-in-one-file.safetensors").write_bytes(b"as the hub has it for other programs")
+    (shell.folder / "prompts.txt").write_text("a cat\ntwo dogs\n")
+    with serve({NAME: folder}) as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        done = shell.gsd("prepare", "prompts.txt", "--teacher", NAME, env=online)
+        assert done.returncode == 0, done.stderr.decode()
+        asked = {path for method, path, _ in hub.requests if method == "GET" and "/resolve/" in path}
+        asked = {path.partition(COMMIT)[2] for path in asked}
+        encoders = {f"/{path.relative_to(folder)}" for path in folder.glob("t*_*/*.safetensors")}
+        assert {path for path in asked if path.endswith(".safetensors")} == encoders != set()
+        assert {"/transformer/config.json", "/scheduler/scheduler_config.json"} <= asked
+        hub.requests.clear()
+        fetch(shell, hub, NAME)
+        asked = {path.partition(COMMIT)[2] for method, path, _ in hub.requests if method == "GET"}
+        networks = {f"/{part}/diffusion_pytorch_model.safetensors" for part in ("transformer", "vae")}
+        assert {path for path in asked if path.endswith(".safetensors")} == networks
 
 
 @pytest.mark.fault(20, "a connection cut at 15 MB")

@@ -42,7 +42,7 @@ def model(folder: Path) -> Denoiser:
 def test_the_output_is_diffusers(model: Denoiser, folder: Path) -> None:
     net, text = SD3Transformer2DModel.from_pretrained(folder / "transformer"), texts(2)
     assert (model.shape, model.classes, model.conditions.none) == ((4, 8, 8), None, True)
-    assert text_sizes(model.net.config) == model.kind.text_sizes(model.net) == (10, 12, False)
+    assert text_sizes(model.net.config) == model.kind.text_sizes(model.net) == (10, 12, False, False)
     x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([0.25, 4.0])  # t = 0.2 and 0.8
     column = sigma.reshape(-1, 1, 1, 1)
     wanted = net(x / (1 + column), text.embeddings, text.pooled, torch.tensor([200.0, 800.0])).sample

@@ -27,7 +27,7 @@ def test_its_vectors_are_the_mean_and_the_tokens_without_padding(tmp_path: Path)
     folder = sentence_encoder(tmp_path)
     encoder = load_sentence_encoder(folder)
     found = encoder.encode(TEXTS).embeddings
-    assert found is not None and found.shape == (3, 16, encoder.width)
+    assert found is not None and found.shape == (3, 16, encoder.sizes.token)
     net = transformers.BertModel.from_pretrained(folder).eval()
     words = transformers.AutoTokenizer.from_pretrained(folder)
     for text, vectors in zip(TEXTS, found, strict=True):
@@ -50,7 +50,7 @@ def test_it_pads_to_the_longest_text(tmp_path: Path) -> None:
 
 def test_a_teacher_keeps_it(tmp_path: Path) -> None:
     encoder = fit_length(load_sentence_encoder(sentence_encoder(tmp_path / "encoder")), TEXTS)
-    net = build_unet("tiny", 16, 3, text=encoder.width)
+    net = build_unet("tiny", 16, 3, text=encoder.sizes.token)
     teacher = tmp_path / "teacher"
     save_denoiser(Denoiser(net, BetaSchedule.linear(), kind=UNET2D_CONDITION), teacher, half=False)
     save_sentence_encoder(encoder, teacher)

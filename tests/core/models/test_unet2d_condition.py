@@ -125,7 +125,7 @@ def test_features_are_of_the_image_alone_and_have_gradients(kind: str, folder: P
 def test_a_blank_text_is_a_call_with_zeros(kind: str, folder: Path) -> None:
     """The features are those that a call with one token of zeros passes through."""
     model = load(folder)
-    assert text_sizes(model.net.config) == ((8, 6, True) if kind == "SDXL" else (8, None, False))
+    assert text_sizes(model.net.config) == ((8, 6, True, False) if kind == "SDXL" else (8, None, False, False))
     x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 2.0])
     blank = Condition(embeddings=torch.zeros(2, 1, 8))
     if kind == "SDXL":
