@@ -30,6 +30,8 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
     from gsd_cli.options.edit import learnt_name, parse_moves
 
     learnt = learnt_name(options)
+    if options.toward is not None:
+        return
     if options.move is not None:
         for name in parse_moves(options.move):
             if re.fullmatch(r"pc\d+", name):
