@@ -115,8 +115,11 @@ def check_bench(options: BenchOptions) -> None:
     def check_of(name: str) -> Check:
         return lambda: find_model(name)
 
-    report = options.report
+    report, scored = options.report, "clip-score" in options.wanted
+    texts = "--metrics clip-score" if scored else "--prompts"
     check_all(
+        *text_checks("--prompts", (), options.prompts),
+        lambda: require_text_model(texts, scored or options.prompts, model_facts(options.model)),
         lambda: require_steps_of_teacher(split(options.compare), find_model(options.model)),
         *(check_of(name) for name in split(options.compare) if is_folder(name)),
         lambda: require_features(options.features, GENERAL_FEATURES),

@@ -18,39 +18,18 @@ from gsd_cli.base.session import Session
 from gsd_cli.commands import edit, interpolate
 from gsd_cli.commands.sample import make_images
 from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
-from gsd_cli.core.models.generator import Generator, load_model, save_generator
-from gsd_cli.core.models.prompts import Prompts, save_prompts
-from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.core.models.teacher_config import read_text_teacher
-from gsd_cli.core.models.text_encoder import load_text_encoder
+from gsd_cli.core.models.generator import Generator, load_model
 from gsd_cli.options import EditOptions, InterpolateOptions, SampleOptions
-from tests.support import teachers
+from tests.support import text_models
 from tests.support.shell import Shell
 
 pytest.importorskip("transformers")
 FAST: dict[str, Any] = {"model": "run", "invert_steps": 2, "invert_starts": 1}
-TEXTS = ("a cat", "two dogs", "a red house")
-
-
-def build(folder: Path, kind: str) -> Path:
-    """A folder with a teacher, its prompts, and a generator that texts change by far."""
-    place = teachers.with_text_encoders(folder / "teacher", kind)
-    encoder = load_text_encoder(read_text_teacher(place))
-    prompts = Prompts(TEXTS, encoder.encode(TEXTS), str(place), encoder.encode_empty())
-    teacher = load_teacher(str(place), prompts=save_prompts(folder / "prompts.safetensors", prompts, half=False))
-    generator = Generator.from_teacher(teacher.denoiser, 2.5)
-    generator.autoencoder = teacher.autoencoder
-    with torch.no_grad():
-        for name, value in generator.named_parameters():  # random ones change the image by less than a grey level
-            if any(part in name for part in ("attn2.to_v", "attn2.to_out", "context_embedder", "add_v_proj")):
-                value *= 8
-    save_generator(generator, folder / "run", {"teacher": str(place)}, "", half=False, prompts=prompts)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("SD"), "SD")
+    return text_models.build(tmp_path_factory.mktemp("SD"), "SD")
 
 
 @pytest.fixture
@@ -224,7 +203,7 @@ def test_a_text_that_a_file_does_not_hold_is_named(here: Path) -> None:
 def test_every_kind_of_network_walks_and_is_edited(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    monkeypatch.chdir(build(tmp_path, kind))
+    monkeypatch.chdir(text_models.build(tmp_path, kind))
     monkeypatch.setenv("GSD_CACHE_DIR", str(tmp_path / "cache"))
     walk("seed:3", prompt=("a cat", "two dogs"), output="walk")
     change("seed:3", prompt="a cat", toward="two dogs", range="0:1:2", output="strip")

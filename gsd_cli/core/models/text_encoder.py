@@ -199,7 +199,7 @@ def _load_part(
     name = names[0] if isinstance(names, list) and names else None
     if name not in classes:
         raise GsdError(f"{folder / encoder} holds a {name or 'model of unknown class'}", hint=_HINT)
-    transformers = _import_transformers()
+    transformers = import_transformers()
     try:
         net = getattr(transformers, name).from_pretrained(
             folder / encoder, local_files_only=True, use_safetensors=True, dtype=torch.float32
@@ -217,7 +217,8 @@ def _load_tokenizer(transformers: Any, name: str, folder: Path) -> Any:
     return kind.from_pretrained(folder, local_files_only=True)
 
 
-def _import_transformers() -> Any:
+def import_transformers() -> Any:
+    """The package transformers, which prints nothing then. Raises GsdError (exit 2) where it is not installed."""
     try:
         import transformers
     except ImportError as error:
