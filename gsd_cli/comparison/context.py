@@ -151,11 +151,13 @@ class Context:
         if path is None:
             return None
         found = load_prompts(path)
-        for contender in self.contenders:
-            denoiser = contender.model.denoiser if isinstance(contender.model, Generator) else None
-            if denoiser is not None and (contender is self.ours or denoiser.kind.text_sizes(denoiser.net) is not None):
+        for model in (contender.model for contender in self.contenders):
+            if not isinstance(model, Generator):
+                continue
+            denoiser = model.denoiser
+            if model is self.model.generator or denoiser.kind.text_sizes(denoiser.net) is not None:
                 denoiser.give_prompts(found.condition)
-                contender.model.condition = denoiser.conditions.first(1)
+                model.condition = denoiser.conditions.first(1)
         if exported is not None:
             exported.give_prompts(found.condition)
         return found
@@ -168,11 +170,12 @@ class Context:
                 hint="leave clip-score out of --metrics, or give --prompts FILE",
             )
         require_grey_or_rgb(self.teacher.image_shape[0], "CLIP")
-        given = {"cache": self.session.cache, "device": self.device, "offline": self.session.offline}
+        cache, offline, images = self.session.cache, self.session.offline, self.extractor
         with self.session.progress("CLIP's features of prompts"):
-            texts = clip_texts(**given).embed(self.prompts.texts)
-        own = self.extractor
-        return Captions(own if isinstance(own, ClipFeatures) else clip_features(**given), texts)
+            texts = clip_texts(cache, self.device, offline=offline).embed(self.prompts.texts)
+        if not isinstance(images, ClipFeatures):
+            images = clip_features(cache, self.device, offline=offline)
+        return Captions(images, texts)
 
     def _extractors(self, needs: Set[Need]) -> tuple[Extractor, Extractor]:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""
