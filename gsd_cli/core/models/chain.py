@@ -15,7 +15,7 @@ from gsd_cli.core.models.config_check import LEARNED
 
 VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED)
 SPACINGS = ("leading", "linspace", "trailing")
-CLIP_BY_DEFAULT = ("DDPM", "DDIM", "RePaint", "UnCLIP")
+CLIP_BY_DEFAULT = ("DDPM", "DDIM", "CogVideoX", "RePaint", "UnCLIP")
 """How the names of those schedulers of diffusers begin that clip where their config does not say whether; the others,
 PNDM's and Euler's among them, do not. A config without a name is taken for DDPM's."""
 
