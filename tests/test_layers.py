@@ -44,7 +44,7 @@ HEAVY = {
 }
 LATE = {
     "cli.app", "cli.preflight", "cli.preflight_distill", "cli.checks", "cli.check_inputs", "cli.check_directions",
-    "cli.flags", "api", "__init__", "__main__",
+    "cli.check_texts", "cli.flags", "api", "__init__", "__main__",
 }  # fmt: skip
 """Modules that may import gsd's own modules inside functions, because they answer before torch is loaded."""
 

@@ -113,6 +113,11 @@ def latents_in_file(path: Path) -> list[tuple[int, ...]]:
         raise _unreadable(path, error) from error
 
 
+def count_latents(names: Sequence[str]) -> int:
+    """How many latents these IMAGE arguments give: a file of latents may hold several."""
+    return sum(len(latents_in_file(Path(name))) if name.endswith(LATENTS_SUFFIX) else 1 for name in names)
+
+
 def _read_header(path: Path) -> dict[str, Any]:
     try:
         return read_header(path)

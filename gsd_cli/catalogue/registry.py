@@ -131,8 +131,9 @@ TEACHER = "teacher"
 SAMPLES_BY = "dpm++-20"
 
 METRICS = {
-    "fd": "or fid", "fid": "", "kid": "", "pr": "precision, recall, density, coverage", "grain": "", "ppl": "",
-    "isometry": "", "diversity": "", "time": "", "memory": "", "throughput": "", "edit": "",
+    "fd": "or fid", "fid": "", "kid": "", "pr": "precision, recall, density, coverage",
+    "clip-score": "for text-conditional models", "grain": "", "ppl": "", "isometry": "", "diversity": "", "time": "",
+    "memory": "", "throughput": "", "edit": "",
 }  # fmt: skip
 """Metrics of `gsd bench`, each with what --help adds to its name."""
 METRIC_ALIASES = {"fid": "fd"}

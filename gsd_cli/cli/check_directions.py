@@ -30,9 +30,13 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
     from gsd_cli.options.edit import learnt_name, parse_moves
 
     learnt = learnt_name(options)
+    if options.toward is not None:
+        return
     if options.move is not None:
         for name in parse_moves(options.move):
-            if re.fullmatch(r"pc\d+", name):
+            if is_direction_file(name):
+                _require_file(name, options, model)
+            elif re.fullmatch(r"pc\d+", name):
                 _require_number(name, "--move")
             else:
                 _require_attribute(name, "--move", options, model)
@@ -44,9 +48,7 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
         else:
             _require_label(options.attribute, options.data)
     elif options.direction is not None and is_direction_file(options.direction):
-        path = Path(options.direction)
-        mark = _weights_mark(model.folder)
-        require_direction_of(path, read_direction_facts(path), mark, model.latent_shape, options.space)
+        _require_file(options.direction, options, model)
     elif options.direction is not None:
         _require_component(options.direction, options, model)
     elif learnt is None and options.explore is None:
@@ -56,6 +58,12 @@ def require_direction(options: EditOptions, model: ModelFacts) -> None:
             hint=f"--attribute {', '.join(model.attributes)}\n--direction pc0 to pc{last}, or jac0 to jac{last}\n"
             "gsd edit --list says more",
         )
+
+
+def _require_file(name: str, options: EditOptions, model: ModelFacts) -> None:
+    path = Path(name)
+    mark = _weights_mark(model.folder)
+    require_direction_of(path, read_direction_facts(path), mark, model.latent_shape, options.space)
 
 
 def preserve_checks(options: EditOptions, model: ModelFacts) -> list[Check]:

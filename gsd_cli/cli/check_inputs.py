@@ -103,11 +103,6 @@ def _require_image_of(name: str, model: ModelFacts) -> None:
             )
 
 
-def count_latents(names: Sequence[str]) -> int:
-    """How many latents these IMAGE arguments give: a file of latents may hold several."""
-    return sum(len(latents_in_file(Path(name))) if name.endswith(LATENTS_SUFFIX) else 1 for name in names)
-
-
 # -- classes ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +12,13 @@ from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.catalogue.exports import is_export, require_onnx
 from gsd_cli.catalogue.find import find_model
+from gsd_cli.catalogue.image_names import count_latents
 from gsd_cli.catalogue.model_facts import ModelFacts, model_facts
 from gsd_cli.catalogue.sampler_steps import require_steps_of_teacher
 from gsd_cli.cli.check_directions import preserve_checks, require_direction
 from gsd_cli.cli.check_inputs import (
     Check,
     check_all,
-    count_latents,
     export_checks,
     exported_model_checks,
     image_checks,
@@ -27,6 +28,7 @@ from gsd_cli.cli.check_inputs import (
     require_features,
     require_statistics,
 )
+from gsd_cli.cli.check_texts import count_texts, require_text_model, text_checks
 
 if TYPE_CHECKING:
     from gsd_cli.options import BenchOptions, EditOptions, InterpolateOptions, SampleOptions
@@ -54,19 +56,25 @@ def check_sample(options: SampleOptions) -> None:
 
 def check_interpolate(options: InterpolateOptions) -> None:
     """Refuse an unknown model or class, what is not an image, and an output that cannot be written."""
+    from gsd_cli.options.interpolate import require_pairs
+
+    named = "--prompt" if options.prompt else "--prompts"
 
     def of_model(model: ModelFacts) -> list[Check]:
         return [
             lambda: require_class(options.class_, model),
+            lambda: require_text_model(named, options.prompt or options.prompts, model),
             *image_checks(options.images, model),
             *_written_file_checks(options.save_latent),
         ]
 
     check_all(
-        lambda: _require_frames(options), *_model_checks(options.model, of_model), *backend_checks(options.backend)
+        lambda: _require_frames(options),
+        *text_checks("--prompt", options.prompt, options.prompts),
+        *_model_checks(options.model, of_model),
+        *backend_checks(options.backend),
     )
-    if count_latents(options.images) < 2:
-        raise UsageError(["a walk needs two images"], hint="give another IMAGE, or seed:42")
+    require_pairs(count_latents(options.images), count_texts(options.prompt, options.prompts))
 
 
 def check_edit(options: EditOptions) -> None:
@@ -75,6 +83,8 @@ def check_edit(options: EditOptions) -> None:
 
     def of_model(model: ModelFacts) -> list[Check]:
         checks: list[Check] = [lambda: require_class(options.class_, model)]
+        for name, given in (("--prompt", options.prompt), ("--toward", options.toward)):
+            checks.append(partial(require_text_model, name, given, model))
         if not options.list:
             checks.append(lambda: require_direction(options, model))
             checks += image_checks([options.image] if options.image else [], model)
@@ -82,7 +92,9 @@ def check_edit(options: EditOptions) -> None:
         return [*checks, *preserve_checks(options, model), *(c for path in written for c in _written_file_checks(path))]
 
     data = options.data
+    texts = [text for text in (options.prompt, options.toward) if text is not None]
     check_all(
+        *text_checks("--toward" if options.prompt is None else "--prompt", texts, options.prompts),
         lambda: resolve_strengths(options),
         lambda: _require_output(options),
         lambda: require_example_folders(options.fit),
@@ -103,8 +115,11 @@ def check_bench(options: BenchOptions) -> None:
     def check_of(name: str) -> Check:
         return lambda: find_model(name)
 
-    report = options.report
+    report, scored = options.report, "clip-score" in options.wanted
+    texts = "--metrics clip-score" if scored else "--prompts"
     check_all(
+        *text_checks("--prompts", (), options.prompts),
+        lambda: require_text_model(texts, scored or options.prompts, model_facts(options.model)),
         lambda: require_steps_of_teacher(split(options.compare), find_model(options.model)),
         *(check_of(name) for name in split(options.compare) if is_folder(name)),
         lambda: require_features(options.features, GENERAL_FEATURES),

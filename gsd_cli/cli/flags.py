@@ -141,10 +141,10 @@ def _describe_flag(public: str, info: FieldInfo) -> Flag:
         str(extra.get("metavar") or "|".join(_choose_metavar(member) for member in members)),
         argument=bool(extra.get("argument")),
         boolean=bool in members,
-        many=any(get_origin(member) is tuple for member in members) and bool(extra.get("argument")),
+        many=any(get_origin(member) is tuple for member in members) and bool(extra.keys() & {"argument", "repeated"}),
         path=Path in members,
         short=str(extra["short"]) if extra.get("short") else None,
-        default=None if info.is_required() or info.default is None else _format_default(info.default),
+        default=None if info.is_required() or info.default in (None, ()) else _format_default(info.default),
         choices=choices,
     )
 

@@ -178,7 +178,7 @@ def _build_parameter(one: Flag) -> inspect.Parameter:
         kind: Any = list[str] if one.many else str
         option = typer.Argument(metavar=one.metavar, help=one.help, show_default=False, autocompletion=complete)
     else:
-        kind = bool if one.boolean else str
+        kind = bool if one.boolean else list[str] if one.many else str
         option = typer.Option(
             *one.names,
             help=one.help + _format_default(one),

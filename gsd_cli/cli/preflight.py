@@ -20,6 +20,7 @@ from gsd_cli.cli.check_inputs import (
     require_captions,
     require_labels_file,
 )
+from gsd_cli.cli.check_texts import count_texts
 
 if TYPE_CHECKING:
     from gsd_cli.options import (
@@ -117,7 +118,8 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
 
 def plan_interpolate(options: InterpolateOptions) -> Iterator[str]:
     """What the command would write."""
-    legs = len(options.images) - 1 + options.loop
+    ends = max(len(options.images), count_texts(options.prompt, options.prompts))
+    legs = ends - 1 + options.loop
     frames = legs * (options.frames - 1) + (not options.loop)
     yield f"{2 * frames - 2 if options.pingpong else frames} frames to {options.output}"
 
@@ -132,9 +134,9 @@ def plan_edit(options: EditOptions) -> Iterator[str]:
     if options.explore is not None:
         yield f"writes {options.explore}/: a page, the generator, and the runtime that browsers need"
         return
-    name = resolve_direction_name(options)
+    name, way = resolve_direction_name(options), "along" if options.toward is None else "toward"
     if options.image is not None:
-        yield f"{plural(len(resolve_strengths(options)), 'image')} along {name} to {options.output}"
+        yield f"{plural(len(resolve_strengths(options)), 'image')} {way} {name} to {options.output}"
     if options.save_direction is not None:
         yield f"saves the direction {name} to {options.save_direction}"
 

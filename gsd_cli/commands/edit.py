@@ -16,6 +16,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.commands.edit_direction import choose_direction, plan_saving, preserved_names
+from gsd_cli.commands.edit_reports import report_change, report_distance, report_reached
 from gsd_cli.commands.explore import explore
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
@@ -29,6 +30,7 @@ from gsd_cli.core.editing.edit_image import (
     show,
     usual_distance,
 )
+from gsd_cli.core.editing.edit_text import edit_toward
 from gsd_cli.core.editing.known_attributes import TRAITS
 from gsd_cli.core.editing.measured_edit import Goal
 from gsd_cli.core.editing.store import DirectionStore
@@ -38,8 +40,10 @@ from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.locate import locate
 from gsd_cli.core.latents.walks import step_lengths, unevenness
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.open import fix_class, open_model
+from gsd_cli.core.models.open import open_model
+from gsd_cli.core.models.open_texts import find_texts, fix_text
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.data.pixels import save_grid
 from gsd_cli.options import EditOptions
@@ -49,10 +53,6 @@ from gsd_cli.options.frames import resolve_frames_format
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
 """Strengths and seed of the strips that --list draws."""
-FAR = 0.5
-"""The share of the usual distance of two images from which an edit changed much else."""
-TOLERANCE = 0.25
-"""Standard deviations by which a reached change may differ from the strength without a warning."""
 
 
 def run(options: EditOptions, session: Session) -> Result:
@@ -72,7 +72,9 @@ def run(options: EditOptions, session: Session) -> Result:
     if format_ != "folder":
         require_animation_format(format_)
     model = open_model(options.model, resolve_device(options.device), session)
-    fix_class(model, options.class_, session)
+    texts = [text for text in (options.prompt, options.toward) if text is not None]
+    found = find_texts(model, texts, options.prompts, session)
+    fix_text(model, None if options.prompt is None else found, options.class_, session)
     store = DirectionStore(model, options, session)
     if options.list:
         return _list_directions(options, store)
@@ -80,7 +82,10 @@ def run(options: EditOptions, session: Session) -> Result:
     if options.image is None:  # the option model requires --save-direction then
         saved = save(None)
         return Result([saved["path"]], {"saved_direction": saved})
-    plan = _plan_edit(store, options, session)
+    if options.toward is not None and found is not None:
+        plan = _plan_text(model.generator, found.condition.rows(slice(-1, None)), options)
+    else:
+        plan = _plan_edit(store, options, session)
     anchors = locate([options.image], model, options, session)
     if len(anchors) != 1:
         raise UsageError([f"{options.image} holds {len(anchors)} latents; edit takes one image"])
@@ -107,6 +112,14 @@ def run(options: EditOptions, session: Session) -> Result:
 
 Plan = Callable[[Anchor, list[float]], tuple[Edited, dict[str, Any]]]
 """An image and strengths to the edited images and what is known of the way they were made."""
+
+
+def _plan_text(generator: Generator, target: Condition, options: EditOptions) -> Plan:
+    """The edit of --toward."""
+    return lambda anchor, wanted: (
+        edit_toward(generator, anchor, target, wanted, options.batch_size),
+        {"method": "toward a text", "prompt": options.prompt},
+    )
 
 
 def _plan_edit(store: DirectionStore, options: EditOptions, session: Session) -> Plan:
@@ -195,18 +208,21 @@ def _measure_edit(
     if len(images) > 2:
         report["largest_over_mean_step"] = unevenness(step_lengths(images, features))
     name = resolve_direction_name(options)
+    if options.toward is not None:
+        report["usual_distance"] = usual_distance(generator, features, options.batch_size)
+        report_change(found["feature_distance"], wanted, report["usual_distance"], session)
     if _has_score(options):
         target, deviation = store.find_target(name), store.deviations([name])[name]
         start, after = target.score(original).item() / deviation, (target.score(images) / deviation).tolist()
         report |= {"reached": [value - start for value in after], "deviation": deviation}
-        _report_reached(name, edited, wanted, report["reached"], session)
+        report_reached(name, edited, wanted, report["reached"], session)
         if target.signed:
             report["begins_at"] = -start
             if -start > max(wanted):
                 session.say(f"{name} is more likely than not from a strength of {-start:.1f} on")
         elif options.method != "direction":
             report["usual_distance"] = usual_distance(generator, features, options.batch_size)
-            _report_distance(wanted, found["feature_distance"], report["usual_distance"], session)
+            report_distance(wanted, found["feature_distance"], report["usual_distance"], session)
     if knowledge.classifier is not None:
         own = knowledge.classes[int(knowledge.classifier(original).argmax())]
         found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]
@@ -217,27 +233,6 @@ def _measure_edit(
             listed = ", ".join(f"{c} at {s:g}" for s, c in changed)
             session.warn(f"the class changed: it was {own}, and is {listed}")
     return report
-
-
-def _report_reached(name: str, edited: Edited, wanted: list[float], reached: list[float], session: Session) -> None:
-    """Print the change that the edit reached, and warn where it is off by more than TOLERANCE."""
-    session.say(f"{name}: reached {', '.join(f'{r:+.2f}' for r in reached)} standard deviations")
-    if edited.even and len(wanted) > 2:
-        session.say("images between the ends are at equal steps of the image, not at equal strengths")
-    ends = (0, len(wanted) - 1)
-    for k, (strength, found) in enumerate(zip(wanted, reached, strict=True)):
-        if abs(found - strength) > TOLERANCE and (k in ends or not edited.even):
-            session.warn(f"{name}: this image reaches {found:+.2f} of {strength:+g} standard deviations")
-
-
-def _report_distance(wanted: list[float], distances: list[float], usual: float, session: Session) -> None:
-    """Warn where an edit changed much else: where its image is far from the original by the encoder's features."""
-    far = [f"{d / usual:.0%} at {s:+g}" for s, d in zip(wanted, distances, strict=True) if d > FAR * usual]
-    if far:
-        session.warn(
-            f"much else of the image changed: {', '.join(far)}, as shares of the squared distance of random images; "
-            "smaller strengths keep more"
-        )
 
 
 def _list_directions(options: EditOptions, store: DirectionStore) -> Result:

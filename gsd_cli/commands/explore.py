@@ -8,6 +8,7 @@ from pathlib import Path
 from gsd_cli.base.console import Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.catalogue.direction_files import is_direction_file
 from gsd_cli.catalogue.image_names import SEED, parse_seed
 from gsd_cli.commands.edit_direction import choose_direction
 from gsd_cli.compute.device import resolve_device
@@ -133,7 +134,9 @@ def _find_sliders(
     with session.progress("measuring ranges", len(chosen)) as bar:
         for done, direction in enumerate(chosen):
             low, high = measure_range(generator, direction, features, usual, options.batch_size)
-            sliders.append(Slider(direction, _group(direction, store), low, high))
+            own = any(direction is one for one in named) and is_direction_file(options.direction or "")
+            file = options.direction if own else None
+            sliders.append(Slider(direction, _group(direction, store), low, high, file))
             bar.update(done + 1)
     return sliders
 

@@ -17,31 +17,36 @@ from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.exports import is_export
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
+from gsd_cli.catalogue.image_names import count_latents
 from gsd_cli.compute.device import resolve_device
 from gsd_cli.core.export.onnx_generator import OnnxGenerator
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.inversion import encoder_features
-from gsd_cli.core.latents.locate import collect_anchors, locate
-from gsd_cli.core.latents.render import add_residuals, render_between
+from gsd_cli.core.latents.locate import collect_anchors, give_texts, locate
+from gsd_cli.core.latents.render import add_residuals, condition_between, render_between
 from gsd_cli.core.latents.walks import Embed, Walk, cross_fade, step_lengths, unevenness, walk
 from gsd_cli.core.models.feature_maps import pixel_features
 from gsd_cli.core.models.generator import Generator
-from gsd_cli.core.models.open import find_condition, fix_class, open_model
+from gsd_cli.core.models.open import find_condition, open_model
+from gsd_cli.core.models.open_texts import find_texts, fix_text
+from gsd_cli.core.models.prompts import Prompts, pick_prompts
 from gsd_cli.data.animation import encode_animation, require_animation_format, write_animation
 from gsd_cli.metrics.features import classifier_features
 from gsd_cli.options import InterpolateOptions
 from gsd_cli.options.frames import resolve_frames_format
+from gsd_cli.options.interpolate import require_pairs
 
 
 @dataclass(frozen=True)
 class _Stage:
     """The ends of the walks; what makes images of latents z [N, ...] at fractions s [N] of the way between two of them;
-    and the vectors by which steps are measured."""
+    the vectors by which steps are measured; and the texts of the ends, or of all, if any were given."""
 
     anchors: list[Anchor]
     images: Callable[[Anchor, Anchor, Tensor, Tensor], Tensor]
     embed: Embed
+    prompts: tuple[str, ...] = ()
 
 
 def run(options: InterpolateOptions, session: Session) -> Result:
@@ -55,14 +60,12 @@ def run(options: InterpolateOptions, session: Session) -> Result:
         require_animation_format(format_)
     stage = _open_onnx_stage(options, session) if is_export(options.model) else _open_stage(options, session)
     anchors, embed = stage.anchors, stage.embed
-    if len(anchors) < 2:
-        raise UsageError(["a walk needs two images"], hint="give another IMAGE, or seed:42")
-
     ends = [*anchors, anchors[0]] if options.loop else anchors
     legs = [_walk_leg(a, b, stage, options, session) for a, b in pairwise(ends)]
     frames, z = _join_legs(legs, options)
     metrics = {
         "images": [anchor.figures for anchor in anchors],
+        **({"prompts": list(stage.prompts)} if stage.prompts else {}),
         "legs": [_report_leg(leg, embed, session) for leg in legs],
         "frames": len(frames),
     }
@@ -78,24 +81,40 @@ def _open_stage(options: InterpolateOptions, session: Session) -> _Stage:
     """The stage of a generator folder. With --backend onnx onnxruntime makes the frames, and torch does the rest."""
     device = resolve_device(options.device)
     model = open_model(options.model, device, session)
-    fix_class(model, options.class_, session)
-    anchors = locate(options.images, model, options, session)
+    found = find_texts(model, options.prompt, options.prompts, session)
+    count = _count_ends(options, found)
+    if found is None or len(found.texts) == 1:
+        fix_text(model, found, options.class_, session)
+        anchors = locate(options.images, model, options, session)
+    elif count == 1:
+        anchors = locate(options.images, model, options, session, found.condition.rows(slice(1)))
+        anchors = give_texts(anchors * len(found.texts), found.condition)
+    else:
+        anchors = locate(options.images, model, options, session, found.condition)
     if options.backend == "onnx":
         model.generator.exported = open_onnx(str(model.folder), "fp32", options.device, session, model)
-    return _build_stage(model.generator, anchors, options.batch_size)
+    return _build_stage(model.generator, anchors, options.batch_size, () if found is None else found.texts)
 
 
-def _build_stage(generator: Generator, anchors: list[Anchor], batch_size: int) -> _Stage:
+def _count_ends(options: InterpolateOptions, found: Prompts | None) -> int:
+    """The number of images. Raises UsageError where the texts do not fit them."""
+    count = count_latents(options.images)
+    require_pairs(count, 0 if found is None else len(found.texts))
+    return count
+
+
+def _build_stage(generator: Generator, anchors: list[Anchor], batch_size: int, prompts: tuple[str, ...] = ()) -> _Stage:
     device, features = generator.device, encoder_features(generator)
 
     def images(a: Anchor, b: Anchor, z: Tensor, s: Tensor) -> Tensor:
         # the search for a geodesic needs gradients, and leaves residuals and tuned weights out
         if torch.is_grad_enabled():
-            return generator(z.to(device))
+            between = condition_between(a, b, s)
+            return generator(z.to(device), None if between is None else between.to(device))
         return render_between(generator, a, b, z, s, batch_size)
 
     # steps are measured between images as they are shown
-    return _Stage(anchors, images, lambda made: features(made.to(device).clamp(-1, 1)))
+    return _Stage(anchors, images, lambda made: features(made.to(device).clamp(-1, 1)), prompts)
 
 
 def _open_onnx_stage(options: InterpolateOptions, session: Session) -> _Stage:
@@ -103,18 +122,29 @@ def _open_onnx_stage(options: InterpolateOptions, session: Session) -> _Stage:
     renderer = open_onnx(options.model, "fp32", options.device, session)
     chosen = find_condition(renderer.name, renderer.conditions, renderer.class_names, options.class_)
     condition = renderer.condition if chosen is None else chosen
+    found = None if options.prompts is None else pick_prompts(options.prompts, options.prompt)
+    count = _count_ends(options, found)
+    if found is not None:
+        renderer.give_prompts(found.condition)
+        condition = renderer.condition
     anchors = collect_anchors(options.images, {}, renderer.latent_shape, renderer.fingerprint, options, session)
     if any(anchor.delta for anchor in anchors):
         raise UsageError(
             ["latents of --tune change weights, which an exported file cannot"], hint="give the generator's folder"
         )
 
-    def images(a: Anchor, b: Anchor, z: Tensor, s: Tensor) -> Tensor:
-        parts = z.split(options.batch_size)
-        made = torch.cat([renderer(part, condition.expand(len(part))) for part in parts])
-        return add_residuals(made, a, b, s)
+    if found is not None and len(found.texts) > 1:
+        anchors = give_texts(anchors * (len(found.texts) if count == 1 else 1), found.condition)
 
-    return _Stage(anchors, images, _embed_without_generator(renderer, session))
+    def images(a: Anchor, b: Anchor, z: Tensor, s: Tensor) -> Tensor:
+        made = []
+        for part in torch.arange(len(z)).split(options.batch_size):
+            between = condition_between(a, b, s[part])
+            made.append(renderer(z[part], condition.expand(len(part)) if between is None else between))
+        return add_residuals(torch.cat(made), a, b, s)
+
+    texts = () if found is None else found.texts
+    return _Stage(anchors, images, _embed_without_generator(renderer, session), texts)
 
 
 def _embed_without_generator(renderer: OnnxGenerator, session: Session) -> Embed:

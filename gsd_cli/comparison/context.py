@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.catalogue.registry import TEACHERS, further_features
 from gsd_cli.catalogue.run_layout import DATA_SUFFIX, GENERATOR, next_to_teacher
 from gsd_cli.comparison.contenders import Contender, contenders, generator_subject, rival
 from gsd_cli.compute.device import compile_network, image_precision, to_device
 from gsd_cli.core.distillation.guidance import require_null_condition
+from gsd_cli.core.export.onnx_generator import OnnxGenerator
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.prompts import Prompts, load_prompts
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.baselines import shipped_statistics
-from gsd_cli.metrics.clip import clip_features
+from gsd_cli.metrics.clip import ClipFeatures, clip_features
+from gsd_cli.metrics.clip_text import clip_texts
 from gsd_cli.metrics.features import (
     Extractor,
     TeacherFeatures,
@@ -47,6 +51,15 @@ class Need(Enum):
     FEATURES = "features of images, and statistics of the real images in them"
     REAL_FEATURES = "features of single real images"
     EVERY_FEATURES = "all feature sets of the model's domain, not the first alone"
+    CAPTIONS = "CLIP's features of images, and of the prompts that they are made from"
+
+
+@dataclass(frozen=True)
+class Captions:
+    """CLIP's measure of images, and its unit vectors [P, F] of the prompts, in their order."""
+
+    images: ClipFeatures
+    texts: Tensor
 
 
 class Context:
@@ -72,7 +85,7 @@ class Context:
             offline=session.offline,
             revision=revision,
             assume=model.teacher_reading,
-            prompts=model.prompts,
+            prompts=options.prompts or model.prompts,
         )
         exported = None
         if options.backend == "onnx":  # before the networks are compiled
@@ -93,7 +106,9 @@ class Context:
         own = name or self._name_of_model()
         self.ours = Contender(generator_subject(own, model.generator, device, precision, exported), model.generator)
         self._require_one_space()
+        self.prompts = self._share_prompts(exported)
         self.extractor, self.perceptual = self._extractors(needs)
+        self.captions = self._caption() if Need.CAPTIONS in needs else None
         self.judges = self._judges(needs)
         self.samples = options.num_samples or self._baseline_size()
         self.real_figures: dict[str, float] = {}
@@ -130,6 +145,42 @@ class Context:
         for contender in self.baselines:
             if isinstance(contender.model, Generator) and contender.model.latent_shape != shape:
                 raise GsdError(f"{contender.name} has latents of {contender.model.latent_shape}, the model of {shape}")
+
+    def _share_prompts(self, exported: OnnxGenerator | None) -> Prompts | None:
+        """Give all contenders the prompts of --prompts, else those that the model keeps; None for other models.
+
+        Generators keep those of their own training, which could not be compared. Raises GsdError (exit 3) for prompts
+        of another teacher.
+        """
+        path = self.options.prompts or self.model.prompts
+        if path is None:
+            return None
+        found = load_prompts(path)
+        for model in (contender.model for contender in self.contenders):
+            if not isinstance(model, Generator):
+                continue
+            denoiser = model.denoiser
+            if model is self.model.generator or denoiser.kind.text_sizes(denoiser.net) is not None:
+                denoiser.give_prompts(found.condition)
+                model.condition = denoiser.conditions.first(1)
+        if exported is not None:
+            exported.give_prompts(found.condition)
+        return found
+
+    def _caption(self) -> Captions:
+        """What the CLIP score compares. Raises GsdError: exit 2 for a model without prompts, exit 4 without CLIP."""
+        if self.prompts is None:
+            raise UsageError(
+                [f"clip-score: {self.model.name} is not text-conditional, or keeps no prompts"],
+                hint="leave clip-score out of --metrics, or give --prompts FILE",
+            )
+        require_grey_or_rgb(self.teacher.image_shape[0], "CLIP")
+        cache, offline, images = self.session.cache, self.session.offline, self.extractor
+        with self.session.progress("CLIP's features of prompts"):
+            texts = clip_texts(cache, self.device, offline=offline).embed(self.prompts.texts)
+        if not isinstance(images, ClipFeatures):
+            images = clip_features(cache, self.device, offline=offline)
+        return Captions(images, texts)
 
     def _extractors(self, needs: Set[Need]) -> tuple[Extractor, Extractor]:
         """Features of the Frechet distance, and of the perceptual distance of path lengths."""

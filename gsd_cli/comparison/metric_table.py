@@ -10,5 +10,6 @@ from gsd_cli.comparison.edits import EDIT
 from gsd_cli.comparison.fidelity import FD, GRAIN, KID, PRECISION_RECALL
 from gsd_cli.comparison.latent_space import DIVERSITY, ISOMETRY, PPL
 from gsd_cli.comparison.resources import MEMORY, THROUGHPUT, TIME
+from gsd_cli.comparison.texts import CLIP_SCORE
 
-METRICS = (FD, KID, PRECISION_RECALL, GRAIN, PPL, ISOMETRY, DIVERSITY, TIME, MEMORY, THROUGHPUT, EDIT)
+METRICS = (FD, KID, PRECISION_RECALL, CLIP_SCORE, GRAIN, PPL, ISOMETRY, DIVERSITY, TIME, MEMORY, THROUGHPUT, EDIT)

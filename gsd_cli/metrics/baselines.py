@@ -102,7 +102,9 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
 
 
 def _folder(cache: Path, teacher: Teacher, sampler: Sampler, extractor: str) -> Path:
-    return cache / "baselines" / f"{fingerprint(teacher)}-{sampler.cache_name(teacher.denoiser)}-{extractor}"
+    prompts = teacher.denoiser.prompts.mark  # other texts make other images of the same network
+    texts = "" if prompts is None else f"-{str(prompts)[:12]}"
+    return cache / "baselines" / f"{fingerprint(teacher)}{texts}-{sampler.cache_name(teacher.denoiser)}-{extractor}"
 
 
 @torch.no_grad()

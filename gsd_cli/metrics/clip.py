@@ -22,7 +22,11 @@ from gsd_cli.data.pixels import to_pil
 FILE = "ViT-B-32.pt"
 SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
 URL = f"https://openaipublic.azureedge.net/clip/models/{SHA256}/{FILE}"
+FOLDER = "clip"
+"""The folder of the cache."""
 SIDE = 224
+HEAD = 64
+"""The width of a head in all CLIP models."""
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 NAMES = {"attn": "self_attn", "mlp.c_fc": "linear1", "mlp.c_proj": "linear2", "ln_1": "norm1", "ln_2": "norm2"}
@@ -42,20 +46,16 @@ class ImageEncoder(nn.Module):
         self.class_embedding = nn.Parameter(torch.zeros(width))
         self.positional_embedding = nn.Parameter(torch.zeros((side // patch) ** 2 + 1, width))
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 4 * width, dropout=0.0, activation=quick_gelu, batch_first=True, norm_first=True
-        )
-        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.transformer = build_transformer(width, layers, heads)
         self.proj = nn.Parameter(torch.zeros(width, features))
 
     @classmethod
     def from_weights(cls, weights: dict[str, Tensor]) -> ImageEncoder:
-        """From OpenAI's names, with sizes from the weights; a head is 64 wide, as in all CLIP models."""
+        """From OpenAI's names, with sizes from the weights."""
         width, _, patch, _ = weights["conv1.weight"].shape
         side = patch * round((len(weights["positional_embedding"]) - 1) ** 0.5)
-        layers = len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
-        net = cls(width, layers, max(1, width // 64), patch, side, weights["proj"].shape[1])
-        net.load_state_dict({_name(name): value.float() for name, value in weights.items()})
+        net = cls(width, count_layers(weights), max(1, width // HEAD), patch, side, weights["proj"].shape[1])
+        net.load_state_dict(rename(weights))
         return net.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,6 +65,24 @@ class ImageEncoder(nn.Module):
         tokens = self.ln_pre(torch.cat([first, patches], 1) + self.positional_embedding)
         projected: Tensor = self.ln_post(self.transformer(tokens)[:, 0]) @ self.proj
         return projected
+
+
+def build_transformer(width: int, layers: int, heads: int) -> nn.TransformerEncoder:
+    """The residual blocks of both encoders, of torch's own layers."""
+    layer = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout=0.0, activation=quick_gelu, batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
+def count_layers(weights: dict[str, Tensor]) -> int:
+    """The number of blocks that these weights, with OpenAI's names, have."""
+    return len({name.split(".")[2] for name in weights if name.startswith("transformer.resblocks.")})
+
+
+def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with OpenAI's names as those of the networks here, in float32."""
+    return {_name(name): value.float() for name, value in weights.items()}
 
 
 def _name(name: str) -> str:
@@ -105,10 +123,19 @@ def _resized(image: Tensor) -> Image.Image:
 
 
 def clip_features(cache: Path, device: torch.device, *, offline: bool) -> ClipFeatures:
-    """Find OpenAI's file in the cache or download it; its hash is checked. Exit 4 when it cannot be had."""
-    path = cache / "clip" / FILE
-    hint = f"put {FILE} into {path.parent}, or use other --features"
-    fetch_file(path, URL, SHA256, "CLIP, which CLIP-FID needs,", hint, offline=offline)
-    archive = torch.jit.load(str(path), map_location="cpu").state_dict()
-    weights = {k.removeprefix("visual."): v for k, v in archive.items() if k.startswith("visual.")}
-    return ClipFeatures(ImageEncoder.from_weights(weights), device)
+    """CLIP's image features, from OpenAI's file. Raises as `read_archive`."""
+    weights = read_archive(cache, offline=offline)
+    own = {k.removeprefix("visual."): v for k, v in weights.items() if k.startswith("visual.")}
+    return ClipFeatures(ImageEncoder.from_weights(own), device)
+
+
+def read_archive(cache: Path, *, offline: bool) -> dict[str, Tensor]:
+    """The weights of both encoders. OpenAI's file is found in the cache or downloaded; its hash is checked.
+
+    Raises GsdError: exit 4 when it cannot be had, exit 3 when the cache holds another file.
+    """
+    path = cache / FOLDER / FILE
+    hint = f"put {FILE} into {path.parent}, or use other --features or --metrics"
+    fetch_file(path, URL, SHA256, "CLIP, which CLIP-FID and the CLIP score need,", hint, offline=offline)
+    weights: dict[str, Tensor] = torch.jit.load(str(path), map_location="cpu").state_dict()
+    return weights

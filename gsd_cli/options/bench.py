@@ -79,6 +79,11 @@ class BenchOptions(Common):
         "ffhq-256, ...); default: the statistics of the model's training data.",
         metavar="REF.npz|DATA.zip|NAME",
     )
+    prompts: Path | None = opt(
+        None,
+        "Prompts that the seeds of all models draw from, as gsd prepare wrote them; default: those the model keeps.",
+        metavar="FILE",
+    )
     ppl_samples: Annotated[int, Field(ge=10)] = opt(200, "Pairs of latents for the perceptual path length (PPL).")
     edit_samples: Annotated[int, Field(ge=10)] = opt(100, "Images edited per attribute, for the metric edit.")
     guidance: Positive | None = opt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,12 +14,14 @@ from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.file_formats import AnimationFormat
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
+from gsd_cli.options.edit_conflicts import explorer_problems, text_problems
 from gsd_cli.options.fields import (
     BACKEND_HELP,
     CLASS,
     EXACT,
     FORMAT,
     MODEL,
+    PROMPTS_HELP,
     SCALE_HELP,
     Positive,
     Scale,
@@ -62,6 +64,19 @@ class EditOptions(Common, InvertSettings):
         "image), or a file that --save-direction wrote.",
         metavar="pcK|jacK|FILE",
     )
+    toward: str | None = opt(
+        None,
+        "Text toward which the image's prompt moves while its latent stays, for text-conditional models. Strength 0 is "
+        "the prompt, 1 (the default with --toward) this text; more goes beyond it.",
+        metavar="TEXT",
+    )
+    prompt: str | None = opt(
+        None,
+        "Text of the image, for text-conditional models: it is inverted and edited under it. Default: the first that "
+        "the model keeps.",
+        metavar="TEXT",
+    )
+    prompts: Path | None = opt(None, PROMPTS_HELP, metavar="FILE")
     strength: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = opt(
         2.0,
         "Size of the edit: the change on this image, in standard deviations over the generator's samples.",
@@ -125,9 +140,18 @@ class EditOptions(Common, InvertSettings):
         metavar="F.safetensors",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_way(cls, values: Any) -> Any:
+        """A text is reached at strength 1, which is no number of standard deviations."""
+        if isinstance(values, dict) and values.get("toward") is not None and not values.keys() & {"strength", "range"}:
+            return {**values, "strength": 1.0}
+        return values
+
     @model_validator(mode="after")
     def _one_direction(self) -> EditOptions:
-        problems = [*_explorer_problems(self), *_move_problems(self), *_saving_problems(self)]
+        given = {name for name in self.model_fields_set if getattr(self, name) not in (None, False)}
+        problems = [*explorer_problems(given), *_move_problems(self), *_saving_problems(self), *text_problems(given)]
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.range is not None and "strength" in self.model_fields_set:
@@ -158,16 +182,6 @@ class EditOptions(Common, InvertSettings):
             if re.fullmatch(rf"{kind}\d+", self.direction or "") and self.space not in ("auto", space):
                 return f"--space {self.space}: {self.direction} is a direction of the {space}"
         return None
-
-
-def _explorer_problems(options: EditOptions) -> list[str]:
-    """What contradicts --explore, which writes a page and no images."""
-    if options.explore is None:
-        return ["--open needs --explore DIR"] if options.open else []
-    others = ("strength", "range", "method", "move", "truncation", "preserve", "list", "output", "format", "fps",
-              "scale", "show", "backend", "tune", "keep_residual", "save_direction")  # fmt: skip
-    given = [f"--{name.replace('_', '-')}" for name in others if name in options.model_fields_set]
-    return [f"--explore writes a page: leave out {', '.join(given)}"] if given else []
 
 
 def _move_problems(options: EditOptions) -> list[str]:
@@ -245,8 +259,8 @@ def resolve_strengths(options: EditOptions) -> list[float]:
 
 
 def resolve_direction_name(options: EditOptions) -> str:
-    """The name of the attribute or direction that the image is moved along. Raises UsageError where none is named."""
-    name = options.attribute or options.direction or learnt_name(options) or options.move
+    """What the image is moved along or toward: an attribute, a direction or a text. Raises UsageError for nothing."""
+    name = options.attribute or options.direction or learnt_name(options) or options.move or options.toward
     if name is None:
         raise UsageError(
             ["give --attribute NAME or --direction pcK: what is to be edited"], hint="gsd edit --list names both"

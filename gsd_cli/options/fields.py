@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PositiveFloat
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat
 from pydantic.config import JsonDict
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,6 +26,12 @@ def _finite(value: float) -> float:
     return value
 
 
+def _as_tuple(value: Any) -> Any:
+    """One text, as an environment variable or a config file may give it, as a tuple of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 Device = Annotated[str, AfterValidator(_device)]
 Positive = Annotated[PositiveFloat, AfterValidator(_finite)]
 Finite = Annotated[float, AfterValidator(_finite)]
@@ -35,6 +41,12 @@ def opt(default: Any, help: str, *, panel: str = "Options", short: str | None = 
     """Declare a field that is an option, with its help, panel, short flag and metavar."""
     extra: JsonDict = {"panel": panel, "short": short, "metavar": metavar}
     return Field(default, description=help, json_schema_extra=extra)
+
+
+def repeated(help: str, *, panel: str = "Options", metavar: str = "") -> Any:
+    """Declare a field of `Texts`, an option that may be given several times."""
+    extra: JsonDict = {"panel": panel, "metavar": metavar, "repeated": True}
+    return Field((), description=help, json_schema_extra=extra)
 
 
 def argument(default: Any, help: str, metavar: str) -> Any:
@@ -74,6 +86,10 @@ NO_FP16 = (
 )
 """Training offers no fp16: its gradients would have to be scaled, and it is no faster than bf16."""
 EXACT = "Number format of the networks; always fp32, because nearly equal images are compared."
+PROMPTS_HELP = (
+    "Prompts as gsd prepare wrote them, so that no text encoder is needed; --prompt then names some of them, word for "
+    "word."
+)
 FORMAT = opt("png", "File format for -o -, or for the images in a folder.")
 LARGEST_SCALE = 16
 Scale = Annotated[int, Field(ge=1, le=LARGEST_SCALE)]

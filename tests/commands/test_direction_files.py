@@ -92,6 +92,19 @@ def test_an_explorer_takes_a_direction_file(folder: Path) -> None:
     assert found.name == "pc1" and torch.equal(found.vector, store.find("pc1", "auto").vector)
 
 
+def test_a_file_is_moved_along_with_others(folder: Path) -> None:
+    """The command that an explorer shows for a slider from a file."""
+    saved = str(folder / "pc1.safetensors")
+    run(None, direction="pc1", save_direction=saved)
+    check_edit(options("seed:2", move=f"{saved}=1,pc0=-1"))
+    one = run("seed:2", move=f"{saved}=1,pc0=-1", output=str(folder / "one"))
+    other = run("seed:2", move="pc1=1,pc0=-1", output=str(folder / "other"))
+    first, second = (Path(done.outputs[0]).read_bytes() for done in (one, other))
+    assert first == second
+    with pytest.raises(GsdError, match="is of another model"):
+        check_edit(options("seed:2", move=f"{saved}=1", model="fashion"))
+
+
 def test_a_solved_edit_saves_the_direction_of_its_attribute(folder: Path) -> None:
     saved = str(folder / "b.safetensors")
     done = run("seed:2", attribute="brightness", strength=0.5, output=str(folder / "b.png"), save_direction=saved)

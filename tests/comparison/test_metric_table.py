@@ -17,8 +17,8 @@ def test_names_and_records_are_the_same_in_the_same_order() -> None:
 def test_help_names_each_metric() -> None:
     shown = BenchOptions.model_fields["metrics"].description
     assert shown is not None and shown.endswith(
-        ": fd (or fid), kid, pr (precision, recall, density, coverage), grain, ppl, isometry, diversity, time, memory, "
-        "throughput, edit."
+        ": fd (or fid), kid, pr (precision, recall, density, coverage), clip-score (for text-conditional models), "
+        "grain, ppl, isometry, diversity, time, memory, throughput, edit."
     )
 
 

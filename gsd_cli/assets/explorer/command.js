@@ -9,6 +9,9 @@ const join = (words) => words.filter(Boolean).map(quote).join(" ");
 
 const chosen = (model, label) => ["--model", model.command_name, ...(label === null ? [] : ["--class", String(label)])];
 
+/** What --move and --direction call a direction: its file, if it comes from one. */
+const called = (direction) => direction.file ?? direction.name;
+
 /**
  * base: {source: "seed:42" | a file | null}; moves: [{direction, strength}]. A latent without a source is downloaded
  * first; what moves it in z is then part of the file.
@@ -26,12 +29,12 @@ export function editCommand(model, base, moves, truncation, label) {
   }
   const words = ["gsd", "edit", image, ...cut];
   if (kept.length > 1) {
-    words.push(`--move=${kept.map(({ direction, strength }) => `${direction.name}=${number(strength)}`).join(",")}`);
+    words.push(`--move=${kept.map(({ direction, strength }) => `${called(direction)}=${number(strength)}`).join(",")}`);
   } else {
     const still = model.directions.find(({ group }) => group === "components") ?? model.directions[0];
     const { direction, strength } = kept[0] ?? { direction: still, strength: 0 };
     if (!direction) return { text: "", note: "This model has no direction that gsd edit could name." };
-    if (direction.group === "components") words.push("--direction", direction.name);
+    if (direction.group === "components" || direction.file) words.push("--direction", called(direction));
     else words.push("--attribute", direction.name, "--method", "direction");
     words.push(`--strength=${number(strength)}`);
   }

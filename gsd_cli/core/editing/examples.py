@@ -13,7 +13,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.catalogue.file_formats import IMAGE_SUFFIXES
 from gsd_cli.core.editing.known_attributes import Knowledge, labelled
 from gsd_cli.core.editing.probe import MOST
-from gsd_cli.core.latents.locate import read_image
+from gsd_cli.core.latents.read_image import read_image
 from gsd_cli.data.dataset import ImageArchive
 
 BATCH = 64

@@ -53,12 +53,16 @@ class Start:
 
 @dataclass(frozen=True)
 class Slider:
-    """A direction with the ends of its slider, under a heading: attributes, classes, learnt or components."""
+    """A direction with the ends of its slider, under a heading: attributes, classes, learnt or components.
+
+    file: that of `--save-direction` which it comes from; a command names it by this file.
+    """
 
     direction: Direction
     group: str
     low: float
     high: float
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def _list_slider(slider: Slider, numbers: Numbers) -> dict[str, Any]:
     return {
         "name": direction.name,
         "group": slider.group,
+        **({"file": slider.file} if slider.file else {}),
         "space": direction.space,
         "scale": direction.scale,
         "low": slider.low,

@@ -16,6 +16,7 @@ from torch import Tensor
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.image_names import LATENTS_FORMAT, LATENTS_SUFFIX
+from gsd_cli.core.models.condition import Condition
 
 SUFFIX, FORMAT = LATENTS_SUFFIX, LATENTS_FORMAT
 
@@ -26,12 +27,14 @@ class Anchor:
 
     delta: changes of the generator's weights for this image alone (pivotal tuning), by parameter name.
     residual: the image minus the generator's image, [C, H, W] of the image's shape.
+    condition: of one row, what the generator is given for it; None for the generator's own. Files do not hold it.
     """
 
     z: Tensor
     figures: dict[str, Any]
     delta: dict[str, Tensor] = field(default_factory=dict)
     residual: Tensor | None = None
+    condition: Condition | None = None
 
 
 def save_anchors(path: Path, anchors: list[Anchor], model: str) -> Path:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gsd_cli.base.atomic import sweep
-from gsd_cli.base.errors import GsdError, UsageError
+from gsd_cli.base.errors import GsdError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import tolerate_storage_errors
 from gsd_cli.base.text import plural
-from gsd_cli.catalogue.image_names import (
-    EXAMPLE,
-    IMAGE_HINT,
-    SEED,
-    STDIN,
-    STDIN_EMPTY,
-    example_file,
-    parse_seed,
-    require_one_stdin,
-)
+from gsd_cli.catalogue.image_names import SEED, latents_in_file, parse_seed, require_one_stdin
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.domain import domain_distances, read_sample_features
 from gsd_cli.core.latents.files import SUFFIX, Anchor, cache_key, load_anchors, save_anchors
 from gsd_cli.core.latents.gaussianity import Gaussianity
 from gsd_cli.core.latents.inversion import Inversion, encoder_features, invert, psnr
 from gsd_cli.core.latents.pivotal_tuning import tune
+from gsd_cli.core.latents.read_image import read_image
 from gsd_cli.core.latents.render import render
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.teacher import load_teacher
-from gsd_cli.data.decode import Decoded, Stored, crop_and_resize, open_stored, to_decoded
-from gsd_cli.data.pixels import from_uint8
-from gsd_cli.data.remarks import Remarks, add_remarks, describe_remarks
-from gsd_cli.data.survey import Survey, survey
 from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, InvertSettings
 
 GOOD_PSNR = 24.0
@@ -50,11 +38,13 @@ GOOD_PSNR = 24.0
 
 def locate(
     names: Sequence[str], model: Model, options: InvertOptions | InterpolateOptions | EditOptions, session: Session,
+    texts: Condition | None = None,
 ) -> list[Anchor]:  # fmt: skip
     """The anchors of `names`, in their order: images are inverted, seeds drawn, and files of latents read.
 
-    A file of latents may give several anchors. The quality of each inversion is reported. Raises GsdError (exit 3) for
-    a file that is not an image, UsageError for a bad seed.
+    A file of latents may give several anchors. texts: a row for each anchor, which it keeps; its image is inverted
+    under that text. The quality of each inversion is reported. Raises GsdError (exit 3) for a file that is not an
+    image, UsageError for a bad seed.
     """
     generator, mark = model.generator, weights_fingerprint(model.folder)
     require_one_stdin(names)
@@ -63,22 +53,57 @@ def locate(
         for name in dict.fromkeys(names)
         if not name.startswith(SEED) and not name.endswith(SUFFIX)
     }
-    inverted = _find_anchors(images, model, mark, options, session) if images else {}
-    return collect_anchors(names, inverted, generator.latent_shape, mark, options, session)
+    inverted: dict[int, Anchor] = {}
+    for text, places in _group_by_text(names, texts):
+        own = {names[k]: images[names[k]] for k in places if names[k] in images}
+        with _given(generator, text):
+            found = _find_anchors(own, model, mark, options, session) if own else {}
+        inverted |= {k: found[names[k]] for k in places if names[k] in found}
+    anchors = collect_anchors(names, inverted, generator.latent_shape, mark, options, session)
+    return anchors if texts is None else give_texts(anchors, texts)
+
+
+def give_texts(anchors: Sequence[Anchor], texts: Condition) -> list[Anchor]:
+    """Each anchor with its row of the texts."""
+    return [replace(anchor, condition=texts.rows(slice(k, k + 1))) for k, anchor in enumerate(anchors)]
+
+
+def _group_by_text(names: Sequence[str], texts: Condition | None) -> list[tuple[Condition | None, list[int]]]:
+    """The places of names that share a text, with it."""
+    if texts is None:
+        return [(None, list(range(len(names))))]
+    groups: dict[object, tuple[Condition | None, list[int]]] = {}
+    first = 0  # the row of a name's first anchor
+    for place, name in enumerate(names):
+        text = texts.rows(slice(first, first + 1))
+        groups.setdefault(text.mark, (text, []))[1].append(place)
+        first += len(latents_in_file(Path(name))) if name.endswith(SUFFIX) else 1
+    return list(groups.values())
+
+
+@contextmanager
+def _given(generator: Generator, text: Condition | None) -> Iterator[None]:
+    """A context in which the generator's condition is `text`, if there is one."""
+    before = generator.condition
+    generator.condition = before if text is None else text
+    try:
+        yield
+    finally:
+        generator.condition = before
 
 
 def collect_anchors(
-    names: Sequence[str], inverted: Mapping[str, Anchor], shape: tuple[int, int, int], mark: str,
+    names: Sequence[str], inverted: Mapping[int, Anchor], shape: tuple[int, int, int], mark: str,
     options: InvertSettings, session: Session,
 ) -> list[Anchor]:  # fmt: skip
-    """The anchors of `names`, in their order, from those of inverted images, seeds and files of latents.
+    """The anchors of `names`, in their order, from those of inverted images by place, seeds and files of latents.
 
     shape: of the latents. mark: the fingerprint of the model's weights. --save-latent is obeyed.
     """
     anchors: list[Anchor] = []
-    for name in names:
-        if name in inverted:
-            anchors.append(inverted[name])
+    for place, name in enumerate(names):
+        if place in inverted:
+            anchors.append(inverted[place])
         elif name.startswith(SEED):
             anchors.append(Anchor(latents([parse_seed(name)], shape)[0], {"image": name}))
         else:
@@ -223,72 +248,3 @@ def _load_saved(path: Path, shape: tuple[int, int, int], mark: str, session: Ses
     if made_with != mark:
         session.warn(f"{path} was made with another model: here its latents give other images")
     return anchors
-
-
-def read_image(name: str, generator: Generator, session: Session | None = None) -> Tensor:
-    """One image at the model's size and channels, [C, H, W] in [-1, 1]. A change of size or mode is reported.
-
-    Raises GsdError (exit 3) naming a file that is not an image.
-    """
-    channels, size, _ = generator.image_shape
-    try:
-        file = example_file(name) if name.startswith(EXAMPLE) else Path(name)
-        payload = _read_stdin() if name == STDIN else file
-        looked = survey([payload], [name], remedy="")
-        stored = open_stored(payload)
-        image = to_decoded(stored, looked.ranges)
-        _require_channels(name, image, channels)
-        pixels = crop_and_resize(image, size, channels)
-    except FileNotFoundError as error:
-        raise GsdError(f"no such file: {name}", hint=IMAGE_HINT) from error
-    except GsdError:
-        raise
-    except Exception as error:  # damaged images raise nearly anything
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise GsdError(f"{name} is not an image: {cause}", hint="use PNG, JPEG, WebP or a similar format") from error
-    height, width, found = _shape_of(image)
-    if session is not None:
-        for line in looked.messages:
-            session.say(f"{name}: {line}")
-        _warn_of_values(name, stored, looked, session)
-        if (height, width, found) != (size, size, channels):
-            session.say(f"{name}: {width} x {height} {_mode(found)} -> {size} x {size} {_mode(channels)}")
-    return from_uint8(torch.from_numpy(pixels.copy())).permute(2, 0, 1)
-
-
-def _warn_of_values(name: str, stored: Stored, looked: Survey, session: Session) -> None:
-    """Say what the range of values does to the image."""
-    remarks: Remarks = {}
-    if stored.raster is not None:
-        add_remarks(remarks, stored.raster, 0, looked.ranges)
-    for line in (*looked.warnings, *describe_remarks(remarks, looked.ranges, 1, lambda _: name, remedy=False)):
-        session.warn(line)
-
-
-def _shape_of(image: Decoded) -> tuple[int, int, int]:
-    if isinstance(image, np.ndarray):
-        return image.shape[0], image.shape[1], image.shape[2]
-    return image.height, image.width, len(image.getbands())
-
-
-def _require_channels(name: str, image: Decoded, channels: int) -> None:
-    """Raise GsdError (exit 3) unless the image can have as many channels as the model's: grey and RGB are converted."""
-    found = _shape_of(image)[2]
-    if found != channels and not (found in (1, 3) and channels in (1, 3)):
-        raise GsdError(
-            f"{name} has {plural(found, 'channel')}, the model's images have {channels}",
-            hint=f"give a .npy or a TIFF with {plural(channels, 'channel')}",
-        )
-
-
-def _mode(channels: int) -> str:
-    return {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
-
-
-def _read_stdin() -> bytes:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(["- reads an image from a pipe, but stdin is a terminal"], hint="cat a.png | gsd ...")
-    payload = sys.stdin.buffer.read()
-    if not payload:
-        raise GsdError(STDIN_EMPTY, hint="cat a.png | gsd ...")
-    return payload

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from gsd_cli.compute.device import in_full_precision
 from gsd_cli.core.latents.files import Anchor
+from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.generator import Exported, Generator
 
 Delta = Mapping[str, Tensor]
@@ -26,40 +27,47 @@ def render(
     deltas: Sequence[Delta] = (),
     shifts: Tensor | None = None,
     batch_size: int = 64,
+    condition: Condition | None = None,
 ) -> Tensor:
     """Images [N, C, H, W] of latents z [N, *latent_shape], on the CPU, unclamped.
 
     deltas: changes of the weights, one per latent or none. shifts [N, c, h, w] are added to the
-    bottleneck. Where the generator has an exported form, that makes the images, unless weights change.
+    bottleneck. condition: of one row or of N, by default the generator's. Where the generator has an exported form,
+    that makes the images, unless weights change.
     """
     device = generator.device
+    condition = generator.condition if condition is None else condition
+    if len(condition) == 1:
+        condition = condition.expand(len(z))
     own = any(deltas)
     made = []
     if not own and generator.exported is not None:
-        return _render_exported(generator, generator.exported, z, shifts, batch_size)
+        return _render_exported(generator.exported, z, condition.to("cpu"), shifts, batch_size)
     for part in torch.arange(len(z)).split(1 if own else batch_size):
         with shift_bottleneck(generator, None if shifts is None else shifts[part]):
-            latent = z[part].to(device)
-            image = call_changed(generator, latent, deltas[int(part)]) if own else generator(latent)
+            latent, given = z[part].to(device), condition.rows(part).to(device)
+            image = call_changed(generator, latent, deltas[int(part)], given) if own else generator(latent, given)
         made.append(image.float().cpu())
     return torch.cat(made)
 
 
 def _render_exported(
-    generator: Generator, call: Exported, z: Tensor, shifts: Tensor | None, batch_size: int
+    call: Exported, z: Tensor, condition: Condition, shifts: Tensor | None, batch_size: int
 ) -> Tensor:  # fmt: skip
-    condition = generator.condition.to("cpu")
     parts = torch.arange(len(z)).split(batch_size)
-    return torch.cat([call(z[p], condition.expand(len(p)), None if shifts is None else shifts[p]) for p in parts])
+    return torch.cat([call(z[p], condition.rows(p), None if shifts is None else shifts[p]) for p in parts])
 
 
-def call_changed(generator: Generator, z: Tensor, delta: Delta) -> Tensor:
-    """Call the generator with its weights changed by `delta` for this call alone: images of z [B, C, H, W]."""
+def call_changed(generator: Generator, z: Tensor, delta: Delta, condition: Condition | None = None) -> Tensor:
+    """Call the generator with its weights changed by `delta` for this call alone: images of z [B, C, H, W].
+
+    condition: of B images, by default the generator's.
+    """
     if not delta:
-        return generator(z)
+        return generator(z, condition)
     parameters = dict(generator.named_parameters())
     changed = {name: parameters[name] + change.to(parameters[name]) for name, change in delta.items()}
-    images: Tensor = functional_call(generator, changed, (z,))
+    images: Tensor = functional_call(generator, changed, (z, condition))
     return images
 
 
@@ -106,10 +114,21 @@ def bottleneck_shape(generator: Generator) -> tuple[int, int, int]:
 
 
 def render_between(generator: Generator, a: Anchor, b: Anchor, z: Tensor, s: Tensor, batch_size: int = 64) -> Tensor:
-    """Images of latents z [N, ...] at fractions s [N] of the way from a to b: the weight changes and
-    residuals of the two images are mixed in these fractions."""
+    """Images of latents z [N, ...] at fractions s [N] of the way from a to b: the weight changes, residuals and
+    conditions of the two images are mixed in these fractions."""
     deltas = [blend(a.delta, b.delta, share) for share in s.tolist()] if a.delta or b.delta else []
-    return add_residuals(render(generator, z, deltas, batch_size=batch_size), a, b, s)
+    made = []
+    for part in torch.arange(len(z)).split(batch_size):  # the texts of all images at once may not fit memory
+        own = deltas[part[0] : part[-1] + 1]
+        made.append(render(generator, z[part], own, None, batch_size, condition_between(a, b, s[part])))
+    return add_residuals(torch.cat(made), a, b, s)
+
+
+def condition_between(a: Anchor, b: Anchor, s: Tensor) -> Condition | None:
+    """The conditions at fractions s [N] of the way from a to b, on the CPU; None where they have none of their own."""
+    if a.condition is None or b.condition is None:
+        return None
+    return a.condition.mix(b.condition, s.cpu())
 
 
 def add_residuals(images: Tensor, a: Anchor, b: Anchor, s: Tensor) -> Tensor:

@@ -15,6 +15,9 @@ from gsd_cli.core.models.config_check import LEARNED
 
 VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED)
 SPACINGS = ("leading", "linspace", "trailing")
+CLIP_BY_DEFAULT = ("DDPM", "DDIM", "CogVideoX", "RePaint", "UnCLIP")
+"""How the names of those schedulers of diffusers begin that clip where their config does not say whether; the others,
+PNDM's and Euler's among them, do not. A config without a name is taken for DDPM's."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class Chain:
             if value not in known:
                 raise GsdError(f"the teacher's scheduler has {key} {value!r}", hint=f"known: {', '.join(known)}")
         try:
-            clip = float(config.get("clip_sample_range", 1.0)) if config.get("clip_sample", True) else None
+            clips = config.get("clip_sample", str(config.get("_class_name", "DDPM")).startswith(CLIP_BY_DEFAULT))
+            clip = float(config.get("clip_sample_range", 1.0)) if clips else None
             limits = float(config.get("dynamic_thresholding_ratio", 0.995)), float(config.get("sample_max_value", 1.0))
             offset = int(config.get("steps_offset", 0))
         except (TypeError, ValueError) as error:

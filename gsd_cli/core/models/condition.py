@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import seed_numbers
 
 
@@ -74,6 +75,32 @@ class Condition:
     def first(self, count: int) -> Condition:
         """The first row for each of `count` images."""
         return self.rows(slice(1)).expand(count)
+
+    def mix(self, other: Condition, share: Tensor) -> Condition:
+        """A row for each share [N] of the way from its only row to that of `other`, both of texts: 0 is its own, 1 the
+        other's, and shares outside of [0, 1] go beyond the two.
+
+        Every vector is mixed linearly: token by token, the vector of the whole text, and the sizes. So do diffusers'
+        pipeline `interpolate_stable_diffusion` and most others, for attention is linear in its keys' and values'
+        inputs, and the vectors are outputs of a layer norm with an affine map: unlike latents they lie on no sphere.
+
+        Raises GsdError (exit 3) for rows of unlike shapes, or with unlike masks: a token that counts in one alone has
+        no place between them.
+        """
+        shapes = [[None if t is None else t.shape for t in one._tensors()] for one in (self, other)]
+        if shapes[0] != shapes[1] or self.embeddings is None:
+            raise GsdError("these two conditions cannot be mixed", hint="give texts encoded for one teacher")
+        if self.mask is not None and other.mask is not None and not torch.equal(self.mask, other.mask):
+            raise GsdError("these two texts have different masks", hint="give texts of the same number of tokens")
+
+        def between(a: Tensor, b: Tensor) -> Tensor:
+            if not a.is_floating_point():
+                return a.expand(len(share), *a.shape[1:])
+            a, b = (one.expand(len(share), *one.shape[1:]) for one in (a, b))
+            return torch.lerp(a, b, _column(share.to(a), a))
+
+        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        return Condition(*(None if a is None or b is None else between(a, b) for a, b in pairs))
 
     @property
     def mark(self) -> int | str | None:

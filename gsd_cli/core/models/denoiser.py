@@ -118,6 +118,11 @@ class Denoiser(nn.Module):
 
         Raises GsdError (exit 3) unless it takes texts, and these.
         """
+        self.require_prompts(prompts)
+        self.prompts, self.empty_prompt = prompts, empty
+
+    def require_prompts(self, prompts: Condition) -> None:
+        """Raise GsdError (exit 3) unless it takes texts, and these."""
         sizes = self.kind.text_sizes(self.net)
         if sizes is None or prompts.embeddings is None:
             raise GsdError("the model is not text-conditional", hint="leave out the prompts")
@@ -128,7 +133,6 @@ class Denoiser(nn.Module):
                 f"the prompts have vectors of {found} numbers, the model takes {sizes}",
                 hint="encode them for the model's own teacher: gsd prepare PROMPTS.txt --teacher T",
             )
-        self.prompts, self.empty_prompt = prompts, empty
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import GsdError
+from gsd_cli.catalogue.prompt_files import PROMPTS_FORMAT, PROMPTS_HINT, find_rows
 from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 
-FORMAT = "gsd-prompts-1"
+FORMAT = PROMPTS_FORMAT
 _DIMENSIONS = {"embeddings": 3, "mask": 2, "pooled": 2, "time_ids": 2}
 _EMPTY = "empty."
 """What the names of the empty text's tensors begin with."""
@@ -86,12 +87,23 @@ def load_prompts(path: Path) -> Prompts:
         if empty:
             _require_rows([""], empty)
     except FileNotFoundError as error:
-        raise GsdError(f"no such file: {path}", hint="make it with: gsd prepare PROMPTS.txt --teacher T") from error
+        raise GsdError(f"no such file: {path}", hint=PROMPTS_HINT) from error
     except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
         cause = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        hint = "make it with: gsd prepare PROMPTS.txt --teacher T"
-        raise GsdError(f"{path} is not a file of prompts: {cause}", hint=hint) from error
+        raise GsdError(f"{path} is not a file of prompts: {cause}", hint=PROMPTS_HINT) from error
     return Prompts(tuple(texts), Condition(**tensors), str(header.get("teacher", "")), Condition(**empty))
+
+
+def pick_prompts(path: Path, texts: Sequence[str]) -> Prompts:
+    """Those prompts of a file whose texts these are, in their order; all without texts.
+
+    Raises as `load_prompts`, and UsageError for a text that the file does not hold.
+    """
+    found = load_prompts(path)
+    if not texts:
+        return found
+    rows = torch.tensor(find_rows(path, found.texts, texts))
+    return replace(found, texts=tuple(texts), condition=found.condition.rows(rows))
 
 
 def _require_rows(texts: Sequence[str], tensors: dict[str, Tensor]) -> None:

@@ -66,7 +66,7 @@ def load_part(
     name = read_class(folder / encoder)
     if name not in classes:
         raise GsdError(f"{folder / encoder} holds a {name or 'model of unknown class'}", hint=HINT)
-    transformers = _import_transformers()
+    transformers = import_transformers()
     try:
         net, loaded = getattr(transformers, name).from_pretrained(
             folder / encoder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
@@ -92,7 +92,8 @@ def read_class(encoder: Path) -> str | None:
     return str(names[0]) if isinstance(names, list) and names else None
 
 
-def _import_transformers() -> Any:
+def import_transformers() -> Any:
+    """The package transformers, which prints nothing then. Raises GsdError (exit 2) where it is not installed."""
     try:
         import transformers
     except ImportError as error:

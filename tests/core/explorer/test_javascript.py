@@ -121,11 +121,12 @@ def test_commands_are_commands(tmp_path: Path) -> None:
         "directions": [
             {"name": "pc0", "space": "bottleneck", "group": "components"},
             {"name": "ankle-boot", "space": "latent", "group": "classes"},
+            {"name": "smile", "space": "latent", "group": "learnt", "file": "my/smile.safetensors"},
         ],
     }
     script = f"""import {{ editCommand, walkCommand }} from "./page/command.js";
         const model = {json.dumps(model)};
-        const [pc, boot] = model.directions;
+        const [pc, boot, own] = model.directions;
         const seed = {{ source: "seed:42" }};
         const shown = (base, moves, cut = 1, label = null) => editCommand(model, base, moves, cut, label);
         console.log(JSON.stringify([
@@ -135,6 +136,8 @@ def test_commands_are_commands(tmp_path: Path) -> None:
             shown({{ source: null }}, [{{ direction: boot, strength: 1 }}, {{ direction: pc, strength: 1 }}], 0.5),
             shown({{ source: "my latent's.safetensors" }}, [], 1, 3),
             walkCommand(model, [seed, {{ source: null }}], 17, null),
+            shown(seed, [{{ direction: own, strength: 1 }}]),
+            shown(seed, [{{ direction: own, strength: 1 }}, {{ direction: pc, strength: -1 }}]),
         ]))"""
     shown = run_javascript(tmp_path, script)
     assert [one["text"] for one in shown] == [
@@ -147,10 +150,12 @@ def test_commands_are_commands(tmp_path: Path) -> None:
         """gsd edit 'my latent'"'"'s.safetensors' --direction pc0 --strength=0 --model fashion"""
         " --class 3 -o image.png",
         "gsd interpolate seed:42 latent-2.safetensors --frames 17 --model fashion -o walk.gif",
+        "gsd edit seed:42 --direction my/smile.safetensors --strength=1 --model fashion -o image.png",
+        "gsd edit seed:42 --move=my/smile.safetensors=1,pc0=-1 --model fashion -o image.png",
     ]
     seen = []
     for one in shown:
         parse_and_run(shlex.split(one["text"])[1:], seen.append)
-    assert [call.command.name for call in seen] == ["sample"] * 2 + ["edit"] * 5 + ["interpolate"]
+    assert [call.command.name for call in seen] == ["sample"] * 2 + ["edit"] * 5 + ["interpolate"] + ["edit"] * 2
     assert not any(call.extra for call in seen)
     assert shown[5]["note"] and not shown[0]["note"]

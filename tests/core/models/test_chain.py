@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from itertools import pairwise
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -58,6 +60,17 @@ def test_more_steps_than_levels_are_refused(steps: int) -> None:
 def test_what_a_config_leaves_out_is_diffusers_default() -> None:
     default = DDPMScheduler().config
     assert Chain.from_config({}) == Chain.from_config(default) == Chain(variance="fixed_small")
+
+
+def test_a_missing_clip_sample_is_the_default_of_its_scheduler() -> None:
+    named = [name for name in dir(diffusers) if name.endswith("Scheduler")]
+    settings = {name: inspect.signature(getattr(diffusers, name).__init__).parameters for name in named}
+    with_betas = {name: found for name, found in settings.items() if "beta_start" in found}
+    assert {"PNDMScheduler", "EulerDiscreteScheduler", "DDIMScheduler"} <= with_betas.keys()
+    for name, found in with_betas.items():
+        clips = "clip_sample" in found and found["clip_sample"].default is True
+        assert (Chain.from_config({"_class_name": name}).clip is not None) == clips, name
+        assert Chain.from_config({"_class_name": name, "clip_sample": not clips}).limits != clips
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from gsd_cli.base.errors import GsdError
 from gsd_cli.compute.random import seed_numbers
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import (
@@ -138,3 +140,40 @@ def test_a_call_compiles_to_one_graph() -> None:
     x = torch.randn(3)
     for given in (every_class(4), UNCONDITIONAL):
         assert torch.equal(compiled(x, given), call(x, given))
+
+
+# -- mixtures -----------------------------------------------------------------------------------
+
+
+def test_a_mixture_is_linear_in_every_vector_and_meets_its_ends() -> None:
+    a, b = texts(1, 1), replace(texts(1, 2), mask=texts(1, 1).mask)
+    share = torch.tensor([0.0, 0.25, 1.0, 1.5])
+    found = a.mix(b, share)
+    assert len(found) == 4
+    for name in ("embeddings", "pooled", "time_ids"):
+        one, other, mixed = (getattr(c, name) for c in (a, b, found))
+        assert torch.equal(mixed[0], one[0]) and torch.equal(mixed[2], other[0])
+        torch.testing.assert_close(mixed[1], 0.75 * one[0] + 0.25 * other[0])
+        torch.testing.assert_close(mixed[3], other[0] + 0.5 * (other[0] - one[0]))
+    assert torch.equal(found.mask, a.mask.expand(4, -1))
+
+
+def test_tokens_that_both_texts_share_stay() -> None:
+    """CLIP's first token is the same for all texts, and the longest of its vectors."""
+    a, b = texts(1, 1), replace(texts(1, 2), mask=texts(1, 1).mask)
+    b.embeddings[:, 0] = a.embeddings[:, 0]
+    mixed = a.mix(b, torch.linspace(0, 1, 7)).embeddings
+    torch.testing.assert_close(mixed[:, 0], a.embeddings[:, 0].expand(7, -1))
+    assert not torch.allclose(mixed[3, 1], mixed[0, 1])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Condition(embeddings=texts(1).embeddings), replace(texts(1), embeddings=torch.zeros(1, 4, 3)),
+     replace(texts(1), mask=1 - texts(1).mask), every_class(1)],
+    ids=["no pooled vector", "another length", "another mask", "a class"],
+)  # fmt: skip
+def test_what_has_no_place_between_is_refused(other: Condition) -> None:
+    with pytest.raises(GsdError) as caught:
+        texts(1).mix(other, torch.tensor([0.5]))
+    assert caught.value.hint
