@@ -27,6 +27,9 @@ from gsd_cli.core.models.generator import Model
 OPSET = 20
 LARGEST = 2**31 - 2**20
 """Bytes that an ONNX file can hold: a limit of its container, with room for the graph."""
+TINY = ("SanaTransformer2DModel", "AutoencoderDC")
+"""Networks of diffusers whose linear attention adds 1e-15 to a sum that may be zero, and then divides by it. The
+exporter's optimizer takes such a number for zero."""
 NUMBER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
@@ -76,7 +79,7 @@ def _trace(whole: ExportedGenerator, name: str) -> Any:
     with explain_failure(name), torch.no_grad():
         made: Any = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=list(whole.names), output_names=[IMAGES],
-            verbose=False,
+            verbose=False, optimize=not any(type(part).__name__ in TINY for part in whole.modules()),
         )  # fmt: skip
         return made.model_proto
 
