@@ -27,7 +27,9 @@ SETTINGS = {
 PIPELINES = {"SD3": "StableDiffusion3Pipeline", "FLUX": "FluxPipeline", "SANA": "SanaPipeline"}
 
 
-@pytest.mark.parametrize("kind", ["SD", "SDXL", "SD3", "FLUX", "SANA"])
+@pytest.mark.parametrize(
+    "kind", ["SD", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("SDXL", "SD3", "FLUX")), "SANA"]
+)  # fmt: skip
 def test_all_commands(shell: Shell, kind: str) -> None:
     teachers.with_text_encoders(shell.folder / "teacher", kind)
     (shell.folder / "prompts.txt").write_text("a cat\n\ntwo dogs\na red house\n")
