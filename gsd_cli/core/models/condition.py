@@ -84,8 +84,8 @@ class Condition:
         pipeline `interpolate_stable_diffusion` and most others, for attention is linear in its keys' and values'
         inputs, and the vectors are outputs of a layer norm with an affine map: unlike latents they lie on no sphere.
 
-        Between the ends the tokens count that count in both: the others are padding in one of the two, which the network
-        has never seen. Raises GsdError (exit 3) for rows of unlike shapes.
+        Between the ends the tokens count that count in both: the others are padding in one of the two, which the
+        network has never seen. Raises GsdError (exit 3) for rows of unlike shapes.
         """
         shapes = [[None if t is None else t.shape for t in one._tensors()] for one in (self, other)]
         if shapes[0] != shapes[1] or self.embeddings is None:
