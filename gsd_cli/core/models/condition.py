@@ -84,23 +84,22 @@ class Condition:
         pipeline `interpolate_stable_diffusion` and most others, for attention is linear in its keys' and values'
         inputs, and the vectors are outputs of a layer norm with an affine map: unlike latents they lie on no sphere.
 
-        Raises GsdError (exit 3) for rows of unlike shapes, or with unlike masks: a token that counts in one alone has
-        no place between them.
+        Between the ends the tokens count that count in both: the others are padding in one of the two, which the
+        network has never seen. Raises GsdError (exit 3) for rows of unlike shapes.
         """
         shapes = [[None if t is None else t.shape for t in one._tensors()] for one in (self, other)]
         if shapes[0] != shapes[1] or self.embeddings is None:
             raise GsdError("these two conditions cannot be mixed", hint="give texts encoded for one teacher")
-        if self.mask is not None and other.mask is not None and not torch.equal(self.mask, other.mask):
-            raise GsdError("these two texts have different masks", hint="give texts of the same number of tokens")
 
-        def between(a: Tensor, b: Tensor) -> Tensor:
-            if not a.is_floating_point():
-                return a.expand(len(share), *a.shape[1:])
+        def between(name: str, a: Tensor, b: Tensor) -> Tensor:
             a, b = (one.expand(len(share), *one.shape[1:]) for one in (a, b))
+            if name == "mask":
+                s = _column(share.to(a.device), a)
+                return torch.where(s <= 0, a, torch.where(s >= 1, b, a * b))
             return torch.lerp(a, b, _column(share.to(a), a))
 
-        pairs = zip(self._tensors(), other._tensors(), strict=True)
-        return Condition(*(None if a is None or b is None else between(a, b) for a, b in pairs))
+        triples = zip(NAMES, self._tensors(), other._tensors(), strict=True)
+        return Condition(*(None if a is None or b is None else between(name, a, b) for name, a, b in triples))
 
     @property
     def mark(self) -> int | str | None:
