@@ -34,10 +34,12 @@ def _measure(context: Context, entry: Entry) -> None:
 
 def _protocol(context: Context) -> dict[str, str]:
     count = 0 if context.prompts is None else len(context.prompts.texts)
+    scale = context.teacher.denoiser.guidance
+    guided = "without guidance" if scale == 1 else f"with guidance {scale:g}"
     return {
         "CLIP score": f"mean of {WEIGHT:g} max(cos, 0) in CLIP's ViT-B/32, the text as it is (Hessel et al. 2021 have "
         f"2.5 in place of {WEIGHT:g}); {count} prompts, of which each of {context.samples} seeds draws one; ± is one "
-        "standard error; samplers of the teacher run without guidance"
+        f"standard error; samplers of the teacher run {guided}"
     }
 
 
