@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.latents.render import bottleneck_shape
 from gsd_cli.core.models.condition import NAMES, UNCONDITIONAL, Condition
+from gsd_cli.core.models.few_steps import later_noise
 from gsd_cli.core.models.generator import Generator
 
 LATENT, SHIFT, CLASS, IMAGES = "z", "shift", "class", "images"
@@ -33,9 +34,9 @@ class ExportedGenerator(nn.Module):
         self.shift_shape = find_shift_shape(generator) if with_shift else None
         self.sigma: Tensor
         self.time: Tensor
-        sigma = torch.tensor([generator.sigma_init])
+        sigma = torch.tensor(generator.sigmas)
         self.register_buffer("sigma", sigma)
-        # a constant: the search in the schedule stays out of the file
+        # constants: the search in the schedule stays out of the file
         self.register_buffer("time", generator.denoiser.schedule.timestep(sigma).clone())
 
     @property
@@ -61,14 +62,20 @@ class ExportedGenerator(nn.Module):
         shift = given.get(SHIFT)
         handle = None if shift is None else denoiser.hook_bottleneck(_add(shift))
         try:
-            x, sigma = self.generator.sigma_init * z, self.sigma.expand(z.shape[0])
-            noisy = denoiser.precondition.input(x, sigma)
-            raw = denoiser.kind.call(denoiser.net, noisy, self.time.expand(z.shape[0]), to_condition(given))
+            clean = self._call(0, self.generator.sigma_init * z, given)
         finally:
             if handle is not None:
                 handle.remove()
-        clean = denoiser.clean(raw[:, : z.shape[1]], x, sigma)  # a predicted variance comes second
+        for step, level in enumerate(self.generator.sigmas[1:], 1):
+            clean = self._call(step, clean + level * later_noise(z, step), given)
         return self.generator.autoencoder.decode(clean).clamp(-1, 1)
+
+    def _call(self, step: int, x: Tensor, given: dict[str, Tensor]) -> Tensor:
+        """The clean estimate of one call of the network, from the noisy image x [B, *latent_shape]."""
+        denoiser, one = self.generator.denoiser, slice(step, step + 1)
+        sigma, time = self.sigma[one].expand(x.shape[0]), self.time[one].expand(x.shape[0])
+        raw = denoiser.kind.call(denoiser.net, denoiser.precondition.input(x, sigma), time, to_condition(given))
+        return denoiser.clean(raw[:, : x.shape[1]], x, sigma)  # a predicted variance comes second
 
 
 def _add(shift: Tensor) -> Callable[[Tensor], Tensor]:

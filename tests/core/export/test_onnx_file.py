@@ -97,3 +97,16 @@ def test_shift_without_default_must_be_given(place: Path, model: Model) -> None:
     (images,) = opened.run(None, {"z": z.numpy(), "shift": shift.numpy()})
     assert np.abs(images - wanted).max() < 1e-5
     assert np.abs(OnnxGenerator(place / "required.onnx")(z).numpy() - wanted).max() < 1e-5
+
+
+def test_a_generator_of_several_steps_is_one_file(place: Path, model: Model) -> None:
+    generator = Generator(model.generator.denoiser, (SIGMA, 0.4))
+    save_generator(generator, place / "several", model.card, "", half=False)
+    write_onnx(load_model(str(place / "several")), place / "several.onnx", "fp32", Session())
+    z = latents(range(3), generator.latent_shape)
+    shift = 5 * normal_rows(range(3), (4, 4, 4), 0, "test")
+    wanted = render(generator, z, shifts=shift).clamp(-1, 1).numpy()
+    assert np.abs(call(place / "several.onnx", z=z.numpy(), shift=shift.numpy()) - wanted).max() < 1e-5
+    assert np.abs(call(place / "several.onnx", z=z.numpy()) - wanted).max() > 0.01
+    facts = OnnxGenerator(place / "several.onnx").metadata
+    assert json.loads(facts["sigmas"]) == [SIGMA, 0.4]
