@@ -60,13 +60,16 @@ def test_walks_inversion_and_edits(run: Shell, command: tuple[str, ...]) -> None
     assert "psnr" in json.dumps(report["metrics"])
 
 
-def test_bench_counts_its_calls(run: Shell) -> None:
-    done = run.gsd("bench", "--model", ".", "--compare", "ddim-3", "--metrics", "ppl", "--ppl-samples", "10", "--json")
+@pytest.mark.usefixtures("run")
+def test_bench_counts_its_calls(workshop: Shell) -> None:
+    done = workshop.gsd(
+        "bench", "--model", "few", "--compare", "ddim-3", "--metrics", "ppl", "--ppl-samples", "10", "--json"
+    )
     assert done.returncode == 0, done.stderr.decode()
     rows = json.loads(done.stdout)["metrics"]["rows"]
-    assert {name: row["calls"] for name, row in rows.items()} == {"ddim-3": 3, ".": 2}
+    assert {name: row["calls"] for name, row in rows.items()} == {"ddim-3": 3, "few": 2}
     assert "2/3" in done.stderr.decode()  # of the ratio's line
-    assert "ppl_1e-3" in rows["."]
+    assert "ppl_1e-3" in rows["few"]
 
 
 def test_a_resumed_run_must_have_as_many_steps(workshop: Shell, run: Shell) -> None:
