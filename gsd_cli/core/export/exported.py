@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.latents.render import bottleneck_shape
 from gsd_cli.core.models.condition import NAMES, UNCONDITIONAL, Condition
-from gsd_cli.core.models.few_steps import later_noise
+from gsd_cli.core.models.few_steps import permutation, reorder
 from gsd_cli.core.models.generator import Generator
 
 LATENT, SHIFT, CLASS, IMAGES = "z", "shift", "class", "images"
 """The names of inputs and of the output. Those of a text are the names of a `Condition`'s tensors."""
+REORDERING = ("order", "signs")
+"""The names of the buffers that make a later step's noise."""
 EXAMPLES = 2
 """Images of the call that is recorded: with one, the recorder would take the batch for a constant."""
 
@@ -38,6 +41,9 @@ class ExportedGenerator(nn.Module):
         self.register_buffer("sigma", sigma)
         # constants: the search in the schedule stays out of the file
         self.register_buffer("time", generator.denoiser.schedule.timestep(sigma).clone())
+        for step in range(1, generator.calls):  # buffers, because a recorder would put its own tensors into the cache
+            for name, value in zip(REORDERING, permutation(prod(generator.latent_shape), step), strict=True):
+                self.register_buffer(f"{name}_{step}", value.on(sigma.device))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,8 +73,11 @@ class ExportedGenerator(nn.Module):
             if handle is not None:
                 handle.remove()
         for step, level in enumerate(self.generator.sigmas[1:], 1):
-            clean = self._call(step, clean + level * later_noise(z, step), given)
+            clean = self._call(step, clean + level * self._later_noise(z, step), given)
         return self.generator.autoencoder.decode(clean).clamp(-1, 1)
+
+    def _later_noise(self, z: Tensor, step: int) -> Tensor:
+        return reorder(z, *(self.get_buffer(f"{name}_{step}") for name in REORDERING))
 
     def _call(self, step: int, x: Tensor, given: dict[str, Tensor]) -> Tensor:
         """The clean estimate of one call of the network, from the noisy image x [B, *latent_shape]."""

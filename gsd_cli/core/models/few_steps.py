@@ -39,7 +39,12 @@ def later_noise(z: Tensor, step: int) -> Tensor:
     one image. The order is arbitrary, so that the noise of a place has nothing to do with the latent there.
     """
     order, signs = permutation(z[0].numel(), step)
-    return (z.flatten(1)[:, order.on(z.device)] * signs.on(z.device)).reshape(z.shape)
+    return reorder(z, order.on(z.device), signs.on(z.device))
+
+
+def reorder(z: Tensor, order: Tensor, signs: Tensor) -> Tensor:
+    """The numbers of each latent of z [B, ...] in an order [count], with signs [count]."""
+    return (z.flatten(1)[:, order] * signs).reshape(z.shape)
 
 
 @cache
