@@ -8,7 +8,8 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import format_bytes, plural
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import locate_model
-from gsd_cli.catalogue.find import find_model, local_teacher
+from gsd_cli.catalogue.find import find_model, local_teacher, read_card
+from gsd_cli.catalogue.model_facts import call_count, describe_calls
 from gsd_cli.catalogue.registry import TEACHERS
 
 VALUES_TRAINED, STUDENT_TRAINED = 5, 5
@@ -80,11 +81,13 @@ def teacher_parameters(spec: str) -> int | None:
 
 
 def describe_sample_size(model: str | None, count: int) -> str:
-    """`64 images (one network call each, 66 kB of pixels)`."""
+    """`64 images (one network call each, 66 kB of pixels)`, or with the calls of a generator of several steps."""
     counted = plural(count, "image")
     try:
-        config = json.loads((find_model(model) / "config.json").read_text(encoding="utf-8"))
+        folder = find_model(model)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        calls = describe_calls(call_count(read_card(folder)))
         pixels = count * int(config["sample_size"]) ** 2 * int(config["in_channels"])
     except (GsdError, OSError, ValueError, KeyError, TypeError):
         return counted
-    return f"{counted} (one network call each, {format_bytes(pixels)} of pixels)"
+    return f"{counted} ({calls} each, {format_bytes(pixels)} of pixels)"

@@ -118,6 +118,17 @@ def data_labels(data: Path) -> tuple[str, ...] | None:
         return None
 
 
+def call_count(card: dict[str, Any]) -> int:
+    """The network calls that an image takes, from the content of a generator's gsd.json."""
+    sigmas = card.get("sigmas")
+    return len(sigmas) if isinstance(sigmas, list) and sigmas else 1
+
+
+def describe_calls(count: int) -> str:
+    """`one network call`, or `4 network calls`."""
+    return "one network call" if count == 1 else f"{count} network calls"
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
         return _read(locate_model(folder).network / "config.json")

@@ -1,4 +1,4 @@
-"""gsd distill: train a one-step generator from a teacher."""
+"""gsd distill: train a generator of one step, or of a few, from a teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gsd sample: generate images, one network call each; or export the generator."""
+"""gsd sample: generate images, one network call each, or a few; or export the generator."""
 
 from __future__ import annotations
 

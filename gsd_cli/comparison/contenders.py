@@ -76,7 +76,7 @@ class Contender:
 def generator_subject(
     name: str, generator: Generator, device: torch.device, precision: str = "fp32", exported: Renderer | None = None
 ) -> Subject:  # fmt: skip
-    """A one-step generator: both maps are its one call; `sample` uses the precision of samples.
+    """A generator: both maps are its call, or its few calls; `sample` uses the precision of samples.
 
     exported: the same generator run by something else than torch, which makes the samples.
     """
@@ -94,7 +94,9 @@ def generator_subject(
             return generator(z.to(device), conditions_for(generator, seeds)).float()
 
     parameters = sum(p.numel() for p in generator.parameters())
-    return Subject(name, 1, parameters, sample, images, "one call")
+    calls = generator.calls
+    protocol = "one call" if calls == 1 else f"{calls} calls"
+    return Subject(name, calls, parameters, sample, images, protocol, calls)
 
 
 def baseline_subject(

@@ -15,8 +15,10 @@ from gsd_cli.metrics.path_length import NOISY, PathLength, noise_floor, path_len
 
 EPSILON = 1e-4
 COARSE_EPSILON = 1e-3
+FEW_CALLS = 8
+"""The most calls of a model whose images are cheap: a generator's."""
 NOISE_PAIRS, FEW_NOISE_PAIRS = 64, 16
-"""Pairs for the noise floor of a model of one call and of one of several."""
+"""Pairs for the noise floor of a model of few calls and of one of many."""
 
 
 def _perceptual_of(row: Row) -> str:
@@ -36,7 +38,7 @@ def _measure_path_lengths(context: Context, entry: Entry) -> None:
         "ppl_untrimmed_high": found.untrimmed_high,
     }
     row.protocol["ppl"] = f"{path_length_protocol(found.pairs, EPSILON)}, {subject.images_protocol}"
-    if subject.calls == 1:  # cheap where an image is one call
+    if subject.calls <= FEW_CALLS:
         row.figures["ppl_1e-3"] = _path_length(context, entry.contender, COARSE_EPSILON).mean
     if subject.images_calls <= MOST_CALLS:
         _measure_noise(context, entry, found.mean)
@@ -45,7 +47,7 @@ def _measure_path_lengths(context: Context, entry: Entry) -> None:
 def _measure_noise(context: Context, entry: Entry, ppl: float) -> None:
     """The share of a PPL that arithmetic alone makes; a note where it matters."""
     row, subject = entry.row, entry.contender.subject
-    pairs = NOISE_PAIRS if subject.calls == 1 else FEW_NOISE_PAIRS
+    pairs = NOISE_PAIRS if subject.calls <= FEW_CALLS else FEW_NOISE_PAIRS
     with context.session.progress(f"PPL of {row.name}: noise floor"):
         floor = noise_floor(subject.images, context.perceptual.squared_distance, context.latent_shape, pairs)
     noise = row.figures["ppl_noise_floor"] = floor / EPSILON**2

@@ -79,7 +79,7 @@ TIME = Metric(
 
 
 def _measure_memory(context: Context, entries: Sequence[Entry]) -> None:
-    """The peak of one network call of each contender."""
+    """The peak of one network call of each contender; of a generator, of all its calls, which use the same memory."""
     z = latents(range(context.options.batch_size), context.latent_shape, "timing").to(context.device)
     denoiser = context.teacher.denoiser
     condition = denoiser.conditions.first(len(z)).to(context.device)

@@ -44,7 +44,7 @@ def _table(
         for row in rows[:-1]:
             ratios = [_ratio(column, rows[-1], row) for column in columns]
             unresolved |= any(NOT_RESOLVED in ratio for ratio in ratios)
-            lines.append([f"{names[rows[-1].name]} / {names[row.name]}", f"1/{row.calls}", *ratios])
+            lines.append([f"{names[rows[-1].name]} / {names[row.name]}", f"{rows[-1].calls}/{row.calls}", *ratios])
     facts = {short: name for name, short in names.items() if short != name} | dict(facts)
     notes = [*_legend(columns, unresolved=unresolved), *(f"{name}: {fact}" for name, fact in facts.items())]
     records = [column.record(row) for row in rows for column in columns if column.value(row) is not None]

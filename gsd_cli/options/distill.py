@@ -20,6 +20,9 @@ ADVERSARIAL_RATIO = 2.0
 MATCHING_RATIO = 2.0
 """Value of `--feature-matching auto` when there is a discriminator."""
 
+MOST_STEPS = 8
+"""Of `--student-steps`: with more calls, a sampler of the teacher needs no distillation."""
+
 FITTED_FORMS = ("borders", "cells")
 """The forms of `--irl` that are fitted to images, real ones if there are any."""
 
@@ -72,6 +75,12 @@ class DistillSettings(BaseModel):
         4, "Pair one in every K images with a neighbouring latent.", panel="Method"
     )
     sigma_init: Positive = opt(2.5, "Noise level (sigma) at which the generator calls its network.", panel="Method")
+    student_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = opt(
+        1,
+        "Network calls per image of the generator, for teachers for which one is not enough.",
+        panel="Method",
+        metavar="K",
+    )
     student_width: PositiveInt = opt(
         1,
         "Give the generator K times the teacher's channels; the images before training stay the same.",
@@ -226,7 +235,7 @@ class DistillSettings(BaseModel):
 
 
 class DistillOptions(Common, DistillSettings, HubSettings):
-    """Distil a teacher into a one-step generator."""
+    """Distil a teacher into a generator of one network call, or of a few."""
 
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt(

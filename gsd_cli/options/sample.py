@@ -29,7 +29,7 @@ WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
 
 
 class SampleOptions(Common):
-    """Generate images, one network call each."""
+    """Generate images, one network call each, or a few."""
 
     model: str | None = MODEL_OR_FILE
     num_samples: PositiveInt | None = opt(None, "Number of images: the seeds 0 to N-1; default: 64.", short="-N")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
@@ -26,13 +25,12 @@ class Linear(nn.Module):
         matrix = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(3))).Q
         self.weight = nn.Parameter(matrix, requires_grad=False)
         self.middle = nn.Identity()
-        self.denoiser = SimpleNamespace(hook_bottleneck=self._hook)
 
     @property
     def device(self) -> torch.device:
         return self.weight.device
 
-    def _hook(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         return self.middle.register_forward_hook(lambda module, inputs, output: function(output))
 
     def forward(self, z: Tensor) -> Tensor:

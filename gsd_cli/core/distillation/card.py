@@ -6,6 +6,7 @@ from typing import Any
 
 from gsd_cli.base.intervals import interval_of_error, interval_of_share
 from gsd_cli.base.text import format_number
+from gsd_cli.catalogue.model_facts import call_count
 from gsd_cli.catalogue.run_layout import ADAPTERS
 from gsd_cli.core.models.edm_config import CLASS_NAMES, LICENCE
 from gsd_cli.options.distill_choices import OFF, split_choice
@@ -13,7 +14,7 @@ from gsd_cli.options.distill_choices import OFF, split_choice
 
 def generator_card(card: dict[str, Any]) -> str:
     """The card's Markdown from the content of gsd.json."""
-    return f"""# One-step generator distilled from {card["teacher"]}
+    return f"""# {name_kind(card)} distilled from {card["teacher"]}
 
 {describe_training(card)}
 
@@ -32,13 +33,29 @@ def describe_training(card: dict[str, Any]) -> str:
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
     return f"""Made by `{command}`:
-score identity distillation. One network call: `G(z) = D(sigma_init z, sigma_init)`,
-`sigma_init = {settings["sigma_init"]}`, `z ~ N(0, I)`.
+score identity distillation. {_calls(card)}
 
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}{_start(settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 - real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
+
+
+def name_kind(card: dict[str, Any]) -> str:
+    """`One-step generator`, or `Generator of 4 steps`."""
+    calls = call_count(card)
+    return "One-step generator" if calls == 1 else f"Generator of {calls} steps"
+
+
+def _calls(card: dict[str, Any]) -> str:
+    """The formula of an image, and the noise levels in it."""
+    if (calls := call_count(card)) == 1:
+        return f"""One network call: `G(z) = D(sigma_init z, sigma_init)`,
+`sigma_init = {card["settings"]["sigma_init"]}`, `z ~ N(0, I)`."""
+    levels = ", ".join(f"{sigma:.3g}" for sigma in card["sigmas"])
+    return f"""{calls} network calls: `x = D(sigma_1 z, sigma_1)`, then
+`x = D(x + sigma_k n_k, sigma_k)`, at `sigma` {levels};
+`z ~ N(0, I)`, and `n_k` has the numbers of `z` in a fixed order, half of them with the other sign."""
 
 
 BETTER = {
@@ -52,6 +69,8 @@ SHARES = ("precision", "recall", "coverage")
 def _opening(card: dict[str, Any]) -> str:
     """What opens the generator, and the licence of a network that was distilled from EDM's."""
     network = card.get("network", "UNet2DModel")
+    if network not in CLASS_NAMES and call_count(card) > 1:
+        return "Open it with `gsd sample --model`: a pipeline of diffusers does not know its steps."
     if network not in CLASS_NAMES:
         return "Open it with diffusers' `UNet2DModel.from_pretrained`, or with `gsd sample --model`."
     return f"""Open it with `gsd sample --model`: its network is EDM's {network}.

@@ -36,7 +36,8 @@ of its gradient at the generator's images; timed on a small UNet, where the head
 MATCHING_CALLS = 0.6
 """Of feature matching: the encoder forward and backward; timed on the same small UNet."""
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
-"""Calls of G among `FAKE_CALLS` and `GENERATOR_CALLS`; all `MANIFOLD_CALLS` are."""
+"""Calls of G among `FAKE_CALLS` and `GENERATOR_CALLS`; all `MANIFOLD_CALLS` are. With `--student-steps K`
+an image takes each of them K times."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def estimate(
     state = FLOAT * count_values(settings, parameters, own, lambda rank: adapter_parameters(teacher, rank))
     state = state // process_count() if settings.shard else state
     # the generator's graph, and those of f and g at its images, live at once
+    own_kept *= settings.student_steps
     activations = together * (own_kept + (sum(_rows(settings)) * kept if settings.sidl_weight else 0))
     own_passes = generator_passes(settings)
     calls = share / together
@@ -95,6 +97,7 @@ def passes(settings: DistillSettings) -> float:
     own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
     calls: float = GENERATOR_CALLS + (fake * settings.fake_steps + judging if settings.sidl_weight else 0)
+    calls += (settings.student_steps - 1) * _own_calls(settings)
     if settings.adversarial_ratio(real=False):
         calls += DISCRIMINATOR_CALLS * settings.discriminator_steps + ADVERSARIAL_CALLS
     if settings.matching_ratio(real=False):
@@ -110,15 +113,20 @@ def _rows(settings: DistillSettings) -> tuple[int, int]:
 
 def generator_passes(settings: DistillSettings) -> float:
     """The part of `passes` of the generator; the others are of networks of the teacher's size."""
-    calls = GENERATOR_OWN_CALLS + (FAKE_GENERATOR_CALLS * settings.fake_steps if settings.sidl_weight else 0)
+    calls = settings.student_steps * _own_calls(settings)
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
+
+
+def _own_calls(settings: DistillSettings) -> float:
+    """The passes of one of the generator's calls per image: its update's, and those for the fake score's images."""
+    return GENERATOR_OWN_CALLS + (FAKE_GENERATOR_CALLS * settings.fake_steps if settings.sidl_weight else 0)
 
 
 def _manifold_calls(settings: DistillSettings) -> float:
     form = FORMS.get(settings.irl)
     if form is None or settings.irl_gradient != "manifold" or settings.irl_weight == 0:
         return 0.0
-    return MANIFOLD_CALLS * form.point_count / settings.pair_every / settings.irl_every
+    return settings.student_steps * MANIFOLD_CALLS * form.point_count / settings.pair_every / settings.irl_every
 
 
 def activation_bytes(model: Denoiser, *, recompute: bool) -> int:

@@ -14,7 +14,7 @@ from gsd_cli.base.versions import versions
 from gsd_cli.catalogue.run_layout import BEST, CARD, CURVES, GENERATOR, METRICS_LOG
 from gsd_cli.core.distillation.card import generator_card
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.generator import Generator, save_generator
+from gsd_cli.core.models.generator import Generator, describe_levels, save_generator
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.curves import PANELS, draw_curves
 from gsd_cli.core.training.log import read_metrics
@@ -82,7 +82,9 @@ class Exporter:
             draw_curves(metrics, Path(name, CURVES), self.figure)
 
     def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
+        generator = Generator(average.denoiser, average.sigmas, self.teacher.autoencoder)
         card = {
+            **describe_levels(generator),
             "kind": "generator",
             "teacher": self.options.teacher,
             "teacher_source": self.teacher.source,
@@ -103,7 +105,6 @@ class Exporter:
             "eval_samples": self.options.eval_samples,
             "versions": versions(),
         }
-        generator = Generator(average.denoiser, average.sigma_init, self.teacher.autoencoder)
         half = self.options.weights == "fp16"
         save_generator(
             generator, self.folder / name, card, generator_card(card), half=half, prompts=self.teacher.prompts

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsd_cli.core.distillation.card import SHARES, describe_training, tabulate_figures
+from gsd_cli.catalogue.model_facts import call_count, describe_calls
+from gsd_cli.core.distillation.card import SHARES, describe_training, name_kind, tabulate_figures
 from gsd_cli.core.distillation.hub_images import CardImage
 from gsd_cli.core.models.edm_config import CLASS_NAMES
 from gsd_cli.core.models.licence import Licence
 
 TASK = "unconditional-image-generation"
-TAGS = ("gsd", "one-step-generation", "diffusion-distillation", "score-identity-distillation")
+TAGS = ("gsd", "diffusion-distillation", "score-identity-distillation")
 FID = "FID"
 MEANINGS = {
     "precision": "the share of generated images that lie near real images",
@@ -55,7 +56,7 @@ def hub_card(card: dict[str, Any], about: Publication) -> str:
 {_front_matter(card, about)}
 ---
 
-# One-step generator distilled from {card["teacher"]}
+# {name_kind(card)} distilled from {card["teacher"]}
 
 {shown}
 
@@ -88,12 +89,13 @@ def _front_matter(card: dict[str, Any], about: Publication) -> str:
 
     conditional = ["class-conditional"] if card.get("classes") else []
     diffusers = card.get("network", "UNet2DModel") not in CLASS_NAMES
+    steps = "one-step-generation" if call_count(card) == 1 else "few-step-generation"
     results = _results(card, about)
     stated: dict[str, Any] = {
         **about.licence,
         "library_name": "diffusers" if diffusers else "gsd",
         "pipeline_tag": about.task,
-        "tags": [*TAGS, *conditional],
+        "tags": [TAGS[0], steps, *TAGS[1:], *conditional],
         "base_model": about.base,
         "datasets": [about.data_set] if about.data_set else None,
         "metrics": [name for name, _ in _metrics(card)] or None,
@@ -144,7 +146,7 @@ def _protocol(card: dict[str, Any]) -> str:
         return "The run had no real images to measure against."
     distance = card["figure_name"]
     note = "" if distance == FID else f"{distance} is a Frechet distance in other features than FID's: it is not FID.\n"
-    samples = f"N = {card['eval_samples']:,} images, seeds {_seeds(card)}, one network call each"
+    samples = f"N = {card['eval_samples']:,} images, seeds {_seeds(card)}, {describe_calls(call_count(card))} each"
     return (
         f"The last evaluation of the run: {samples}.\n"
         f"{note}A Frechet distance is biased upwards at small N: compare it only at equal N."
@@ -163,7 +165,7 @@ def _use(card: dict[str, Any], about: Publication) -> str:
 hf download {about.repo} --local-dir {name}
 gsd sample --model {name} -N 16 --grid -o grid.png
 ```"""
-    if not about.by_diffusers:
+    if not about.by_diffusers or call_count(card) > 1:
         return text
     sigma = card["settings"]["sigma_init"]
     return f"""{text}
@@ -189,7 +191,7 @@ def _limits(card: dict[str, Any], about: Publication) -> str:
     teacher = card["teacher"]
     lines = [
         f"The generator imitates {teacher}: its flaws, its biases and the limits of its training images are the same.",
-        "It is made for one network call at one noise level. A pipeline that samples in many steps gives no images.",
+        _limit_of_calls(call_count(card)),
         "It may cover less of the variety of the real images than its teacher: recall says how much."
         if "recall" in card["figures"]
         else "How much of its teacher's variety it covers was not measured.",
@@ -198,3 +200,8 @@ def _limits(card: dict[str, Any], about: Publication) -> str:
     if not about.licence:
         lines.append(f"The licence of {teacher} is not known. Ask its authors before you use this generator.")
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _limit_of_calls(calls: int) -> str:
+    made = "one network call at one noise level" if calls == 1 else f"{calls} network calls at the levels in `gsd.json`"
+    return f"It is made for {made}. A pipeline that samples in many steps gives no images."

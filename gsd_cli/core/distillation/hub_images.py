@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gsd_cli.catalogue.model_facts import describe_calls
 from gsd_cli.compute.random import latents
 from gsd_cli.core.latents.inversion import encoder_features
 from gsd_cli.core.latents.render import render
@@ -41,7 +42,9 @@ def draw_images(generator: Generator, folder: Path, batch_size: int) -> list[Car
     rows = [_walk(generator, 2 * k, 2 * k + 1, batch_size) for k in range(WALKS)]
     save_grid(torch.cat(rows), folder / "images" / "walk.png", columns=FRAMES, scale=max(1, SMALL // size))
     return [
-        CardImage("images/samples.png", f"{count} images, seeds 0 to {count - 1}, one network call each"),
+        CardImage(
+            "images/samples.png", f"{count} images, seeds 0 to {count - 1}, {describe_calls(generator.calls)} each"
+        ),
         CardImage("images/walk.png", f"{WALKS} walks between two seeds in {FRAMES} steps of equal perceptual length"),
     ]
 

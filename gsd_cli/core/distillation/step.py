@@ -55,6 +55,7 @@ from gsd_cli.core.models.adapters import adapt, copy_trained
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.feature_maps import FeatureMap, teacher_features
+from gsd_cli.core.models.few_steps import spread_levels
 from gsd_cli.core.models.generator import Generator, set_dropout, without_dropout
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -144,12 +145,13 @@ class Distillation:
     def _build_generator(self, start: Denoiser, home: torch.device) -> Generator:
         """The generator as it starts, at home: `start` or one grown from it, or adapters on the teacher."""
         s, (rank, _) = self.settings, self.settings.adapter_ranks()
+        sigmas = spread_levels(s.sigma_init, s.student_steps)
         if rank:
             adapted = adapt(self.teacher, rank, s.seed, "generator")
             set_dropout(adapted, s.dropout)
-            return Generator(adapted, s.sigma_init)
+            return Generator(adapted, sigmas)
         student = grow(start, s.student_width, s.student_depth, s.seed)
-        return to_device(Generator.from_teacher(student, s.sigma_init, s.dropout), home)
+        return to_device(Generator.from_teacher(student, sigmas, s.dropout), home)
 
     def set_length(self, total: int) -> None:
         """Set the run's length in steps: the decay of the learning rate and the isometric term's start depend on it."""

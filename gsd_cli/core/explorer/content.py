@@ -124,7 +124,8 @@ def _describe(model: Model) -> str:
     size = f"{weights / 1e6:.1f} million" if weights >= 100_000 else f"{weights:,}"
     colour = {1: "grey", 3: "colour"}.get(channels, plural(channels, "channel"))
     taught = f", distilled from {Path(model.teacher).name}" if model.teacher else ""
-    return f"A one-step generator of {size} weights, {height} × {width} {colour}{taught}. It runs in this page."
+    kind = "A one-step generator" if model.generator.calls == 1 else f"A {model.generator.calls}-step generator"
+    return f"{kind} of {size} weights, {height} × {width} {colour}{taught}. It runs in this page."
 
 
 def _list_start(start: Start, numbers: Numbers) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,13 @@ from torch import Tensor, nn
 from gsd_cli.base.errors import GsdError
 from gsd_cli.core.latents.render import bottleneck_shape
 from gsd_cli.core.models.condition import NAMES, UNCONDITIONAL, Condition
+from gsd_cli.core.models.few_steps import permutation, reorder
 from gsd_cli.core.models.generator import Generator
 
 LATENT, SHIFT, CLASS, IMAGES = "z", "shift", "class", "images"
 """The names of inputs and of the output. Those of a text are the names of a `Condition`'s tensors."""
+REORDERING = ("order", "signs")
+"""The names of the buffers that make a later step's noise."""
 EXAMPLES = 2
 """Images of the call that is recorded: with one, the recorder would take the batch for a constant."""
 
@@ -33,10 +37,13 @@ class ExportedGenerator(nn.Module):
         self.shift_shape = find_shift_shape(generator) if with_shift else None
         self.sigma: Tensor
         self.time: Tensor
-        sigma = torch.tensor([generator.sigma_init])
+        sigma = torch.tensor(generator.sigmas)
         self.register_buffer("sigma", sigma)
-        # a constant: the search in the schedule stays out of the file
+        # constants: the search in the schedule stays out of the file
         self.register_buffer("time", generator.denoiser.schedule.timestep(sigma).clone())
+        for step in range(1, generator.calls):  # buffers, because a recorder would put its own tensors into the cache
+            for name, value in zip(REORDERING, permutation(prod(generator.latent_shape), step), strict=True):
+                self.register_buffer(f"{name}_{step}", value.on(sigma.device))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -61,14 +68,23 @@ class ExportedGenerator(nn.Module):
         shift = given.get(SHIFT)
         handle = None if shift is None else denoiser.hook_bottleneck(_add(shift))
         try:
-            x, sigma = self.generator.sigma_init * z, self.sigma.expand(z.shape[0])
-            noisy = denoiser.precondition.input(x, sigma)
-            raw = denoiser.kind.call(denoiser.net, noisy, self.time.expand(z.shape[0]), to_condition(given))
+            clean = self._call(0, self.generator.sigma_init * z, given)
         finally:
             if handle is not None:
                 handle.remove()
-        clean = denoiser.clean(raw[:, : z.shape[1]], x, sigma)  # a predicted variance comes second
+        for step, level in enumerate(self.generator.sigmas[1:], 1):
+            clean = self._call(step, clean + level * self._later_noise(z, step), given)
         return self.generator.autoencoder.decode(clean).clamp(-1, 1)
+
+    def _later_noise(self, z: Tensor, step: int) -> Tensor:
+        return reorder(z, *(self.get_buffer(f"{name}_{step}") for name in REORDERING))
+
+    def _call(self, step: int, x: Tensor, given: dict[str, Tensor]) -> Tensor:
+        """The clean estimate of one call of the network, from the noisy image x [B, *latent_shape]."""
+        denoiser, one = self.generator.denoiser, slice(step, step + 1)
+        sigma, time = self.sigma[one].expand(x.shape[0]), self.time[one].expand(x.shape[0])
+        raw = denoiser.kind.call(denoiser.net, denoiser.precondition.input(x, sigma), time, to_condition(given))
+        return denoiser.clean(raw[:, : x.shape[1]], x, sigma)  # a predicted variance comes second
 
 
 def _add(shift: Tensor) -> Callable[[Tensor], Tensor]:

@@ -24,6 +24,7 @@ def describe_model(model: Model, precision: str, format_: str = FORMAT) -> dict[
         "latent_shape": generator.latent_shape,
         "image_shape": generator.image_shape,
         "sigma_init": generator.sigma_init,
+        "sigmas": generator.sigmas,
         "value_range": (-1, 1),
         "classes": generator.denoiser.classes,
         "class_names": model.class_names,

@@ -13,7 +13,7 @@ from gsd_cli.core.export.metadata import FORMAT
 from gsd_cli.core.export.onnx_file import write_onnx
 from gsd_cli.core.export.onnx_generator import OnnxGenerator, find_providers
 from gsd_cli.core.models.fingerprint import folder_fingerprint
-from gsd_cli.core.models.generator import Model, load_model
+from gsd_cli.core.models.generator import Model, load_model, read_levels
 from gsd_cli.core.models.prompts import load_prompts
 
 CACHED = "exports"
@@ -46,8 +46,8 @@ def open_onnx(
 
 def _cached_name(folder: Path, precision: str) -> str:
     """The name of a folder's file in the cache, from all that its images depend on."""
-    sigma = read_card(folder).get("sigma_init")
-    return f"{folder_fingerprint(folder)}-{sigma}-{precision}-{FORMAT.partition('/')[2]}{ONNX}"
+    levels = "-".join(map(str, read_levels(read_card(folder), folder)))
+    return f"{folder_fingerprint(folder)}-{levels}-{precision}-{FORMAT.partition('/')[2]}{ONNX}"
 
 
 def _open_cached(path: Path, providers: tuple[str, ...]) -> OnnxGenerator | None:

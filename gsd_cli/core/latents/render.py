@@ -81,7 +81,7 @@ def blend(a: Delta, b: Delta, s: float) -> Delta:
 
 @contextmanager
 def _hook(generator: Generator, function: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    handle = generator.denoiser.hook_bottleneck(function)
+    handle = generator.hook_bottleneck(function)
     try:
         # a network compiled before the hook was added would not call it
         with torch.compiler.set_stance("force_eager"):
@@ -91,14 +91,14 @@ def _hook(generator: Generator, function: Callable[[Tensor], Tensor | None]) -> 
 
 
 def shift_bottleneck(generator: Generator, shifts: Tensor | None) -> Any:
-    """A context in which shifts [B, c, h, w] are added to the bottleneck's output."""
+    """A context in which shifts [B, c, h, w] are added to the bottleneck's output, in the first call of an image."""
     if shifts is None:
         return nullcontext()
     return _hook(generator, lambda features: features + shifts.to(features))
 
 
 def record_bottleneck(generator: Generator, seen: list[Tensor]) -> Any:
-    """A context in which the bottleneck's outputs [B, c, h, w] are appended to `seen`, on the CPU."""
+    """A context in which the bottleneck's outputs [B, c, h, w] are appended to `seen`, on the CPU: one per image."""
     return _hook(generator, lambda features: seen.append(features.float().cpu()))
 
 

@@ -1,16 +1,18 @@
-"""The one-step generator G(z) = D_G(sigma_init z, sigma_init), saved as a diffusers folder."""
+"""The generator G(z) = D_G(sigma_init z, sigma_init), one call of a denoiser or a few, saved as a diffusers folder."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
@@ -22,10 +24,12 @@ from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser, save_denoiser
+from gsd_cli.core.models.few_steps import later_noise
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
 
-FORMAT = 1
+FORMAT, FEW_STEPS_FORMAT = 1, 2
+"""Of gsd.json: a generator of several steps has the second, so that nothing takes it for one of one step."""
 PROMPTS_KEPT = 64
 """Prompts of its training that a text-conditional generator keeps, so that it makes images without a text encoder."""
 
@@ -35,29 +39,44 @@ Exported = Callable[[Tensor, Condition, Tensor | None], Tensor]
 
 
 class Generator(nn.Module):
-    """A denoiser called once, at one noise level; its output decoded if it came from a latent teacher.
+    """A denoiser called once, at one noise level, or a few times, at falling ones; the output is decoded if it came
+    from a latent teacher. `few_steps` has the formula.
 
-    `condition`, one row, is the default one of a conditional model. `exported`, if there is one, is the same generator
-    run by something else than torch: `render` calls it where no gradient is needed. In training there is no
-    autoencoder: the losses are computed in the teacher's space.
+    `sigmas`: the noise level of each call; a number for one call. `condition`, one row, is the default one of a
+    conditional model. `exported`, if there is one, is the same generator run by something else than torch: `render`
+    calls it where no gradient is needed. In training there is no autoencoder: the losses are computed in the teacher's
+    space.
     """
 
     exported: Exported | None = None
 
-    def __init__(self, denoiser: Denoiser, sigma_init: float = 2.5, autoencoder: Autoencoder | None = None):
+    def __init__(
+        self, denoiser: Denoiser, sigmas: float | Sequence[float] = 2.5, autoencoder: Autoencoder | None = None
+    ):  # fmt: skip
         super().__init__()
         self.denoiser = denoiser
-        self.sigma_init = sigma_init
+        self.sigmas = (float(sigmas),) if isinstance(sigmas, int | float) else tuple(sigmas)
         self.autoencoder = autoencoder or Autoencoder()
         self.condition = denoiser.conditions.first(1)
+        self._in_first_call = True
 
     @classmethod
-    def from_teacher(cls, teacher: Denoiser, sigma_init: float, dropout: float = 0.0) -> Generator:
+    def from_teacher(cls, teacher: Denoiser, sigmas: float | Sequence[float], dropout: float = 0.0) -> Generator:
         """A trainable copy of the teacher (or of the grown teacher). Dropout is set since converted configs
         omit it."""
         student = copy.deepcopy(teacher).requires_grad_(True)
         set_dropout(student, dropout)
-        return cls(student, sigma_init)
+        return cls(student, sigmas)
+
+    @property
+    def sigma_init(self) -> float:
+        """The noise level of the first call, which takes the latent."""
+        return self.sigmas[0]
+
+    @property
+    def calls(self) -> int:
+        """Network calls per image."""
+        return len(self.sigmas)
 
     @property
     def device(self) -> torch.device:
@@ -86,8 +105,18 @@ class Generator(nn.Module):
         if condition is None:
             self.condition = self.condition.to(z.device)  # a copy per call would make the host wait
             condition = self.condition.expand(len(z))
-        sigma = per_image(self.sigma_init, z)
-        return self.autoencoder.decode(self.denoiser(self.sigma_init * z, sigma, condition))
+        self._in_first_call = True
+        x = self.denoiser(self.sigma_init * z, per_image(self.sigma_init, z), condition)
+        for step, sigma in enumerate(self.sigmas[1:], 1):
+            self._in_first_call = False
+            x = self.denoiser(x + sigma * later_noise(z, step), per_image(sigma, z), condition)
+        self._in_first_call = True
+        return self.autoencoder.decode(x)
+
+    def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """`Denoiser.hook_bottleneck` for the first call of each image: later ones, at another noise level, have other
+        maps, and what they show was laid out in the first."""
+        return self.denoiser.hook_bottleneck(lambda features: function(features) if self._in_first_call else None)
 
 
 def set_dropout(module: nn.Module, p: float) -> None:
@@ -165,7 +194,7 @@ def save_generator(
         if prompts is not None:
             save_prompts(temporary / PROMPTS, prompts.head(PROMPTS_KEPT), half=half)
         mark = weights_fingerprint(temporary)
-        write_json(temporary / CARD, {"format": FORMAT, "sigma_init": generator.sigma_init, "weights": mark, **card})
+        write_json(temporary / CARD, {**describe_levels(generator), "weights": mark, **card})
         (temporary / README).write_text(readme, encoding="utf-8")
 
 
@@ -174,9 +203,7 @@ def load_model(spec: str | None) -> Model:
     under ./runs, else the bundled one. Raises GsdError (exit 3)."""
     folder = find_model(spec)
     card = read_card(folder)
-    sigma_init = card.get("sigma_init")
-    if not isinstance(sigma_init, int | float) or not 0 < sigma_init < 1e4:
-        raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
+    sigmas = read_levels(card, folder)
     if "weights" in card and card["weights"] != weights_fingerprint(folder):
         raise GsdError(
             f"the weights in {folder} are not those that its {CARD} names",
@@ -185,9 +212,30 @@ def load_model(spec: str | None) -> Model:
     denoiser = load_denoiser(folder)
     if (folder / PROMPTS).is_file():
         denoiser.give_prompts(load_prompts(folder / PROMPTS).condition)
-    generator = Generator(denoiser, float(sigma_init), load_autoencoder(folder))
+    generator = Generator(denoiser, sigmas, load_autoencoder(folder))
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)
+
+
+def describe_levels(generator: Generator) -> dict[str, Any]:
+    """The entries of gsd.json about the calls: of a generator of one step, those that it has always had."""
+    several = generator.calls > 1
+    levels = {"sigmas": list(generator.sigmas)} if several else {}
+    return {"format": FEW_STEPS_FORMAT if several else FORMAT, "sigma_init": generator.sigma_init, **levels}
+
+
+def read_levels(card: dict[str, Any], folder: Path) -> tuple[float, ...]:
+    """The noise levels of a generator's calls, from the content of its gsd.json. Raises GsdError (exit 3)."""
+    version, first = card.get("format", FORMAT), card.get("sigma_init")
+    if isinstance(version, int) and version > FEW_STEPS_FORMAT:
+        raise GsdError(f"{folder / CARD} has format {version}, which this gsd does not know", hint="update gsd")
+    if not isinstance(first, int | float) or not 0 < first < 1e4:
+        raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")
+    levels = card.get("sigmas", [first])
+    numbers = isinstance(levels, list) and bool(levels) and all(isinstance(s, int | float) and s > 0 for s in levels)
+    if not numbers or levels[0] != first or any(low >= high for high, low in pairwise(levels)):
+        raise GsdError(f"{folder / CARD} names no valid sigmas", hint="the folder is damaged: copy it again")
+    return tuple(map(float, levels))
 
 
 @torch.no_grad()

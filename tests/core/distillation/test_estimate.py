@@ -124,17 +124,24 @@ def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monk
     assert estimate(toy_teacher, settings, CPU).activation_bytes == 8 * (2 * kept[0] + kept[1])
 
 
-@pytest.mark.parametrize("settings", [{}, {"fake_steps": 3}, {"sidl_weight": 0.0}, {"irl_gradient": "manifold"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"fake_steps": 3}, {"sidl_weight": 0.0}, {"irl_gradient": "manifold"},
+        {"student_steps": 2, "irl_gradient": "manifold"}, {"student_steps": 4, "fake_steps": 3},
+    ],
+)  # fmt: skip
 def test_the_generator_s_passes_are_those_it_makes(toy_teacher: Denoiser, settings: dict[str, object]) -> None:
     """Forward passes by a hook; a backward pass counts for two to the weights, for one to the latents."""
     wanted = DistillSettings(**{"batch_size": 8, "irl_gradient": "free", **settings})
     task = Distillation(toy_teacher, wanted, 4, CPU, lambda *_: {})
     seen: list[int] = []
-    task.generator.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
+    task.generator.denoiser.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
     run_step(task, 3)  # the isometric term is off at first
     to_latents = 0.5 if wanted.irl_gradient == "manifold" else 0  # of half of the images
-    assert generator_passes(wanted) == sum(seen) / 8 + 2 + to_latents
-    assert generator_passes(wanted.model_copy(update={"recompute": True})) == generator_passes(wanted) * 4 / 3
+    assert generator_passes(wanted) == sum(seen) / 8 + wanted.student_steps * (2 + to_latents)
+    again = generator_passes(wanted.model_copy(update={"recompute": True}))
+    assert again == pytest.approx(generator_passes(wanted) * 4 / 3)
 
 
 def test_a_discriminator_is_counted() -> None:

@@ -85,15 +85,17 @@ def two_steps(teacher: Denoiser, **settings: object) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("irl", "gradient"),
+    ("irl", "gradient", "steps"),
     [
-        ("speed", "free"), ("straight", "free"), ("literal", "free"), ("literal", "manifold"), ("borders", "free"),
-        ("cells", "manifold"), ("off", "free"),
+        ("speed", "free", 1), ("straight", "free", 1), ("literal", "free", 1), ("literal", "manifold", 1),
+        ("borders", "free", 1), ("cells", "manifold", 1), ("off", "free", 1), ("stress", "manifold", 2),
     ],
 )  # fmt: skip
 @pytest.mark.usefixtures("quick_layout")
-def test_micro_batches_give_the_whole_batch_s_gradient(toy_teacher: Denoiser, irl: str, gradient: str) -> None:
-    settings = {"irl": irl, "irl_gradient": gradient}
+def test_micro_batches_give_the_whole_batch_s_gradient(
+    toy_teacher: Denoiser, irl: str, gradient: str, steps: int
+) -> None:
+    settings = {"irl": irl, "irl_gradient": gradient, "student_steps": steps}
     whole = two_steps(toy_teacher, **settings)
     require_alike(whole, two_steps(toy_teacher, **settings, micro_batch=3))
     with pytest.raises(AssertionError):
@@ -125,7 +127,7 @@ torch.set_num_threads(1)
 adversarial_term.HEAD_START = 0
 world = join_world(torch.device("cpu"))
 irl = {"irl_weight": 0.5, "irl_gradient": "manifold"}
-student = {"student_width": 2, "student_depth": 2}
+student = {"student_width": 2, "student_depth": 2, "student_steps": STEPS}
 common = {"batch_size": 16, "lr": 1e-4, "micro_batch": 3, "adversarial": 1.0, "precision": "fp32"}
 settings = DistillSettings(**common, **irl, **student)
 teacher, data = load_denoiser(Path(sys.argv[1])), ImageArchive(Path(sys.argv[3]))
@@ -165,10 +167,12 @@ def run(folder: Path, teacher: Path, data: Path, processes: int, source: str = T
 
 @pytest.mark.slow
 @pytest.mark.fault(19, "1 and 2 processes")
+@pytest.mark.parametrize("steps", [1, 2])
 def test_two_processes_train_and_sample_as_one_does(
-    toy_teacher_folder: Path, toy_archive_path: Path, tmp_path: Path
+    toy_teacher_folder: Path, toy_archive_path: Path, tmp_path: Path, steps: int
 ) -> None:
-    one, two = (run(tmp_path, toy_teacher_folder, toy_archive_path, n) for n in (1, 2))
+    source = TRAIN.replace("STEPS", str(steps))
+    one, two = (run(tmp_path, toy_teacher_folder, toy_archive_path, n, source) for n in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
         if name.startswith("image"):

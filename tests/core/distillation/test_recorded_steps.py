@@ -49,6 +49,7 @@ CASES: list[dict[str, Any]] = [
     {"irl_weight": 0.1, "irl": "jacobian"},
     {"reuse_images": True, "irl_every": 4, "feature_matching": "8"},
     {"micro_batch": 5, "discriminator_penalty": 1.0, "irl": "off"},
+    {"student_steps": 2, "irl_every": 2},
     {"adversarial": "off", "noise": "edm", "noise_device": "cpu", "fake_warmup": 0.05},
 ]
 
@@ -75,13 +76,16 @@ def test_recorded_steps_are_steps(
     assert all(torch.equal(value, other_tensors[name]) for name, value in tensors.items())
 
 
+@pytest.mark.parametrize("student_steps", [1, 2])
 def test_a_repeated_step_copies_nothing_to_the_device(
-    toy_teacher: Denoiser, toy_archive_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_teacher: Denoiser, toy_archive_path: Path, monkeypatch: pytest.MonkeyPatch, student_steps: int
 ) -> None:
     monkeypatch.setattr(adversarial_term, "HEAD_START", 0)
     recorder = Repeater()
     monkeypatch.setattr(step, "recorder_for", lambda device: recorder)
-    settings = DistillSettings(batch_size=8, noise_device="cpu", precision="fp32", irl_every=1)
+    settings = DistillSettings(
+        batch_size=8, noise_device="cpu", precision="fp32", irl_every=1, student_steps=student_steps
+    )
     with pretend() as seen:
         archive = ImageArchive(toy_archive_path)
         monkeypatch.setattr(adversarial_term, "keep_on", lambda device, _: ResidentImages(archive, device))

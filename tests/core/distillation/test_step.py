@@ -60,9 +60,10 @@ def snapshot(module: torch.nn.Module) -> dict[str, Tensor]:
         (2, {"dropout": 0.3}),
         (2, {"irl": "literal", "irl_every": 2}),
         (2, {"adapters": "2"}),
+        (2, {"student_steps": 2, "micro_batch": 3}),
         (2, {"adapters": "fake:2", "recompute": True}),
     ],
-    ids=["auto", "plain", "dropout", "extra", "adapters", "adapted fake score"],
+    ids=["auto", "plain", "dropout", "extra", "adapters", "two steps", "adapted fake score"],
 )
 @pytest.mark.fault(7, "a training resumed at half")
 def test_a_resumed_run_is_bit_identical(toy_teacher: Denoiser, tmp_path: Path, half: int, settings: dict) -> None:
@@ -114,9 +115,10 @@ def test_generator_step_leaves_the_fake_score_alone_and_the_reverse(toy_teacher:
     assert all(p.requires_grad for p in task.fake_score.network.parameters())
 
 
-def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser) -> None:
-    """The gradient sent through G in one pass is the one autograd gives end to end."""
-    task = make(toy_teacher, irl="off", lr=1e-3)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_first_generator_gradient_is_that_of_the_loss(toy_teacher: Denoiser, steps: int) -> None:
+    """The gradient sent through G in one pass is the one autograd gives end to end, through all of its calls."""
+    task = make(toy_teacher, irl="off", lr=1e-3, student_steps=steps)
     task.fake_score.update(*task._fake_images("fake", 0, 0, batch=None), GOOD, "fake", 0, 0)
     reference = copy.deepcopy(task)
     task._update_generator(task._generate(0), 0, GOOD)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gsd_cli.core.distillation.losses import fake_score_loss, score_identity_loss
+from gsd_cli.core.models.condition import UNCONDITIONAL
+from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.few_steps import spread_levels
+from gsd_cli.core.models.generator import Generator
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
@@ -62,6 +67,52 @@ def test_a_linear_generator_finds_the_gaussian(alpha: float) -> None:
         adam.step()
     torch.testing.assert_close(b.detach(), mean, rtol=0, atol=0.03)
     torch.testing.assert_close((a @ a.T).detach(), covariance, rtol=0, atol=0.05)
+
+
+class Affine(nn.Module):
+    """A denoiser of images [B, 1, 1, 2], A_k x + b_k at the k-th level, that starts as the Gaussian one."""
+
+    shape, conditions = (1, 1, 2), UNCONDITIONAL
+
+    def __init__(self, levels: tuple[float, ...], mean: Tensor, covariance: Tensor):
+        super().__init__()
+        self.levels = torch.tensor(levels)
+        a = torch.stack([covariance @ torch.linalg.inv(covariance + s**2 * torch.eye(2)) for s in levels])
+        self.a, self.b = nn.Parameter(a), nn.Parameter(mean - a @ mean)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: object = None) -> Tensor:
+        k = (sigma[:, None] - self.levels).abs().argmin(1)
+        return ((self.a[k] @ x.reshape(-1, 2, 1))[..., 0] + self.b[k]).reshape(x.shape)
+
+
+def affine_moments(generator: Generator) -> tuple[Tensor, Tensor]:
+    """The mean and the covariance of its images, which are affine in z."""
+    with torch.no_grad():
+        images = generator(torch.cat([torch.zeros(1, 2), torch.eye(2)]).reshape(3, 1, 1, 2)).reshape(3, 2)
+    matrix = (images[1:] - images[0]).T
+    return images[0], matrix @ matrix.T
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_generator_of_several_steps_finds_the_gaussian(steps: int) -> None:
+    mean, covariance = torch.tensor([1.0, -2.0]), torch.tensor([[1.5, 0.6], [0.6, 0.8]])
+    teacher, levels = gaussian_denoiser(mean, covariance), spread_levels(2.5, steps)
+    generator = Generator(cast(Denoiser, Affine(levels, mean, covariance)), levels)
+    assert (affine_moments(generator)[1] - covariance).abs().max() > 0.5  # the teacher called so is not there yet
+    adam = torch.optim.Adam(generator.parameters(), 0.03, (0.0, 0.999))
+    updates, batch = 300, 128
+    for update in range(updates):
+        adam.param_groups[0]["lr"] = 0.03 * (1 - update / updates)
+        y = generator(torch.randn(batch, 1, 1, 2))
+        sigma = noise_levels(batch, 0.1, 10)
+        x = add_noise(y, sigma)
+        fake = gaussian_denoiser(*affine_moments(generator))
+        adam.zero_grad()
+        score_identity_loss(y, teacher(x, sigma), fake(x, sigma)).mean().backward()
+        adam.step()
+    found_mean, found_covariance = affine_moments(generator)
+    torch.testing.assert_close(found_mean, mean, rtol=0, atol=0.03)
+    torch.testing.assert_close(found_covariance, covariance, rtol=0, atol=0.05)
 
 
 MODES = torch.tensor([[2.0, 2.0], [2.0, -2.0], [-2.0, 2.0], [-2.0, -2.0]])

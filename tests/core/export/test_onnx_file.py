@@ -16,9 +16,11 @@ from gsd_cli.base.session import Session
 from gsd_cli.compute.random import latents, normal_rows
 from gsd_cli.core.export.onnx_file import write_onnx
 from gsd_cli.core.export.onnx_generator import OnnxGenerator
+from gsd_cli.core.export.torch_file import write_torch
 from gsd_cli.core.latents.render import render
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.few_steps import later_noise, permutation
 from gsd_cli.core.models.generator import Generator, Model, load_model, save_generator
 from tests.support import teachers
 
@@ -97,3 +99,25 @@ def test_shift_without_default_must_be_given(place: Path, model: Model) -> None:
     (images,) = opened.run(None, {"z": z.numpy(), "shift": shift.numpy()})
     assert np.abs(images - wanted).max() < 1e-5
     assert np.abs(OnnxGenerator(place / "required.onnx")(z).numpy() - wanted).max() < 1e-5
+
+
+def test_a_generator_of_several_steps_is_one_file(place: Path, model: Model) -> None:
+    generator = Generator(model.generator.denoiser, (SIGMA, 0.4))
+    save_generator(generator, place / "several", model.card, "", half=False)
+    write_onnx(load_model(str(place / "several")), place / "several.onnx", "fp32", Session())
+    z = latents(range(3), generator.latent_shape)
+    shift = 5 * normal_rows(range(3), (4, 4, 4), 0, "test")
+    wanted = render(generator, z, shifts=shift).clamp(-1, 1).numpy()
+    assert np.abs(call(place / "several.onnx", z=z.numpy(), shift=shift.numpy()) - wanted).max() < 1e-5
+    assert np.abs(call(place / "several.onnx", z=z.numpy()) - wanted).max() > 0.01
+    facts = OnnxGenerator(place / "several.onnx").metadata
+    assert json.loads(facts["sigmas"]) == [SIGMA, 0.4]
+
+
+def test_a_torch_file_is_written_before_anything_was_rendered(place: Path, model: Model) -> None:
+    """A recorder's tensors must not stay among the constants of the later steps' noise."""
+    permutation.cache_clear()
+    save_generator(Generator(model.generator.denoiser, (SIGMA, 0.4)), place / "torch", model.card, "", half=False)
+    several = load_model(str(place / "torch"))
+    assert write_torch(several, place / "several.pt2", Session()).difference.largest < 1e-5
+    assert type(later_noise(torch.zeros(1, 1, 8, 8), 1)) is torch.Tensor
