@@ -101,7 +101,9 @@ def test_damaged_levels_are_refused(toy_teacher: Denoiser, tmp_path: Path, damag
 
 def test_edits_of_the_bottleneck_act_in_the_first_call(toy_teacher: Denoiser) -> None:
     several, one = Generator(toy_teacher, LEVELS).eval(), Generator(toy_teacher).eval()
-    z, seen, alone = latents(range(3), several.latent_shape), [], []
+    z = latents(range(3), several.latent_shape)
+    seen: list[torch.Tensor] = []
+    alone: list[torch.Tensor] = []
     with torch.no_grad():
         for generator, maps in ((several, seen), (one, alone)):
             with record_bottleneck(generator, maps):
