@@ -54,7 +54,7 @@ class _ReturningConsole(Console):
 
 
 def prepare(options: PrepareOptions) -> Result:
-    """Turn images into a data set with statistics, and optionally train a teacher. `outputs` are the paths."""
+    """Turn images into a data set, and optionally train a teacher; or encode prompts. `outputs` are the paths."""
     from gsd_cli.commands.prepare import run
 
     return run(options, _start_session(options))

@@ -74,10 +74,10 @@ class DistillSettings(BaseModel):
     pair_every: Annotated[int, Field(ge=2)] = opt(
         4, "Pair one in every K images with a neighbouring latent.", panel="Method"
     )
-    sigma_init: Positive = opt(2.5, "Noise level (sigma) at which the generator calls its network.", panel="Method")
+    sigma_init: Positive = opt(2.5, "Noise level (sigma) of the generator's first network call.", panel="Method")
     student_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = opt(
         1,
-        "Network calls per image of the generator, for teachers for which one is not enough.",
+        f"Network calls per image of the generator, 1 to {MOST_STEPS}, for teachers for which one is not enough.",
         panel="Method",
         metavar="K",
     )
@@ -252,14 +252,14 @@ class DistillOptions(Common, DistillSettings, HubSettings):
     )
     prompts: Path | None = opt(
         None,
-        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher made them; default: the captions "
-        "of one that gsd prepare trained.",
+        "Prompts for a text-conditional teacher, as gsd prepare PROMPTS.txt --teacher made them; default: for a "
+        "teacher that gsd prepare trained, its captions.",
         metavar="FILE",
     )
     start: str | None = opt(
         None,
         "Start from a generator that was distilled from this teacher before: a run, its generator/, or a bundled name. "
-        "Default: the teacher, called once.",
+        "Default: the teacher.",
         metavar="MODEL",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")

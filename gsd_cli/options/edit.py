@@ -49,7 +49,7 @@ LARGEST_HINT = "a strength is a number of standard deviations over images; few i
 
 
 class EditOptions(Common, InvertSettings):
-    """Edit an attribute of an image, or move it along a direction."""
+    """Edit an attribute of an image, or move it along a direction or toward a text."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     image: str | None = argument(None, "Image: a file, - for stdin, a saved latent, seed:42 or example:bag.", "[IMAGE]")
@@ -79,7 +79,8 @@ class EditOptions(Common, InvertSettings):
     prompts: Path | None = opt(None, PROMPTS_HELP, metavar="FILE")
     strength: Annotated[float, Field(ge=-LARGEST, le=LARGEST)] = opt(
         2.0,
-        "Size of the edit: the change on this image, in standard deviations over the generator's samples.",
+        "Size of the edit: the change on this image, in standard deviations over the generator's samples. With "
+        "--toward: the share of the way.",
     )
     range: Annotated[str, Field(pattern=r"^-?[\d.]+:-?[\d.]+:\d+$")] | None = opt(
         None, "Write a strip of N strengths from A to B, as in --range=-3:3:7.", metavar="A:B:N"

@@ -25,7 +25,7 @@ FEATURE_STEPS = 2000
 
 
 class FitSettings(BaseModel):
-    """Settings for training a small DDPM on images."""
+    """Settings for training a small diffusion model on images."""
 
     model_config = ConfigDict(frozen=True, defer_build=True)
 
@@ -44,15 +44,19 @@ class FitSettings(BaseModel):
 
 
 class PrepareOptions(Common):
-    """Turn images into a data set with statistics, and optionally train a teacher."""
+    """Turn images into a data set with statistics, and optionally train a teacher; or encode prompts."""
 
     source: str = argument(
         ...,
-        f"Images: {', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB.",
+        f"Images: {', '.join(DATA_SETS)}, hf:OWNER/NAME, or a folder, zip, tar or LMDB. With --teacher: a text file of "
+        "prompts.",
         "SOURCE",
     )
     output: Path | None = opt(
-        None, "Zip to write, or the index of --shards; default: SOURCE.zip.", short="-o", metavar="DATA.zip"
+        None,
+        "Zip to write, or the index of --shards; default: SOURCE.zip. With --teacher: a .safetensors file.",
+        short="-o",
+        metavar="DATA.zip",
     )
     size: Annotated[int, Field(ge=8, le=1024, multiple_of=8)] = opt(32, "Width and height of the images, in pixels.")
     grey: bool | None = opt(None, "Store one channel instead of three; default: if all images are grey.")
@@ -90,7 +94,7 @@ class PrepareOptions(Common):
         None,
         "Encode prompts for this text-conditional teacher: SOURCE is a text file, one prompt per line, and the output "
         "is for gsd distill --prompts.",
-        metavar="FOLDER|HUB_ID",
+        metavar="NAME|FOLDER|HUB_ID",
     )
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
         None, "Train a diffusion model of this size on the data, as a teacher for gsd distill.", panel="Training"

@@ -1,4 +1,4 @@
-"""Find the latent of the one-step generator for an image, by optimisation."""
+"""Find the latent from which a generator makes a given image, by optimisation."""
 
 from __future__ import annotations
 

@@ -141,7 +141,8 @@ def read_text_teacher(path: Path) -> TeacherConfig:
     config = None if is_bare(path) else read_teacher_config(path)
     if config is None or not config.takes_text:
         raise GsdError(
-            f"{path} is not a text-conditional teacher", hint="prompts are for a Stable Diffusion, a FLUX or a SANA"
+            f"{path} is not a text-conditional teacher",
+            hint="prompts are for a Stable Diffusion, a FLUX, a SANA, or a teacher that gsd prepare --captions trained",
         )
     return config
 

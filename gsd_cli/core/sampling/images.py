@@ -1,4 +1,4 @@
-"""Images from seeds: by the one-step generator as a stream, or by a sampler of a teacher."""
+"""Images from seeds: by the generator as a stream, or by a sampler of a teacher."""
 
 from __future__ import annotations
 
