@@ -112,14 +112,14 @@ def invert(options: InvertOptions) -> Latents:
 
 
 def interpolate(options: InterpolateOptions) -> Result:
-    """Walk between images in the latent space, and write the frames to `output`."""
+    """Walk between images in the latent space, or between prompts, and write the frames to `output`."""
     from gsd_cli.commands.interpolate import run
 
     return run(options, _start_session(options))
 
 
 def edit(options: EditOptions) -> Result:
-    """Move an image along a direction, and write the result to `output`."""
+    """Move an image along a direction or toward a text, and write the result to `output`."""
     from gsd_cli.commands.edit import run
 
     return run(options, _start_session(options))

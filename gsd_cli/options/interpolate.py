@@ -31,7 +31,7 @@ from gsd_cli.options.invert import InvertSettings
 
 
 class InterpolateOptions(Common, InvertSettings):
-    """Interpolate between images in the generator's latent space."""
+    """Interpolate between images in the generator's latent space, or between prompts."""
 
     precision: Literal["auto", "fp32"] = opt("auto", EXACT, panel="Common")
     images: Annotated[tuple[str, ...], Field(min_length=1)] = argument(
