@@ -240,7 +240,7 @@ class DistillOptions(Common, DistillSettings, HubSettings):
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt(
         "ddpm-fashion",
-        "Teacher: a name from --list-teachers, a diffusers folder, a hub id, or EDM's .pkl file.",
+        "Teacher: a name from --list-teachers, a diffusers folder, a hub id, EDM's .pkl file, or bare weights (.pt).",
         metavar="NAME|FOLDER|HUB_ID",
     )
     revision: str | None = opt(None, "Branch, tag or commit of a teacher from the hub.", metavar="REVISION")
