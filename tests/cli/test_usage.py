@@ -106,7 +106,7 @@ def test_dry_run_shows_origins_and_writes_nothing(shell: Shell) -> None:
     assert "alpha = 1.2  # mine.toml" in lines
     assert "steps = 7  # --steps" in lines
     assert "beta1 = 0.5  # GSD_BETA1" in lines
-    assert "lr = 0.0001  # preset quick" in lines
+    assert "# lr = 0.0001  # preset quick" in lines
     assert sorted(p.name for p in shell.folder.iterdir()) == ["mine.toml"]
 
 

@@ -87,7 +87,7 @@ def test_a_folder_that_says_something_wrong_is_warned_of(shell: Shell) -> None:
 def test_a_dry_run_refuses_what_the_run_refuses(damage: str, words: bytes, silent: Shell, workshop: Shell) -> None:
     folder = Path(shutil.copytree(workshop.folder / "toy-teacher", silent.folder / "other"))
     if damage == "network":
-        (folder / "config.json").write_text('{"_class_name": "FluxTransformer2DModel"}')
+        (folder / "config.json").write_text('{"_class_name": "QwenImageTransformer2DModel"}')
     elif damage == "schedule":
         (folder / "scheduler_config.json").write_text('{"_class_name": "ScoreSdeVeScheduler", "sigma_max": 80}')
     elif damage == "weights":

@@ -208,7 +208,7 @@ class Watched(torch.nn.Module):
         super().__init__()
         self.layer = torch.nn.Conv2d(1, 1, 1)
         self.conditions = UNCONDITIONAL
-        self.latent_shape, self.device = (1, 8, 8), CPU
+        self.latent_shape, self.device, self.calls = (1, 8, 8), CPU, 1
         self.seen: list[torch.dtype] = []
 
     def forward(self, z: torch.Tensor, condition: Condition | None = None) -> torch.Tensor:

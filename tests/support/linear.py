@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gsd_cli.core.models.condition import UNCONDITIONAL
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.generator import Generator
 
 
@@ -33,7 +33,7 @@ class Linear(nn.Module):
     def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         return self.middle.register_forward_hook(lambda module, inputs, output: function(output))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return self.middle((z.flatten(1) @ self.weight.T).reshape(-1, 1, 8, 8))
 
 

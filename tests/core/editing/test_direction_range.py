@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gsd_cli.core.editing.direction import Direction
 from gsd_cli.core.editing.direction_range import FARTHEST, find_end, measure_range
+from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,13 @@ class Sum(nn.Module):
     """A generator whose image is its latent."""
 
     latent_shape = image_shape = (1, 4, 4)
-    device, exported = torch.device("cpu"), None
+    device, exported, condition = torch.device("cpu"), None, UNCONDITIONAL
 
     def __init__(self) -> None:
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
         return z
 
 

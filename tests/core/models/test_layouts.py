@@ -125,11 +125,11 @@ def test_an_autoencoder_makes_a_latent_teacher_and_is_missed_where_the_index_nam
 
 
 def test_networks_of_other_families_are_named(tmp_path: Path) -> None:
-    place = tmp_path / "flux" / "transformer"
+    place = tmp_path / "qwen" / "transformer"
     place.mkdir(parents=True)
-    (place / "config.json").write_text(json.dumps({"_class_name": "FluxTransformer2DModel"}))
-    with pytest.raises(GsdError, match="FluxTransformer2DModel, a UNet2DModel"):
-        load_denoiser(tmp_path / "flux")
+    (place / "config.json").write_text(json.dumps({"_class_name": "QwenImageTransformer2DModel"}))
+    with pytest.raises(GsdError, match="QwenImageTransformer2DModel, a UNet2DModel"):
+        load_denoiser(tmp_path / "qwen")
 
 
 SDE = {"_class_name": "ScoreSdeVpScheduler", "beta_min": 0.1, "beta_max": 20, "sampling_eps": 1e-3,

@@ -91,7 +91,7 @@ class Gaussian:
 
     def __init__(self, variance: float):
         self.v, self.schedule, self.shape = variance, BetaSchedule.linear(), (1, 4, 4)
-        self.conditions = UNCONDITIONAL
+        self.conditions, self.guidance = UNCONDITIONAL, 1.0
         self.calls = 0
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
