@@ -42,11 +42,18 @@ TF32.
 """
 
 
+_OF_ADAPTERS = {"fake_lr": 1e-3}
+"""In our presets with --adapters: a LoRA needs a higher rate than a whole network (docs/experiments.md)."""
+
+
 def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the preset's defaults to `values` where no value is given, and record them in `origins`."""
     preset = values.get("preset", "quick")
     lengths = {"kimg", "steps", "epochs", "minutes"}
-    for name, value in PRESETS.get(preset, {}).items() if isinstance(preset, str) else ():
+    found = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    if _OF_ADAPTERS.keys() <= found.keys() and str(values.get("adapters", "off")) != "off":
+        found = {**found, **_OF_ADAPTERS}
+    for name, value in found.items():
         # a length given in one unit replaces the preset's in another
         taken = lengths & values.keys() if name in lengths else name in values
         if not taken:
