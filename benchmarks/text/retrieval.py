@@ -35,7 +35,7 @@ from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.data.pixels import from_uint8, to_uint8
 
 CHOICES, HELD_OUT = 100, 10
-"""Captions that an image is compared with; one image in so many is held out."""
+"""The captions that an image is compared with. Every tenth image is held out."""
 SIZE, TEMPERATURE = 128, 0.07
 
 

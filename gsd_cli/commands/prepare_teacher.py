@@ -9,6 +9,7 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import read_object
 from gsd_cli.base.text import plural
+from gsd_cli.catalogue.prompt_files import texts_in_file
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import PROMPTS_SUFFIX, TEACHER_SUFFIX, next_to_data
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
@@ -108,4 +109,4 @@ def _encode_captions(
 
 def _holds(file: Path, texts: list[str], force: bool) -> bool:
     """Whether a file has these texts already."""
-    return not force and file.exists() and list(load_prompts(file).texts) == texts
+    return not force and file.exists() and texts_in_file(file) == texts

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.text import plural
 from gsd_cli.data.label_names import Listed, Say, knows, match
-from gsd_cli.data.label_tables import FILE_COLUMNS, decode_text
+from gsd_cli.data.label_tables import FILE_COLUMNS, decode_text, load_json, name_and_value
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "prompt", "description", "title", "label")
 """Headers of the column that holds the caption, the likeliest first."""
@@ -92,10 +91,7 @@ def _split(text: str) -> list[list[str]]:
 
 
 def _read_json(text: str) -> Iterator[Pair]:
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    found = load_json(text)
     if isinstance(found, dict) and {"images", "annotations"} <= found.keys():
         names = {image["id"]: image["file_name"] for image in found["images"]}
         found = [[names[one["image_id"]], one["caption"]] for one in found["annotations"]]
@@ -111,7 +107,5 @@ def _read_json(text: str) -> Iterator[Pair]:
 
 
 def _pair(entry: dict[str, Any]) -> tuple[Any, Any]:
-    found = [next((entry[key] for key in keys if key in entry), None) for keys in (FILE_COLUMNS, CAPTION_COLUMNS)]
-    if isinstance(found[1], list) and found[1]:
-        found[1] = found[1][0]
-    return found[0], found[1]
+    name, caption = name_and_value(entry, CAPTION_COLUMNS)
+    return name, caption[0] if isinstance(caption, list) and caption else caption

@@ -81,11 +81,7 @@ def parse_json(raw: bytes) -> dict[str, Any] | None:
     {"labels": L} or L itself, which is [[name, label], ...], {name: label} or [{"file_name": ..., "label": ...}, ...];
     such objects one a line (JSON lines) too.
     """
-    text, _ = decode_text(raw)
-    try:
-        found = json.loads(text)
-    except json.JSONDecodeError:
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    found = load_json(decode_text(raw)[0])
     if isinstance(found, dict) and "labels" in found:
         found = found["labels"]
         if found is None:
@@ -102,8 +98,22 @@ def parse_json(raw: bytes) -> dict[str, Any] | None:
     return listed
 
 
+def load_json(text: str) -> Any:
+    """The content of JSON, or the list of the objects of JSON lines. Raises ValueError."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def name_and_value(entry: dict[str, Any], columns: Sequence[str]) -> tuple[Any, Any]:
+    """The file that an object names, and its value under the first of `columns` that it has; None for a missing one."""
+    name, value = (next((entry[key] for key in keys if key in entry), None) for keys in (FILE_COLUMNS, columns))
+    return name, value
+
+
 def _pair(entry: dict[str, Any]) -> tuple[Any, Any]:
-    found = [next((entry[key] for key in keys if key in entry), None) for keys in (FILE_COLUMNS, LABEL_COLUMNS)]
+    found = name_and_value(entry, LABEL_COLUMNS)
     if None in found:
         raise KeyError("label")
-    return found[0], found[1]
+    return found

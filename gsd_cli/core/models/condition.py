@@ -101,6 +101,13 @@ class Condition:
         triples = zip(NAMES, self._tensors(), other._tensors(), strict=True)
         return Condition(*(None if a is None or b is None else between(name, a, b) for name, a, b in triples))
 
+    def require_text(self, *, whole: bool = False) -> Tensor:
+        """The tokens' vectors, for a network that is conditioned on texts. Raises GsdError (exit 3) without any, and
+        where `whole` is needed without the vector of the whole text."""
+        if self.embeddings is None or (whole and self.pooled is None):
+            raise GsdError("a text-conditional network was called without a text", hint="give prompts with --prompts")
+        return self.embeddings
+
     @property
     def mark(self) -> int | str | None:
         """What tells a condition of one row from others: its class, or a digest of its text; None without one."""

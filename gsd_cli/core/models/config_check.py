@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,27 @@ def require_channels(folder: Path, channels: Any, out: Any) -> None:
             hint=f"a teacher maps images of 1 to {MAX_CHANNELS} channels, or latents, to themselves; a predicted "
             "variance (learned sigma) doubles its output",
         )
+
+
+def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config for the keys of `defaults`, which stand for those that it leaves out."""
+    return {key: config.get(key, default) for key, default in defaults.items()}
+
+
+def require_sizes(folder: Path, sizes: Mapping[str, Any], hint: str, *, may_be_zero: Sequence[str] = ()) -> None:
+    """Raise GsdError (exit 3) unless all values are whole numbers from 1, or from 0 for those that may be zero: sides
+    and patches (`..._size`) up to MAX_SIDE, the others up to LARGEST."""
+    for key, value in sizes.items():
+        smallest, largest = 0 if key in may_be_zero else 1, MAX_SIDE if key.endswith("_size") else LARGEST
+        if not isinstance(value, int) or not smallest <= value <= largest:
+            raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"{smallest} to {largest:,} is needed; {hint}")
+
+
+def require_patches(folder: Path, sizes: Mapping[str, Any], hint: str) -> None:
+    """Raise GsdError (exit 3) unless a side (`sample_size`) is a whole number of patches (`patch_size`)."""
+    side, patch = sizes["sample_size"], sizes["patch_size"]
+    if side % patch:
+        raise GsdError(f"{folder}: a side of {side} is not a whole number of patches of {patch}", hint=hint)
 
 
 def require_plausible(

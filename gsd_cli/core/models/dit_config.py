@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import LARGEST, MAX_SIDE, require_channels
+from gsd_cli.core.models.config_check import require_channels, require_patches, require_sizes, with_defaults
 
 DIFFUSERS_CLASS = "DiTTransformer2DModel"
 CLASS_NAMES = (DIFFUSERS_CLASS, "Transformer2DModel")  # the second is the name in facebook/DiT-XL-2-256
+DEFAULTS = {"num_embeds_ada_norm": 1000, "num_layers": 28, "sample_size": 32, "patch_size": 2}
+"""diffusers' own, for keys that a config leaves out."""
 _HINT = "give a class-conditional DiT, as facebook/DiT-XL-2-256"
 _FOREIGN = ("cross_attention_dim", "double_self_attention", "num_vector_embeds", "caption_channels")
 """Keys of a Transformer2DModel that a DiT leaves empty."""
@@ -24,15 +26,6 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
     channels = config.get("in_channels", 4)  # the defaults of diffusers
     out = config.get("out_channels")
     require_channels(folder, channels, channels if out is None else out)
-    sizes = {
-        "num_embeds_ada_norm": (config.get("num_embeds_ada_norm", 1000), LARGEST),
-        "num_layers": (config.get("num_layers", 28), LARGEST),
-        "sample_size": (config.get("sample_size", 32), MAX_SIDE),
-        "patch_size": (config.get("patch_size", 2), MAX_SIDE),
-    }
-    for key, (value, largest) in sizes.items():
-        if not isinstance(value, int) or not 0 < value <= largest:
-            raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"1 to {largest:,} is needed; {_HINT}")
-    side, patch = sizes["sample_size"][0], sizes["patch_size"][0]
-    if side % patch:
-        raise GsdError(f"{folder}: a side of {side} is not a whole number of patches of {patch}", hint=_HINT)
+    sizes = with_defaults(config, DEFAULTS)
+    require_sizes(folder, sizes, _HINT)
+    require_patches(folder, sizes, _HINT)

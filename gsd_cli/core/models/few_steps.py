@@ -35,8 +35,8 @@ def spread_levels(sigma_init: float, steps: int) -> tuple[float, ...]:
 def later_noise(z: Tensor, step: int) -> Tensor:
     """n_step of latents z [B, ...], of z's shape: z's numbers in another order, half of them with the other sign.
 
-    An orthogonal map, the same for all images: n ~ N(0, I) where z is, it moves as far as z moves, and a latent means
-    one image. The order is arbitrary, so that the noise of a place has nothing to do with the latent there.
+    An orthogonal map, the same for all images: n ~ N(0, I) where z is, it moves by the same distance as z, and a latent
+    means one image. The order is arbitrary, so that the noise of a place has nothing to do with the latent there.
     """
     order, signs = permutation(z[0].numel(), step)
     return reorder(z, order.on(z.device), signs.on(z.device))

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.packed import PATCH, SIDE_KEY, latent_shape
-from gsd_cli.core.models import dit
+from gsd_cli.core.models import dit, sd3
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.flow_pipeline import FlowPipeline
 from gsd_cli.core.models.flux_config import CLASS_NAMES, DIFFUSERS_CLASS, text_sizes
@@ -40,9 +39,7 @@ def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
 
     Raises GsdError (exit 3) without texts.
     """
-    if condition.embeddings is None or condition.pooled is None:
-        raise GsdError("a text-conditional network was called without a text", hint="give prompts with --prompts")
-    side, texts = _side(net), condition.embeddings
+    side, texts = _side(net), condition.require_text(whole=True)
     tokens = net(
         hidden_states=pack(x), encoder_hidden_states=texts, pooled_projections=condition.pooled, timestep=t / TIMES,
         img_ids=_image_places(side, x), txt_ids=_text_places(texts), guidance=_guidance(net, t),
@@ -103,11 +100,6 @@ def to_map(net: Any, output: tuple[Tensor, Tensor]) -> Tensor:
     return dit.lay_out(output[1], _side(net))
 
 
-def from_map(net: Any, features: Tensor, output: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """A block's output with its image's tokens replaced by a map [B, c, h, w]."""
-    return output[0], dit.from_map(net, features, output[1])
-
-
 def flow_pipeline(net: Any) -> FlowPipeline:
     """FluxPipeline's steps are even in time, before they are shifted."""
     return FlowPipeline(_side(net) ** 2, even=True, steps=STEPS if net.config.guidance_embeds else FEW_STEPS)
@@ -153,7 +145,7 @@ FLUX = NetworkKind(
     bottleneck=bottleneck,
     output_layers=output_layers,
     to_map=to_map,
-    from_map=from_map,
+    from_map=sd3.from_map,
     text_sizes=lambda net: text_sizes(net.config),
     flow_pipeline=flow_pipeline,
     layout=PipelineLayout("transformer", "vae", "FluxPipeline"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.packed import PACKED_CLASS, PATCH, SIDE_KEY, USUAL_SIDE
-from gsd_cli.core.models.config_check import LARGEST, MAX_SIDE, require_channels
+from gsd_cli.core.models.config_check import MAX_SIDE, require_channels, require_sizes, with_defaults
 from gsd_cli.core.models.text_sizes import TextSizes
 
 DIFFUSERS_CLASS = PACKED_CLASS
@@ -25,18 +25,16 @@ _HINT = "give a FLUX.1 schnell or dev, or a fine-tuning of one"
 
 def text_sizes(config: Mapping[str, Any]) -> TextSizes:
     """The sizes of a token's vector and of the vector of the whole text. config: of a usable network."""
-    token, whole = (int(config.get(key, DEFAULTS[key])) for key in ("joint_attention_dim", "pooled_projection_dim"))
-    return TextSizes(token, whole)
+    sizes = with_defaults(config, DEFAULTS)
+    return TextSizes(int(sizes["joint_attention_dim"]), int(sizes["pooled_projection_dim"]))
 
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
     """Raise GsdError (exit 3) for a config that is not of a text-to-image denoiser of the FLUX.1 family."""
     _require_packed(folder, config)
-    for key, default in DEFAULTS.items():
-        value, smallest = config.get(key, default), 0 if key == "num_single_layers" else 1
-        if not isinstance(value, int) or not smallest <= value <= LARGEST:
-            raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"{smallest} to {LARGEST:,} is needed; {_HINT}")
-    axes, width = config.get("axes_dims_rope", AXES), config.get("attention_head_dim", DEFAULTS["attention_head_dim"])
+    sizes = with_defaults(config, DEFAULTS)
+    require_sizes(folder, sizes, _HINT, may_be_zero=("num_single_layers",))
+    axes, width = config.get("axes_dims_rope", AXES), sizes["attention_head_dim"]
     whole = isinstance(axes, list | tuple) and len(axes) == 3 and all(isinstance(n, int) and n > 0 for n in axes)
     if not whole or any(n % 2 for n in axes) or sum(axes) != width:
         raise GsdError(

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models import dit
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
@@ -22,10 +21,8 @@ def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
 
     Raises GsdError (exit 3) without texts.
     """
-    if condition.embeddings is None:
-        raise GsdError("a text-conditional network was called without a text", hint="give prompts with --prompts")
     output: Tensor = net(
-        x, condition.embeddings, t * net.config.timestep_scale, encoder_attention_mask=condition.mask
+        x, condition.require_text(), t * net.config.timestep_scale, encoder_attention_mask=condition.mask
     ).sample
     return output
 

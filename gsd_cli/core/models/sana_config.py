@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import LARGEST, MAX_SIDE, require_channels
+from gsd_cli.core.models.config_check import require_channels, require_patches, require_sizes, with_defaults
 from gsd_cli.core.models.text_sizes import TextSizes
 
 DIFFUSERS_CLASS = "SanaTransformer2DModel"
@@ -23,7 +23,7 @@ _HINT = "give a SANA of 0.6 or 1.6 billion parameters, or a fine-tuning of one"
 
 def text_sizes(config: Mapping[str, Any]) -> TextSizes:
     """The size of a token's vector; the tokens have a mask. config: of a usable network."""
-    return TextSizes(int(_read(config, "caption_channels")), mask=True)
+    return TextSizes(int(with_defaults(config, DEFAULTS)["caption_channels"]), mask=True)
 
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
@@ -32,24 +32,13 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
     require_channels(folder, channels, channels if out is None else out)
     if config.get("guidance_embeds"):
         raise GsdError(f"{folder} has a guidance embedding, as SANA-Sprint, which takes another time", hint=_HINT)
-    for key in DEFAULTS:
-        value, largest = _read(config, key), MAX_SIDE if key.endswith("_size") else LARGEST
-        if not isinstance(value, int) or not 0 < value <= largest:
-            raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"1 to {largest:,} is needed; {_HINT}")
-    side, patch = _read(config, "sample_size"), _read(config, "patch_size")
-    if side % patch:
-        raise GsdError(f"{folder}: a side of {side} is not a whole number of patches of {patch}", hint=_HINT)
-    width = _read(config, "num_attention_heads") * _read(config, "attention_head_dim")
-    if _read(config, "cross_attention_dim") != width:
-        raise GsdError(
-            f"{folder}: its tokens have {width} channels and its texts {_read(config, 'cross_attention_dim')}",
-            hint=_HINT,
-        )
+    sizes = with_defaults(config, DEFAULTS)
+    require_sizes(folder, sizes, _HINT)
+    require_patches(folder, sizes, _HINT)
+    width, of_texts = sizes["num_attention_heads"] * sizes["attention_head_dim"], sizes["cross_attention_dim"]
+    if of_texts != width:
+        raise GsdError(f"{folder}: its tokens have {width} channels and its texts {of_texts}", hint=_HINT)
     for key, default in (("timestep_scale", 1.0), ("mlp_ratio", 2.5)):
         value = config.get(key, default)
         if not isinstance(value, int | float) or not 0 < value < 1e4:
             raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"a positive number is needed; {_HINT}")
-
-
-def _read(config: Mapping[str, Any], key: str) -> Any:
-    return config.get(key, DEFAULTS[key])

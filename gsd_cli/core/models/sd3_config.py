@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.config_check import LARGEST, MAX_SIDE, require_channels
+from gsd_cli.core.models.config_check import require_channels, require_patches, require_sizes, with_defaults
 from gsd_cli.core.models.text_sizes import TextSizes
 
 DIFFUSERS_CLASS = "SD3Transformer2DModel"
@@ -23,8 +23,8 @@ _HINT = "give a Stable Diffusion 3 or 3.5, or a fine-tuning of one"
 
 def text_sizes(config: Mapping[str, Any]) -> TextSizes:
     """The sizes of a token's vector and of the vector of the whole text. config: of a usable network."""
-    token, whole = (int(_read(config, key)) for key in ("joint_attention_dim", "pooled_projection_dim"))
-    return TextSizes(token, whole)
+    sizes = with_defaults(config, DEFAULTS)
+    return TextSizes(int(sizes["joint_attention_dim"]), int(sizes["pooled_projection_dim"]))
 
 
 def require_usable(folder: Path, config: dict[str, Any]) -> None:
@@ -32,16 +32,9 @@ def require_usable(folder: Path, config: dict[str, Any]) -> None:
     channels = config.get("in_channels", 16)
     out = config.get("out_channels", 16)
     require_channels(folder, channels, channels if out is None else out)
-    for key in DEFAULTS:
-        value, largest = _read(config, key), MAX_SIDE if key.endswith("size") else LARGEST
-        if not isinstance(value, int) or not 0 < value <= largest:
-            raise GsdError(f"{folder} names a {key} of {value!r}", hint=f"1 to {largest:,} is needed; {_HINT}")
-    side, patch = _read(config, "sample_size"), _read(config, "patch_size")
-    if side % patch:
-        raise GsdError(f"{folder}: a side of {side} is not a whole number of patches of {patch}", hint=_HINT)
-    if side // patch > _read(config, "pos_embed_max_size"):
-        raise GsdError(f"{folder}: {side // patch} patches per side are more than its embedding of places", hint=_HINT)
-
-
-def _read(config: Mapping[str, Any], key: str) -> Any:
-    return config.get(key, DEFAULTS[key])
+    sizes = with_defaults(config, DEFAULTS)
+    require_sizes(folder, sizes, _HINT)
+    require_patches(folder, sizes, _HINT)
+    patches = sizes["sample_size"] // sizes["patch_size"]
+    if patches > sizes["pos_embed_max_size"]:
+        raise GsdError(f"{folder}: {patches} patches per side are more than its embedding of places", hint=_HINT)

@@ -37,7 +37,7 @@ def load_sentence_encoder(folder: Path, device: torch.device | str = "cpu") -> T
 
 
 def fit_length(encoder: TextEncoder, texts: Sequence[str]) -> TextEncoder:
-    """The same encoder, which pads all texts to the tokens of the longest one, if it takes so many."""
+    """The same encoder, which pads all texts to the tokens of the longest one, or to as many as it takes."""
     (part,) = encoder.parts
     longest = max((len(ids) for ids in part.tokenizer(list(texts)).input_ids), default=1)
     return replace(encoder, parts=[replace(part, length=min(part.length, -(-longest // LENGTHS) * LENGTHS))])

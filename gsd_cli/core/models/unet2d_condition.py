@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gsd_cli.base.errors import GsdError
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.network_kind import NetworkKind, PipelineLayout
 from gsd_cli.core.models.unet2d import bottleneck, output_layers, shape, walk_down
@@ -23,11 +22,9 @@ def call(net: Any, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
 
     Raises GsdError (exit 3) without texts.
     """
-    if condition.embeddings is None:
-        raise GsdError("a text-conditional network was called without a text", hint="give prompts with --prompts")
     added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
     output: Tensor = net(
-        x, t, condition.embeddings, encoder_attention_mask=condition.mask,
+        x, t, condition.require_text(), encoder_attention_mask=condition.mask,
         added_cond_kwargs=added if net.config.addition_embed_type == "text_time" else None,
     ).sample  # fmt: skip
     return output

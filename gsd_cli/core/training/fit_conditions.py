@@ -1,4 +1,4 @@
-"""What a teacher in training is told of each image: nothing, its class, or its caption."""
+"""The condition under which a teacher is trained on each image: none, its class, or its caption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DROPPED = 0.1
 
 @dataclass(frozen=True)
 class FitConditions:
-    """The condition of every image of a data set.
+    """The condition of every image of a data set; by default none.
 
     classes: their number, for a class-conditional network. prompts: every caption once, for a text-conditional one.
     rows: int64 [N], the class or the prompt of each image.
@@ -43,11 +43,6 @@ class FitConditions:
             return Condition(rows)
         kept = torch.rand(len(indices), generator=generator) >= DROPPED
         return self.prompts.condition.rows(rows).where(kept, self.prompts.empty)
-
-
-def no_conditions() -> FitConditions:
-    """Those of an unconditional network."""
-    return FitConditions()
 
 
 def class_conditions(data: ImageArchive) -> FitConditions:

@@ -20,7 +20,7 @@ from gsd_cli.core.sampling.samplers import parse_sampler
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend, trapezoid
-from gsd_cli.core.training.fit_conditions import FitConditions, class_conditions, no_conditions
+from gsd_cli.core.training.fit_conditions import FitConditions, class_conditions
 from gsd_cli.core.training.fit_objectives import OBJECTIVES, stratify
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.core.training.unets import build_unet
@@ -37,8 +37,8 @@ BETAS = (0.9, 0.999)
 class TeacherFit:
     """Predict what an objective says (`fit_objectives.py`) from an image with noise, in the mean square.
 
-    conditions: what the network is told of each image. Several processes each work on their rows of the
-    batch and average their gradients.
+    conditions: those of the images; by default the classes that the settings ask for, or none. Several processes each
+    work on their rows of the batch and average their gradients.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class TeacherFit:
         require_even_shares(settings.batch_size, self.world)
         self.batch_size = settings.batch_size
         channels, size, _ = data.shape
-        of_classes = class_conditions(data) if settings.conditional else no_conditions()
-        self.conditions = of_classes if conditions is None else conditions
+        if conditions is None:
+            conditions = class_conditions(data) if settings.conditional else FitConditions()
+        self.conditions = conditions
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator_for(settings.seed, "init").initial_seed())
             classes, sizes = self.conditions.classes, self.conditions.text_sizes

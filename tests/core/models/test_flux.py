@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.model_facts import ModelFacts
 from gsd_cli.core.models import flux
-from gsd_cli.core.models.adapters import adapt, merge, save_adapters
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder, load_denoiser, save_denoiser
@@ -86,32 +84,6 @@ def test_texts_and_guidance_count(model: Denoiser, monkeypatch: pytest.MonkeyPat
     assert not torch.allclose(model(x, sigma, text), found, atol=1e-6)
 
 
-@each_kind
-def test_features_are_of_the_image_alone_and_have_gradients(model: Denoiser) -> None:
-    x = torch.randn(2, 4, 8, 8, requires_grad=True)
-    maps = model.encode(x, per_image(1.0, x), full=True)
-    assert [tuple(m.shape[1:]) for m in maps] == [(16, 4, 4)] * 4  # the patches, then three of five blocks
-    (gradient,) = torch.autograd.grad(sum(m.square().mean() for m in maps), x)
-    assert gradient.isfinite().all() and gradient.abs().sum() > 0
-
-
-@each_kind
-@torch.no_grad()
-def test_the_bottleneck_is_the_last_map_and_can_be_moved(model: Denoiser) -> None:
-    x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 2.0])
-    blank = Condition(embeddings=torch.zeros(2, 1, 10), pooled=torch.zeros(2, 8))
-    before, seen = model(x, sigma, blank), list[Tensor]()
-    with model.hook_bottleneck(seen.append):
-        model(x, sigma, blank)
-    torch.testing.assert_close(model.encode(x, sigma)[-1], seen[0], rtol=0, atol=1e-6)
-    with model.hook_bottleneck(lambda features: features):
-        assert torch.equal(model(x, sigma, blank), before)
-    with model.hook_bottleneck(lambda features: features + features.flip(1)):
-        assert (model(x, sigma, blank) - before).abs().max() > 1e-3
-    names = dict(model.named_modules())
-    assert all(name in names for name in model.output_layers())
-
-
 def test_a_network_without_common_blocks_has_output_layers() -> None:
     model = Denoiser(teachers.flux(num_single_layers=0), FlowSchedule(), "flow_prediction", kind=flux.FLUX)
     assert model.output_layers()[:2] == ("net.transformer_blocks.1.attn", "net.transformer_blocks.1.ff")
@@ -155,25 +127,6 @@ def test_a_call_without_a_text_is_refused(model: Denoiser) -> None:
         model(x, per_image(1.0, x))
     with pytest.raises(GsdError, match="vectors of 10 numbers, the model takes 10 and 8"):
         model.give_prompts(Condition(embeddings=torch.zeros(1, 7, 10)))
-
-
-@each_kind
-@torch.no_grad()
-def test_diffusers_reads_its_adapters(model: Denoiser, folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
-    x, sigma, text = torch.randn(2, 4, 8, 8), torch.tensor([0.5, 5.0]), texts(2)
-    adapted = adapt(model, 2, 0, "fake")
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            parameter.normal_()
-    assert not torch.allclose(adapted(x, sigma, text), model(x, sigma, text), atol=1e-3)
-    torch.testing.assert_close(merge(adapted)(x, sigma, text), adapted(x, sigma, text), rtol=1e-3, atol=1e-4)
-    save_adapters(adapted, tmp_path / "a.safetensors", half=False)
-    theirs: Any = FluxTransformer2DModel.from_pretrained(folder / "transformer")
-    theirs.load_lora_adapter(tmp_path / "a.safetensors", prefix="transformer")
-    theirs.register_to_config(sample_size=8)
-    other = Denoiser(theirs, model.schedule, "flow_prediction", kind=flux.FLUX)
-    torch.testing.assert_close(other(x, sigma, text), adapted(x, sigma, text), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["FLUX"])

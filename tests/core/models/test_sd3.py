@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
-from torch import Tensor
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.core.models.adapters import adapt, merge
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.diffusers_folder import build_denoiser, load_autoencoder, load_denoiser, save_denoiser
@@ -63,30 +61,6 @@ def test_both_parts_of_a_text_count(model: Denoiser) -> None:
         assert not torch.allclose(model(x, sigma, other), found, atol=1e-6)
 
 
-def test_features_are_of_the_image_alone_and_have_gradients(model: Denoiser) -> None:
-    x = torch.randn(2, 4, 8, 8, requires_grad=True)
-    maps = model.encode(x, per_image(1.0, x), full=True)
-    assert [tuple(m.shape[1:]) for m in maps] == [(8, 4, 4), (8, 4, 4)]
-    (gradient,) = torch.autograd.grad(sum(m.square().mean() for m in maps), x)
-    assert gradient.isfinite().all() and gradient.abs().sum() > 0
-
-
-@torch.no_grad()
-def test_the_bottleneck_is_the_last_map_and_can_be_moved(model: Denoiser) -> None:
-    x, sigma = torch.randn(2, 4, 8, 8), torch.tensor([1.0, 2.0])
-    blank = Condition(embeddings=torch.zeros(2, 1, 10), pooled=torch.zeros(2, 12))
-    before, seen = model(x, sigma, blank), list[Tensor]()
-    with model.hook_bottleneck(seen.append):
-        model(x, sigma, blank)
-    torch.testing.assert_close(model.encode(x, sigma)[-1], seen[0], rtol=0, atol=1e-6)
-    with model.hook_bottleneck(lambda features: features):
-        assert torch.equal(model(x, sigma, blank), before)
-    with model.hook_bottleneck(lambda features: features + features.flip(1)):
-        assert (model(x, sigma, blank) - before).abs().max() > 1e-3
-    names = dict(model.named_modules())
-    assert all(name in names for name in model.output_layers())
-
-
 @torch.no_grad()
 def test_it_survives_saving(model: Denoiser, folder: Path, tmp_path: Path) -> None:
     stage = load_autoencoder(folder)
@@ -105,18 +79,6 @@ def test_a_call_without_a_text_is_refused(model: Denoiser) -> None:
         model(x, per_image(1.0, x))
     with pytest.raises(GsdError, match="vectors of 10 numbers, the model takes 10 and 12"):
         model.give_prompts(Condition(embeddings=torch.zeros(1, 7, 10)))
-
-
-@torch.no_grad()
-def test_it_takes_adapters(model: Denoiser) -> None:
-    pytest.importorskip("peft")
-    x, sigma, text = torch.randn(2, 4, 8, 8), torch.tensor([0.5, 5.0]), texts(2)
-    adapted = adapt(model, 2, 0, "fake")
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            parameter.normal_()
-    assert not torch.allclose(adapted(x, sigma, text), model(x, sigma, text), atol=1e-3)
-    torch.testing.assert_close(merge(adapted)(x, sigma, text), adapted(x, sigma, text), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.prompts import Prompts
 from gsd_cli.core.training.fit_conditions import (
     DROPPED,
+    FitConditions,
     caption_conditions,
     class_conditions,
     distinct_captions,
-    no_conditions,
 )
 from gsd_cli.data.dataset import ImageArchive
 from tests.data.test_dataset import random_images, write
@@ -37,7 +37,7 @@ def prompts(data: ImageArchive) -> Prompts:
 def test_without_conditions_nothing_is_drawn() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
-    assert no_conditions().draw(torch.arange(3), generator).none
+    assert FitConditions().draw(torch.arange(3), generator).none
     assert torch.equal(generator.get_state(), before)
 
 
