@@ -97,16 +97,21 @@ def export(options: SampleOptions) -> Result:
 
 
 def invert(options: InvertOptions) -> Latents:
-    """The latents of images: files, or `seed:42`. `generator(z)` gives the images back."""
+    """The latents of images: files, or `seed:42`. `generator(z)` gives the images back, with the same class or prompt.
+
+    A text-conditional model looks for the latents that give the images with `prompt`, or the first text of `prompts`.
+    """
     import torch
 
     from gsd_cli.compute.device import resolve_device
     from gsd_cli.core.latents.locate import locate
-    from gsd_cli.core.models.open import fix_class, open_model
+    from gsd_cli.core.models.open import open_model
+    from gsd_cli.core.models.open_texts import find_texts, fix_text
 
     session = _start_session(options)
     model = open_model(options.model, resolve_device(options.device), session)
-    fix_class(model, options.class_, session)
+    texts = () if options.prompt is None else (options.prompt,)
+    fix_text(model, find_texts(model, texts, options.prompts, session), options.class_, session)
     anchors = locate(options.images, model, options, session)
     return Latents(torch.stack([anchor.z for anchor in anchors]), [anchor.figures for anchor in anchors])
 

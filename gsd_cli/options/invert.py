@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import CLASS, EXACT, MODEL, NonNegativeFloat, argument, opt
+from gsd_cli.options.fields import CLASS, EXACT, MODEL, PROMPTS_HELP, NonNegativeFloat, argument, opt
 
 
 def safetensors_file(value: Path | None) -> Path | None:
@@ -53,3 +53,5 @@ class InvertOptions(Common, InvertSettings):
     images: tuple[str, ...] = argument(..., "Images: files or seed:42.", "IMAGE...")
     model: str | None = MODEL
     class_: str | None = CLASS
+    prompt: str | None = opt(None, "What the images show, for a text-conditional model.", metavar="TEXT")
+    prompts: Path | None = opt(None, PROMPTS_HELP, metavar="FILE")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import gsd_cli
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import GsdError, UsageError
 from gsd_cli.base.session import Session
@@ -19,7 +20,7 @@ from gsd_cli.commands import edit, interpolate
 from gsd_cli.commands.sample import make_images
 from gsd_cli.core.models.condition import UNCONDITIONAL, Condition
 from gsd_cli.core.models.generator import Generator, load_model
-from gsd_cli.options import EditOptions, InterpolateOptions, SampleOptions
+from gsd_cli.options import EditOptions, InterpolateOptions, InvertOptions, SampleOptions
 from tests.support import text_models
 from tests.support.shell import Shell
 
@@ -212,3 +213,14 @@ def test_every_kind_of_network_walks_and_is_edited(
         assert abs(walked[end] - sampled(3, text)).max() <= 1
         assert abs(edited[end] - walked[end]).max() <= 1
     assert abs(walked[0] - walked[-1]).mean() > 0.5
+
+
+def test_python_inverts_under_the_text_that_is_given(here: Path) -> None:
+    walk("seed:3", prompt=("a cat", "two dogs"), output=str(here / "walk"), frames=7)
+    image = str(sorted((here / "walk").glob("*.png"))[-1])  # made with "two dogs"
+    given = {"images": (image,), "model": "run", "invert_steps": 20, "invert_starts": 1}
+    errors = [
+        gsd_cli.invert(InvertOptions.model_validate({**given, **text})).figures[0]["psnr"]
+        for text in ({"prompt": "two dogs"}, {"prompt": "a cat"})
+    ]
+    assert errors[0] > errors[1]
