@@ -96,7 +96,9 @@ def test_tokens_are_bytes_merged_in_the_order_of_the_list(tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", [b"plain text", b"\x1f\x8b\x08", gzip.compress(b"\xff\xfe")])
+@pytest.mark.parametrize(
+    "content", [b"plain text", b"\x1f\x8b\x08", gzip.compress(b"\xff\xfe")], ids=["text", "cut short", "not utf-8"]
+)  # fmt: skip
 def test_a_vocabulary_that_is_none_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "v.gz").write_bytes(content)
     with pytest.raises(GsdError, match="damaged") as caught:
