@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.support.pages import markdown_table
+from gsd_cli.catalogue.model_facts import describe_calls
 from gsd_cli.compute.random import generator_for, latents
 from gsd_cli.core.models.feature_nets import ResidualNet
 from gsd_cli.core.models.generator import load_model
@@ -186,7 +187,8 @@ def generator_rows(given: argparse.Namespace, conditions: Any, own: Tensor) -> l
         made: Tensor = generator(z, conditions.rows(own[k]))
         return made
 
-    return [generated("generator, one call", make, own, generator.latent_shape, given.batch_size)]
+    name = f"generator, {describe_calls(generator.calls)}"
+    return [generated(name, make, own, generator.latent_shape, given.batch_size)]
 
 
 if __name__ == "__main__":
