@@ -23,13 +23,20 @@ SETTLED = ("HF_", "TORCH", "OMP_", "PYTHON", "XDG_", "LD_")
 """Prefixes of variables that libraries read at import. A command with one needs a fresh interpreter."""
 
 TIMEOUT = 280
+DRAWING = ("matplotlib.backends.backend_agg", "matplotlib.figure", "rich.console", "rich.live", "rich.table")
+"""Imported where something is drawn. In a new home matplotlib also lists the system's fonts, for seconds."""
 
 
 def preload() -> None:
     """Import everything that any command imports. The server does this once."""
     import diffusers
+    import PIL.Image
 
     import gsd_cli
+
+    PIL.Image.init()
+    for name in DRAWING:
+        importlib.import_module(name)
 
     for name in ("UNet2DModel", "DDPMScheduler", "DDIMScheduler"):  # diffusers imports a class when it is first used
         getattr(diffusers, name)
