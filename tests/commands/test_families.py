@@ -76,7 +76,13 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
 """Writes a small teacher of 16 x 16 images (but for SIDES) into a folder, and returns what `--teacher` takes."""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LARGE = {"score-sde", "denoising-diffusion-pytorch", "guided-diffusion"}
+"""Their smallest networks take a minute; other tests compare these networks with their originals."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FAMILIES]
+)
 def test_all_commands(shell: Shell, name: str) -> None:
     teacher = FAMILIES[name](shell.folder / "teacher")
     assumed = ("--assume", ASSUMED[name]) if name in ASSUMED else ()
