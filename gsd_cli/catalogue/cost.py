@@ -80,13 +80,16 @@ def teacher_parameters(spec: str) -> int | None:
     return weights.size // (2 if halves else 4) or None if weights else None
 
 
-def describe_sample_size(model: str | None, count: int) -> str:
-    """`64 images (one network call each, 66 kB of pixels)`, or with the calls of a generator of several steps."""
+def describe_sample_size(model: str | None, count: int, refining: int = 0) -> str:
+    """`64 images (one network call each, 66 kB of pixels)`, or with the calls of a generator of several steps.
+
+    refining: calls of the teacher per image.
+    """
     counted = plural(count, "image")
     try:
         folder = find_model(model)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        calls = describe_calls(call_count(read_card(folder)))
+        calls = describe_calls(call_count(read_card(folder)) + refining)
         pixels = count * int(config["sample_size"]) ** 2 * int(config["in_channels"])
     except (GsdError, OSError, ValueError, KeyError, TypeError):
         return counted

@@ -113,7 +113,8 @@ def plan_sample(options: SampleOptions) -> Iterator[str]:
     where = "stdout" if options.output == "-" else options.output
     format_ = resolve_format(options)
     what = "a grid" if options.grid else format_
-    yield f"{cost.describe_sample_size(options.model, len(resolve_seeds(options)))} as {what} to {where}"
+    size = cost.describe_sample_size(options.model, len(resolve_seeds(options)), options.refine or 0)
+    yield f"{size} as {what} to {where}"
 
 
 def plan_interpolate(options: InterpolateOptions) -> Iterator[str]:

@@ -24,6 +24,7 @@ from gsd_cli.core.models.open import find_condition, open_model, resolve_prompt
 from gsd_cli.core.models.prompts import load_prompts
 from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.sampling.images import sample
+from gsd_cli.core.sampling.refined import refine
 from gsd_cli.data.image_writers import open_writer
 from gsd_cli.data.pixels import to_uint8
 from gsd_cli.options import SampleOptions
@@ -110,7 +111,10 @@ def _open_source(options: SampleOptions, session: Session) -> _Source:
     device = resolve_device(options.device)
     world = join_world(device, session)
     model = open_model(options.model, device, session)
-    return _Source(model.generator, resolve_prompt(model, options, session), device, world)
+    condition = resolve_prompt(model, options, session)
+    if options.refine is not None:
+        model = refine(model, options.refine, session)
+    return _Source(model.generator, condition, device, world)
 
 
 def _export(options: SampleOptions, target: Path, session: Session) -> Result:

@@ -22,6 +22,7 @@ from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.prompts import Prompts, load_prompts
 from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.sampling.refined import RefinedGenerator
 from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.baselines import shipped_statistics
 from gsd_cli.metrics.clip import ClipFeatures, clip_features
@@ -36,7 +37,6 @@ from gsd_cli.metrics.features import (
 )
 from gsd_cli.metrics.reference import Judge, fitted_extractor, is_data_set, reference_statistics
 from gsd_cli.options import BenchOptions
-from gsd_cli.options.distill_choices import OFF, split_choice
 
 DEFAULT_SAMPLES = 2000
 GENERAL: dict[str, Callable[..., Extractor]] = {"inception": inception_features, "clip": clip_features}
@@ -98,9 +98,12 @@ class Context:
             compile_network(model.generator.denoiser.net)
         latent = self.teacher.autoencoder.net is not None
         precision = self.precision = image_precision(options.precision, device, latent=latent)
-        if (scale := options.guidance or _find_guidance(model)) != 1:
+        if (scale := options.guidance or model.teacher_guidance) != 1:
             require_null_condition(self.teacher.denoiser)
             self.teacher = replace(self.teacher, denoiser=self.teacher.denoiser.with_guidance(scale))
+        if options.refine is not None:
+            refined = RefinedGenerator(model.generator, self.teacher.denoiser, options.refine)
+            model = self.model = replace(model, generator=refined)
         self.baselines = contenders(options.compare, self.teacher, device, session.check, precision)
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
@@ -135,9 +138,12 @@ class Context:
         return f"distance: channel-normalised {self.perceptual.name} maps"
 
     def _name_of_model(self) -> str:
-        """The run's folder or the bundled name; where a baseline has the same name, it says which one it is."""
+        """The run's folder or the bundled name, with --refine K followed by +K; where a baseline has the same name, it
+        says which one it is."""
         path = Path(self.model.name)
         name = str(path.parent) if path.name == GENERATOR and path.parent.name else self.model.name
+        if self.options.refine is not None:
+            name += f"+{self.options.refine}"
         return f"{name} (the model)" if name in {baseline.name for baseline in self.baselines} else name
 
     def _require_one_space(self) -> None:
@@ -279,10 +285,3 @@ class Context:
         """The feature set of a domain that was asked for or that the model names; None for a general one."""
         spec = self.options.features or self.model.features
         return None if spec in GENERAL else spec
-
-
-def _find_guidance(model: Model) -> float:
-    """The guidance of the teacher that a generator imitates: with --guidance teacher:K its images are those of the
-    guided teacher. With K for both networks they are those of the teacher alone."""
-    scale, of = split_choice(str(model.card.get("settings", {}).get("guidance", OFF)), 1.0)
-    return scale if of == "teacher" else 1.0

@@ -13,6 +13,11 @@ from gsd_cli.metrics.baselines import MOST_CALLS
 def protocol(context: Context, metrics: Sequence[Metric]) -> dict[str, str]:
     """What all figures have in common, and each metric's own sentences, by title."""
     facts = {"model": context.model.name, "teacher": context.teacher.name, "device": str(context.device)}
+    if context.options.refine is not None:
+        facts["refined"] = (
+            f"the model's images: one pass of the generator, then {context.options.refine} calls of the teacher, "
+            f"DPM-Solver++ from sigma {context.ours.model.refining[0]:.3g}"
+        )
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
     facts["precision"] = (
         f"the model's samples, times and memory: {context.precision}; everything else: float32 without TF32"

@@ -12,7 +12,7 @@ from gsd_cli.base.text import did_you_mean
 from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.registry import BASELINES, BUNDLED_MODELS, METRIC_ALIASES, METRICS, sampler_words
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import BACKEND_HELP, MODEL, Positive, opt
+from gsd_cli.options.fields import BACKEND_HELP, MODEL, REFINE_HELP, Positive, Refine, opt
 
 NEEDS = {"max_fid": "fd", "max_ppl": "ppl", "min_speedup": "time"}
 """The metric that each threshold applies to."""
@@ -92,6 +92,7 @@ class BenchOptions(Common):
         "--guidance teacher:K, else 1 (none).",
         metavar="K",
     )
+    refine: Refine | None = opt(None, REFINE_HELP + " Holds for the model, not for --compare.", metavar="K")
     backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     time_batch: PositiveInt = opt(1, "Images per call while timing.")
     compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")
@@ -140,6 +141,8 @@ class BenchOptions(Common):
         ]
         if self.min_speedup is not None and not split(self.compare):
             missing.append("--min-speedup needs a baseline: --compare msa")
+        if self.refine is not None and self.backend == "onnx":
+            missing.append("--refine calls the teacher, which has no exported file: leave out --backend onnx")
         if not self.ablate:
             idle = ("ablate_preset", "ablate_kimg", "ablate_runs")
             missing += [

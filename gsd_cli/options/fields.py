@@ -90,6 +90,11 @@ PROMPTS_HELP = (
     "Prompts as gsd prepare wrote them, so that no text encoder is needed; --prompt then names some of them, word for "
     "word."
 )
+REFINE_HELP = (
+    "Refine each image with K calls of the teacher, 2 to 64: noise of a low level is added and removed. Closer to real "
+    "images than one call, at K + 1 calls per image."
+)
+Refine = Annotated[int, Field(ge=2, le=64)]
 FORMAT = opt("png", "File format for -o -, or for the images in a folder.")
 LARGEST_SCALE = 16
 Scale = Annotated[int, Field(ge=1, le=LARGEST_SCALE)]

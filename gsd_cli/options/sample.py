@@ -16,13 +16,25 @@ from gsd_cli.catalogue.file_formats import (
     SampleFormat,
 )
 from gsd_cli.options.common import Common
-from gsd_cli.options.fields import BACKEND_HELP, CLASS, EXPORT_PRECISION, MODEL_OR_FILE, SCALE_HELP, Scale, Share, opt
+from gsd_cli.options.fields import (
+    BACKEND_HELP,
+    CLASS,
+    EXPORT_PRECISION,
+    MODEL_OR_FILE,
+    REFINE_HELP,
+    SCALE_HELP,
+    Refine,
+    Scale,
+    Share,
+    opt,
+)
 from gsd_cli.options.output_format import JSON_ON_STDOUT, contradicting_formats
 from gsd_cli.options.seeds import SeedList
 
 DEFAULT_COUNT = 64
 OF_IMAGES = (
-    "num_samples", "seeds", "output", "grid", "format", "scale", "truncation", "class_", "prompt", "backend"
+    "num_samples", "seeds", "output", "grid", "format", "scale", "truncation", "refine", "class_", "prompt",
+    "backend",
 )  # fmt: skip
 """Options that say which images are made, and how."""
 WRITTEN = ", ".join(f".{name}" for name in (*IMAGE_FORMATS, *ARCHIVE_FORMATS))
@@ -48,6 +60,7 @@ class SampleOptions(Common):
     truncation: Share = opt(
         1.0, "Scale factor for latents, 0 to 1; lower values give more typical and less varied images."
     )
+    refine: Refine | None = opt(None, REFINE_HELP, metavar="K")
     class_: str | None = CLASS
     prompt: str | None = opt(
         None, "Text of all images, encoded by the teacher's text encoder; for text-conditional models.", metavar="TEXT"
@@ -73,6 +86,10 @@ class SampleOptions(Common):
         onnx = self.backend == "onnx" or is_export(self.model)
         if self.backend == "torch" and is_export(self.model):
             raise ValueError(f"--backend torch: {self.model} is run by onnxruntime; give the generator's folder")
+        if onnx and self.refine is not None:
+            raise ValueError(
+                "--refine calls the teacher, which has no exported file; use torch and the generator's folder"
+            )
         if onnx and self.precision not in ("auto", "fp32"):
             raise ValueError(f"--precision {self.precision}: onnxruntime computes in fp32")
         if self.export is None and "export_precision" in self.model_fields_set and self.backend != "onnx":

@@ -27,6 +27,7 @@ from gsd_cli.core.models.diffusers_folder import load_autoencoder, load_denoiser
 from gsd_cli.core.models.few_steps import later_noise
 from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
+from gsd_cli.options.distill_choices import OFF, split_choice
 
 FORMAT, FEW_STEPS_FORMAT = 1, 2
 """Of gsd.json: a generator of several steps has the second, so that nothing takes it for one of one step."""
@@ -105,13 +106,17 @@ class Generator(nn.Module):
         if condition is None:
             self.condition = self.condition.to(z.device)  # a copy per call would make the host wait
             condition = self.condition.expand(len(z))
+        return self.autoencoder.decode(self.make_clean(z, condition))
+
+    def make_clean(self, z: Tensor, condition: Condition) -> Tensor:
+        """What `forward` decodes, of z's shape: images, or an autoencoder's latents."""
         self._in_first_call = True
         x = self.denoiser(self.sigma_init * z, per_image(self.sigma_init, z), condition)
         for step, sigma in enumerate(self.sigmas[1:], 1):
             self._in_first_call = False
             x = self.denoiser(x + sigma * later_noise(z, step), per_image(sigma, z), condition)
         self._in_first_call = True
-        return self.autoencoder.decode(x)
+        return x
 
     def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """`Denoiser.hook_bottleneck` for the first call of each image: later ones, at another noise level, have other
@@ -157,6 +162,13 @@ class Model:
         """How the teacher's output was read, where its folder does not say it; as `--assume` takes it."""
         found = self.card.get("teacher_reading")
         return found if isinstance(found, str) else None
+
+    @property
+    def teacher_guidance(self) -> float:
+        """The guidance of the teacher that it imitates: with --guidance teacher:K its images are those of the guided
+        teacher. With K for both networks they are those of the teacher alone."""
+        scale, of = split_choice(str(self.card.get("settings", {}).get("guidance", OFF)), 1.0)
+        return scale if of == "teacher" else 1.0
 
     @property
     def features(self) -> str | None:

@@ -6,6 +6,7 @@ Song et al. (ICLR 2021), in the form of Karras et al. (2022), eq. 1 with sigma(t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -70,10 +71,16 @@ def heun_step(model: Denoiser, x: Tensor, sigma: float, following: float) -> Ten
 def dpm_solver(model: Denoiser, noise: Tensor, steps: int, on_step: OnStep | None = None) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): `steps` network calls, second order but at the ends."""
     sigmas = karras_sigmas(model.schedule, steps)
-    x = starting_point(noise, sigmas[0])
-    previous, last_h = None, 0.0
+    return dpm_steps(lambda x, sigma: model(x, per_image(sigma, x)), starting_point(noise, sigmas[0]), sigmas, on_step)
+
+
+def dpm_steps(
+    denoise: Callable[[Tensor, float], Tensor], x: Tensor, sigmas: Sequence[float], on_step: OnStep | None = None
+) -> Tensor:  # fmt: skip
+    """The steps of `dpm_solver` from x at the first level to the last, which is 0. denoise(x, sigma): D(x, sigma)."""
+    previous, last_h, steps = None, 0.0, len(sigmas) - 1
     for i, (sigma, following) in enumerate(pairwise(sigmas)):
-        clean = model(x, per_image(sigma, x))
+        clean = denoise(x, sigma)
         if following == 0:
             x = clean
         else:
