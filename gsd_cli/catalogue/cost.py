@@ -32,7 +32,8 @@ def distillation(
     """Lines on the work, memory and disk space of a distillation; none where the teacher's size is unknown.
 
     passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
-    teacher's parameters. state_bytes: the memory before activations, if it was counted.
+    teacher's parameters. state_bytes: the memory before activations, if it was counted; else that of whole networks in
+    fp32.
     """
     parameters = teacher_parameters(teacher)
     if parameters is None:

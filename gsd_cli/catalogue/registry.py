@@ -52,7 +52,7 @@ TEACHERS: dict[str, TeacherEntry] = {
         256,
         749_826_464,
         "CC BY-NC 4.0",
-        "facebook/DiT-XL-2-256 has 750 million parameters as diffusers stores it: a distillation keeps 30 GB of "
+        "facebook/DiT-XL-2-256 has 750 million parameters as diffusers stores it: a distillation keeps 32 GB of "
         "weights and optimizer states before activations; its licence, CC BY-NC 4.0, excludes commercial use",
         data_set="ILSVRC/imagenet-1k",
     ),
@@ -61,43 +61,45 @@ TEACHERS: dict[str, TeacherEntry] = {
         512,
         859_520_964,
         "CreativeML OpenRAIL-M",
-        "Stable Diffusion 1.5 is conditioned on texts (--prompts) and made for --guidance; whole networks need 34 GB "
-        "before activations, --adapters 16 needs 4 GB; its licence restricts what images may be used for",
+        "Stable Diffusion 1.5 is conditioned on texts (--prompts) and made for --guidance; whole networks need 36 GB "
+        "before activations, --adapters 16 needs 6 GB, with --irl off 2 GB; its licence restricts what images may be "
+        "used for",
     ),
     "sdxl": TeacherEntry(
         "stabilityai/stable-diffusion-xl-base-1.0",
         1024,
         2_567_463_684,
         "CreativeML OpenRAIL++-M",
-        "SDXL is conditioned on texts (--prompts) and made for --guidance; whole networks need 103 GB before "
-        "activations, --adapters 16 needs 12 GB; its licence restricts what images may be used for",
+        "SDXL is conditioned on texts (--prompts) and made for --guidance; whole networks need 108 GB before "
+        "activations, --adapters 16 needs 17 GB, with --irl off 7 GB; its licence restricts what images may be used "
+        "for",
     ),
     "sd3-medium": TeacherEntry(
         "stabilityai/stable-diffusion-3-medium-diffusers",
         1024,
         2_028_328_000,
         "Stability AI Community",
-        "Stable Diffusion 3 medium is conditioned on texts (--prompts) and made for --guidance; whole networks need 81 "
-        "GB before activations, --adapters 16 needs 9 GB; its licence, which the hub asks you to accept, limits "
-        "commercial use",
+        "Stable Diffusion 3 medium is conditioned on texts (--prompts) and made for --guidance; whole networks need 85 "
+        "GB before activations, --adapters 16 needs 13 GB, with --irl off 5 GB; its licence, which the hub asks you to "
+        "accept, limits commercial use",
     ),
     "sana-0.6b": TeacherEntry(
         "Efficient-Large-Model/Sana_600M_1024px_diffusers",
         1024,
         591_747_872,
         "NSCL v2-custom",
-        "SANA 0.6B is conditioned on texts (--prompts) and made for --guidance; whole networks need 24 GB before "
-        "activations, --adapters 16 needs 3 GB; its text encoder, Gemma 2 2B, has terms of use; the licence, "
-        "NVIDIA's NSCL v2-custom, excludes commercial use",
+        "SANA 0.6B is conditioned on texts (--prompts) and made for --guidance; whole networks need 25 GB before "
+        "activations, --adapters 16 needs 4 GB, with --irl off 2 GB; its text encoder, Gemma 2 2B, has terms of use; "
+        "the licence, NVIDIA's NSCL v2-custom, excludes commercial use",
     ),
     "flux-schnell": TeacherEntry(
         "black-forest-labs/FLUX.1-schnell",
         1024,
         11_891_178_560,
         "Apache-2.0",
-        "FLUX.1 schnell is conditioned on texts (--prompts); whole networks need 476 GB before activations, --adapters "
-        "16 needs 51 GB; it was itself distilled to 1 to 4 steps, with guidance in its weights: leave out --guidance, "
-        "and do not expect its output to be the velocity of a flow at every noise level",
+        "FLUX.1 schnell is conditioned on texts (--prompts); whole networks need 499 GB before activations, --adapters "
+        "16 needs 75 GB, with --irl off 27 GB; it was itself distilled to 1 to 4 steps, with guidance in its weights: "
+        "leave out --guidance, and do not expect its output to be the velocity of a flow at every noise level",
     ),
 }
 

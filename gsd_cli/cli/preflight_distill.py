@@ -123,16 +123,14 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
         yield _describe_estimate(_estimate(options), options, None)
         return
     images = steps * options.batch_size
-    # the exact size of a larger student, of adapters, or of a piece needs the teacher's config
-    estimate, state = None, None
+    # the exact size of a larger student, of adapters, of a piece, or of a copy in bf16 needs the teacher's config
+    estimate, state = _estimate(options), None
     times, ranks = cost.growth(options.student_width, options.student_depth), options.adapter_ranks()
-    if times > 1 or any(ranks) or options.shard:
-        estimate = _estimate(options)
-    if estimate is not None and not isinstance(estimate, GsdError):
+    if not isinstance(estimate, GsdError):
         times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes
     calls = passes(options) * images, generator_passes(options) * images
     yield from cost.distillation(options.teacher, *calls, times, ranks, state)
-    yield _describe_estimate(estimate or _estimate(options), options, steps)
+    yield _describe_estimate(estimate, options, steps)
 
 
 def answer_distill(options: DistillOptions, console: Console) -> Result | None:

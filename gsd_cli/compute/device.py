@@ -21,6 +21,8 @@ Module = TypeVar("Module", bound=nn.Module)
 P = ParamSpec("P")
 Result = TypeVar("Result")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+CAST = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+"""The layers whose weights are cast ahead of `autocast`."""
 FUSED = ("cpu", "cuda", "mps")
 """Devices for which torch has a fused Adam."""
 TRIALS, WORTHWHILE = 3, 1.2
@@ -111,9 +113,17 @@ def cast_for_autocast(module: Module, precision: str) -> Module:
         return module
     copied = copy.deepcopy(module)
     for layer in copied.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        if isinstance(layer, CAST):
             layer.to(DTYPES[precision])
     return copied
+
+
+def bytes_for_autocast(module: nn.Module, precision: str) -> int:
+    """The bytes of the parameters that `cast_for_autocast` gives for a float32 module."""
+    layers = [layer for layer in module.modules() if isinstance(layer, CAST)] if precision in DTYPES else []
+    cast = {id(p) for layer in layers for p in layer.parameters()}
+    sizes = ((p, DTYPES[precision].itemsize if id(p) in cast else p.element_size()) for p in module.parameters())
+    return sum(size * p.numel() for p, size in sizes)
 
 
 class LowPrecisionGroupNorm(nn.GroupNorm):

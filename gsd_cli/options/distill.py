@@ -96,7 +96,8 @@ class DistillSettings(BaseModel):
     adapters: Adapters = opt(
         "off",
         "Train LoRA adapters of rank R on the teacher's frozen weights instead of whole networks: much less memory for "
-        "large teachers. R: the generator and the fake score. fake:R: the fake score alone.",
+        "large teachers, least in bf16 with --irl off. R: the generator and the fake score. fake:R: the fake score "
+        "alone.",
         panel="Method",
         metavar="R|fake:R|off",
     )

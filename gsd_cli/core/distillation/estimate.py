@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 
 from gsd_cli.base.launcher import process_count
 from gsd_cli.catalogue.cost import STUDENT_TRAINED, VALUES_TRAINED
-from gsd_cli.compute.device import autocast, choose_precision, synchronize
+from gsd_cli.compute.device import DTYPES, autocast, bytes_for_autocast, choose_precision, synchronize
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_forms import FORMS
+from gsd_cli.core.distillation.placement import calls_float32
 from gsd_cli.core.models.adapters import adapter_parameters
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
@@ -72,7 +72,7 @@ def estimate(
         own = sum(p.numel() for p in student.parameters())
         own_kept = activation_bytes(student, recompute=settings.recompute)
         own_forward = seconds_per_call(student, device, together, precision)
-    state = FLOAT * count_values(settings, parameters, own, lambda rank: adapter_parameters(teacher, rank))
+    state = count_state(teacher, settings, precision, own, device)
     state = state // process_count() if settings.shard else state
     # the generator's graph, and those of f and g at its images, live at once
     own_kept *= settings.student_steps
@@ -83,11 +83,20 @@ def estimate(
     return Estimate(parameters, own, state, activations, seconds)
 
 
-def count_values(settings: DistillSettings, parameters: int, student: int, of_adapters: Callable[[int], int]) -> int:
-    """The float32 numbers that training keeps; of_adapters(rank): the parameters of a network's adapters."""
-    generator, fake = (of_adapters(rank) if rank else 0 for rank in settings.adapter_ranks())
-    of_fake = parameters + (VALUES_TRAINED - 1) * fake if fake else VALUES_TRAINED * parameters
-    return of_fake + STUDENT_TRAINED * (generator or student)
+def count_state(
+    teacher: Denoiser, settings: DistillSettings, precision: str, student: int, device: torch.device
+) -> int:  # fmt: skip
+    """Bytes of weights, gradients and optimizers that training in a precision keeps on a device.
+
+    student: the parameters of the generator. All is float32, except the teacher that the step calls in bf16.
+    """
+    parameters = sum(p.numel() for p in teacher.parameters())
+    generator, fake = (adapter_parameters(teacher, rank) if rank else 0 for rank in settings.adapter_ranks())
+    values = (VALUES_TRAINED - 1) * (fake or parameters) + STUDENT_TRAINED * (generator or student)
+    # where no step calls the float32 teacher, it waits on the CPU
+    if precision in DTYPES and (calls_float32(settings, precision) or device.type == "cpu"):
+        values += parameters
+    return FLOAT * values + bytes_for_autocast(teacher, precision)
 
 
 def passes(settings: DistillSettings) -> float:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gsd_cli.compute.device import adam, autocast
+from gsd_cli.compute.device import adam, autocast, to_device
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.draws import Draws
 from gsd_cli.core.distillation.guidance import Guidance
 from gsd_cli.core.distillation.losses import fake_score_loss
 from gsd_cli.core.distillation.micro_batches import column, micro_batches
 from gsd_cli.core.distillation.noise_levels import SIGMA_DATA, NoiseRecipe
-from gsd_cli.core.distillation.placement import place
+from gsd_cli.core.distillation.placement import birthplace, place
 from gsd_cli.core.models.adapters import adapt
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser
@@ -75,9 +75,9 @@ def _output_scale(sigma: Tensor) -> Tensor:
 class FakeScore:
     """The network of the fake score, its optimizer, and its update on generated images.
 
-    original: the teacher that the network is copied from, or whose weights its adapters share; teacher: the same in the
-    run's precision, which a bounded fake score calls. Both are frozen and whole, at their `birthplace`. A row's draws
-    depend on its number alone, and gradients are averaged over the processes.
+    original: the teacher in float32, which the network is copied from; teacher: the same in the run's precision, which
+    a bounded fake score calls, and whose weights adapters share: nothing calls the network in another precision. Both
+    are frozen and whole. A row's draws depend on its number alone, and gradients are averaged over the processes.
     """
 
     def __init__(
@@ -88,10 +88,12 @@ class FakeScore:
         self.settings, self.teacher, self.draws, self.recipe, self.world = s, teacher, draws, recipe, world
         self.guidance = guidance
         _, rank = s.adapter_ranks()
-        self.network = (
-            adapt(original, rank, s.seed, "fake") if rank else copy.deepcopy(original).requires_grad_(True)
-        ).train()
-        set_dropout(self.network, s.dropout)
+        if rank:  # pieces of one type are all that was tried
+            self.network = adapt(original, rank, s.seed, "fake", original if s.shard else teacher)
+        else:
+            home = birthplace(s, draws.device)
+            self.network = to_device(copy.deepcopy(original), home).requires_grad_(True)
+        set_dropout(self.network.train(), s.dropout)
         place(self.network, s, draws.device)
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.preconditioning = build_preconditioning(s, original, recipe)

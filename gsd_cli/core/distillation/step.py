@@ -13,7 +13,6 @@ average          follows the generator (EMA)
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from gsd_cli.base.launcher import require_others
 from gsd_cli.compute.device import (
     adam,
     autocast,
-    cast_for_autocast,
     compile_network,
     full_precision,
     lower_norms,
@@ -46,7 +44,7 @@ from gsd_cli.core.distillation.isometric_term import IsometricTerm
 from gsd_cli.core.distillation.latent_pairs import LatentBatch, row_order
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.distillation.noise_levels import build_recipe
-from gsd_cli.core.distillation.placement import WholeAverage, birthplace, place
+from gsd_cli.core.distillation.placement import WholeAverage, birthplace, calls_float32, place, place_teacher
 from gsd_cli.core.distillation.real_images import RealImages
 from gsd_cli.core.distillation.recorded_steps import RecordedSteps
 from gsd_cli.core.distillation.score_identity_term import ScoreIdentityTerm
@@ -92,7 +90,8 @@ class Distillation:
     are averaged, so N processes train as one does. `settings.batch_size` is the batch of all of them together. `data`:
     real images for the discriminator; `pixels`: whether the teacher works on images rather than an autoencoder's
     latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the network that the
-    generator starts as, default the teacher. `begun`: whether a step was made.
+    generator starts as, default the teacher. `begun`: whether a step was made. In bf16 `teacher` itself is kept, and
+    moved (`place_teacher`).
     """
 
     def __init__(
@@ -104,11 +103,9 @@ class Distillation:
         require_even_shares(s.batch_size, world)
         if s.shard:
             require_others("--shard")
-        home = birthplace(s, device)
         self.settings, self.device, self.world, self.data, self.total = s, device, world, data, total_steps
         self.batch_size, self._evaluate = s.batch_size, evaluate
-        self.teacher = to_device(copy.deepcopy(teacher), home).eval().requires_grad_(False)
-        f = cast_for_autocast(self.teacher, s.precision)
+        self.teacher, f = place_teacher(teacher, s, device)
         phi = phi or (lambda images: teacher_features(self.teacher, images))
         self.isometric = IsometricTerm(s, phi, total_steps, world, device)
         rows = row_order(s.batch_size, s.pair_every, world, self.isometric.group)
@@ -119,9 +116,9 @@ class Distillation:
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
         guidance = build_guidance(s, teacher, device)
         self.fake_score = FakeScore(s, self.teacher, f, guidance, draws, self.recipe, world)
-        self.generator = self._build_generator(start or teacher, home).train()
+        self.generator = self._build_generator(start or teacher, f).train()
         self.average = copy_trained(self.generator).eval().requires_grad_(False)
-        self._whole_average = WholeAverage(self.average, s, device)
+        self._whole_average = WholeAverage(self.average, s, device, self.teacher, f)
         # after the copies, which are of whole networks; in fp32 f is the teacher
         for network in dict.fromkeys((self.teacher, f, self.generator.denoiser, self.average.denoiser)):
             place(network, s, device)
@@ -142,16 +139,17 @@ class Distillation:
             if s.compile:
                 compile_network(model.net)
 
-    def _build_generator(self, start: Denoiser, home: torch.device) -> Generator:
-        """The generator as it starts, at home: `start` or one grown from it, or adapters on the teacher."""
+    def _build_generator(self, start: Denoiser, f: Denoiser) -> Generator:
+        """The generator as it starts: `start` or one grown from it, or adapters on the teacher's weights."""
         s, (rank, _) = self.settings, self.settings.adapter_ranks()
         sigmas = spread_levels(s.sigma_init, s.student_steps)
         if rank:
-            adapted = adapt(self.teacher, rank, s.seed, "generator")
+            base = self.teacher if calls_float32(s, s.precision) else f
+            adapted = adapt(self.teacher, rank, s.seed, "generator", base)
             set_dropout(adapted, s.dropout)
             return Generator(adapted, sigmas)
         student = grow(start, s.student_width, s.student_depth, s.seed)
-        return to_device(Generator.from_teacher(student, sigmas, s.dropout), home)
+        return to_device(Generator.from_teacher(student, sigmas, s.dropout), birthplace(s, self.device))
 
     def set_length(self, total: int) -> None:
         """Set the run's length in steps: the decay of the learning rate and the isometric term's start depend on it."""

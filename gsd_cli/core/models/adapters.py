@@ -25,11 +25,13 @@ NAME = "default"
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def adapt(denoiser: Denoiser, rank: int, seed: int, stream: str) -> Denoiser:
+def adapt(denoiser: Denoiser, rank: int, seed: int, stream: str, base: Denoiser | None = None) -> Denoiser:
     """A denoiser with adapters of this rank, trainable, on the weights of `denoiser`, which are shared and frozen.
 
     All convolutions and linear layers that are larger than their adapter get one. The matrices depend on (seed, stream)
-    alone. Raises GsdError (exit 2) without the package peft, or where the rank is too large for every layer.
+    alone. base: the same network in another precision or on another device, whose weights are shared instead; the
+    adapters are float32 all the same. Raises GsdError (exit 2) without the package peft, or where the rank is too large
+    for every layer.
     """
     peft = _import_peft()
     adapted = copy_trained(denoiser.requires_grad_(False))
@@ -46,7 +48,21 @@ def adapt(denoiser: Denoiser, rank: int, seed: int, stream: str) -> Denoiser:
         peft.inject_adapter_in_model(config, adapted.net, NAME)
     finally:
         torch.set_rng_state(state)
-    return adapted
+    if base is None or base is denoiser:
+        return adapted
+    # now, since peft gives its matrices the type of the weights that it finds
+    return on_base(adapted, denoiser, base.requires_grad_(False)).to(base.device)
+
+
+def on_base(module: Module, base: nn.Module, other: nn.Module) -> Module:
+    """A copy of a module that has the parameters of `other` where it has those of `base`, and shares all others.
+
+    base, other: the same network in two precisions or on two devices.
+    """
+    shared = {id(p): p for p in module.parameters()}
+    exchanged = {id(a): b for a, b in zip(base.parameters(), other.parameters(), strict=True)}
+    copied: Module = copy.deepcopy(module, shared | exchanged)
+    return copied
 
 
 def copy_trained(module: Module) -> Module:
@@ -73,8 +89,12 @@ def adapter_parameters(denoiser: Denoiser, rank: int) -> int:
 
 
 def merge(denoiser: Denoiser) -> Denoiser:
-    """A plain copy with the adapters added to the weights, W + B A. `denoiser` keeps its adapters and its base."""
-    merged = copy.deepcopy(denoiser)
+    """A plain copy on the CPU with the adapters added to the weights, W + B A. `denoiser` keeps its adapters and base.
+
+    A device that a large network fills has no room for another.
+    """
+    on_cpu = {id(p): nn.Parameter(p.detach().to("cpu", copy=True), False) for p in denoiser.parameters()}
+    merged = copy.deepcopy(denoiser, dict(on_cpu)).to("cpu")
     for name, layer in list(_adapted_layers(merged.net)):
         layer.merge()
         parent, _, own = name.rpartition(".")

@@ -57,7 +57,7 @@ def test_recomputing_counts_less() -> None:
 
 @pytest.mark.parametrize("growth", [{}, {"student_width": 2, "student_depth": 2}])
 def test_the_state_is_what_a_run_holds(toy_teacher: Denoiser, growth: dict[str, int]) -> None:
-    settings = DistillSettings(batch_size=8, **growth)
+    settings = DistillSettings(batch_size=8, precision="fp32", **growth)
     task = Distillation(toy_teacher, settings, 4, CPU, lambda *_: {})
     run_step(task, 0)
     held = sum(t.numel() for t in task.tensors().values()) + sum(p.numel() for p in task.teacher.parameters())

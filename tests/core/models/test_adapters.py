@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gsd_cli.base.errors import GsdError
 from gsd_cli.catalogue.run_layout import ADAPTERS
+from gsd_cli.compute.device import autocast, cast_for_autocast
 from gsd_cli.core.models.adapters import adapt, adapter_parameters, copy_trained, is_adapted, merge, save_adapters
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import Condition
@@ -88,6 +89,27 @@ def test_merged_weights_are_the_same_function(kind: str) -> None:
     torch.testing.assert_close(call(plain), wanted, rtol=1e-4, atol=1e-5)
     assert list(plain.state_dict()) == list(base.state_dict()) and is_adapted(adapted)
     assert torch.equal(call(adapted), wanted)
+
+
+@each_kind
+def test_a_base_in_bf16_gives_the_numbers_of_autocast(kind: str) -> None:
+    """Estimates, gradients of the adapters and of the images; the matrices stay float32."""
+    base = MODELS[kind]()
+    found = []
+    for low in (base, cast_for_autocast(base, "bf16")):
+        adapted = adapt(base, 2, 0, "fake", low)
+        assert {id(p) for p in adapted.parameters() if not p.requires_grad} <= {id(p) for p in low.parameters()}
+        trained = [p for p in adapted.parameters() if p.requires_grad]
+        with torch.no_grad():
+            for parameter in trained:
+                parameter += 0.1
+        x = torch.randn(2, *base.shape, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
+        with autocast(x.device, "bf16"):
+            output = adapted(x, per_image(0.7, x), base.conditions.first(2))
+        assert {p.dtype for p in trained} == {torch.float32}
+        found.append([output, *torch.autograd.grad(output.float().square().sum(), [x, *trained])])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+    assert found[0][1].abs().sum() > 0
 
 
 def test_they_depend_on_seed_and_stream() -> None:

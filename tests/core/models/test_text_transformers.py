@@ -11,6 +11,7 @@ import torch
 from diffusers import FluxTransformer2DModel, SanaTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor
 
+from gsd_cli.compute.device import autocast, cast_for_autocast
 from gsd_cli.core.models.adapters import adapt, merge, save_adapters
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
@@ -95,6 +96,20 @@ def test_the_bottleneck_is_the_last_map_and_can_be_moved(model: Denoiser, kind: 
         assert (model(x, sigma, blank) - before).abs().max() > 1e-3
     names = dict(model.named_modules())
     assert all(name in names for name in model.output_layers())
+
+
+@torch.no_grad()
+def test_adapters_on_a_base_in_bf16_give_the_numbers_of_autocast(model: Denoiser, kind: Kind) -> None:
+    pytest.importorskip("peft")
+    x, sigma, text = torch.randn(2, 4, 8, 8), torch.tensor([0.5, 5.0]), kind.texts(2, 7)
+    low = cast_for_autocast(model, "bf16")
+    plain, ours = adapt(model, 2, 0, "fake"), adapt(model, 2, 0, "fake", low)
+    for parameter in (p for adapted in (plain, ours) for p in adapted.parameters() if p.requires_grad):
+        parameter += 0.1
+    with autocast(x.device, "bf16"):
+        expected = plain(x, sigma, text)
+        assert torch.equal(ours(x, sigma, text), expected)
+        assert not torch.allclose(low(x, sigma, text), expected, atol=1e-3)
 
 
 @torch.no_grad()
