@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gsd_cli.base.versions import versions
 from gsd_cli.comparison.context import Context
 from gsd_cli.comparison.metric import Metric
+from gsd_cli.core.sampling.refined import refining_levels
 from gsd_cli.metrics.baselines import MOST_CALLS
 
 
@@ -14,9 +15,10 @@ def protocol(context: Context, metrics: Sequence[Metric]) -> dict[str, str]:
     """What all figures have in common, and each metric's own sentences, by title."""
     facts = {"model": context.model.name, "teacher": context.teacher.name, "device": str(context.device)}
     if context.options.refine is not None:
+        levels = refining_levels(context.model.generator.sigmas[-1], context.options.refine)
         facts["refined"] = (
-            f"the model's images: one pass of the generator, then {context.options.refine} calls of the teacher, "
-            f"DPM-Solver++ from sigma {context.ours.model.refining[0]:.3g}"
+            f"the model's images: one pass of the generator, then {len(levels)} calls of the teacher, DPM-Solver++ from "
+            f"sigma {levels[0]:.3g}"
         )
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
     facts["precision"] = (
