@@ -17,8 +17,8 @@ def protocol(context: Context, metrics: Sequence[Metric]) -> dict[str, str]:
     if context.options.refine is not None:
         levels = refining_levels(context.model.generator.sigmas[-1], context.options.refine)
         facts["refined"] = (
-            f"the model's images: one pass of the generator, then {len(levels)} calls of the teacher, DPM-Solver++ from "
-            f"sigma {levels[0]:.3g}"
+            f"the model's images: one pass of the generator, then {len(levels)} calls of the teacher, DPM-Solver++ "
+            f"from sigma {levels[0]:.3g}"
         )
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in versions().items())
     facts["precision"] = (
