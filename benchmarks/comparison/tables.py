@@ -124,7 +124,7 @@ SECTIONS = {
     ),
     "refined": Section(
         "One call, and four of the teacher",
-        "--refine 4 --compare msa,dpm++-20,fashion --metrics fd,pr,grain,ppl,time -N 2000",
+        "--refine 4 --compare msa,fashion --metrics fd,pr,grain,ppl,time -N 2000",
         ("table1",),
         ("figure1",),
         ratios,
