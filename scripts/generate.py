@@ -6,9 +6,9 @@ flags.json for a fast start, completions for three shells, man pages, the refere
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 
-from gsd_cli.base.versions import gsd_version
 from gsd_cli.cli.completion_scripts import SCRIPTS
 from gsd_cli.cli.flags import MODELS, STORE, describe, dump
 from scripts import manpages, reference
@@ -20,12 +20,14 @@ COMPLETIONS = {"bash": "gsd.bash", "zsh": "_gsd", "fish": "gsd.fish"}
 def files() -> dict[Path, str]:
     """Every generated file and what it should hold."""
     commands = {name: describe(name, model) for name, model in MODELS.items()}
+    # the version of this tree: another one may be installed
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     found = {STORE: dump(commands)}
     found |= {ROOT / "completions" / name: SCRIPTS[shell] for shell, name in COMPLETIONS.items()}
-    found[ROOT / "man" / "gsd.1"] = manpages.overview(commands, gsd_version())
+    found[ROOT / "man" / "gsd.1"] = manpages.overview(commands, version)
     found[ROOT / "docs" / "reference" / "index.md"] = reference.overview(commands)
     for name, command in commands.items():
-        found[ROOT / "man" / f"gsd-{name}.1"] = manpages.page(command, gsd_version())
+        found[ROOT / "man" / f"gsd-{name}.1"] = manpages.page(command, version)
         found[ROOT / "docs" / "reference" / f"gsd-{name}.md"] = reference.page(command)
     return found
 
