@@ -70,7 +70,7 @@ def _run_ablation(options: BenchOptions, wanted: set[str], first: Bench, session
     variants = distil_variants(options, first.model, session)
     full = variants.pop(FULL)
     full.generator.to(first.device).eval().requires_grad_(False)
-    same = options.model_copy(update={"compare": "", "num_samples": first.samples})
+    same = options.model_copy(update={"compare": "", "num_samples": first.samples, "refine": None})
     bench = Bench(same, wanted, full, first.device, session, FULL, variants)
     return bench, bench.rows()
 

@@ -92,7 +92,7 @@ class BenchOptions(Common):
         "--guidance teacher:K, else 1 (none).",
         metavar="K",
     )
-    refine: Refine | None = opt(None, REFINE_HELP + " Holds for the model, not for --compare.", metavar="K")
+    refine: Refine | None = opt(None, REFINE_HELP + " It holds for --model alone.", metavar="K")
     backend: Backend | None = opt(None, BACKEND_HELP, metavar="torch|onnx")
     time_batch: PositiveInt = opt(1, "Images per call while timing.")
     compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")

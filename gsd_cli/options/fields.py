@@ -92,7 +92,7 @@ PROMPTS_HELP = (
 )
 REFINE_HELP = (
     "Refine each image with K calls of the teacher, 2 to 64: noise of a low level is added and removed. Closer to real "
-    "images than one call, at K + 1 calls per image."
+    "images, at K more calls per image."
 )
 Refine = Annotated[int, Field(ge=2, le=64)]
 FORMAT = opt("png", "File format for -o -, or for the images in a folder.")

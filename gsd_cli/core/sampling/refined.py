@@ -33,14 +33,18 @@ class RefinedGenerator(Generator):
     @property
     def calls(self) -> int:
         """Network calls per image, the generator's and the teacher's."""
-        return len(self.sigmas) + len(self.refining)
+        each = 1 if self.teacher.guidance == 1 else 2
+        return len(self.sigmas) + each * len(self.refining)
 
     def make_clean(self, z: Tensor, condition: Condition) -> Tensor:
         """What `forward` decodes, of z's shape."""
         x = super().make_clean(z, condition) + self.refining[0] * later_noise(z, len(self.sigmas))
-        return dpm_steps(
-            lambda x, sigma: self.teacher(x, per_image(sigma, x), condition), x, [*self.refining, 0.0]
-        )  # fmt: skip
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            clean: Tensor = self.teacher(x, per_image(sigma, x), condition)
+            return clean
+
+        return dpm_steps(denoise, x, [*self.refining, 0.0])
 
 
 def refining_levels(last: float, steps: int) -> tuple[float, ...]:
@@ -65,5 +69,7 @@ def refine(model: Model, steps: int, session: Session) -> Model:
         raise UsageError([f"--refine: {model.name} does not name its teacher"], hint="leave out --refine")
     revision = model.card.get("teacher_revision")
     found = open_teacher(model.teacher, session, revision, model.teacher_reading, prompts=model.prompts).denoiser
-    teacher = found.with_guidance(model.teacher_guidance).to(model.generator.device).eval().requires_grad_(False)
+    teacher = found.to(model.generator.device).eval().requires_grad_(False)
+    if model.teacher_guidance != 1:  # once it is on its device, where guidance puts the null condition
+        teacher = teacher.with_guidance(model.teacher_guidance)
     return replace(model, generator=RefinedGenerator(model.generator, teacher, steps))

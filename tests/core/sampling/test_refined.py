@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from torch import Tensor
 from gsd_cli.base.console import Console
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
+from gsd_cli.core.models.dit import DIT
 from gsd_cli.core.models.few_steps import later_noise, spread_levels
 from gsd_cli.core.models.generator import Generator, Model, load_model
 from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.sampling import refined as refined_module
 from gsd_cli.core.sampling.refined import RefinedGenerator, refine, refining_levels
 from gsd_cli.options import SampleOptions
+from tests.support import teachers
 
 
 class Gaussian(Denoiser):
@@ -77,6 +82,21 @@ def test_it_is_a_generator_like_others(toy_teacher: Denoiser) -> None:
     assert refined.refining == refining_levels(0.5, 3)
 
 
+def test_a_guided_teacher_takes_two_calls_a_step_and_the_images_condition() -> None:
+    teacher = Denoiser(teachers.dit(), BetaSchedule.linear(), kind=DIT).eval()
+    guided, condition = teacher.with_guidance(3), Condition(torch.tensor([0, 2]))
+    base, z = Generator(teacher, 2.5), torch.randn(2, *teacher.shape)
+    refined = RefinedGenerator(base, guided, 2)
+    assert (refined.calls, RefinedGenerator(base, teacher, 2).calls) == (5, 3)
+    one, two = refined.refining
+    with torch.no_grad():
+        x = base(z, condition) + one * later_noise(z, 1)
+        clean = guided.with_condition(condition)(x, per_image(one, z))
+        x = two / one * x + (1 - two / one) * clean
+        expected = guided.with_condition(condition)(x, per_image(two, z))
+        torch.testing.assert_close(refined(z, condition), expected)
+
+
 def session() -> Session:
     return Session.start(SampleOptions(), Console())
 
@@ -94,6 +114,17 @@ def test_a_teacher_that_the_generator_imitates_with_guidance_is_guided(toy_teach
     settings = {"off": 1.0, "2": 1.0, "teacher:2": 2.0}
     models = {word: Model("m", Path(), Generator(toy_teacher), {"settings": {"guidance": word}}) for word in settings}
     assert {word: model.teacher_guidance for word, model in models.items()} == settings
+
+
+def test_a_guided_teacher_is_whole_on_the_generators_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its null condition too, which is no part of its weights."""
+    teacher = Denoiser(teachers.dit(), BetaSchedule.linear(), kind=DIT).eval()
+    generator = Generator(Denoiser(teachers.dit(), BetaSchedule.linear(), kind=DIT).to("meta"))
+    monkeypatch.setattr(refined_module, "open_teacher", lambda *_, **__: SimpleNamespace(denoiser=teacher))
+    found = refine(Model("m", Path(), generator, {"teacher": "t", "settings": {"guidance": "teacher:2"}}), 2, session())
+    z, condition = torch.empty(2, *teacher.shape, device="meta"), Condition(torch.tensor([0, 2], device="meta"))
+    assert found.generator(z, condition).device.type == "meta"
+    assert found.generator.calls == 5
 
 
 def test_a_model_without_a_teacher_is_refused(toy_teacher: Denoiser) -> None:
