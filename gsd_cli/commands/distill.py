@@ -18,6 +18,7 @@ from gsd_cli.base.errors import Stopped
 from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
+from gsd_cli.base.text import plural
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
@@ -29,6 +30,7 @@ from gsd_cli.core.distillation.export import Exporter
 from gsd_cli.core.distillation.inputs import choose_data, choose_prompts, describe_images, uses_images
 from gsd_cli.core.distillation.open_data import OpenData, add_teacher_samples, open_real_images
 from gsd_cli.core.distillation.real_images import RealImages
+from gsd_cli.core.distillation.refinement import RefinementDistillation
 from gsd_cli.core.distillation.run_folder import (
     Record,
     collect_identity,
@@ -48,7 +50,7 @@ from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
 from gsd_cli.core.models.fingerprint import folder_fingerprint
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.hub_upload import require_login
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
@@ -67,6 +69,8 @@ EVALUATION_SHARE, CHECKPOINT_SHARE = 0.05, 0.02
 """The time that evaluations and checkpoints may take, as a share of the time of the steps."""
 MAX_TRIAL_IMAGES = 32
 """The most images in the trial passes that choose a precision."""
+
+AnyDistillation = Distillation | RefinementDistillation
 
 
 @dataclass(frozen=True)
@@ -132,17 +136,32 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
     # a distillation's own copy of the teacher is cut into pieces, this one is whole
     own_phi = options.shard and options.irl_phi == "teacher"
-    phi = None if own_phi else build_feature_map(options.irl_phi, _collect_sources(run, data))
+    phi = (
+        None
+        if own_phi or options.refine is not None
+        else build_feature_map(options.irl_phi, _collect_sources(run, data))
+    )
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     start = open_start(options.start, teacher, options.sigma_init)
     warm_up = {"fake_warmup": FAKE_WARMUP} if start is not None and options.fake_warmup is None else {}
     run = replace(run, options=options.model_copy(update=chosen | warm_up))
-    pixels = teacher.autoencoder.net is None
-    task = Distillation(
-        teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels, start
-    )  # fmt: skip
-    _announce_guidance(run, evaluation)
-    exporter = Exporter(run.options, teacher, folder, agreed, distance.features, distance.figure)
+    made: dict[str, Any] = {}
+    if options.refine is not None:
+        assert start is not None
+        _announce_refinement(run, start)
+        made = {"guidance": start.guidance}  # the teacher's, which refines
+        task: AnyDistillation = RefinementDistillation(
+            start.generator, teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, world,
+            start.teacher_guidance,
+        )  # fmt: skip
+    else:
+        pixels = teacher.autoencoder.net is None
+        begins = None if start is None else start.generator.denoiser
+        task = Distillation(
+            teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels, begins
+        )
+        _announce_guidance(run, evaluation)
+    exporter = Exporter(run.options, teacher, folder, agreed | made, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}
     origin["teacher_reading"] = teacher.reading
@@ -159,7 +178,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
 
 
 def _train(
-    run: Run, task: Distillation, total: int | None, exporter: Exporter, tracker: Tracker, pace: Pace | None
+    run: Run, task: AnyDistillation, total: int | None, exporter: Exporter, tracker: Tracker, pace: Pace | None
 ) -> None:
     """Train until the end, a signal, or the end of --minutes; then export the generator."""
     options, session, world = run.options, run.session, run.world
@@ -192,7 +211,7 @@ def _train(
     world.wait()
 
 
-def _start_clock(run: Run, total: int | None, task: Distillation, record: Record) -> Pace | None:
+def _start_clock(run: Run, total: int | None, task: AnyDistillation, record: Record) -> Pace | None:
     """The clock of this session; None without `--minutes`."""
     options, session = run.options, run.session
     if options.minutes is None:
@@ -245,6 +264,17 @@ def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance
     before, now = run.recorded("real_images"), _summarise_images(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _announce_refinement(run: Run, start: Model) -> None:
+    """Print what the generator learns."""
+    calls = start.generator.calls
+    run.session.say(
+        f"refinement: {start.name} makes images in {plural(calls, 'call')} and the teacher refines them in "
+        f"{run.options.refine}; the generator learns to do so in {calls + 1}"
+    )
+    if start.teacher is not None and Path(start.teacher).name != Path(run.options.teacher).name:
+        run.session.warn(f"{start.name} was distilled from {start.teacher}, and {run.options.teacher} refines it")
 
 
 def _announce_guidance(run: Run, evaluation: Evaluation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +13,19 @@ from gsd_cli.catalogue.readings import SCHEDULES, WHOLE, normalize
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.options.common import Common
 from gsd_cli.options.distill_choices import Adapters, Guidance, split_choice
-from gsd_cli.options.fields import EXPORT_PRECISION, NO_FP16, Beta, Finite, NonNegativeFloat, Positive, Share, opt
+from gsd_cli.options.fields import (
+    EXPORT_PRECISION,
+    NO_FP16,
+    Beta,
+    Finite,
+    NonNegativeFloat,
+    Positive,
+    Refine,
+    Share,
+    opt,
+)
 from gsd_cli.options.hub import HubSettings
+from gsd_cli.options.presets import PRESETS
 
 ADVERSARIAL_RATIO = 2.0
 """Value of `--adversarial auto` when real images are available."""
@@ -22,6 +34,12 @@ MATCHING_RATIO = 2.0
 
 MOST_STEPS = 8
 """Of `--student-steps`: with more calls, a sampler of the teacher needs no distillation."""
+
+OF_REFINEMENT = {
+    "seed", "batch_size", "precision", "noise_device", "sigma_init", "refine", "lr", "beta1", "beta2", "warmup",
+    "lr_decay", "clip_grad", "micro_batch", "recompute", "compile", "ema_half_life", "ema_ramp",
+}  # fmt: skip
+"""The settings that `--refine` uses."""
 
 FITTED_FORMS = ("borders", "cells")
 """The forms of `--irl` that are fitted to images, real ones if there are any."""
@@ -78,6 +96,13 @@ class DistillSettings(BaseModel):
     student_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] = opt(
         1,
         f"Network calls per image of the generator, 1 to {MOST_STEPS}, for teachers for which one is not enough.",
+        panel="Method",
+        metavar="K",
+    )
+    refine: Refine | None = opt(
+        None,
+        "Teach the generator of --start to make, in one network call more, the images that its teacher refines with K "
+        "calls, 2 to 64 (gsd sample --refine K). No other option of the method holds.",
         panel="Method",
         metavar="K",
     )
@@ -208,6 +233,8 @@ class DistillSettings(BaseModel):
 
     def adversarial_ratio(self, *, real: bool) -> float:
         """The ratio that `--adversarial` selects, 0 for off. real: whether real images are available."""
+        if self.refine is not None:
+            return 0.0
         if self.adversarial == "auto":
             return ADVERSARIAL_RATIO if real and self.sidl_weight else 0.0
         return 0.0 if self.adversarial == "off" else float(self.adversarial)
@@ -326,6 +353,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
             raise ValueError(f"--revision names a version on the hub, and {self.teacher} is bundled")
         if problems := list(self.publishing_problems()):
             raise ValueError("; ".join(problems))
+        if self.refine is not None and (problems := list(self._refinement_problems())):
+            raise ValueError("; ".join(problems))
         if self.adapter_ranks()[0] and max(self.student_width, self.student_depth) > 1:
             raise ValueError("--student-width and --student-depth need weights of their own: give --adapters fake:R")
         if self.start is not None and self.adapter_ranks()[0]:
@@ -337,3 +366,13 @@ class DistillOptions(Common, DistillSettings, HubSettings):
                 "--reuse-images shows the fake score images that were made with --dropout; give one of the two"
             )
         return self
+
+    def _refinement_problems(self) -> Iterator[str]:
+        """What is wrong with these options and --refine together."""
+        if self.start is None:
+            yield "--refine teaches a generator that exists: give --start MODEL"
+        preset = PRESETS[self.preset]
+        for name in sorted(DistillSettings.model_fields.keys() & self.model_fields_set - OF_REFINEMENT):
+            default = DistillSettings.model_fields[name].default
+            if getattr(self, name) not in (default, preset.get(name, default)):
+                yield f"--{name.replace('_', '-')} does nothing with --refine"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from gsd_cli.options.distill import DistillOptions
+    from pydantic import BaseModel
+
+Options = TypeVar("Options", bound="BaseModel")
 
 _OURS: dict[str, Any] = {"batch_size": 32, "lr": 1e-4, "fake_lr": 2e-4, "lr_decay": 0.5, "ema_ramp": 0.4}
 
@@ -45,6 +47,9 @@ TF32.
 _OF_ADAPTERS = {"fake_lr": 1e-3}
 """In our presets with --adapters: a LoRA needs a higher rate than a whole network (docs/experiments.md)."""
 
+_OF_REFINEMENT = {"lr": 2e-4, "beta1": 0.9}
+"""In all presets with --refine, whose loss is a mean square of one network and needs no caution."""
+
 
 def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the preset's defaults to `values` where no value is given, and record them in `origins`."""
@@ -53,6 +58,8 @@ def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
     found = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
     if _OF_ADAPTERS.keys() <= found.keys() and str(values.get("adapters", "off")) != "off":
         found = {**found, **_OF_ADAPTERS}
+    if values.get("refine") is not None:
+        found = {**found, **_OF_REFINEMENT}
     for name, value in found.items():
         # a length given in one unit replaces the preset's in another
         taken = lengths & values.keys() if name in lengths else name in values
@@ -60,8 +67,8 @@ def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
             values[name], origins[name] = value, f"preset {preset}"
 
 
-def with_preset(options: DistillOptions) -> DistillOptions:
-    """Add the preset's defaults to options from Python, where no value is given."""
+def with_preset(options: Options) -> Options:
+    """Add the preset's defaults to options of gsd distill from Python, where no value is given."""
     values = options.model_dump(include=options.model_fields_set)
     apply_preset(values, {})
     return type(options).model_validate(values)

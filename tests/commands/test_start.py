@@ -80,7 +80,7 @@ def test_half_weights_are_trained_in_float32(tmp_path: Path) -> None:
     save_generator(Generator(teacher.denoiser, 2.5), tmp_path / "half", {}, "", half=True)
     start = open_start(str(tmp_path / "half"), teacher, 2.5)
     assert start is not None
-    assert {p.dtype for p in start.parameters()} == {torch.float32}
+    assert {p.dtype for p in start.generator.parameters()} == {torch.float32}
     assert open_start(None, teacher, 2.5) is None
     with pytest.raises(GsdError, match=r"at sigma 2\.5, this run at 3"):
         open_start(str(tmp_path / "half"), teacher, 3.0)

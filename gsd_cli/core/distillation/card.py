@@ -32,6 +32,8 @@ def describe_training(card: dict[str, Any]) -> str:
     length = f"--steps {settings['total_steps']}"
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
+    if settings.get("refine") is not None:
+        return _describe_refinement(card, command, revision)
     return f"""Made by `{command}`:
 score identity distillation. {_calls(card)}
 
@@ -39,6 +41,20 @@ score identity distillation. {_calls(card)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 - real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
+
+
+def _describe_refinement(card: dict[str, Any], command: str, revision: str) -> str:
+    """`describe_training` of a generator that learnt its teacher's refinement."""
+    settings = card["settings"]
+    return f"""Made by `{command} --start {settings["start"]} --refine {settings["refine"]}`:
+refinement distillation. {_calls(card)}
+
+- start: the generator `{settings["start"]}`, whose images the teacher refines in {settings["refine"]} calls; the last
+  call learnt to do so
+- teacher: {card["teacher_source"]}{revision}{_reading(card)}
+- training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images, mean square error, Adam
+  {settings["lr"]:g}
+- real images: none were used"""
 
 
 def name_kind(card: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.placement import calls_float32
+from gsd_cli.core.distillation.refinement import KEPT
 from gsd_cli.core.models.adapters import adapter_parameters
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
@@ -38,6 +39,10 @@ MATCHING_CALLS = 0.6
 FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 """Calls of G among `FAKE_CALLS` and `GENERATOR_CALLS`; all `MANIFOLD_CALLS` are. With `--student-steps K`
 an image takes each of them K times."""
+
+REFINEMENT_TRAINED, REFINEMENT_FROZEN = 5, 2
+"""Of --refine: the float32 numbers per parameter of the generator (its average, a gradient, two Adam moments), and the
+frozen networks: the teacher and the start."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,10 @@ def estimate(
     state = state // process_count() if settings.shard else state
     # the generator's graph, and those of f and g at its images, live at once
     own_kept *= settings.student_steps
-    activations = together * (own_kept + (sum(_rows(settings)) * kept if settings.sidl_weight else 0))
+    judging = settings.sidl_weight and settings.refine is None
+    activations = together * (own_kept + (sum(_rows(settings)) * kept if judging else 0))
+    if settings.refine is not None:
+        activations = round(activations * (1 + 1 / KEPT))
     own_passes = generator_passes(settings)
     calls = share / together
     seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
@@ -91,6 +99,9 @@ def count_state(
     student: the parameters of the generator. All is float32, except the teacher that the step calls in bf16.
     """
     parameters = sum(p.numel() for p in teacher.parameters())
+    if settings.refine is not None:
+        frozen = bytes_for_autocast(teacher, precision) + (FLOAT * parameters if precision in DTYPES else 0)
+        return FLOAT * REFINEMENT_TRAINED * student + REFINEMENT_FROZEN * frozen
     generator, fake = (adapter_parameters(teacher, rank) if rank else 0 for rank in settings.adapter_ranks())
     values = (VALUES_TRAINED - 1) * (fake or parameters) + STUDENT_TRAINED * (generator or student)
     # where no step calls the float32 teacher, it waits on the CPU
@@ -101,7 +112,10 @@ def count_state(
 
 def passes(settings: DistillSettings) -> float:
     """The cost of a training image in forward passes of all networks; a backward pass counts as one or two. The
-    discriminator counts if `adversarial` is a number, and so does feature matching."""
+    discriminator counts if `adversarial` is a number, and so does feature matching. With --refine, the start counts as
+    a generator of one call, and the teacher as unguided."""
+    if settings.refine is not None:
+        return 1 + settings.refine + generator_passes(settings)
     of_teacher, of_fake = _rows(settings)
     own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
@@ -122,6 +136,8 @@ def _rows(settings: DistillSettings) -> tuple[int, int]:
 
 def generator_passes(settings: DistillSettings) -> float:
     """The part of `passes` of the generator; the others are of networks of the teacher's size."""
+    if settings.refine is not None:
+        return GENERATOR_OWN_CALLS * (1 + 1 / KEPT) * (4 / 3 if settings.recompute else 1)
     calls = settings.student_steps * _own_calls(settings)
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
 

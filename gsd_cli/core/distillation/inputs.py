@@ -60,7 +60,7 @@ def choose_prompts(options: DistillOptions) -> Path | None:
 def uses_images(options: DistillOptions) -> bool:
     """Whether real images are used: by a discriminator, for feature matching, or by an isometric form that is fitted
     to their clusters."""
-    fitted = options.irl in FITTED_FORMS and options.irl_weight != 0
+    fitted = options.irl in FITTED_FORMS and options.irl_weight != 0 and options.refine is None
     return fitted or any(resolve_ratios(options, choose_data(options)).values())
 
 

@@ -37,6 +37,7 @@ from gsd_cli.core.distillation.inputs import choose_data, choose_prompts, resolv
 from gsd_cli.core.models.fingerprint import folder_fingerprint
 from gsd_cli.core.training.pace import Pace
 from gsd_cli.options import PRESETS, DistillOptions, DistillSettings
+from gsd_cli.options.distill import OF_REFINEMENT
 
 _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile", "cuda_graphs", "shard"}
 _DISCRIMINATOR_SETTINGS = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
@@ -217,6 +218,8 @@ def _locate_teacher(teacher: str) -> str:
 
 def _list_unused(options: DistillOptions) -> set[str]:
     """The settings that this run does not use. They may differ, because a default may have changed since."""
+    if options.refine is not None:
+        return DistillSettings.model_fields.keys() - OF_REFINEMENT
     unused = set() if resolve_ratios(options, choose_data(options))["adversarial"] else _DISCRIMINATOR_SETTINGS
     if options.irl == "off" or options.irl_weight == 0:
         return unused | {"irl_weight", "irl_ratio", "irl_every", "irl_phi", "irl_gradient", "tau_min", "tau_max"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from gsd_cli.base.errors import ExitCode, GsdError
-from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.generator import load_model
+from gsd_cli.core.models.generator import Model, load_model
 from gsd_cli.core.models.teacher import Teacher
 
 FAKE_WARMUP = 20.0
@@ -12,15 +11,16 @@ FAKE_WARMUP = 20.0
 fake score that is a copy of the teacher sees no difference between the two, and Adam would follow its noise."""
 
 
-def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Denoiser | None:
-    """The network of the generator `name`; None for none.
+def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Model | None:
+    """The generator `name`, in float32; None for none.
 
     Raises GsdError: exit 3 if it cannot be read or makes other images than the teacher, exit 2 if it is called at
     another noise level than `sigma_init`.
     """
     if name is None:
         return None
-    generator = load_model(name).generator
+    model = load_model(name)
+    generator = model.generator
     ours, theirs = generator.denoiser, teacher.denoiser
     if (ours.shape, ours.classes) != (theirs.shape, theirs.classes):
         raise GsdError(
@@ -34,4 +34,5 @@ def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Denoise
             hint=f"give --sigma-init {generator.sigma_init:g}",
             code=ExitCode.USAGE,
         )
-    return ours.float()
+    ours.float()
+    return model

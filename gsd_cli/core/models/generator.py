@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,14 @@ PROMPTS_KEPT = 64
 
 Exported = Callable[[Tensor, Condition, Tensor | None], Tensor]
 """Latents [B, ...], the condition of B images and shifts of the bottleneck [B, c, h, w] to images on the CPU."""
+
+
+class Call(NamedTuple):
+    """A call of a generator's network: D(noisy, sigma) = clean, both [B, C, H, W], of z's shape."""
+
+    noisy: Tensor
+    sigma: float
+    clean: Tensor
 
 
 class Generator(nn.Module):
@@ -110,13 +118,20 @@ class Generator(nn.Module):
 
     def make_clean(self, z: Tensor, condition: Condition) -> Tensor:
         """What `forward` decodes, of z's shape: images, or an autoencoder's latents."""
-        self._in_first_call = True
-        x = self.denoiser(self.sigma_init * z, per_image(self.sigma_init, z), condition)
-        for step, sigma in enumerate(self.sigmas[1:], 1):
-            self._in_first_call = False
-            x = self.denoiser(x + sigma * later_noise(z, step), per_image(sigma, z), condition)
-        self._in_first_call = True
-        return x
+        return self.trace(z, condition)[-1].clean
+
+    def trace(self, z: Tensor, condition: Condition) -> list[Call]:
+        """All calls that make the images of z, in their order."""
+        calls, noisy = [], self.sigma_init * z
+        try:
+            for step, sigma in enumerate(self.sigmas, 1):
+                self._in_first_call = step == 1
+                calls.append(Call(noisy, sigma, self.denoiser(noisy, per_image(sigma, z), condition)))
+                if step < len(self.sigmas):
+                    noisy = calls[-1].clean + self.sigmas[step] * later_noise(z, step)
+        finally:
+            self._in_first_call = True
+        return calls
 
     def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """`Denoiser.hook_bottleneck` for the first call of each image: later ones, at another noise level, have other
@@ -164,10 +179,15 @@ class Model:
         return found if isinstance(found, str) else None
 
     @property
+    def guidance(self) -> str:
+        """The --guidance that it was distilled with."""
+        return str(self.card.get("settings", {}).get("guidance", OFF))
+
+    @property
     def teacher_guidance(self) -> float:
         """The guidance of the teacher that it imitates: with --guidance teacher:K its images are those of the guided
         teacher. With K for both networks they are those of the teacher alone."""
-        scale, of = split_choice(str(self.card.get("settings", {}).get("guidance", OFF)), 1.0)
+        scale, of = split_choice(self.guidance, 1.0)
         return scale if of == "teacher" else 1.0
 
     @property

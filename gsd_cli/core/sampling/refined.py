@@ -16,7 +16,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.few_steps import later_noise, spread_levels
-from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.generator import Call, Generator, Model
 from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.sampling.ode import dpm_steps
 
@@ -36,15 +36,16 @@ class RefinedGenerator(Generator):
         each = 1 if self.teacher.guidance == 1 else 2
         return len(self.sigmas) + each * len(self.refining)
 
-    def make_clean(self, z: Tensor, condition: Condition) -> Tensor:
-        """What `forward` decodes, of z's shape."""
-        x = super().make_clean(z, condition) + self.refining[0] * later_noise(z, len(self.sigmas))
+    def trace(self, z: Tensor, condition: Condition) -> list[Call]:
+        """The generator's calls, and the refinement as one more."""
+        calls, sigma = super().trace(z, condition), self.refining[0]
+        noisy = calls[-1].clean + sigma * later_noise(z, len(self.sigmas))
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             clean: Tensor = self.teacher(x, per_image(sigma, x), condition)
             return clean
 
-        return dpm_steps(denoise, x, [*self.refining, 0.0])
+        return [*calls, Call(noisy, sigma, dpm_steps(denoise, noisy, [*self.refining, 0.0]))]
 
 
 def refining_levels(last: float, steps: int) -> tuple[float, ...]:

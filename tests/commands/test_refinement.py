@@ -1,0 +1,98 @@
+"""gsd distill --refine, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from gsd_cli.core.models.few_steps import spread_levels
+from gsd_cli.core.models.generator import load_model
+from tests.support.shell import DISTILL, Shell
+
+REFINE = (*DISTILL, "--start", "run", "--refine", "3")
+
+
+@pytest.fixture(scope="module")
+def refined(workshop: Shell) -> Shell:
+    done = workshop.gsd(*REFINE, "--steps", "3", "-o", "refined")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "run makes images in 1 call and the teacher refines them in 3" in " ".join(done.stderr.decode().split())
+    return Shell(workshop.folder / "refined")
+
+
+def test_the_run_says_what_it_made(refined: Shell) -> None:
+    card = json.loads((refined.folder / "generator" / "gsd.json").read_text())
+    assert card["sigmas"] == list(spread_levels(2.5, 2))
+    assert (card["settings"]["refine"], card["settings"]["start"], card["settings"]["adversarial"]) == (3, "run", 0)
+    text = (refined.folder / "generator" / "README.md").read_text()
+    assert text.startswith("# Generator of 2 steps distilled from toy-teacher")
+    assert "--start run --refine 3`" in text and "refinement distillation" in text
+    assert "isometric" not in text
+    rows = [json.loads(line) for line in (refined.folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "keeping_loss", "fd"} <= rows[-1].keys()
+
+
+def test_its_images_depend_on_their_seed_alone(refined: Shell) -> None:
+    made = refined.gsd("sample", "--model", ".", "-N", "5", "-o", "all.npz")
+    assert made.returncode == 0, made.stderr.decode()
+    one = refined.gsd("sample", "--model", ".", "--seeds", "3", "-o", "one.npz")
+    assert one.returncode == 0, one.stderr.decode()
+    whole, alone = (np.load(refined.folder / name)["images"] for name in ("all.npz", "one.npz"))
+    np.testing.assert_array_equal(alone[0], whole[3])
+    assert load_model(str(refined.folder)).generator.calls == 2
+
+
+def test_a_run_resumes_and_can_be_refined_again(workshop: Shell, refined: Shell) -> None:
+    again = workshop.gsd(*REFINE, "--steps", "3", "-o", "refined")
+    assert b"nothing to do" in again.stderr
+    other = workshop.gsd(*DISTILL, "--start", "run", "--refine", "4", "--steps", "4", "-o", "refined")
+    assert other.returncode == 2
+    assert "refine (3 -> 4)" in " ".join(other.stderr.decode().split())
+    longer = workshop.gsd(*REFINE, "--steps", "4", "-o", "refined")
+    assert longer.returncode == 0, longer.stderr.decode()
+    twice = workshop.gsd(*DISTILL, "--start", str(refined.folder), "--refine", "2", "--steps", "1", "-o", "twice")
+    assert twice.returncode == 0, twice.stderr.decode()
+    assert load_model(str(workshop.folder / "twice")).generator.calls == 3
+
+
+def test_the_dry_run_counts_its_work(workshop: Shell) -> None:
+    done = workshop.gsd(*REFINE, "--steps", "10", "-o", "planned", "-n")
+    assert done.returncode == 0, done.stderr.decode()
+    said = " ".join((done.stdout + done.stderr).decode().split())
+    # 80 images: one call of the start, three of the teacher, and 3 x 5/4 of the generator
+    assert "about 620 forward passes" in said
+    assert "refine = 3" in said and "lr = 0.0002" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--refine", "3"), "--refine teaches a generator that exists: give --start MODEL"),
+        (("--start", "run", "--refine", "1"), "greater than or equal to 2"),
+        (("--start", "run", "--refine", "3", "--adversarial", "2"), "--adversarial does nothing with --refine"),
+        (("--start", "run", "--refine", "3", "--irl", "speed"), "--irl does nothing with --refine"),
+        (("--start", "run", "--refine", "3", "--guidance", "2"), "--guidance does nothing with --refine"),
+        (("--start", "run", "--refine", "3", "--student-steps", "2"), "--student-steps does nothing with --refine"),
+        (("--start", "run", "--refine", "3", "--shard"), "--shard does nothing with --refine"),
+        (("--start", "fashion", "--refine", "3"), "fashion makes images of (1, 32, 32)"),
+    ],
+)
+def test_what_it_refuses(workshop: Shell, words: tuple[str, ...], said: str) -> None:
+    done = workshop.gsd(*DISTILL, "--steps", "3", *words, "-o", "refused")
+    assert done.returncode in (2, 3)
+    assert said in " ".join(done.stderr.decode().split())
+    assert not (workshop.folder / "refused").exists()
+
+
+def test_another_teacher_than_the_starts_is_named(workshop: Shell) -> None:
+    card = workshop.folder / "run" / "generator" / "gsd.json"
+    before = card.read_text()
+    card.write_text(json.dumps({**json.loads(before), "teacher": "another"}))
+    try:
+        done = workshop.gsd(*REFINE, "--steps", "1", "-o", "crossed")
+    finally:
+        card.write_text(before)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "run was distilled from another, and toy-teacher refines it" in " ".join(done.stderr.decode().split())
