@@ -3,11 +3,12 @@
     x_1 .. x_k   the start's calls of a latent z
     x = x_k + s n_k(z),   y = R(x): K steps of the teacher's ODE from s to 0, as `core/sampling/refined.py` makes them
 
-    L = mean (D(x, s) - y)^2 + sum over j of mean (D(x_{j-1} + s_j n_{j-1}, s_j) - x_j)^2
+    L = mean (D(x, s) - y)^2 + sum over j of (s / s_j)^2 mean (D(x_{j-1} + s_j n_{j-1}, s_j) - x_j)^2
 
 The first term is progressive distillation (Salimans and Ho, ICLR 2022) of the last piece of the ODE, for the start's
 images. From a low noise level there is little left to choose, so the mean square is enough. The second keeps the
-start's own calls, since one network makes all of them.
+start's own calls, since one network makes all of them. A network that predicts noise errs in proportion to the level:
+the weights make the errors of all calls comparable, or the first call, at the highest, would rule.
 """
 
 from __future__ import annotations
@@ -109,7 +110,10 @@ class RefinementDistillation:
         with autocast(self.device, self.settings.precision):
             made = self._shared(x, sigma, concatenate(conditions)).float()
         found = made.split([len(call.noisy) for call in asked])
-        errors = [(got - call.clean.float()).square().mean() for got, call in zip(found, asked, strict=True)]
+        errors = [
+            (new.sigma / call.sigma) ** 2 * (got - call.clean.float()).square().mean()
+            for got, call in zip(found, asked, strict=True)
+        ]
         return torch.stack([errors[0], sum(errors[1:], torch.zeros_like(errors[0]))])
 
     def evaluate(self, step: int) -> dict[str, float]:
