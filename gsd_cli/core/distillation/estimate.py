@@ -115,7 +115,7 @@ def passes(settings: DistillSettings) -> float:
     discriminator counts if `adversarial` is a number, and so does feature matching. With --refine, the start counts as
     a generator of one call, and the teacher as unguided."""
     if settings.refine is not None:
-        return 1 + settings.refine + generator_passes(settings)
+        return 1 + 1 / KEPT + settings.refine + generator_passes(settings)
     of_teacher, of_fake = _rows(settings)
     own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2

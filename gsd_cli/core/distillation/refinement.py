@@ -1,14 +1,15 @@
 """Refinement distillation: a generator learns to do in one more call what several calls of its teacher do.
 
-    x_1 .. x_k   the start's calls of a latent z
+    x_1 .. x_k   the average's calls of a latent z, all but the new one
     x = x_k + s n_k(z),   y = R(x): K steps of the teacher's ODE from s to 0, as `core/sampling/refined.py` makes them
 
-    L = mean (D(x, s) - y)^2 + sum over j of (s / s_j)^2 mean (D(x_{j-1} + s_j n_{j-1}, s_j) - x_j)^2
+    L = mean (D(x, s) - y)^2 + sum over j of (s / s_j)^2 mean (D(x'_j, s_j) - y'_j)^2,   y'_j = D_start(x'_j, s_j)
 
-The first term is progressive distillation (Salimans and Ho, ICLR 2022) of the last piece of the ODE, for the start's
-images. From a low noise level there is little left to choose, so the mean square is enough. The second keeps the
-start's own calls, since one network makes all of them. A network that predicts noise errs in proportion to the level:
-the weights make the errors of all calls comparable, or the first call, at the highest, would rule.
+The first term is progressive distillation (Salimans and Ho, ICLR 2022) of the last piece of the ODE, for the images
+that the exported network will see. From a low noise level there is little left to choose, so the mean square is
+enough. The second keeps the start's calls, since one network makes all of them. A network that predicts noise errs in
+proportion to the level: the weights make the errors of all calls comparable, or the first call, at the highest, would
+rule.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from gsd_cli.core.distillation.draws import make_draws
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.models.condition import Condition, concatenate
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.generator import Call, Generator
-from gsd_cli.core.sampling.refined import RefinedGenerator
+from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.sampling.refined import RefinedGenerator, refining_levels
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
 from gsd_cli.core.training.descent import descend, trapezoid
@@ -58,9 +59,13 @@ class RefinementDistillation:
         frozen, refining = (cast_for_autocast(part.eval(), s.precision) for part in (network, teacher))
         if guidance != 1:
             refining = refining.with_guidance(guidance)
-        self.refined = RefinedGenerator(Generator(frozen, start.sigmas), refining, s.refine or 0).eval()
-        self.generator = Generator.from_teacher(network, (*start.sigmas, self.refined.refining[0])).train()
-        self.average = Generator.from_teacher(network, self.generator.sigmas).eval().requires_grad_(False)
+        sigmas = (*start.sigmas, refining_levels(start.sigmas[-1], s.refine or 0)[0])
+        self.generator = Generator.from_teacher(network, sigmas).train()
+        self.average = Generator.from_teacher(network, sigmas).eval().requires_grad_(False)
+        self.start = Generator(frozen, start.sigmas).eval()
+        # its first calls as they will be exported, or the new call would see other images than it learnt from
+        first_calls = Generator(self.average.denoiser, start.sigmas)
+        self.refined = RefinedGenerator(first_calls, refining, s.refine or 0).eval()
         self.adam = adam(self.generator, s.lr, (s.beta1, s.beta2), device)
         self._shared = self.world.share(self.generator.denoiser)
         rows = range(s.batch_size)[self.world.rows(s.batch_size)]
@@ -100,10 +105,10 @@ class RefinementDistillation:
     def _losses(self, z: Tensor, condition: Condition) -> Tensor:
         """Both terms of the loss for latents z [B, C, H, W] of a condition, means over pixels and images: [2]."""
         with torch.no_grad(), autocast(self.device, self.settings.precision):
-            *own, new = self.refined.trace(z, condition)
-        few = slice((len(z) + KEPT - 1) // KEPT)
-        asked = [new, *(Call(noisy[few], sigma, clean[few]) for noisy, sigma, clean in own)]
-        conditions = [condition, *(condition.rows(few) for _ in own)]
+            new = self.refined.trace(z, condition)[-1]
+            few = slice((len(z) + KEPT - 1) // KEPT)
+            kept = self.start.trace(z[few], condition.rows(few))
+        asked, conditions = [new, *kept], [condition, *(condition.rows(few) for _ in kept)]
         # one call, since a network shared between processes may be called once per backward pass
         x = torch.cat([call.noisy for call in asked])
         sigma = torch.cat([per_image(call.sigma, call.noisy) for call in asked])

@@ -52,6 +52,9 @@ def test_the_loss_is_that_of_the_formula(toy_teacher: Denoiser) -> None:
     """Against the formula, written out call by call, for a start of two calls."""
     start = other(toy_teacher)
     task = make(start, toy_teacher)
+    average = task.average.denoiser
+    with torch.no_grad():
+        average.net.conv_out.bias += 0.1
     network, z = task.generator.denoiser, torch.randn(8, 1, 16, 16)
     with torch.no_grad():
         network.net.conv_out.bias += 0.3  # or nothing would have to be kept
@@ -59,8 +62,10 @@ def test_the_loss_is_that_of_the_formula(toy_teacher: Denoiser) -> None:
         noisy = first + 0.5 * later_noise(z, 1)
         second = start.denoiser(noisy, per_image(0.5, z))
         level = refining_levels(0.5, 3)[0]
-        last = second + level * later_noise(z, 2)
-        target = RefinedGenerator(start, toy_teacher, 3)(z)
+        own = average(2.5 * z, per_image(2.5, z))
+        own = average(own + 0.5 * later_noise(z, 1), per_image(0.5, z))
+        last = own + level * later_noise(z, 2)
+        target = RefinedGenerator(Generator(average, (2.5, 0.5)), toy_teacher, 3)(z)
         few = slice(len(z) // KEPT)
         refining = (network(last, per_image(level, z)) - target).square().mean()
         keeping = (level / 2.5) ** 2 * (network(2.5 * z[few], per_image(2.5, z[few])) - first[few]).square().mean()
@@ -156,8 +161,9 @@ def test_its_passes_are_those_it_makes(refining: int) -> None:
     task = make(Generator.from_teacher(teacher, 2.5), teacher, refine=refining)
     own: list[int] = []
     frozen: list[int] = []
-    for network, seen in ((task.generator.denoiser.net, own), (task.refined, frozen)):
-        for module in (m for m in network.modules() if type(m) is type(teacher.net)):
+    others = (task.refined.denoiser.net, task.refined.teacher.net, task.start.denoiser.net)
+    for networks, seen in (((task.generator.denoiser.net,), own), (others, frozen)):
+        for module in networks:
             module.register_forward_pre_hook(
                 lambda _m, inputs, given, seen=seen: seen.append(len((*inputs, *given.values())[0])), with_kwargs=True
             )
