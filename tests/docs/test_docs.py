@@ -22,6 +22,7 @@ from gsd_cli.catalogue.find import HUB_ID
 from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.cli import app
 from gsd_cli.cli.flags import commands
+from gsd_cli.core.distillation import estimate
 from tests.support.shell import Shell
 from tests.support.teachers import text_pipeline
 
@@ -64,13 +65,17 @@ def lines_of(page: Path) -> list[str]:
     return [line.strip() for block in blocks(page) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-COMMANDS = [
-    pytest.param(words, id=f"{page.name}: {' '.join(words)[:60]}")
-    for page in PAGES
+FIRST_PAGES = {
+    tuple(words): page.name
+    for page in reversed(PAGES)
     for line in lines_of(page)
     for words in gsd_words(line)
     if words and words[0] in commands()
+}
+COMMANDS = [
+    pytest.param(list(words), id=f"{page}: {' '.join(words)[:60]}") for words, page in reversed(FIRST_PAGES.items())
 ]
+"""Each command once, with the first page that it is on."""
 
 
 def test_there_are_commands_to_run() -> None:
@@ -85,6 +90,9 @@ def test_every_command_is_one(
     """Nothing is wrong with it but that the reader's files and runs are not here."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # what is published is refused without a network
+    # how long a step takes is no question here, and to time it takes seconds
+    monkeypatch.setattr(estimate, "seconds_of", lambda *_: 0.01)
+    monkeypatch.setattr(estimate, "_choose", lambda *_: "fp32")
     (tmp_path / "mine.toml").write_text("seed = 0\n")
     teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
     if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
