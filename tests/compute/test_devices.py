@@ -28,6 +28,7 @@ from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation import adversarial_term as adversarial
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.real_images import EncodedImages
+from gsd_cli.core.distillation.refinement import RefinementDistillation
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.editing import supervised
 from gsd_cli.core.editing import unsupervised as components
@@ -185,6 +186,23 @@ def test_a_resumed_step_is_the_uninterrupted_one() -> None:
         first.step(4)
         second.load({name: value.cpu() for name, value in first.tensors().items()})
         assert run_step(second, 5) == pytest.approx(run_step(first, 5), rel=1e-5, nan_ok=True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"classes": 3, "micro_batch": 4}], ids=["plain", "classes, micro-batches"])
+def test_a_refinement_is_learnt(settings: dict[str, Any]) -> None:
+    def made(device: torch.device) -> RefinementDistillation:
+        given = dict(settings)
+        model = teacher(num_class_embeds=given.pop("classes", None))
+        chosen = DistillSettings(**{**EXACT, **given, "refine": 2})
+        return RefinementDistillation(Generator.from_teacher(model, 2.5), model, chosen, 10, device, lambda *_: {})
+
+    with pretend() as seen:
+        task = made(PRETEND)
+        found = run_step(task, 4)
+        seen.waits.clear()
+        task.step(5)
+    assert seen.waits.total() <= 1  # its optimizer, as above
+    assert found == pytest.approx(run_step(made(CPU), 4), rel=2e-2, abs=1e-6)
 
 
 def first_stage() -> Autoencoder:

@@ -110,6 +110,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from gsd_cli.core.distillation import adversarial_term
+from gsd_cli.core.distillation.refinement import RefinementDistillation
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.training.fit_teacher import TeacherFit
 from gsd_cli.core.models.generator import Generator
@@ -137,16 +138,22 @@ images = dict(sample(Generator(task.teacher), [4, 9, 2, 7, 5], 2, world=world))
 resolve_fit_settings = FitSettings(architecture="tiny", batch_size=8)
 fit = TeacherFit(data, resolve_fit_settings, Path("fit"), torch.device("cpu"), world)
 metrics += [run_step(fit, step) for step in range(2)]
+refining = DistillSettings(batch_size=16, micro_batch=4, precision="fp32", refine=2)
+learnt = RefinementDistillation(
+    Generator(teacher), teacher, refining, 2, torch.device("cpu"), lambda *_: {}, world=world
+)
 judge = TeacherFeatures(teacher, Autoencoder())
 real = gaussian_statistics([judge.features(data.batch(torch.arange(12)))], judge.name)
 measured = Evaluation(Path(sys.argv[2]).parent / "grids", judge, real, 10, 3, world=world)(Generator(task.teacher), 1)
 assert world.main or not measured
 metrics.append(measured)
+metrics += [run_step(learnt, step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake_score.network.named_parameters()}
     state |= {f"discriminator.{k}": p.grad.contiguous() for k, p in task.adversarial.heads.named_parameters()}
     state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
+    state |= {f"refining.{k}": p.grad.contiguous() for k, p in learnt.generator.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
     state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
     save_file(state, sys.argv[2])
@@ -181,7 +188,7 @@ def test_two_processes_train_and_sample_as_one_does(
             assert torch.equal(two[name], value), name
         elif name.startswith("metric"):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    for kind in ("generator", "fake", "discriminator", "fitted"):
+    for kind in ("generator", "fake", "discriminator", "fitted", "refining"):
         names = {name for name in one if name.startswith(kind)}
         require_alike({name: one[name] for name in names}, {name: two[name] for name in names})
 

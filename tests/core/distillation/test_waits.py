@@ -15,9 +15,11 @@ from gsd_cli.core.distillation import fit_sources
 from gsd_cli.core.distillation.draws import DeviceDraws, Draws, make_draws
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.real_images import ResidentImages
+from gsd_cli.core.distillation.refinement import RefinementDistillation
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.condition import UNCONDITIONAL, every_class
 from gsd_cli.core.models.denoiser import Denoiser
+from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.training.report import read_all
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.options import DistillSettings
@@ -89,6 +91,16 @@ def test_a_round_waits_for_nothing(
     rows = read_all(steps)
     assert rows[1]["skipped"] == 0
     assert all(math.isfinite(v) for k, v in rows[1].items() if k != "speed_spread")
+
+
+def test_a_refinement_waits_for_nothing(toy_teacher: Denoiser) -> None:
+    options = DistillSettings(batch_size=8, noise_device="device", precision="fp32", refine=3, clip_grad=1.0)
+    task = RefinementDistillation(Generator(toy_teacher), toy_teacher, options, 3, CPU, lambda *_: {})
+    task.step(0)
+    with Waits() as waits:
+        rows = [task.step(1)]
+    assert waits.found == []
+    assert read_all(rows)[0]["skipped"] == 0
 
 
 # -- random numbers -------------------------------------------------------------------------------
