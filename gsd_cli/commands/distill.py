@@ -143,7 +143,8 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     )
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     start = open_start(options.start, teacher, options.sigma_init)
-    warm_up = {"fake_warmup": FAKE_WARMUP} if start is not None and options.fake_warmup is None else {}
+    waits = start is not None and options.refine is None and options.fake_warmup is None
+    warm_up = {"fake_warmup": FAKE_WARMUP} if waits else {}
     run = replace(run, options=options.model_copy(update=chosen | warm_up))
     made: dict[str, Any] = {}
     if options.refine is not None:

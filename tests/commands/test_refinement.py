@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 
 import numpy as np
 import pytest
 
 from gsd_cli.core.models.few_steps import spread_levels
 from gsd_cli.core.models.generator import load_model
+from tests.commands.test_signals import wait_for
 from tests.support.shell import DISTILL, Shell
 
 REFINE = (*DISTILL, "--start", "run", "--refine", "3")
@@ -57,13 +60,25 @@ def test_a_run_resumes_and_can_be_refined_again(workshop: Shell, refined: Shell)
     assert load_model(str(workshop.folder / "twice")).generator.calls == 3
 
 
+def test_the_command_that_a_stopped_run_prints_resumes_it(workshop: Shell) -> None:
+    process = workshop.start(*REFINE, "--steps", "60", "-o", "stopped")
+    wait_for(workshop.folder / "stopped" / "metrics.jsonl")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err.decode()
+    hint = err.decode().split("resume with: ")[1].splitlines()[0]
+    resumed = workshop.gsd(*shlex.split(hint)[1:])
+    assert resumed.returncode == 0, resumed.stderr.decode()
+    assert json.loads((workshop.folder / "stopped" / "generator" / "gsd.json").read_text())["steps"] == 60
+
+
 def test_the_dry_run_counts_its_work(workshop: Shell) -> None:
     done = workshop.gsd(*REFINE, "--steps", "10", "-o", "planned", "-n")
     assert done.returncode == 0, done.stderr.decode()
     said = " ".join((done.stdout + done.stderr).decode().split())
-    # 80 images: the first call of the average, three of the teacher, and for one image in four also of the start; and
-    # 3 x 5/4 of the generator
-    assert "about 640 forward passes" in said
+    # 80 images: the first call of the average, three of the teacher, and for one image in two also of the start; and
+    # 3 x 3/2 of the generator
+    assert "about 720 forward passes" in said
     assert "refine = 3" in said and "lr = 0.0002" in said
 
 

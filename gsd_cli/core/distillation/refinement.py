@@ -3,13 +3,13 @@
     x_1 .. x_k   the average's calls of a latent z, all but the new one
     x = x_k + s n_k(z),   y = R(x): K steps of the teacher's ODE from s to 0, as `core/sampling/refined.py` makes them
 
-    L = mean (D(x, s) - y)^2 + sum over j of (s / s_j)^2 mean (D(x'_j, s_j) - y'_j)^2,   y'_j = D_start(x'_j, s_j)
+    L = mean (D(x, s) - y)^2 + sum over j of (s / s_j) mean (D(x'_j, s_j) - y'_j)^2,   y'_j = D_start(x'_j, s_j)
 
 The first term is progressive distillation (Salimans and Ho, ICLR 2022) of the last piece of the ODE, for the images
 that the exported network will see. From a low noise level there is little left to choose, so the mean square is
 enough. The second keeps the start's calls, since one network makes all of them. A network that predicts noise errs in
-proportion to the level: the weights make the errors of all calls comparable, or the first call, at the highest, would
-rule.
+proportion to the level, so without weights the first call, at the highest, would rule; weights of (s / s_j)^2, which
+make the errors comparable, let it drift (docs/experiments.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gsd_cli.core.training.descent import descend, trapezoid
 from gsd_cli.core.training.report import Metrics
 from gsd_cli.options import DistillSettings
 
-KEPT = 4
+KEPT = 2
 """One image in KEPT also keeps the start's calls, which the network can do already."""
 
 
@@ -116,7 +116,7 @@ class RefinementDistillation:
             made = self._shared(x, sigma, concatenate(conditions)).float()
         found = made.split([len(call.noisy) for call in asked])
         errors = [
-            (new.sigma / call.sigma) ** 2 * (got - call.clean.float()).square().mean()
+            (new.sigma / call.sigma) * (got - call.clean.float()).square().mean()
             for got, call in zip(found, asked, strict=True)
         ]
         return torch.stack([errors[0], sum(errors[1:], torch.zeros_like(errors[0]))])

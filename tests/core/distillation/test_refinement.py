@@ -68,9 +68,9 @@ def test_the_loss_is_that_of_the_formula(toy_teacher: Denoiser) -> None:
         target = RefinedGenerator(Generator(average, (2.5, 0.5)), toy_teacher, 3)(z)
         few = slice(len(z) // KEPT)
         refining = (network(last, per_image(level, z)) - target).square().mean()
-        keeping = (level / 2.5) ** 2 * (network(2.5 * z[few], per_image(2.5, z[few])) - first[few]).square().mean()
+        keeping = (level / 2.5) * (network(2.5 * z[few], per_image(2.5, z[few])) - first[few]).square().mean()
         again = network(noisy[few], per_image(0.5, z[few]))
-        keeping = keeping + (level / 0.5) ** 2 * (again - second[few]).square().mean()
+        keeping = keeping + (level / 0.5) * (again - second[few]).square().mean()
         found = task._losses(z, toy_teacher.conditions)
     torch.testing.assert_close(found, torch.stack([refining, keeping]))
     assert keeping > 0.005
