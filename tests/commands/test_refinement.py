@@ -61,7 +61,7 @@ def test_a_run_resumes_and_can_be_refined_again(workshop: Shell, refined: Shell)
 
 
 def test_the_command_that_a_stopped_run_prints_resumes_it(workshop: Shell) -> None:
-    process = workshop.start(*REFINE, "--steps", "60", "-o", "stopped")
+    process = workshop.start(*REFINE, "--steps", "24", "-o", "stopped")
     wait_for(workshop.folder / "stopped" / "metrics.jsonl")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
@@ -69,7 +69,7 @@ def test_the_command_that_a_stopped_run_prints_resumes_it(workshop: Shell) -> No
     hint = err.decode().split("resume with: ")[1].splitlines()[0]
     resumed = workshop.gsd(*shlex.split(hint)[1:])
     assert resumed.returncode == 0, resumed.stderr.decode()
-    assert json.loads((workshop.folder / "stopped" / "generator" / "gsd.json").read_text())["steps"] == 60
+    assert json.loads((workshop.folder / "stopped" / "generator" / "gsd.json").read_text())["steps"] == 24
 
 
 def test_the_dry_run_counts_its_work(workshop: Shell) -> None:
