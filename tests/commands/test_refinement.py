@@ -60,6 +60,7 @@ def test_a_run_resumes_and_can_be_refined_again(workshop: Shell, refined: Shell)
     assert load_model(str(workshop.folder / "twice")).generator.calls == 3
 
 
+@pytest.mark.slow
 def test_the_command_that_a_stopped_run_prints_resumes_it(workshop: Shell) -> None:
     process = workshop.start(*REFINE, "--steps", "24", "-o", "stopped")
     wait_for(workshop.folder / "stopped" / "metrics.jsonl")
