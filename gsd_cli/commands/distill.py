@@ -18,7 +18,6 @@ from gsd_cli.base.errors import Stopped
 from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
-from gsd_cli.base.text import plural
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
@@ -269,10 +268,9 @@ def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance
 
 def _announce_refinement(run: Run, start: Model) -> None:
     """Print what the generator learns."""
-    calls = start.generator.calls
     run.session.say(
-        f"refinement: {start.name} makes images in {plural(calls, 'call')} and the teacher refines them in "
-        f"{run.options.refine}; the generator learns to do so in {calls + 1}"
+        f"refinement: {start.name} makes images in one call and the teacher refines them in {run.options.refine}; a "
+        "second network learns to do so in one"
     )
     if start.teacher is not None and Path(start.teacher).name != Path(run.options.teacher).name:
         run.session.warn(f"{start.name} was distilled from {start.teacher}, and {run.options.teacher} refines it")

@@ -95,7 +95,8 @@ class Context:
         self.teacher.autoencoder.to(device)
         if options.compile:
             compile_network(self.teacher.denoiser.net)
-            compile_network(model.generator.denoiser.net)
+            for network in filter(None, (model.generator.denoiser, model.generator.later)):
+                compile_network(network.net)
         latent = self.teacher.autoencoder.net is not None
         precision = self.precision = image_precision(options.precision, device, latent=latent)
         if (scale := options.guidance or model.teacher_guidance) != 1:

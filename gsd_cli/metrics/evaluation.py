@@ -54,7 +54,7 @@ class Evaluation:
 
         The processes of `world` share the images; the main one gets the figures, the others nothing.
         """
-        generator = Generator(generator.denoiser, generator.sigmas, self.autoencoder)
+        generator = generator.decoded_by(self.autoencoder)
         device = generator.device
         measured = self.extractor is not None and self.reference is not None
         features = self._features(generator) if measured else None

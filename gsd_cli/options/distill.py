@@ -101,8 +101,8 @@ class DistillSettings(BaseModel):
     )
     refine: Refine | None = opt(
         None,
-        "Teach the generator of --start to make, in one network call more, the images that its teacher refines with K "
-        "calls, 2 to 64 (gsd sample --refine K). No other option of the method holds.",
+        "Give the generator of --start a second call: another network, which learns to do in one call what K calls of "
+        "the teacher do, 2 to 64 (gsd sample --refine K). No other option of the method holds.",
         panel="Method",
         metavar="K",
     )

@@ -49,8 +49,8 @@ def _describe_refinement(card: dict[str, Any], command: str, revision: str) -> s
     return f"""Made by `{command} --start {settings["start"]} --refine {settings["refine"]}`:
 refinement distillation. {_calls(card)}
 
-- start: the generator `{settings["start"]}`, whose images the teacher refines in {settings["refine"]} calls; the last
-  call learnt to do so
+- first call: the generator `{settings["start"]}`, unchanged
+- second call: another network, which learnt to do what {settings["refine"]} calls of the teacher do to these images
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images, mean square error, Adam
   {settings["lr"]:g}

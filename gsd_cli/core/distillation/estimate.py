@@ -16,7 +16,6 @@ from gsd_cli.compute.distributed import World
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.core.distillation.placement import calls_float32
-from gsd_cli.core.distillation.refinement import KEPT
 from gsd_cli.core.models.adapters import adapter_parameters
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.options import DistillSettings
@@ -41,8 +40,8 @@ FAKE_GENERATOR_CALLS, GENERATOR_OWN_CALLS = 1, 3
 an image takes each of them K times."""
 
 REFINEMENT_TRAINED, REFINEMENT_FROZEN = 5, 2
-"""Of --refine: the float32 numbers per parameter of the generator (its average, a gradient, two Adam moments), and the
-frozen networks: the teacher and the start."""
+"""Of --refine: the float32 numbers per parameter of the network that learns (it, its average, a gradient, two Adam
+moments), and the frozen networks: the teacher and the start."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,6 @@ def estimate(
     own_kept *= settings.student_steps
     judging = settings.sidl_weight and settings.refine is None
     activations = together * (own_kept + (sum(_rows(settings)) * kept if judging else 0))
-    if settings.refine is not None:
-        activations = round(activations * (1 + 1 / KEPT))
     own_passes = generator_passes(settings)
     calls = share / together
     seconds = calls * ((passes(settings) - own_passes) * forward + own_passes * own_forward)
@@ -112,10 +109,10 @@ def count_state(
 
 def passes(settings: DistillSettings) -> float:
     """The cost of a training image in forward passes of all networks; a backward pass counts as one or two. The
-    discriminator counts if `adversarial` is a number, and so does feature matching. With --refine, the start counts as
-    a generator of one call, and the teacher as unguided."""
+    discriminator counts if `adversarial` is a number, and so does feature matching. With --refine, the teacher
+    counts as unguided."""
     if settings.refine is not None:
-        return 1 + 1 / KEPT + settings.refine + generator_passes(settings)
+        return 1 + settings.refine + generator_passes(settings)
     of_teacher, of_fake = _rows(settings)
     own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if settings.fake_score == "bounded" else 0)
     fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
@@ -137,7 +134,7 @@ def _rows(settings: DistillSettings) -> tuple[int, int]:
 def generator_passes(settings: DistillSettings) -> float:
     """The part of `passes` of the generator; the others are of networks of the teacher's size."""
     if settings.refine is not None:
-        return GENERATOR_OWN_CALLS * (1 + 1 / KEPT) * (4 / 3 if settings.recompute else 1)
+        return GENERATOR_OWN_CALLS * (4 / 3 if settings.recompute else 1)
     calls = settings.student_steps * _own_calls(settings)
     return (calls + _manifold_calls(settings)) * (4 / 3 if settings.recompute else 1)
 

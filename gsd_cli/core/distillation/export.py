@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from gsd_cli.base.storage import read_json
 from gsd_cli.base.versions import versions
 from gsd_cli.catalogue.run_layout import BEST, CARD, CURVES, GENERATOR, METRICS_LOG
 from gsd_cli.core.distillation.card import generator_card
-from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator, describe_levels, save_generator
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.curves import PANELS, draw_curves
@@ -82,7 +83,7 @@ class Exporter:
             draw_curves(metrics, Path(name, CURVES), self.figure)
 
     def _save(self, average: Generator, name: str, row: dict[str, Any]) -> None:
-        generator = Generator(average.denoiser, average.sigmas, self.teacher.autoencoder)
+        generator = average.decoded_by(self.teacher.autoencoder)
         card = {
             **describe_levels(generator),
             "kind": "generator",
@@ -94,7 +95,7 @@ class Exporter:
             "network": self.teacher.denoiser.kind.class_names[0],
             "classes": list(self.teacher.class_names),
             "preset": self.options.preset,
-            "parameters": _count_parameters(average.denoiser),
+            "parameters": _count_parameters(average),
             "teacher_parameters": _count_parameters(self.teacher.denoiser),
             # a run by the clock may not know its length yet: it is the steps so far
             "settings": self.settings | {"total_steps": self.settings["total_steps"] or row["step"]},
@@ -111,7 +112,7 @@ class Exporter:
         )
 
 
-def _count_parameters(network: Denoiser) -> int:
+def _count_parameters(network: nn.Module) -> int:
     return sum(value.numel() for name, value in network.named_parameters() if ".lora_" not in name)
 
 

@@ -34,5 +34,11 @@ def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Model |
             hint=f"give --sigma-init {generator.sigma_init:g}",
             code=ExitCode.USAGE,
         )
+    if generator.later is not None:
+        raise GsdError(
+            f"{name} has a second network for its second call, which no run goes on with",
+            hint=f"start from its first call: {model.card.get('settings', {}).get('start')}",
+            code=ExitCode.USAGE,
+        )
     ours.float()
     return model

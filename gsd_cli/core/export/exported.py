@@ -81,7 +81,7 @@ class ExportedGenerator(nn.Module):
 
     def _call(self, step: int, x: Tensor, given: dict[str, Tensor]) -> Tensor:
         """The clean estimate of one call of the network, from the noisy image x [B, *latent_shape]."""
-        denoiser, one = self.generator.denoiser, slice(step, step + 1)
+        denoiser, one = self.generator.network(step + 1), slice(step, step + 1)
         sigma, time = self.sigma[one].expand(x.shape[0]), self.time[one].expand(x.shape[0])
         raw = denoiser.kind.call(denoiser.net, denoiser.precondition.input(x, sigma), time, to_condition(given))
         return denoiser.clean(raw[:, : x.shape[1]], x, sigma)  # a predicted variance comes second

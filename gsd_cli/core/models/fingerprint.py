@@ -12,6 +12,7 @@ from gsd_cli.base.download import file_sha256
 from gsd_cli.base.storage import read_object
 from gsd_cli.catalogue.bare_files import is_bare
 from gsd_cli.catalogue.diffusers_layout import PARTS, Weights, find_weights, locate_model
+from gsd_cli.catalogue.run_layout import LATER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """sha256 over the weight files of a diffusers folder (network and autoencoder), 16 hex digits."""
-    return _digest_of(find_weights(folder / part) for part in PARTS)
+    """sha256 over the weight files of a folder (network, autoencoder, network of later calls), 16 hex digits."""
+    return _digest_of(find_weights(folder / part) for part in (*PARTS, LATER))
 
 
 def _digest_of(parts: Iterable[Weights | None]) -> str:

@@ -18,7 +18,7 @@ from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.find import find_model, read_card
-from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, PROMPTS, README
+from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, LATER, PROMPTS, README
 from gsd_cli.core.models.adapters import is_adapted, merge, save_adapters
 from gsd_cli.core.models.autoencoder import Autoencoder
 from gsd_cli.core.models.condition import Condition
@@ -29,8 +29,9 @@ from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
 from gsd_cli.options.distill_choices import OFF, split_choice
 
-FORMAT, FEW_STEPS_FORMAT = 1, 2
-"""Of gsd.json: a generator of several steps has the second, so that nothing takes it for one of one step."""
+FORMAT, FEW_STEPS_FORMAT, LATER_FORMAT = 1, 2, 3
+"""Of gsd.json: a generator of several steps has the second, and with another network for the later ones the third, so
+that nothing takes it for one of one step, or of one network."""
 PROMPTS_KEPT = 64
 """Prompts of its training that a text-conditional generator keeps, so that it makes images without a text encoder."""
 
@@ -51,6 +52,8 @@ class Generator(nn.Module):
     """A denoiser called once, at one noise level, or a few times, at falling ones; the output is decoded if it came
     from a latent teacher. `few_steps` has the formula.
 
+    `later`: the network of the calls after the first; None where one network makes all calls.
+
     `sigmas`: the noise level of each call; a number for one call. `condition`, one row, is the default one of a
     conditional model. `exported`, if there is one, is the same generator run by something else than torch: `render`
     calls it where no gradient is needed. In training there is no autoencoder: the losses are computed in the teacher's
@@ -60,10 +63,11 @@ class Generator(nn.Module):
     exported: Exported | None = None
 
     def __init__(
-        self, denoiser: Denoiser, sigmas: float | Sequence[float] = 2.5, autoencoder: Autoencoder | None = None
+        self, denoiser: Denoiser, sigmas: float | Sequence[float] = 2.5, autoencoder: Autoencoder | None = None,
+        later: Denoiser | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.denoiser = denoiser
+        self.denoiser, self.later = denoiser, later
         self.sigmas = (float(sigmas),) if isinstance(sigmas, int | float) else tuple(sigmas)
         self.autoencoder = autoencoder or Autoencoder()
         self.condition = denoiser.conditions.first(1)
@@ -126,12 +130,21 @@ class Generator(nn.Module):
         try:
             for step, sigma in enumerate(self.sigmas, 1):
                 self._in_first_call = step == 1
-                calls.append(Call(noisy, sigma, self.denoiser(noisy, per_image(sigma, z), condition)))
+                network = self.network(step)
+                calls.append(Call(noisy, sigma, network(noisy, per_image(sigma, z), condition)))
                 if step < len(self.sigmas):
                     noisy = calls[-1].clean + self.sigmas[step] * later_noise(z, step)
         finally:
             self._in_first_call = True
         return calls
+
+    def network(self, step: int) -> Denoiser:
+        """The network of a call, counted from 1."""
+        return self.denoiser if step == 1 or self.later is None else self.later
+
+    def decoded_by(self, autoencoder: Autoencoder | None) -> Generator:
+        """A generator of the same networks, for images or for the latents of an autoencoder."""
+        return Generator(self.denoiser, self.sigmas, autoencoder, self.later)
 
     def hook_bottleneck(self, function: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """`Denoiser.hook_bottleneck` for the first call of each image: later ones, at another noise level, have other
@@ -223,6 +236,8 @@ def save_generator(
             denoiser, temporary, half=half, autoencoder=generator.autoencoder,
             class_names=card.get("classes") or (),
         )  # fmt: skip
+        if generator.later is not None:
+            save_denoiser(generator.later, temporary / LATER, half=half)
         if prompts is not None:
             save_prompts(temporary / PROMPTS, prompts.head(PROMPTS_KEPT), half=half)
         mark = weights_fingerprint(temporary)
@@ -242,24 +257,27 @@ def load_model(spec: str | None) -> Model:
             hint="they are damaged; copy the folder again, or run gsd distill again",
         )
     denoiser = load_denoiser(folder)
+    later = load_denoiser(folder / LATER) if card.get("later") else None
     if (folder / PROMPTS).is_file():
         denoiser.give_prompts(load_prompts(folder / PROMPTS).condition)
-    generator = Generator(denoiser, sigmas, load_autoencoder(folder))
+    generator = Generator(denoiser, sigmas, load_autoencoder(folder), later)
     name = spec or (folder.name if folder.parent == ASSETS else str(folder))
     return Model(name, folder, generator, card)
 
 
 def describe_levels(generator: Generator) -> dict[str, Any]:
     """The entries of gsd.json about the calls: of a generator of one step, those that it has always had."""
-    several = generator.calls > 1
+    several, own = generator.calls > 1, generator.later is not None
     levels = {"sigmas": list(generator.sigmas)} if several else {}
-    return {"format": FEW_STEPS_FORMAT if several else FORMAT, "sigma_init": generator.sigma_init, **levels}
+    later = {"later": True} if own else {}
+    version = LATER_FORMAT if own else FEW_STEPS_FORMAT if several else FORMAT
+    return {"format": version, "sigma_init": generator.sigma_init, **levels, **later}
 
 
 def read_levels(card: dict[str, Any], folder: Path) -> tuple[float, ...]:
     """The noise levels of a generator's calls, from the content of its gsd.json. Raises GsdError (exit 3)."""
     version, first = card.get("format", FORMAT), card.get("sigma_init")
-    if isinstance(version, int) and version > FEW_STEPS_FORMAT:
+    if isinstance(version, int) and version > LATER_FORMAT:
         raise GsdError(f"{folder / CARD} has format {version}, which this gsd does not know", hint="update gsd")
     if not isinstance(first, int | float) or not 0 < first < 1e4:
         raise GsdError(f"{folder / CARD} names no valid sigma_init", hint="the folder is damaged or not a generator")

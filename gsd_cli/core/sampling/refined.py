@@ -25,7 +25,7 @@ class RefinedGenerator(Generator):
     """The images of `generator`, each refined with `refining` calls of the teacher."""
 
     def __init__(self, generator: Generator, teacher: Denoiser, refining: int):
-        super().__init__(generator.denoiser, generator.sigmas, generator.autoencoder)
+        super().__init__(generator.denoiser, generator.sigmas, generator.autoencoder, generator.later)
         self.condition = generator.condition
         self.teacher = teacher
         self.refining = refining_levels(generator.sigmas[-1], refining)

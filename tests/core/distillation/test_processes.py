@@ -153,7 +153,7 @@ if world.main:
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake_score.network.named_parameters()}
     state |= {f"discriminator.{k}": p.grad.contiguous() for k, p in task.adversarial.heads.named_parameters()}
     state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
-    state |= {f"refining.{k}": p.grad.contiguous() for k, p in learnt.generator.named_parameters()}
+    state |= {f"refining.{k}": p.grad.contiguous() for k, p in learnt.network.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
     state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
     save_file(state, sys.argv[2])
