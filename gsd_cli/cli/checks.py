@@ -50,7 +50,13 @@ def check_sample(options: SampleOptions) -> None:
         if options.output != "-":
             require_writable(Path(options.output), folder=format_ == "folder")
 
-    checks = _model_checks(options.model, lambda model: [lambda: require_class(options.class_, model)])
+    named = "--prompts" if options.prompt is None else "--prompt"
+
+    def of_model(model: ModelFacts) -> list[Check]:
+        given = options.prompts if options.prompt is None else options.prompt
+        return [lambda: require_class(options.class_, model), lambda: require_text_model(named, given, model)]
+
+    checks = _model_checks(options.model, of_model)
     check_all(output, *checks, *backend_checks(options.backend))
 
 

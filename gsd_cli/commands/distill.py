@@ -18,6 +18,7 @@ from gsd_cli.base.errors import Stopped
 from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
+from gsd_cli.base.text import plural
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
@@ -66,6 +67,8 @@ from gsd_cli.options import PRESETS, DistillOptions
 
 EVALUATION_SHARE, CHECKPOINT_SHARE = 0.05, 0.02
 """The time that evaluations and checkpoints may take, as a share of the time of the steps."""
+FEWEST_STEPS = 50
+"""A run by the clock of fewer steps gets a warning."""
 MAX_TRIAL_IMAGES = 32
 """The most images in the trial passes that choose a precision."""
 
@@ -222,7 +225,12 @@ def _start_clock(run: Run, total: int | None, task: AnyDistillation, record: Rec
         record.settle(step, length, write=run.world.main)
         settled = options.model_copy(update={"minutes": None, "steps": length})
         session.stop.resume = resume_command(settled, run.folder)
-        session.say(f"{length:,} steps fit into {options.minutes:g} minutes; {step:,} are done")
+        session.say(f"{plural(length, 'step')} of training fit into {options.minutes:g} minutes; {step:,} done")
+        if length < FEWEST_STEPS:
+            session.warn(
+                f"{plural(length, 'step')} change little, and evaluations take most of the time: give more --minutes, "
+                "or fewer --eval-samples"
+            )
 
     return Pace(60 * options.minutes, session.stop.begun, settles=total is None, on_length=settle)
 

@@ -54,7 +54,7 @@ class SampleOptions(Common):
         short="-o",
         metavar="PATH",
     )
-    grid: bool = opt(False, "Write one tiled image instead of one file per image.")
+    grid: bool = opt(False, "Write one image of all samples as tiles. -o FILE.png does so for several samples anyway.")
     format: SampleFormat | None = opt(None, "File format for -o -, or for the images in a folder; default: png.")
     scale: Scale = opt(1, SCALE_HELP, metavar="K")
     truncation: Share = opt(
