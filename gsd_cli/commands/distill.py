@@ -21,7 +21,7 @@ from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
-from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR
+from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR, METRICS_LOG
 from gsd_cli.commands.deliver import deliver
 from gsd_cli.compute.device import choose_precision, exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World, join_world
@@ -56,6 +56,7 @@ from gsd_cli.core.models.open import open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
 from gsd_cli.core.training.drive import run_training
+from gsd_cli.core.training.log import read_metrics
 from gsd_cli.core.training.loop import Task
 from gsd_cli.core.training.pace import UNSETTLED, Pace
 from gsd_cli.core.training.profiling import ProfiledTask
@@ -208,7 +209,7 @@ def _train(
         tracker.close()
     export(exporter.export)
     if world.main:
-        _compare_with_best(run, exporter)
+        _say_result(run, exporter)
     if (message := describe_early_end(last, pace)) is not None:
         session.say(message)
     world.wait()
@@ -350,9 +351,15 @@ def _choose_noise_device(run: Run) -> str:
 # -- the result ---------------------------------------------------------------------------------
 
 
-def _compare_with_best(run: Run, exporter: Exporter) -> None:
-    """Tell the user if an earlier snapshot has a smaller distance than the last."""
-    last = read_card(run.folder / GENERATOR).get("figures", {}).get("fd")
-    if last is not None and exporter.best < last:
+def _say_result(run: Run, exporter: Exporter) -> None:
+    """Tell the user the last distance, and an earlier snapshot whose distance is smaller."""
+    card = read_card(run.folder / GENERATOR)
+    last = card.get("figures", {}).get("fd")
+    if last is None:
+        return
+    first = read_metrics(run.folder / METRICS_LOG)[0].get("fd")
+    before = "" if first is None else f", {first:.4g} at the start"
+    run.session.say(f"{exporter.figure} {last:.4g} after {plural(card['images'], 'image')}{before}")
+    if exporter.best < last:
         best = run.folder / BEST
         run.session.say(f"the best {exporter.figure} was {exporter.best:.4g}: {best}; the last is {last:.4g}")

@@ -24,7 +24,10 @@ def refined(workshop: Shell) -> Shell:
     done = workshop.gsd(*REFINE, "--steps", "3", "-o", "refined")
     assert done.returncode == 0, done.stderr.decode()
     assert "run makes images in one call and the teacher refines them in 3" in " ".join(done.stderr.decode().split())
-    return Shell(workshop.folder / "refined")
+    refined = Shell(workshop.folder / "refined")
+    figures = json.loads((refined.folder / "generator" / "gsd.json").read_text())["figures"]
+    assert f"{figures['fd']:.4g} after 24 images, " in done.stderr.decode()
+    return refined
 
 
 def test_the_run_says_what_it_made(refined: Shell) -> None:
