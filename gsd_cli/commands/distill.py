@@ -14,7 +14,7 @@ import torch
 
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Result
-from gsd_cli.base.errors import Stopped
+from gsd_cli.base.errors import Stopped, UsageError
 from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
 from gsd_cli.base.storage import require_room
@@ -49,7 +49,7 @@ from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.distillation.teacher_reading import add_size, settle_reading
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_map
-from gsd_cli.core.models.fingerprint import folder_fingerprint
+from gsd_cli.core.models.fingerprint import folder_fingerprint, weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.hub_upload import require_login
 from gsd_cli.core.models.open import open_teacher
@@ -150,8 +150,10 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     warm_up = {"fake_warmup": FAKE_WARMUP} if waits else {}
     run = replace(run, options=options.model_copy(update=chosen | warm_up))
     made: dict[str, Any] = {}
+    first: dict[str, Any] = {}
     if options.refine is not None:
         assert start is not None
+        first = {"start_mark": _mark_start(run, start)}
         _announce_refinement(run, start)
         made = {"guidance": start.guidance}  # the teacher's, which refines
         task: AnyDistillation = RefinementDistillation(
@@ -169,7 +171,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}
     origin["teacher_reading"] = teacher.reading
-    notes = {**origin, **chosen, "real_images": _summarise_images(data, real)}
+    notes = {**origin, **chosen, **first, "real_images": _summarise_images(data, real)}
     record = Record(folder, agreed, notes, run.recorded("lengths") or [])
     if world.main:  # nothing is written until every check has passed
         if not options.resume:
@@ -229,8 +231,8 @@ def _start_clock(run: Run, total: int | None, task: AnyDistillation, record: Rec
         session.say(f"{plural(length, 'step')} of training fit into {options.minutes:g} minutes; {step:,} done")
         if length < FEWEST_STEPS:
             session.warn(
-                f"{plural(length, 'step')} change little, and evaluations take most of the time: give more --minutes, "
-                "or fewer --eval-samples"
+                f"{plural(length, 'step')} change little: give more --minutes, or fewer --eval-samples where evaluations "
+                "take the time"
             )
 
     return Pace(60 * options.minutes, session.stop.begun, settles=total is None, on_length=settle)
@@ -273,6 +275,17 @@ def _announce_images(run: Run, data: OpenData, real: RealImages | None, distance
     before, now = run.recorded("real_images"), _summarise_images(data, real)
     if before not in (None, now):
         run.session.warn(f"the run began with other real images: {before}, now {now}")
+
+
+def _mark_start(run: Run, start: Model) -> str:
+    """The fingerprint of the first call's network. Raises UsageError if a resumed run began with another one."""
+    mark, before = weights_fingerprint(start.folder), run.recorded("start_mark")
+    if before not in (None, mark):
+        raise UsageError(
+            [f"{start.name} is no longer the generator that {run.folder} began with: its weights differ"],
+            hint="restore it, or use another folder with -o, or --no-resume to start again",
+        )
+    return mark
 
 
 def _announce_refinement(run: Run, start: Model) -> None:

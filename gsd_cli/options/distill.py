@@ -305,7 +305,12 @@ class DistillOptions(Common, DistillSettings, HubSettings):
         "Feature set for the Frechet distance: a folder that gsd prepare --fit-features wrote; default: the teacher's.",
         metavar="DIR",
     )
-    output: Path | None = opt(None, "Run folder; default: runs/TEACHER-PRESET.", short="-o", metavar="RUN")
+    output: Path | None = opt(
+        None,
+        "Run folder; default: runs/TEACHER-PRESET, with --refine runs/TEACHER-PRESET-refined.",
+        short="-o",
+        metavar="RUN",
+    )
     preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(
         "quick", "Set of defaults; any other option overrides it."
     )

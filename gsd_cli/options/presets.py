@@ -56,10 +56,10 @@ def apply_preset(values: dict[str, Any], origins: dict[str, str]) -> None:
     preset = values.get("preset", "quick")
     lengths = {"kimg", "steps", "epochs", "minutes"}
     found = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
-    if _OF_ADAPTERS.keys() <= found.keys() and str(values.get("adapters", "off")) != "off":
-        found = {**found, **_OF_ADAPTERS}
     if values.get("refine") is not None:
         found = {**found, **_OF_REFINEMENT}
+    elif _OF_ADAPTERS.keys() <= found.keys() and str(values.get("adapters", "off")) != "off":
+        found = {**found, **_OF_ADAPTERS}
     for name, value in found.items():
         # a length given in one unit replaces the preset's in another
         taken = lengths & values.keys() if name in lengths else name in values

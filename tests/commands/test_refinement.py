@@ -103,7 +103,8 @@ def test_a_run_resumes_and_no_other_goes_on_from_it(workshop: Shell, refined: Sh
     assert b"nothing to do" in again.stderr
     other = workshop.gsd(*DISTILL, "--start", "run", "--refine", "4", "--steps", "4", "-o", "refined")
     assert other.returncode == 2
-    assert "refine (3 -> 4)" in " ".join(other.stderr.decode().split())
+    said = " ".join(other.stderr.decode().split())
+    assert "refine (3 -> 4)" in said and "--force" not in said
     longer = workshop.gsd(*REFINE, "--steps", "4", "-o", "refined")
     assert longer.returncode == 0, longer.stderr.decode()
     for words in (("--refine", "2"), ()):
@@ -153,6 +154,24 @@ def test_what_it_refuses(workshop: Shell, words: tuple[str, ...], said: str) -> 
     assert done.returncode in (2, 3)
     assert said in " ".join(done.stderr.decode().split())
     assert not (workshop.folder / "refused").exists()
+
+
+def test_a_run_does_not_go_on_with_another_start(workshop: Shell, refined: Shell) -> None:
+    record = refined.folder / "options.json"
+    before = record.read_text()
+    record.write_text(json.dumps({**json.loads(before), "start_mark": "0" * 16}))
+    try:
+        done = workshop.gsd(*REFINE, "--steps", "9", "-o", "refined")
+    finally:
+        record.write_text(before)
+    assert done.returncode == 2
+    assert "run is no longer the generator that refined began with" in " ".join(done.stderr.decode().split())
+
+
+def test_a_run_without_a_folder_of_its_own_is_not_the_starts(workshop: Shell) -> None:
+    done = workshop.gsd("distill", "--teacher", "toy-teacher", "--start", "run", "--refine", "3", "--steps", "3", "-n")
+    assert done.returncode == 0, done.stderr.decode()
+    assert "writes runs/toy-teacher-quick-refined/" in " ".join((done.stdout + done.stderr).decode().split())
 
 
 def test_another_teacher_than_the_starts_is_named(workshop: Shell) -> None:

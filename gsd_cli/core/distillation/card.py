@@ -54,7 +54,13 @@ refinement distillation. {_calls(card)}
 - teacher: {card["teacher_source"]}{revision}{_reading(card)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images, mean square error, Adam
   {settings["lr"]:g}
-- real images: none were used"""
+- real images: none were used{_refined_by(settings)}"""
+
+
+def _refined_by(settings: dict[str, Any]) -> str:
+    """The line, with its line break, about the guidance of the teacher that refines; empty without it."""
+    scale, of = split_choice(str(settings.get("guidance", OFF)), 1.0)
+    return f"\n- the teacher refined with classifier-free guidance by {scale:g}" if of == "teacher" else ""
 
 
 def name_kind(card: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ from gsd_cli.core.models.edm_config import CLASS_NAMES
 from gsd_cli.core.models.licence import Licence
 
 TASK = "unconditional-image-generation"
-TAGS = ("gsd", "diffusion-distillation", "score-identity-distillation")
+TAGS = ("gsd", "diffusion-distillation")
+METHOD_TAG, REFINEMENT_TAG = "score-identity-distillation", "progressive-distillation"
 FID = "FID"
 MEANINGS = {
     "precision": "the share of generated images that lie near real images",
@@ -64,7 +65,7 @@ def hub_card(card: dict[str, Any], about: Publication) -> str:
 
 {describe_training(card)}
 
-The method is Geometric Score Distillation, as gsd implements it. `gsd.json` holds all settings and versions.
+{_method(card)} `gsd.json` holds all settings and versions.
 
 ## Figures
 
@@ -95,7 +96,7 @@ def _front_matter(card: dict[str, Any], about: Publication) -> str:
         **about.licence,
         "library_name": "diffusers" if diffusers else "gsd",
         "pipeline_tag": about.task,
-        "tags": [TAGS[0], steps, *TAGS[1:], *conditional],
+        "tags": [TAGS[0], steps, *TAGS[1:], REFINEMENT_TAG if _is_refined(card) else METHOD_TAG, *conditional],
         "base_model": about.base,
         "datasets": [about.data_set] if about.data_set else None,
         "metrics": [name for name, _ in _metrics(card)] or None,
@@ -104,6 +105,17 @@ def _front_matter(card: dict[str, Any], about: Publication) -> str:
     known = {key: value for key, value in stated.items() if value is not None}
     name = about.repo.rpartition("/")[2]
     return str(ModelCardData(**known, model_name=name, eval_results=results or None).to_yaml()).strip()
+
+
+def _is_refined(card: dict[str, Any]) -> bool:
+    return card["settings"].get("refine") is not None
+
+
+def _method(card: dict[str, Any]) -> str:
+    """The sentence about the method."""
+    if _is_refined(card):
+        return "The second call is progressive distillation of the end of the teacher's ODE, as gsd implements it."
+    return "The method is Geometric Score Distillation, as gsd implements it."
 
 
 def _metrics(card: dict[str, Any]) -> list[tuple[str, str]]:

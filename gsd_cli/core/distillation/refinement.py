@@ -23,10 +23,11 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.compute.device import adam, autocast, cast_for_autocast, compile_network, lower_norms, set_rate, to_device
 from gsd_cli.compute.distributed import World, require_even_shares
 from gsd_cli.core.distillation.draws import make_draws
+from gsd_cli.core.distillation.guidance import require_null_condition
 from gsd_cli.core.distillation.micro_batches import micro_batches
 from gsd_cli.core.models.condition import Condition
 from gsd_cli.core.models.denoiser import Denoiser, per_image
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.generator import Generator, set_dropout
 from gsd_cli.core.sampling.refined import RefinedGenerator
 from gsd_cli.core.training.averaging import ema_decay, update_average
 from gsd_cli.core.training.checkpoint import load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -60,9 +61,11 @@ class RefinementDistillation:
         self.batch_size, self.begun = s.batch_size, False
         first, teacher = (to_device(part, device).eval().requires_grad_(False) for part in (start.denoiser, teacher))
         self.network = copy.deepcopy(teacher).requires_grad_(True).train()
+        set_dropout(self.network, 0.0)  # the teacher's own, if its config has one
         average = copy.deepcopy(teacher)
         calling, refining = (cast_for_autocast(part, s.precision) for part in (first, teacher))
         if guidance != 1:
+            require_null_condition(teacher)
             refining = refining.with_guidance(guidance)
         self.refined = RefinedGenerator(Generator(calling, start.sigmas), refining, s.refine or 0).eval()
         self.average = Generator(first, (*start.sigmas, self.refined.refining[0]), later=average).eval()

@@ -41,7 +41,7 @@ from gsd_cli.options.distill import OF_REFINEMENT
 
 _MAY_CHANGE = {"precision", "noise_device", "micro_batch", "recompute", "compile", "cuda_graphs", "shard"}
 _DISCRIMINATOR_SETTINGS = {"discriminator_lr", "discriminator_steps", "discriminator_penalty"}
-_STUDENT_SIZE = {"student_width", "student_depth", "adapters"}
+_STUDENT_SIZE = {"student_width", "student_depth", "adapters", "refine"}
 """Even --force does not change these, because no checkpoint would fit."""
 VALUES_BEFORE = {"irl_gradient": "free", "fake_score": "plain", "feature_matching": 0.0}
 """Values to assume for runs recorded before the option existed. For other options it is the default."""
@@ -67,8 +67,9 @@ class Record:
 
 
 def resolve_run_folder(options: DistillOptions) -> Path:
-    """The folder of the run: --output, else runs/TEACHER-PRESET."""
-    return options.output or RUNS / f"{_name_teacher(options.teacher)}-{options.preset}"
+    """The folder of the run: --output, else runs/TEACHER-PRESET, with --refine runs/TEACHER-PRESET-refined."""
+    refined = "" if options.refine is None else "-refined"  # the other one may hold the start
+    return options.output or RUNS / f"{_name_teacher(options.teacher)}-{options.preset}{refined}"
 
 
 def _name_teacher(teacher: str) -> str:

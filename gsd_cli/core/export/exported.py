@@ -40,7 +40,9 @@ class ExportedGenerator(nn.Module):
         sigma = torch.tensor(generator.sigmas)
         self.register_buffer("sigma", sigma)
         # constants: the search in the schedule stays out of the file
-        self.register_buffer("time", generator.denoiser.schedule.timestep(sigma).clone())
+        steps = range(generator.calls)
+        times = [generator.network(step + 1).schedule.timestep(sigma[step : step + 1]) for step in steps]
+        self.register_buffer("time", torch.cat(times))
         for step in range(1, generator.calls):  # buffers, because a recorder would put its own tensors into the cache
             for name, value in zip(REORDERING, permutation(prod(generator.latent_shape), step), strict=True):
                 self.register_buffer(f"{name}_{step}", value.on(sigma.device))

@@ -10,6 +10,8 @@ from gsd_cli.base.errors import UsageError
 from gsd_cli.core.distillation import estimate as estimates
 from gsd_cli.core.distillation.estimate import count_state, generator_passes, passes
 from gsd_cli.core.distillation.refinement import RefinementDistillation
+from gsd_cli.core.export.exported import ExportedGenerator
+from gsd_cli.core.latents.pivotal_tuning import tuned_parameters
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.dit import DIT
@@ -168,3 +170,31 @@ def test_its_memory_is_counted(toy_teacher: Denoiser) -> None:
     trained = 4 * size * estimates.REFINEMENT_TRAINED
     assert count_state(toy_teacher, settings, "fp32", size, CPU) == trained + 4 * size * estimates.REFINEMENT_FROZEN
     assert count_state(toy_teacher, settings, "bf16", size, CPU) > trained + 4 * size * estimates.REFINEMENT_FROZEN
+
+
+def test_the_teachers_dropout_is_off_in_what_learns(toy_teacher: Denoiser) -> None:
+    for module in toy_teacher.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    task = make(Generator.from_teacher(toy_teacher, 2.5), toy_teacher)
+    rates = {module.p for module in task.network.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.0}
+
+
+def test_a_teacher_without_a_null_condition_cannot_refine_with_guidance(toy_teacher: Denoiser) -> None:
+    with pytest.raises(UsageError, match="unconditional"):
+        make(Generator(toy_teacher, 2.5), toy_teacher, 2.0)
+
+
+def test_tuning_changes_the_network_nearest_to_the_pixels(toy_teacher: Denoiser) -> None:
+    alone = tuned_parameters(Generator(toy_teacher, 2.5))
+    both = tuned_parameters(make(Generator(toy_teacher, 2.5), toy_teacher).average)
+    assert both == [name.replace("denoiser.", "later.", 1) for name in alone] != []
+
+
+def test_an_exported_file_gives_each_network_its_own_times(toy_teacher: Denoiser) -> None:
+    later = Denoiser(toy_teacher.net, BetaSchedule.linear(500)).eval()
+    generator = Generator(toy_teacher, (2.5, 0.5), later=later)
+    z = torch.randn(3, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(ExportedGenerator(generator, with_shift=False)(z), generator(z).clamp(-1, 1))
