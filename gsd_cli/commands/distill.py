@@ -231,8 +231,8 @@ def _start_clock(run: Run, total: int | None, task: AnyDistillation, record: Rec
         session.say(f"{plural(length, 'step')} of training fit into {options.minutes:g} minutes; {step:,} done")
         if length < FEWEST_STEPS:
             session.warn(
-                f"{plural(length, 'step')} change little: give more --minutes, or fewer --eval-samples where evaluations "
-                "take the time"
+                f"{plural(length, 'step')} change little: give more --minutes, or fewer --eval-samples where "
+                "evaluations take the time"
             )
 
     return Pace(60 * options.minutes, session.stop.begun, settles=total is None, on_length=settle)
