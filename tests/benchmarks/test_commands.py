@@ -30,7 +30,10 @@ def test_a_script_opens_with_its_command(path: Path) -> None:
 def test_every_benchmark_named_exists() -> None:
     modules = {module(path) for path in SCRIPTS}
     for page in [*PAGES, *SCRIPTS]:
-        for run, path in NAMED.findall(page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        if page.name == "CHANGELOG.md":  # the first version named its own
+            text = text.partition("## [0.1.0]")[0]
+        for run, path in NAMED.findall(text):
             assert run in modules or ((ROOT / path).is_file() and path) or path in RETIRED, (
                 f"{page.name}: {run or path}"
             )

@@ -84,6 +84,7 @@ def test_walks_inversions_edits_and_bench_take_it(workshop: Shell, refined: Shel
     assert row["calls"] == 2
 
 
+@pytest.mark.slow
 def test_it_is_exported_whole(refined: Shell) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

@@ -88,7 +88,7 @@ def test_a_folder_keeps_the_levels(toy_teacher: Denoiser, tmp_path: Path) -> Non
     "damage",
     [
         {"sigmas": []}, {"sigmas": 2.5}, {"sigmas": [2.5, 3.0]}, {"sigmas": [2.5, -1.0]}, {"sigmas": [1.0, 0.5]},
-        {"sigmas": [2.5, "x"]}, {"sigmas": [2.5, 0.5, 0.5]}, {"format": 3}, {"sigma_init": 0},
+        {"sigmas": [2.5, "x"]}, {"sigmas": [2.5, 0.5, 0.5]}, {"format": 4}, {"sigma_init": 0},
     ],
 )  # fmt: skip
 def test_damaged_levels_are_refused(toy_teacher: Denoiser, tmp_path: Path, damage: dict[str, object]) -> None:
