@@ -7,7 +7,7 @@
 
 It is progressive distillation (Salimans and Ho, ICLR 2022) of the last piece of the ODE, for the images of one
 generator. From a low noise level there is little left to choose, so the mean square is enough. D begins as the teacher
-and has weights of its own: one network for both calls lets the first one drift (docs/experiments.md).
+and is another network: one network for both calls lets the first one drift (docs/experiments.md).
 """
 
 from __future__ import annotations

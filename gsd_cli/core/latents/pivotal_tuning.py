@@ -64,7 +64,7 @@ def _tune_one(
 
 def tuned_parameters(generator: Generator) -> list[str]:
     """The names of the parameters that tuning changes: the layers nearest to the pixels, furthest from the
-    meaning of latents. Where later calls have a network of their own, those of that one."""
+    meaning of latents. Where another network makes the later calls, its layers."""
     name = "denoiser" if generator.later is None else "later"
     prefixes = tuple(f"{name}.{layer}." for layer in generator.network(generator.calls).output_layers())
     return [name for name, _ in generator.named_parameters() if name.startswith(prefixes)]
