@@ -60,9 +60,9 @@ def last_grid(run: Path) -> Path | None:
 # -- in the folder of a generator, of a teacher or of features ----------------------------------
 
 CARD = "gsd.json"
+"""What gsd notes of a model or a data set."""
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """The adapters of a generator that was trained with --adapters, under the name that diffusers looks for."""
-"""What gsd notes of a model or a data set."""
 README = "README.md"
 LATER = "later"
 """The folder of the network that makes a generator's calls after the first, where that is another one."""

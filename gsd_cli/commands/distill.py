@@ -137,37 +137,29 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     real = open_real_images(data, teacher, device, session) if uses_images(options) else None
     _announce_images(run, data, real, distance)
     evaluation = build_evaluation(options, teacher, data, distance, folder, device, world, session.doing)
-    # a distillation's own copy of the teacher is cut into pieces, this one is whole
-    own_phi = options.shard and options.irl_phi == "teacher"
-    phi = (
-        None
-        if own_phi or options.refine is not None
-        else build_feature_map(options.irl_phi, _collect_sources(run, data))
-    )
+    # a refinement needs none; a sharded distillation takes its own copy of the teacher, in pieces: this one is whole
+    needless = options.refine is not None or (options.shard and options.irl_phi == "teacher")
+    phi = None if needless else build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
     start = open_start(options.start, teacher, options.sigma_init)
     waits = start is not None and options.refine is None and options.fake_warmup is None
     warm_up = {"fake_warmup": FAKE_WARMUP} if waits else {}
     run = replace(run, options=options.model_copy(update=chosen | warm_up))
-    made: dict[str, Any] = {}
-    first: dict[str, Any] = {}
-    if options.refine is not None:
-        assert start is not None
+    length, settings, first = total or UNSETTLED, agreed, dict[str, Any]()
+    if options.refine is not None and start is not None:  # the options demand both
+        settings = agreed | {"guidance": start.guidance}  # the teacher's, which refines
         first = {"start_mark": _mark_start(run, start)}
         _announce_refinement(run, start)
-        made = {"guidance": start.guidance}  # the teacher's, which refines
         task: AnyDistillation = RefinementDistillation(
-            start.generator, teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, world,
-            start.teacher_guidance,
-        )  # fmt: skip
-    else:
-        pixels = teacher.autoencoder.net is None
-        begins = None if start is None else start.generator.denoiser
-        task = Distillation(
-            teacher.denoiser, run.options, total or UNSETTLED, device, evaluation, phi, world, real, pixels, begins
+            start.generator, teacher.denoiser, run.options, length, device, evaluation, world, start.teacher_guidance
         )
+    else:
+        pixels, begins = teacher.autoencoder.net is None, None if start is None else start.generator.denoiser
+        task = Distillation(
+            teacher.denoiser, run.options, length, device, evaluation, phi, world, real, pixels, begins
+        )  # fmt: skip
         _announce_guidance(run, evaluation)
-    exporter = Exporter(run.options, teacher, folder, agreed | made, distance.features, distance.figure)
+    exporter = Exporter(run.options, teacher, folder, settings, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
     origin = {"teacher_revision": teacher.revision, "teacher_mark": _mark_teacher(run)}
     origin["teacher_reading"] = teacher.reading

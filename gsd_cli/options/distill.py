@@ -245,6 +245,10 @@ class DistillSettings(BaseModel):
             return MATCHING_RATIO if self.adversarial_ratio(real=real) else 0.0
         return 0.0 if self.feature_matching == "off" else float(self.feature_matching)
 
+    def warmup_factor(self, seen: int) -> float:
+        """The factor of the learning rates after `seen` images: it rises to 1 in --warmup thousand images."""
+        return min(1.0, seen / (1000 * self.warmup)) if self.warmup else 1.0
+
     def guidance_scales(self) -> tuple[float, float]:
         """The factors of `--guidance` for the teacher and for the fake score; 1 is no guidance."""
         scale, of = split_choice(self.guidance, 1.0)

@@ -62,13 +62,13 @@ class RefinementDistillation:
         first, teacher = (to_device(part, device).eval().requires_grad_(False) for part in (start.denoiser, teacher))
         self.network = copy.deepcopy(teacher).requires_grad_(True).train()
         set_dropout(self.network, 0.0)  # the teacher's own, if its config has one
-        average = copy.deepcopy(teacher)
+        self._second = copy.deepcopy(teacher)
         calling, refining = (cast_for_autocast(part, s.precision) for part in (first, teacher))
         if guidance != 1:
             require_null_condition(teacher)
             refining = refining.with_guidance(guidance)
         self.refined = RefinedGenerator(Generator(calling, start.sigmas), refining, s.refine or 0).eval()
-        self.average = Generator(first, (*start.sigmas, self.refined.refining[0]), later=average).eval()
+        self.average = Generator(first, (*start.sigmas, self.refined.refining[0]), later=self._second).eval()
         self.adam = adam(self.network, s.lr, (s.beta1, s.beta2), device)
         self._shared = self.world.share(self.network)
         rows = range(s.batch_size)[self.world.rows(s.batch_size)]
@@ -88,8 +88,7 @@ class RefinementDistillation:
         """One Adam step on the loss of one batch."""
         s, seen = self.settings, (step + 1) * self.batch_size
         self.begun = True
-        warmup = min(1.0, seen / (1000 * s.warmup)) if s.warmup else 1.0
-        set_rate(self.adam, warmup * trapezoid(step, self.total, 0, s.lr_decay) * s.lr)
+        set_rate(self.adam, s.warmup_factor(seen) * trapezoid(step, self.total, 0, s.lr_decay) * s.lr)
         z, condition = self.draws.normal("generator", step, "z"), self.draws.condition("generator", step)
         self.adam.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
@@ -101,8 +100,7 @@ class RefinementDistillation:
         mean = self.world.sum(total) / self.world.size
         done = descend(self.network, self.adam, mean, clip=s.clip_grad or None)
         share = 1 - ema_decay(self.batch_size, seen, s.ema_half_life, s.ema_ramp)
-        assert self.average.later is not None
-        update_average(self.average.later, self.network, share, done.skipped)
+        update_average(self._second, self.network, share, done.skipped)
         return {"loss": mean, "grad_norm": done.norm, "skipped": done.skipped}
 
     def _loss(self, z: Tensor, condition: Condition) -> Tensor:
@@ -123,16 +121,14 @@ class RefinementDistillation:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state to save: network, moving average, Adam's moments."""
-        assert self.average.later is not None
         return {
             **module_tensors("network", self.network),
-            **module_tensors("average", self.average.later),
+            **module_tensors("average", self._second),
             **optimizer_tensors("adam", self.adam),
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` gave."""
-        assert self.average.later is not None
         load_module("network", self.network, tensors)
-        load_module("average", self.average.later, tensors)
+        load_module("average", self._second, tensors)
         load_optimizer("adam", self.adam, tensors)

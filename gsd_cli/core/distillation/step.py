@@ -264,7 +264,7 @@ class Distillation:
         s, seen = self.settings, (step + 1) * self.batch_size
         if s.dropout:
             torch.manual_seed(generator_for(s.seed, "dropout", step, self.world.rank).initial_seed())
-        warmup = min(1.0, seen / (1000 * s.warmup)) if s.warmup else 1.0
+        warmup = s.warmup_factor(seen)
         decay = trapezoid(step, self.total, 0, s.lr_decay)
         set_rate(self.generator_adam, warmup * decay * s.lr)
         set_rate(self.fake_score.adam, warmup * self.fake_score.lr)

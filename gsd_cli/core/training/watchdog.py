@@ -34,7 +34,8 @@ def review(rows: Rows) -> list[str]:
         notes.append(f"{heavy}: the images will suffer; {advice}")
     if _rising(rows) and not _rising(before):
         best = min((rows[i] for i in evaluations), key=lambda row: row["fd"])
-        cause = f"{heavy}: {advice}" if ratio > HEAVY else "if it goes on, lower --lr"
+        rates = "--lr or --alpha" if "sidl_loss" in rows[-1] else "--lr"  # a refinement has no alpha
+        cause = f"{heavy}: {advice}" if ratio > HEAVY else f"if it goes on, lower {rates}"
         now = rows[evaluations[-1]]["fd"]
         notes.append(f"the Frechet distance rises, from {best['fd']:.4g} at step {best['step']} to {now:.4g}; {cause}")
     return notes + [note for note in _warnings(rows) if note not in _warnings(before)]
