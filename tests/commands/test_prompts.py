@@ -28,7 +28,7 @@ PIPELINES = {"SD3": "StableDiffusion3Pipeline", "FLUX": "FluxPipeline", "SANA": 
 
 
 @pytest.mark.parametrize(
-    "kind", ["SD", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("SDXL", "SD3", "FLUX")), "SANA"]
+    "kind", ["SD", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("SDXL", "SD3", "FLUX", "SANA"))]
 )  # fmt: skip
 def test_all_commands(shell: Shell, kind: str) -> None:
     teachers.with_text_encoders(shell.folder / "teacher", kind)

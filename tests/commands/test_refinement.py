@@ -12,9 +12,8 @@ import torch
 
 from gsd_cli.core.models.few_steps import spread_levels
 from gsd_cli.core.models.generator import load_model
-from tests.commands.test_signals import wait_for
 from tests.support.damage import flip
-from tests.support.shell import DISTILL, Shell
+from tests.support.shell import DISTILL, Shell, wait_for
 
 REFINE = (*DISTILL, "--start", "run", "--refine", "3")
 

@@ -10,16 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.support.shell import DISTILL, Shell
+from tests.support.shell import DISTILL, Shell, wait_for
 
 WEIGHTS = "generator/diffusion_pytorch_model.safetensors"
-
-
-def wait_for(path: Path, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 STEPS = "24"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,3 +94,11 @@ DISTILL = (
     "--eval-samples",
     "16",
 )
+
+
+def wait_for(path: Path, seconds: float = 120) -> None:
+    """Wait until a file or folder is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.02)

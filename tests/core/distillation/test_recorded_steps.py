@@ -46,15 +46,20 @@ def images(toy_archive_path: Path, monkeypatch: pytest.MonkeyPatch) -> ImageArch
 CASES: list[dict[str, Any]] = [
     {},
     {"irl": "cells", "irl_every": 2},
-    {"irl_weight": 0.1, "irl": "jacobian"},
-    {"reuse_images": True, "irl_every": 4, "feature_matching": "8"},
-    {"micro_batch": 5, "discriminator_penalty": 1.0, "irl": "off"},
     {"student_steps": 2, "irl_every": 2},
     {"adversarial": "off", "noise": "edm", "noise_device": "cpu", "fake_warmup": 0.05},
 ]
+SLOW_CASES: list[dict[str, Any]] = [
+    {"irl_weight": 0.1, "irl": "jacobian"},
+    {"reuse_images": True, "irl_every": 4, "feature_matching": "8"},
+    {"micro_batch": 5, "discriminator_penalty": 1.0, "irl": "off"},
+]
 
 
-@pytest.mark.parametrize("settings", CASES, ids=lambda s: "-".join(f"{k}={v}" for k, v in s.items()) or "default")
+@pytest.mark.parametrize(
+    "settings", [*CASES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_CASES)],
+    ids=lambda s: "-".join(f"{k}={v}" for k, v in s.items()) or "default",
+)  # fmt: skip
 def test_recorded_steps_are_steps(
     toy_teacher: Denoiser, images: ImageArchive, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +23,7 @@ from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.sampling.refined import RefinedGenerator, refining_levels
 from gsd_cli.options import DistillSettings
 from tests.support import teachers
+from tests.support.kinds import build_teacher, store
 from tests.support.stepping import run_step
 
 CPU = torch.device("cpu")
@@ -198,3 +202,20 @@ def test_an_exported_file_gives_each_network_its_own_times(toy_teacher: Denoiser
     z = torch.randn(3, 1, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(ExportedGenerator(generator, with_shift=False)(z), generator(z).clamp(-1, 1))
+
+
+@pytest.mark.parametrize("name", ["dit", "kl", "SD", "SANA", "flow", "edm-file"])
+def test_every_kind_of_teacher_refines_and_is_stored_whole(name: str, tmp_path: Path) -> None:
+    teacher = build_teacher(name, tmp_path)
+    start = Generator(teacher.denoiser, 2.5)
+    task = make(start, teacher.denoiser, batch_size=2, refine=2, lr=1e-3)
+    row = run_step(task, 0)
+    assert math.isfinite(row["loss"])
+    made = task.whole_average().decoded_by(teacher.autoencoder)
+    read = store(made, teacher, tmp_path / "generator").generator
+    assert read.later is not None and read.calls == 2
+    z, condition = torch.randn(2, *made.latent_shape), made.conditions.first(2)
+    with torch.no_grad():
+        torch.testing.assert_close(read(z, condition), made(z, condition), rtol=1e-4, atol=1e-5)
+        first = start.decoded_by(teacher.autoencoder)(z, condition)
+    assert (first - made(z, condition)).abs().max() > 1e-3

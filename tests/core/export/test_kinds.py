@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,71 +18,14 @@ from gsd_cli.core.export.torch_file import write_torch
 from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.condition import Condition, seed_conditions
 from gsd_cli.core.models.denoiser import Denoiser
-from gsd_cli.core.models.generator import Generator, Model, load_model, save_generator
-from gsd_cli.core.models.prompts import Prompts, load_prompts, save_prompts
-from gsd_cli.core.models.teacher import load_teacher
+from gsd_cli.core.models.generator import Generator, Model, save_generator
+from gsd_cli.core.models.prompts import load_prompts
 from gsd_cli.core.models.unet2d import UNET2D
-from tests.commands.test_families import ASSUMED, FAMILIES
-from tests.support import edm_files, teachers
-
-
-def text(kind: str) -> Callable[[Path], Path]:
-    return lambda folder: teachers.text_pipeline(folder, kind)
-
-
-def latent(kind: str) -> Callable[[Path], Path]:
-    return lambda folder: teachers.latent_pipeline(folder, teachers.unet(teachers.LATENT), kind)
-
-
-def adm(folder: Path) -> Path:
-    """ADM as EDM has it."""
-    folder.mkdir()
-    edm_files.write_edm(folder / "edm.pkl", "DhariwalUNet", edm_files.ADM)
-    return folder / "edm.pkl"
-
+from tests.support import teachers
+from tests.support.kinds import KINDS, SIZES, build_model
 
 FAST = ("dit",)
 """It has classes, an autoencoder, and tokens in place of maps. An export takes ten seconds."""
-KINDS = {
-    **FAMILIES,
-    "adm": adm,
-    "vq": latent("VQModel"),
-    "kl": latent("AutoencoderKL"),
-    "SD": text("SD"),
-    "SDXL": text("SDXL"),
-    "SD3": text("SD3"),
-    "FLUX-dev": text("FLUX-dev"),
-    "SANA": text("SANA"),
-}
-
-
-SIZES = {"SD": (8, 0), "SDXL": (8, 6), "SD3": (10, 12), "FLUX-dev": (10, 8), "SANA": (8, 0)}
-"""The sizes of a token's and of a whole text's vectors."""
-
-
-def prompts(kind: str, path: Path) -> Path:
-    """A file of five random texts for `teachers.text_pipeline`."""
-    generator = torch.Generator().manual_seed(3)
-    token, whole = SIZES[kind]
-    tensors = {"embeddings": torch.randn(5, teachers.TOKENS, token, generator=generator)}
-    if whole:
-        tensors["pooled"] = torch.randn(5, whole, generator=generator)
-    if kind == "SDXL":
-        tensors["time_ids"] = torch.full((5, 6), 64.0)
-    if kind == "SANA":
-        tensors["mask"] = (torch.arange(teachers.TOKENS) < torch.arange(5, 10)[:, None]).float()
-    return save_prompts(path, Prompts(tuple("abcde"), Condition(**tensors), "toy"), half=False)
-
-
-def build_model(name: str, folder: Path) -> Model:
-    """A generator that is the untrained teacher of a kind."""
-    place = KINDS[name](folder / "teacher")
-    texts = prompts(name, folder / "p.safetensors") if name in SIZES else None
-    teacher = load_teacher(str(place), assume=ASSUMED.get(name), prompts=texts)
-    generator = Generator(teacher.denoiser, 2.5, teacher.autoencoder)
-    card = {"kind": "generator", "classes": list(teacher.class_names)}
-    save_generator(generator, folder / "generator", card, "# A toy\n", half=False, prompts=teacher.prompts)
-    return load_model(str(folder / "generator"))
 
 
 @pytest.mark.parametrize(
