@@ -28,7 +28,7 @@ def page(command: Command, version: str) -> str:
     arguments = " ".join(rf"\fI{_text(one.metavar)}\fR" for one in command.flags if one.argument)
     lines = _head(f"gsd-{command.name}", command.summary, version)
     lines += [".SH SYNOPSIS", rf"\fBgsd {command.name}\fR [\fIOPTIONS\fR] {arguments}".rstrip()]
-    lines += [".SH DESCRIPTION", _text(command.summary), ".SH EXAMPLES"]
+    lines += [".SH DESCRIPTION", _text(f"{command.summary} {command.details}".strip()), ".SH EXAMPLES"]
     for example in EXAMPLES[command.name]:
         lines += [".PP", ".nf", _text(example), ".fi"]
     for panel, flags in panels(command).items():

@@ -26,7 +26,7 @@ def page(command: Command) -> str:
     """One subcommand."""
     arguments = "".join(f" {one.metavar}" for one in command.flags if one.argument)
     examples = "\n".join(EXAMPLES[command.name])
-    text = f"{NOTE}# gsd {command.name}\n\n{command.summary}\n\n"
+    text = f"{NOTE}# gsd {command.name}\n\n{f'{command.summary} {command.details}'.strip()}\n\n"
     text += f"    gsd {command.name} [OPTIONS]{arguments}\n\n```sh\n{examples}\n```\n"
     for panel, flags in panels(command).items():
         rows = "\n".join(_row(one) for one in flags)

@@ -27,18 +27,18 @@ Ranks = tuple[int, int]
 
 def distillation(
     teacher: str, passes: float, own_passes: float = 0, growth: float = 1, ranks: Ranks = (0, 0),
-    state_bytes: int | None = None,
+    state_bytes: int | None = None, *, refining: bool = False,
 ) -> list[str]:  # fmt: skip
     """Lines on the work, memory and disk space of a distillation; none where the teacher's size is unknown.
 
     passes: forward passes of all networks, `own_passes` of them the generator's, which has `growth` times the
     teacher's parameters. state_bytes: the memory before activations, if it was counted; else that of whole networks in
-    fp32.
+    fp32. refining: see `disk_needed`.
     """
     parameters = teacher_parameters(teacher)
     if parameters is None:
         return []
-    student, disk = growth * parameters, disk_needed(teacher, growth, ranks) or 0
+    student, disk = growth * parameters, disk_needed(teacher, growth, ranks, refining=refining) or 0
     work = f"about {passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
     if growth > 1:
         work = f"about {passes - own_passes:,.0f} forward passes of {parameters / 1e6:.1f} M parameters"
@@ -47,14 +47,17 @@ def distillation(
     return [f"{work}; {format_bytes(memory)} of memory before activations, {format_bytes(disk)} of disk"]
 
 
-def disk_needed(teacher: str, growth: float = 1, ranks: Ranks = (0, 0)) -> int | None:
+def disk_needed(teacher: str, growth: float = 1, ranks: Ranks = (0, 0), *, refining: bool = False) -> int | None:
     """Bytes of the checkpoints and the generator of a run at its largest; None where the teacher's size is unknown.
 
-    growth: how many times the teacher's parameters the student has. Adapters are small, and do not count.
+    growth: how many times the teacher's parameters the student has. Adapters are small, and do not count. refining:
+    whether one network learns the second call of a generator that is there, without a fake score (`--refine`).
     """
     parameters = teacher_parameters(teacher)
     if parameters is None:
         return None
+    if refining:
+        return 4 * parameters * (CHECKPOINTS_KEPT * STUDENT_SAVED + 2)
     generator, fake = ranks
     in_checkpoint = (0 if fake else VALUES_SAVED) + (0 if generator else growth * STUDENT_SAVED)
     saved = CHECKPOINTS_KEPT * in_checkpoint + growth

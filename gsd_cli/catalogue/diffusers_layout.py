@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsd_cli.base.errors import GsdError
-from gsd_cli.base.storage import read_json, read_object
+from gsd_cli.base.storage import ASSETS, read_json, read_object
+from gsd_cli.catalogue.registry import SHARED_WEIGHTS
 
 STEM = "diffusion_pytorch_model"
 SAFE_WEIGHTS = f"{STEM}.safetensors"
@@ -61,10 +62,13 @@ class Weights:
 def find_weights(folder: Path) -> Weights | None:
     """The weights in a network's folder; None without any. Full ones are preferred to variants such as `fp16`.
 
-    Raises GsdError (exit 3) where an index is damaged or names files that are missing.
+    A bundled model of SHARED_WEIGHTS has those of another. Raises GsdError (exit 3) where an index is damaged or names
+    files that are missing.
     """
     if is_pickle(folder):
         return Weights((folder,), safe=False)
+    if folder.parent == ASSETS and folder.name in SHARED_WEIGHTS:
+        folder = ASSETS / SHARED_WEIGHTS[folder.name]
     variants = [None, *sorted(_variants(folder), key=lambda name: (name == "non_ema", name))]
     for variant in variants:
         for base, safe in WEIGHTS.items():

@@ -103,7 +103,9 @@ TEACHERS: dict[str, TeacherEntry] = {
     ),
 }
 
-BUNDLED_MODELS = ("fashion",)
+BUNDLED_MODELS = ("fashion", "fashion-refined")
+SHARED_WEIGHTS = {"fashion-refined": "fashion"}
+"""Bundled models whose first network is that of another, which keeps its weights."""
 
 DATA_SETS = ("cifar10", "fashion-mnist", "celeba-hq", "lsun-bedroom", "lsun-church")
 """Data sets that `gsd prepare` knows by name."""

@@ -7,6 +7,7 @@ The file holds a fingerprint of their sources. If it is out of date, the flags a
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import types
 from collections.abc import Iterator, Mapping
@@ -63,11 +64,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: its name, a summary of one line, and its flags."""
+    """A subcommand: its name, a summary of one line, its flags, and what else its help says, if anything."""
 
     name: str
     summary: str
     flags: tuple[Flag, ...]
+    details: str = ""
 
 
 def flag_name(public: str) -> str:
@@ -114,23 +116,37 @@ def dump(found: Mapping[str, Command]) -> str:
     def short(one: Flag) -> dict[str, Any]:
         return {k: v for k, v in asdict(one).items() if v not in (False, None, ())}
 
-    content = {name: {"summary": c.summary, "flags": [short(f) for f in c.flags]} for name, c in found.items()}
+    content = {
+        name: {"summary": c.summary, "details": c.details, "flags": [short(f) for f in c.flags]}
+        for name, c in found.items()
+    }
     return json.dumps({"source": fingerprint(), "commands": content}, indent=1) + "\n"
 
 
 def _parse_command(name: str, content: dict[str, Any]) -> Command:
     flags = tuple(Flag(**{**one, "choices": tuple(one.get("choices", ()))}) for one in content["flags"])
-    return Command(name, content["summary"], flags)
+    return Command(name, content["summary"], flags, content["details"])
 
 
 def describe(name: str, model: type[BaseModel]) -> Command:
-    """Derive a subcommand from its option model: arguments first, common options last."""
-    flags = [_describe_flag(info.alias or field, info) for field, info in model.model_fields.items()]
+    """Derive a subcommand from its option model: arguments first, common options last.
+
+    A default is what the option has when no other is given, so that of the default preset where that sets one.
+    """
+    from gsd_cli.options import PRESETS
+
+    info = model.model_fields.get("preset")
+    preset = PRESETS[info.default] if info is not None else {}
+    flags = [
+        _describe_flag(info.alias or field, info, preset.get(field, info.default))
+        for field, info in model.model_fields.items()
+    ]
     flags.sort(key=lambda one: (not one.argument, one.panel == "Common", one.panel != "Options"))
-    return Command(name, (model.__doc__ or "").strip(), tuple(flags))
+    summary, _, details = inspect.cleandoc(model.__doc__ or "").partition("\n\n")
+    return Command(name, summary, tuple(flags), " ".join(details.split()))
 
 
-def _describe_flag(public: str, info: FieldInfo) -> Flag:
+def _describe_flag(public: str, info: FieldInfo, default: Any) -> Flag:
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     members = _list_types(info.annotation)
     choices = tuple(str(c) for member in members if get_origin(member) is Literal for c in get_args(member))
@@ -144,7 +160,7 @@ def _describe_flag(public: str, info: FieldInfo) -> Flag:
         many=any(get_origin(member) is tuple for member in members) and bool(extra.keys() & {"argument", "repeated"}),
         path=Path in members,
         short=str(extra["short"]) if extra.get("short") else None,
-        default=None if info.is_required() or info.default in (None, ()) else _format_default(info.default),
+        default=None if info.is_required() or default in (None, ()) else _format_default(default),
         choices=choices,
     )
 

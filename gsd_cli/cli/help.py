@@ -49,7 +49,7 @@ def show_overview(commands: Mapping[str, Command], summary: str, examples: Seque
 
 def show_help(command: Command, examples: tuple[str, str], usage: str) -> None:
     """Print the help of `command` on stdout. rich chooses colours and width."""
-    console = _print_usage(usage, command.summary, examples)
+    console = _print_usage(usage, "\n\n".join(filter(None, (command.summary, command.details))), examples)
     for name, flags in group_by_panel(command).items():
         console.print(_build_panel(name, _build_grid(flags)))
 

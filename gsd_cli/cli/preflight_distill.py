@@ -46,7 +46,7 @@ def check_distill(options: DistillOptions) -> None:
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
     times = cost.growth(options.student_width, options.student_depth)
-    needed = cost.disk_needed(options.teacher, times, options.adapter_ranks())
+    needed = cost.disk_needed(options.teacher, times, options.adapter_ranks(), refining=options.refine is not None)
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if options.epochs is None:
@@ -129,7 +129,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     if not isinstance(estimate, GsdError):
         times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes
     calls = passes(options) * images, generator_passes(options) * images
-    yield from cost.distillation(options.teacher, *calls, times, ranks, state)
+    yield from cost.distillation(options.teacher, *calls, times, ranks, state, refining=options.refine is not None)
     yield _describe_estimate(estimate, options, steps)
 
 

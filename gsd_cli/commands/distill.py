@@ -52,7 +52,7 @@ from gsd_cli.core.models.feature_maps import FeatureMapSources, build_feature_ma
 from gsd_cli.core.models.fingerprint import folder_fingerprint, weights_fingerprint
 from gsd_cli.core.models.generator import Generator, Model
 from gsd_cli.core.models.hub_upload import require_login
-from gsd_cli.core.models.open import open_teacher
+from gsd_cli.core.models.open import FEWEST_STEPS, open_teacher
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.training.checkpoint import CheckpointStore
 from gsd_cli.core.training.drive import run_training
@@ -68,8 +68,6 @@ from gsd_cli.options import PRESETS, DistillOptions
 
 EVALUATION_SHARE, CHECKPOINT_SHARE = 0.05, 0.02
 """The time that evaluations and checkpoints may take, as a share of the time of the steps."""
-FEWEST_STEPS = 50
-"""A run by the clock of fewer steps gets a warning."""
 MAX_TRIAL_IMAGES = 32
 """The most images in the trial passes that choose a precision."""
 
@@ -102,7 +100,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     if options.export is not None:
         require_writable(options.export, folder=False)
     times = growth(options.student_width, options.student_depth)
-    needed = disk_needed(options.teacher, times, options.adapter_ranks())
+    needed = disk_needed(options.teacher, times, options.adapter_ranks(), refining=options.refine is not None)
     if not folder.exists() and needed is not None:
         require_room(folder, needed)
     if options.publish:

@@ -50,6 +50,12 @@ from gsd_cli.options import EditOptions
 from gsd_cli.options.edit import is_of_image, parse_moves, resolve_direction_name, resolve_strengths
 from gsd_cli.options.frames import resolve_frames_format
 
+LEGEND = [
+    "auroc: how well the direction separates samples that have the attribute from the rest; 0.5 is chance, 1 perfect",
+    "success: share of the change that edits reach, for a class the share of images that get it; 1 is best",
+    "leakage: change of the other measured attributes, as a multiple of the change of this one; 0 is best",
+]
+"""What the figures of --list mean (metrics/edit_quality.py has the definitions)."""
 SHOWN_STRENGTHS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 SHOWN_SEED = 0
 """Strengths and seed of the strips that --list draws."""
@@ -250,7 +256,7 @@ def _list_directions(options: EditOptions, store: DirectionStore) -> Result:
         rows.append([name, *(_format_row(found) if found != [] else ["", "", "no direction of the model changes it"])])
         metrics[name] = found[0].figures if found else None
         drawn += found[:1] if found else []
-    table = Table("attributes and directions", ["name", "space", "found by", "figures"], rows)
+    table = Table("attributes and directions", ["name", "space", "found by", "figures"], rows, LEGEND)
     if show:
         return Result([str(_draw_strips(options, store, drawn))], metrics, table)
     return Result([row[0] for row in rows], metrics, table)

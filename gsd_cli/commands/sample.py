@@ -54,6 +54,8 @@ def run(options: SampleOptions, session: Session, keep: Callable[[Tensor], None]
     if (exported := resolve_export(options)) is not None:
         return _export(options, exported, session)
     seeds, format_ = resolve_seeds(options), resolve_format(options)
+    if options.seed:
+        session.warn(f"--seed changes no image of gsd sample: choose images by --seeds, as in --seeds {options.seed}")
     streaming = options.output == "-"
     target = Path(options.output)
     if not streaming:

@@ -53,7 +53,7 @@ def is_folder(name: str) -> bool:
 
 
 class BenchOptions(Common):
-    """Measure a generator against its teacher's samplers (Table 1 of the paper)."""
+    """Measure a generator against its teacher's samplers."""
 
     model: str | None = MODEL
     compare: Annotated[str, AfterValidator(_baselines)] = opt(
@@ -98,7 +98,7 @@ class BenchOptions(Common):
     compile: bool = opt(False, "Compile the networks first. Takes minutes; worthwhile for thousands of samples.")
     ablate: bool = opt(
         False,
-        "Also distil variants with one loss left out, and compare them (Table 2 of the paper).",
+        "Also distil variants with one loss left out, and compare them.",
         panel="Ablation",
     )
     ablate_preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(

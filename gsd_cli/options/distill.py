@@ -64,7 +64,7 @@ class DistillSettings(BaseModel):
         1.0, "Coefficient alpha of score identity distillation.", panel="Method"
     )
     sidl_weight: NonNegativeFloat = opt(
-        1.0, "Weight of the distillation loss; 0 removes it, as in the paper's ablation.", panel="Method"
+        1.0, "Weight of the distillation loss; 0 removes it, for an ablation.", panel="Method"
     )
     irl: Literal["speed", "stress", "straight", "literal", "jacobian", "borders", "cells", "off"] = opt(
         "stress", "Form of the isometric term; off removes it.", panel="Method"
@@ -172,7 +172,9 @@ class DistillSettings(BaseModel):
     )
     fake_steps: PositiveInt = opt(1, "Fake-score updates per generator update.", panel="Optimizer")
     lr: Positive = opt(1e-4, "Adam's learning rate for the generator.", panel="Optimizer")
-    fake_lr: Positive | None = opt(None, "Adam's learning rate for the fake score; default: --lr.", panel="Optimizer")
+    fake_lr: Positive | None = opt(
+        None, "Adam's learning rate for the fake score; where no preset sets it: --lr.", panel="Optimizer"
+    )
     discriminator_lr: Positive = opt(1e-3, "Adam's learning rate for the discriminator.", panel="Optimizer")
     discriminator_steps: PositiveInt = opt(1, "Discriminator updates per generator update.", panel="Optimizer")
     discriminator_penalty: NonNegativeFloat = opt(
@@ -267,7 +269,12 @@ class DistillSettings(BaseModel):
 
 
 class DistillOptions(Common, DistillSettings, HubSettings):
-    """Distil a teacher into a generator of one network call, or of a few."""
+    """Distil a teacher into a generator of one network call, or of a few.
+
+    The generator starts as a copy of the teacher. Two networks lead it: the frozen teacher, and the fake score, a
+    denoiser of the generator's own images. With real images there is a discriminator too. The isometric term makes
+    equal steps in the latent equal steps in the image.
+    """
 
     precision: Literal["auto", "fp32", "bf16"] = opt("auto", NO_FP16, panel="Common")
     teacher: str = opt(
@@ -316,7 +323,7 @@ class DistillOptions(Common, DistillSettings, HubSettings):
         metavar="RUN",
     )
     preset: Literal["quick", "standard", "long", "paper", "sid"] = opt(
-        "quick", "Set of defaults; any other option overrides it."
+        "quick", "Set of defaults; any other option overrides it. The defaults shown here are those of quick."
     )
     kimg: Positive | None = opt(None, "Length of the run, in thousands of images.")
     steps: PositiveInt | None = opt(None, "Length of the run, in steps.")

@@ -28,8 +28,11 @@ def test_what_is_said() -> None:
     # checkpoints: fake score and its Adam; generator, average and Adam; two of them, and the generator's folder
     assert disk_needed("ddpm-fashion") == 4 * parameters * (2 * 7 + 1)
     assert disk_needed("ddpm-fashion", 3) == 4 * parameters * (2 * (3 + 3 * 4) + 3)
+    # checkpoints: network, average and Adam; two networks in the generator's folder
+    assert disk_needed("ddpm-fashion", refining=True) == 4 * parameters * (2 * 4 + 2)
     assert (growth(1, 1), growth(2, 1), growth(2, 3)) == (1, 4, 12)
     assert describe_sample_size("fashion", 64) == "64 images (one network call each, 66 kB of pixels)"
+    assert describe_sample_size("fashion-refined", 64) == "64 images (2 network calls each, 66 kB of pixels)"
     assert describe_sample_size("nowhere", 1) == "1 image"
     assert [format_bytes(n) for n in (9, 1200, 75_800_000, 5e9)] == ["9 B", "1 kB", "76 MB", "5.0 GB"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,23 @@ def test_help_names_every_option_and_two_examples(command: str, shell: Shell) ->
     assert text.count("$ gsd") == 2
     for one in commands()[command].flags:
         assert (one.metavar if one.argument else one.name) in text
+
+
+def test_the_defaults_in_help_are_those_that_hold(shell: Shell) -> None:
+    plan = shell.gsd("distill", "-n").stdout.decode()
+    holding = tomllib.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", plan))
+    shown = {one.public: one.default for one in commands()["distill"].flags}
+    assert (shown["batch_size"], shown["fake_lr"], shown["kimg"]) == ("32", "0.0002", "11")
+    for name, default in shown.items():
+        if default not in (None, "on", "off", "auto"):
+            value = holding[name]
+            assert (float(default) if isinstance(value, float) else type(value)(default)) == value, name
+
+
+def test_help_explains_the_words_of_its_options(shell: Shell) -> None:
+    text = " ".join(shell.gsd("distill", "--help", env={"COLUMNS": "200"}).stdout.decode().split())
+    for word in ("fake score, a denoiser of", "isometric term makes equal steps", "those of quick"):
+        assert word in text
 
 
 def test_version_and_the_list_of_commands(shell: Shell) -> None:

@@ -74,6 +74,16 @@ def test_a_generator_opens_with_diffusers_alone(workshop: Shell) -> None:
 
 
 @pytest.mark.fault(19, "batches of 1 and 9")
+def test_a_hardly_trained_generator_and_a_useless_seed_are_remarked_on(workshop: Shell) -> None:
+    done = workshop.gsd("sample", "--model", "run", "--seed", "5", "-N", "2", "-o", "two.npz")
+    assert done.returncode == 0
+    said = done.stderr.decode()
+    assert "warning: run was trained for 12 steps only" in said
+    assert "--seeds 5" in said
+    plain = workshop.gsd("sample", "--model", "fashion", "--seeds", "5", "-o", "one.npz")
+    assert "warning" not in plain.stderr.decode()
+
+
 def test_images_depend_on_their_seed_alone(workshop: Shell) -> None:
     everything = workshop.gsd("sample", "--model", "run", "--seeds", "0-8", "--batch-size", "9", "-o", "all.npz")
     assert everything.returncode == 0, everything.stderr.decode()

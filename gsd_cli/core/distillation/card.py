@@ -9,6 +9,7 @@ from gsd_cli.base.text import format_number
 from gsd_cli.catalogue.model_facts import call_count
 from gsd_cli.catalogue.run_layout import ADAPTERS
 from gsd_cli.core.models.edm_config import CLASS_NAMES, LICENCE
+from gsd_cli.options import PRESETS, DistillOptions
 from gsd_cli.options.distill_choices import OFF, split_choice
 
 
@@ -29,7 +30,9 @@ Settings and versions: gsd.json. {_opening(card)}
 def describe_training(card: dict[str, Any]) -> str:
     """The command, the teacher, the length and the terms of the loss."""
     settings = card["settings"]
-    length = f"--steps {settings['total_steps']}"
+    preset, batch = PRESETS.get(card["preset"], {}), settings["batch_size"]
+    usual = preset.get("batch_size", DistillOptions.model_fields["batch_size"].default)
+    length = f"--steps {settings['total_steps']}" + (f" --batch-size {batch}" if batch != usual else "")
     command = f"gsd distill --teacher {card['teacher']} --preset {card['preset']} {length} --seed {settings['seed']}"
     revision = f" at {card['teacher_revision']}" if card["teacher_revision"] else ""
     if settings.get("refine") is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
+from gsd_cli.base.text import plural
 from gsd_cli.catalogue.class_names import describe_classes, find_class
 from gsd_cli.catalogue.diffusers_layout import CONFIGS
 from gsd_cli.catalogue.find import local_teacher, require_teacher
@@ -24,14 +25,24 @@ from gsd_cli.core.models.teacher_config import read_text_teacher
 from gsd_cli.core.models.text_encoder import FILES, TextEncoder, load_text_encoder
 from gsd_cli.options import SampleOptions
 
+FEWEST_STEPS = 50
+"""A generator of fewer steps of training is hardly trained: its images are those of its start, or nearly."""
+
 
 def open_model(spec: str | None, device: Any, session: Session) -> Model:
-    """Load a generator onto `device`, ready to sample; without --model, print which one it is."""
+    """Load a generator onto `device`, ready to sample; without --model, print which one it is.
+
+    Warns of one that is hardly trained.
+    """
     model = load_model(spec)
     if spec is None:
         session.say(f"model: {model.name}")
     elif model.folder not in (Path(spec), Path(spec) / GENERATOR) and spec not in BUNDLED_MODELS:
         session.say(f"model: {model.folder}")
+    if (steps := model.card.get("steps", FEWEST_STEPS)) < FEWEST_STEPS:
+        session.warn(
+            f"{model.name} was trained for {plural(steps, 'step')} only: its images are nearly those it had before"
+        )
     model.generator.to(device).eval().requires_grad_(False)
     return model
 

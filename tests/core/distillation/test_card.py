@@ -43,6 +43,22 @@ def test_the_card_names_a_larger_student() -> None:
     assert "student" not in generator_card({**made, **seen, "settings": same_size})
 
 
+@pytest.mark.parametrize(("batch", "said"), [(32, "--steps 3 --seed 0"), (16, "--steps 3 --batch-size 16 --seed 0")])
+def test_the_command_names_a_batch_that_is_not_the_presets(batch: int, said: str) -> None:
+    made = {
+        "teacher": "t",
+        "teacher_source": "t",
+        "teacher_revision": None,
+        "preset": "quick",
+        "steps": 3,
+        "images": 24,
+    }
+    seen = {"figures": {}, "figure_name": "FD", "eval_samples": 0}
+    settings = {**DistillSettings(batch_size=batch).model_dump(), "total_steps": 3}
+    command = f"Made by `gsd distill --teacher t --preset quick {said}`"
+    assert command in generator_card({**made, **seen, "settings": settings})
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
