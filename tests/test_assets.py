@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.registry import TEACHERS
+from gsd_cli.catalogue.registry import BUNDLED_MODELS, TEACHERS
 from gsd_cli.compute.random import latents
 from gsd_cli.core.distillation.real_images import require_fit
 from gsd_cli.core.models.classifier import load_features
@@ -35,8 +37,8 @@ MB = 1_000_000
 
 def test_sizes_are_small_enough_for_a_package() -> None:
     sizes = {p: p.stat().st_size for p in ASSETS.rglob("*") if p.is_file()}
-    assert sum(sizes.values()) <= 16 * MB
-    for name in ("ddpm-fashion", "fashion"):
+    assert sum(sizes.values()) <= 20 * MB
+    for name in ("ddpm-fashion", *BUNDLED_MODELS):
         assert sum(size for path, size in sizes.items() if ASSETS / name in path.parents) <= 6 * MB
 
 
@@ -72,13 +74,30 @@ def test_the_real_images_are_chosen_by_a_hash() -> None:
         subset(labels, 51, 0)
 
 
-@pytest.mark.parametrize("name", ["ddpm-fashion", "fashion"])
-def test_networks_are_half_precision_and_have_a_card(name: str) -> None:
-    with safe_open(ASSETS / name / "diffusion_pytorch_model.safetensors", "pt") as file:
+@pytest.mark.parametrize(
+    ("name", "network", "version"),
+    [("ddpm-fashion", "", 1), ("fashion", "", 1), ("fashion-refined", "later", 3)],
+)
+def test_networks_are_half_precision_and_have_a_card(name: str, network: str, version: int) -> None:
+    with safe_open(ASSETS / name / network / "diffusion_pytorch_model.safetensors", "pt") as file:
         kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118 - not a dict
     assert kinds == {torch.float16}
-    assert json.loads((ASSETS / name / "gsd.json").read_text())["format"] == 1
+    assert json.loads((ASSETS / name / "gsd.json").read_text())["format"] == version
     assert (ASSETS / name / "README.md").read_text().startswith("# ")
+
+
+def test_the_first_call_of_the_refined_generator_is_the_one_call_generator(tmp_path: Path) -> None:
+    one, two = load_model("fashion").generator, load_model("fashion-refined").generator
+    z = latents(range(8), (1, 32, 32))
+    first, second = two.trace(z, two.condition)
+    assert torch.equal(first.clean, one(z))
+    assert torch.equal(second.clean, two(z))
+    assert 0.01 < (first.clean - second.clean).square().mean().sqrt() < 0.3  # another image of the same garment
+    files = [path.relative_to(ASSETS) for path in (ASSETS / "fashion-refined").rglob("*.safetensors")]
+    assert [str(path.parent) for path in files] == ["fashion-refined/later"]  # the first network is stored once
+    shutil.copytree(ASSETS / "fashion-refined", tmp_path / "copy")
+    with pytest.raises(GsdError, match="weights"):  # a copy has no first network, and does not take another
+        load_model(str(tmp_path / "copy"))
 
 
 def test_the_teacher_is_what_the_registry_says() -> None:
@@ -145,7 +164,8 @@ def test_the_generator_is_far_better_than_the_teacher_called_once() -> None:
         return frechet_distance(gaussian_statistics(features, "fashion"), reference)
 
     start = distance(Generator(load_teacher("ddpm-fashion").denoiser))
-    assert distance(load_model("fashion").generator) < start / 4
+    one_call = distance(load_model("fashion").generator)
+    assert distance(load_model("fashion-refined").generator) < one_call < start / 4
 
 
 def test_the_generator_makes_garments_of_many_classes() -> None:
