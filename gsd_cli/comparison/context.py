@@ -19,7 +19,7 @@ from gsd_cli.compute.device import compile_network, image_precision, to_device
 from gsd_cli.core.distillation.guidance import require_null_condition
 from gsd_cli.core.export.onnx_generator import OnnxGenerator
 from gsd_cli.core.export.open import open_onnx
-from gsd_cli.core.models.generator import Generator, Model
+from gsd_cli.core.models.generator import PROMPTS_KEPT, Generator, Model
 from gsd_cli.core.models.prompts import Prompts, load_prompts
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.refined import RefinedGenerator
@@ -163,6 +163,11 @@ class Context:
         if path is None:
             return None
         found = load_prompts(path)
+        if self.options.prompts is None and len(found.texts) >= PROMPTS_KEPT:
+            self.session.warn(
+                f"images are made from the {len(found.texts)} prompts that {self.model.name} keeps, which may be few "
+                "of those that it was trained on; --prompts FILE gives others"
+            )
         for model in (contender.model for contender in self.contenders):
             if not isinstance(model, Generator):
                 continue

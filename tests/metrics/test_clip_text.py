@@ -183,7 +183,7 @@ def test_bench_scores_each_image_with_the_prompt_of_its_seed(model: Path, theirs
 
 
 def test_other_prompts_give_other_figures_of_generator_and_baseline(model: Path) -> None:
-    one = load_prompts(Path("prompts.safetensors")).head(1)
+    one = load_prompts(Path("prompts.safetensors")).spread(1)
     save_prompts(Path("one.safetensors"), one, half=False)
     own = measure(compare="heun-2")
     other = measure(compare="heun-2", prompts=Path("one.safetensors"))
@@ -192,6 +192,17 @@ def test_other_prompts_give_other_figures_of_generator_and_baseline(model: Path)
     assert "1 prompts" in other["protocol"]["CLIP score"]
     again = measure(compare="heun-2")
     assert again["rows"]["heun-2"]["clip_score"] == own["rows"]["heun-2"]["clip_score"]
+
+
+def test_prompts_that_may_be_few_of_many_are_remarked_on(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kept, remarked in ((64, False), (3, True)):
+        monkeypatch.setattr("gsd_cli.comparison.context.PROMPTS_KEPT", kept)
+        measure(compare="")
+        assert ("made from the 3 prompts that run keeps" in " ".join(capsys.readouterr().err.split())) == remarked
+    measure(compare="", prompts=Path("prompts.safetensors"))
+    assert "that run keeps" not in capsys.readouterr().err
 
 
 def test_a_model_without_texts_has_no_score(model: Path) -> None:

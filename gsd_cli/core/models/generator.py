@@ -223,7 +223,7 @@ class Model:
 def save_generator(
     generator: Generator, folder: Path, card: dict[str, Any], readme: str, *, half: bool, prompts: Prompts | None = None
 ) -> None:  # fmt: skip
-    """Write a generator folder atomically: network, schedule, card, README.md, and the first of the prompts.
+    """Write a generator folder atomically: network, schedule, card, README.md, and some of the prompts.
 
     Adapters are added to the weights, so that the folder is a whole network, and also written alone.
     """
@@ -239,7 +239,7 @@ def save_generator(
         if generator.later is not None:
             save_denoiser(generator.later, temporary / LATER, half=half)
         if prompts is not None:
-            save_prompts(temporary / PROMPTS, prompts.head(PROMPTS_KEPT), half=half)
+            save_prompts(temporary / PROMPTS, prompts.spread(PROMPTS_KEPT), half=half)
         mark = weights_fingerprint(temporary)
         write_json(temporary / CARD, {**describe_levels(generator), "weights": mark, **card})
         (temporary / README).write_text(readme, encoding="utf-8")

@@ -35,9 +35,11 @@ class Prompts:
     teacher: str
     empty: Condition = UNCONDITIONAL
 
-    def head(self, count: int) -> Prompts:
-        """The first `count` prompts."""
-        return replace(self, texts=self.texts[:count], condition=self.condition.rows(slice(count)))
+    def spread(self, count: int) -> Prompts:
+        """At most `count` of the prompts, evenly spread over their order: a file may be sorted by what it is about."""
+        count = min(count, len(self.texts))
+        rows = torch.arange(count) * len(self.texts) // count
+        return replace(self, texts=tuple(self.texts[k] for k in rows.tolist()), condition=self.condition.rows(rows))
 
 
 def read_texts(path: Path) -> list[str]:

@@ -159,7 +159,7 @@ def test_the_empty_prompt_is_the_pipeline_s(kind: str, folders: dict[str, Path],
         shown = encoder(other).encode_empty().embeddings
         assert shown is not None and shown.abs().sum() > 0
     made = Prompts(tuple(TEXTS), encoder(folders[kind]).encode(TEXTS), "t", found)
-    back = load_prompts(save_prompts(tmp_path / "p.safetensors", made, half=False)).head(1)
+    back = load_prompts(save_prompts(tmp_path / "p.safetensors", made, half=False)).spread(1)
     for name in NAMES:
         assert str(getattr(back.empty, name)) == str(getattr(found, name))
     save_prompts(tmp_path / "p.safetensors", Prompts(made.texts, made.condition, "t"), half=False)
@@ -211,7 +211,9 @@ def test_a_file_of_prompts_gives_the_same_rows(kind: str, folders: dict[str, Pat
             assert (one is None) == (other is None)
             if isinstance(one, Tensor):
                 torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
-    assert back.head(2).texts == made.texts[:2] and len(back.head(2).condition) == 2
+    assert back.spread(2).texts == (made.texts[0], made.texts[len(made.texts) // 2])
+    assert len(back.spread(2).condition) == 2
+    assert back.spread(99).texts == made.texts
 
 
 def test_prompts_of_another_teacher_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
