@@ -46,6 +46,11 @@ def find_model(spec: str | None) -> Path:
         return place.parent
     if path.is_dir():
         return _generator_below(path)
+    if spec in TEACHERS:
+        raise GsdError(
+            f"{spec} is a teacher, and a generator is needed",
+            hint=f"gsd distill --teacher {spec} makes one; {BUNDLED_MODELS[0]} is bundled",
+        )
     near = _did_you_mean(spec, [*BUNDLED_MODELS, *map(str, finished_runs(RUNS))])
     raise GsdError(f"no such model: {spec}", hint=near or f"give a run folder or one of: {', '.join(BUNDLED_MODELS)}")
 
@@ -103,6 +108,11 @@ def require_teacher(spec: str) -> None:
         raise GsdError(f"no such file: {spec}", hint="give a file of weights, a diffusers folder or a hub id")
     if local_teacher(spec) is not None or spec in TEACHERS or (HUB_ID.fullmatch(spec) and not Path(spec).exists()):
         return
+    if spec in BUNDLED_MODELS:
+        raise GsdError(
+            f"{spec} is a generator, and a teacher is needed",
+            hint="give the teacher that it was distilled from, as in --teacher ddpm-fashion",
+        )
     known = f"known names: {', '.join(TEACHERS)}; or a diffusers folder, or EDM's .pkl"
     raise GsdError(f"no such teacher: {spec}", hint=_did_you_mean(spec, TEACHERS) or known)
 

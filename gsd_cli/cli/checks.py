@@ -159,7 +159,7 @@ def _require_frames(options: InterpolateOptions | EditOptions) -> None:
 
     format_ = resolve_frames_format(options)
     if format_ == "mp4" and find_spec("av") is None:
-        raise GsdError("writing .mp4 needs PyAV", hint="pip install av, or write a .gif or .webp")
+        raise GsdError("writing .mp4 needs PyAV", hint="pip install 'gsd-cli[film]', or write a .gif or .webp")
     if options.output != "-":
         require_writable(Path(options.output), folder=format_ == "folder")
 

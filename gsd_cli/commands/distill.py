@@ -213,13 +213,17 @@ def _start_clock(run: Run, total: int | None, task: AnyDistillation, record: Rec
     if options.minutes is None:
         return None
 
+    warned = False
+
     def settle(step: int, length: int) -> None:
+        nonlocal warned
         task.set_length(length)
         record.settle(step, length, write=run.world.main)
         settled = options.model_copy(update={"minutes": None, "steps": length})
         session.stop.resume = resume_command(settled, run.folder)
         session.say(f"{plural(length, 'step')} of training fit into {options.minutes:g} minutes; {step:,} done")
-        if length < FEWEST_STEPS:
+        if length < FEWEST_STEPS and not warned:
+            warned = True
             session.warn(
                 f"{plural(length, 'step')} change little: give more --minutes, or fewer --eval-samples where "
                 "evaluations take the time"

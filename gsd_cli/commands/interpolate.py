@@ -195,6 +195,6 @@ def _report_leg(leg: Walk, embed: Embed, session: Session) -> dict[str, Any]:
     naive = {"largest_over_mean_step": unevenness(faded), "length": faded.sum().item()}
     session.say(
         f"largest over mean step {leg.unevenness:.2f} (pixel cross-fade {naive['largest_over_mean_step']:.2f}), "
-        f"perceptual length {leg.length:.2f} ({naive['length']:.2f})"
+        f"perceptual length {leg.length:.2f} (cross-fade {naive['length']:.2f})"
     )
     return figures | {"cross_fade": naive}

@@ -112,7 +112,9 @@ def _import_pyav() -> Any:
     try:
         import av
     except ImportError as error:
-        raise GsdError("writing .mp4 needs PyAV", hint="pip install av, or write a .gif or .webp") from error
+        raise GsdError(
+            "writing .mp4 needs PyAV", hint="pip install 'gsd-cli[film]', or write a .gif or .webp"
+        ) from error
     return av
 
 

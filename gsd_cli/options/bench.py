@@ -23,8 +23,16 @@ def split(names: str) -> list[str]:
     return [name for name in (name.strip() for name in names.split(",")) if name]
 
 
-def _known(names: str, what: str, known: Collection[str], fits: Callable[[str], object]) -> str:
-    wrong = [f"{name!r}{did_you_mean(name, known)}" for name in split(names) if not fits(name)]
+def _known(
+    names: str, what: str, known: Collection[str], fits: Callable[[str], object],
+    spelt: Callable[[str], str] = lambda name: name,
+) -> str:  # fmt: skip
+    """The names, if all fit. spelt: a name as it would be spelt, which is suggested if it fits."""
+    wrong = [
+        f"{name!r}{did_you_mean(name, (spelt(name),) if fits(spelt(name)) else known)}"
+        for name in split(names)
+        if not fits(name)
+    ]
     if wrong:
         raise ValueError(f"unknown {what}: {', '.join(wrong)}; known: {', '.join(known)}")
     return names
@@ -44,7 +52,14 @@ def _metric_list() -> str:
 
 def _baselines(names: str) -> str:
     """Check names of samplers and folders. Whether a folder holds a generator is checked when it is opened."""
-    return _known(names, "sampler or folder", BASELINES, lambda name: sampler_words(name) or is_folder(name))
+    known = (*BASELINES, *BUNDLED_MODELS)
+    return _known(names, "sampler or model", known, lambda name: sampler_words(name) or is_folder(name), _with_dash)
+
+
+def _with_dash(name: str) -> str:
+    """ddim-10 for ddim10."""
+    kind = name.rstrip("0123456789")
+    return f"{kind}-{name.removeprefix(kind)}"
 
 
 def is_folder(name: str) -> bool:

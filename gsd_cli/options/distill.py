@@ -67,8 +67,10 @@ class DistillSettings(BaseModel):
         1.0, "Weight of the distillation loss; 0 removes it, for an ablation.", panel="Method"
     )
     irl: Literal["speed", "stress", "straight", "literal", "jacobian", "borders", "cells", "off"] = opt(
-        "stress", "Form of the isometric term; off removes it.", panel="Method"
-    )
+        "stress",
+        "Form of the isometric term: speed, stress, straight, literal, jacobian, borders or cells; off removes it.",
+        panel="Method", metavar="FORM",
+    )  # fmt: skip
     irl_weight: Literal["auto"] | NonNegativeFloat = opt(
         "auto", "Weight of the isometric term. auto: adjust it to --irl-ratio.", panel="Method", metavar="auto|X"
     )

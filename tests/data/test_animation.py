@@ -52,7 +52,7 @@ def test_mp4_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPa
         require_animation_format("mp4")
     assert error.value.code == ExitCode.INPUT
     assert error.value.hint is not None
-    assert "pip install av" in error.value.hint
+    assert "gsd-cli[film]" in error.value.hint
     with pytest.raises(GsdError) as other:
         require_animation_format("avi")
     assert other.value.code == ExitCode.USAGE
