@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 from gsd_cli.compute import device as device_module
+from gsd_cli.core.models.few_steps import permutation
 
 PRETEND = torch.device("meta")
 CPU = torch.device("cpu")
@@ -88,6 +89,7 @@ class Pretend(TorchDispatchMode):
 @contextmanager
 def pretend(*, float64: bool = True) -> Iterator[Pretend]:
     """A context in which tensors on `PRETEND` have values."""
+    permutation.cache_clear()  # another test may have left copies on the device that have none
     with pytest.MonkeyPatch.context() as patch, Pretend(float64=float64) as mode:
         if not float64:
             patch.setattr(device_module, "has_float64", lambda device: device != PRETEND)
@@ -95,6 +97,7 @@ def pretend(*, float64: bool = True) -> Iterator[Pretend]:
         for function in (torch.tensor, torch.as_tensor):
             patch.setattr(torch, function.__name__, partial(_from_numbers, function))
         yield mode
+    permutation.cache_clear()
 
 
 def _from_numbers(function: Callable[..., Tensor], data: Any, **kwargs: Any) -> Tensor:

@@ -20,7 +20,7 @@ FIGURES = {"fd": 1.56789, "fd_error": 0.13, "precision": 0.878, "recall": 0.831,
 
 def card(**changes: Any) -> dict[str, Any]:
     """The content of a generator's gsd.json."""
-    settings = {**DistillSettings().model_dump(), "total_steps": 3}
+    settings = {**DistillSettings(batch_size=32).model_dump(), "total_steps": 3}
     return {
         "teacher": "toy", "teacher_source": "someone/toy", "teacher_revision": "abc", "preset": "quick", "steps": 3,
         "images": 24, "figures": FIGURES, "figure_name": "FD-toy", "eval_samples": 2000, "settings": settings,
