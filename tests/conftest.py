@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
 from pathlib import Path
 
@@ -24,13 +23,6 @@ pytest_plugins = ["tests.support.reliability"]
 torch.set_num_threads(1)
 if hasattr(signal, "SIGHUP"):  # commands leave it ignored where it is, as under nohup
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def pytest_xdist_auto_num_workers() -> int | None:
-    """One worker more than processors for `-n auto`: tests wait for processes, files and clocks a third of the time."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None  # xdist reads it
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from gsd_cli.base.atomic import require_writable
 from gsd_cli.base.console import Console, Result
 from gsd_cli.base.errors import ExitCode, GsdError, UsageError
-from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import format_bytes
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 def check_distill(options: DistillOptions) -> None:
     """Refuse an unknown teacher, a run folder that cannot be written, and one that was started with other options."""
-    from gsd_cli.core.distillation.run_folder import check_options, count_steps, resolve_run_folder
+    from gsd_cli.core.distillation.run_folder import check_options, count_steps, require_disk, resolve_run_folder
 
     if options.list_teachers:
         return
@@ -45,10 +44,7 @@ def check_distill(options: DistillOptions) -> None:
     )
     folder = resolve_run_folder(options)
     require_writable(folder, folder=True)
-    times = cost.growth(options.student_width, options.student_depth)
-    needed = cost.disk_needed(options.teacher, times, options.adapter_ranks(), refining=options.refine is not None)
-    if not folder.exists() and needed is not None:
-        require_room(folder, needed)
+    require_disk(options, folder)
     if options.epochs is None:
         check_options(options, folder, count_steps(options, None))
 

@@ -17,9 +17,7 @@ from gsd_cli.base.console import Result
 from gsd_cli.base.errors import Stopped, UsageError
 from gsd_cli.base.launcher import require_others
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import require_room
 from gsd_cli.base.text import plural
-from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.find import read_card
 from gsd_cli.catalogue.run_layout import BEST, CHECKPOINTS, GENERATOR, METRICS_LOG
 from gsd_cli.commands.deliver import deliver
@@ -41,6 +39,7 @@ from gsd_cli.core.distillation.run_folder import (
     read_finished,
     read_recorded,
     read_result,
+    require_disk,
     resolve_run_folder,
     resume_command,
 )
@@ -99,10 +98,7 @@ def run(options: DistillOptions, session: Session) -> Result:
     require_writable(folder, folder=True)
     if options.export is not None:
         require_writable(options.export, folder=False)
-    times = growth(options.student_width, options.student_depth)
-    needed = disk_needed(options.teacher, times, options.adapter_ranks(), refining=options.refine is not None)
-    if not folder.exists() and needed is not None:
-        require_room(folder, needed)
+    require_disk(options, folder)
     if options.publish:
         require_login(str(options.push_to_hub))
     if (finished := read_finished(options, folder, total, session.say)) is not None:

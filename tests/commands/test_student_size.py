@@ -76,8 +76,8 @@ def test_a_dry_run_counts_the_student(workshop: Shell, run: Shell) -> None:
     assert line.startswith(f"about 720 forward passes of 0.0 M parameters and 320 of the student's {own}; ")
     assert f"; {format_bytes(4 * 5 * (card['parameters'] + card['teacher_parameters']))} of memory" in line
     # a teacher that is not here is known by its size alone
-    absent = plan(workshop, "distill", "--teacher", "ddpm-cifar10", "--student-depth", "2")
-    assert any("of the student's 71.5 M" in line for line in absent)
+    absent = plan(workshop, "distill", "--teacher", "ddpm-cifar10", "--student-width", "2")
+    assert any("of the student's 143.0 M" in line for line in absent)
 
 
 def test_a_network_that_cannot_grow_is_refused_before_anything_is_written(workshop: Shell, tmp_path: Path) -> None:

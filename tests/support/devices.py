@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 
 from gsd_cli.compute import device as device_module
-from gsd_cli.core.models.few_steps import permutation
 
 PRETEND = torch.device("meta")
 CPU = torch.device("cpu")
@@ -89,15 +88,34 @@ class Pretend(TorchDispatchMode):
 @contextmanager
 def pretend(*, float64: bool = True) -> Iterator[Pretend]:
     """A context in which tensors on `PRETEND` have values."""
-    permutation.cache_clear()  # another test may have left copies on the device that have none
     with pytest.MonkeyPatch.context() as patch, Pretend(float64=float64) as mode:
         if not float64:
             patch.setattr(device_module, "has_float64", lambda device: device != PRETEND)
         # these two make a tensor from numbers without a dispatch
         for function in (torch.tensor, torch.as_tensor):
             patch.setattr(torch, function.__name__, partial(_from_numbers, function))
-        yield mode
-    permutation.cache_clear()
+        with _own_constants(patch):
+            yield mode
+
+
+@contextmanager
+def _own_constants(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Constants are copied to `PRETEND` anew: a copy that was made outside `pretend()` has no values."""
+    copied: set[device_module.DeviceConstant] = set()
+    usual = device_module.DeviceConstant.on
+
+    def on(constant: device_module.DeviceConstant, device: torch.device) -> Tensor:
+        if constant not in copied:
+            copied.add(constant)
+            constant._copies.pop(PRETEND, None)
+        return usual(constant, device)
+
+    patch.setattr(device_module.DeviceConstant, "on", on)
+    try:
+        yield
+    finally:
+        for constant in copied:
+            constant._copies.pop(PRETEND, None)
 
 
 def _from_numbers(function: Callable[..., Tensor], data: Any, **kwargs: Any) -> Tensor:

@@ -28,7 +28,8 @@ from gsd_cli.base.atomic import write_json
 from gsd_cli.base.console import Result
 from gsd_cli.base.download import file_sha256
 from gsd_cli.base.errors import GsdError, UsageError
-from gsd_cli.base.storage import ASSETS, RUNS, read_object
+from gsd_cli.base.storage import ASSETS, RUNS, read_object, require_room
+from gsd_cli.catalogue.cost import disk_needed, growth
 from gsd_cli.catalogue.diffusers_layout import PICKLE, locate_model
 from gsd_cli.catalogue.find import local_teacher, read_card
 from gsd_cli.catalogue.registry import TEACHERS
@@ -70,6 +71,14 @@ def resolve_run_folder(options: DistillOptions) -> Path:
     """The folder of the run: --output, else runs/TEACHER-PRESET, with --refine runs/TEACHER-PRESET-refined."""
     refined = "" if options.refine is None else "-refined"  # the other one may hold the start
     return options.output or RUNS / f"{_name_teacher(options.teacher)}-{options.preset}{refined}"
+
+
+def require_disk(options: DistillOptions, folder: Path) -> None:
+    """Raise GsdError (exit 8) where a new run would not fit on the disk of `folder`."""
+    times = growth(options.student_width, options.student_depth)
+    needed = disk_needed(options.teacher, times, options.adapter_ranks(), refining=options.refine is not None)
+    if needed is not None and not folder.exists():
+        require_room(folder, needed)
 
 
 def _name_teacher(teacher: str) -> str:
