@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gsd_cli.core.distillation.isometric_forms import FORMS
 from gsd_cli.options.distill import FITTED_FORMS
+from tests.support.disk import pretend_room
 from tests.support.shell import DISTILL, Shell
 
 ALL = ("--adversarial", "1", "--recompute", "--reuse-images", "--micro-batch", "4", "--tracker", "tensorboard")
@@ -67,7 +68,8 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(workshop: Shell) -> Non
     done = workshop.gsd(*DISTILL, "-o", "not-yet", "--dry-run", "--json")
     plan = json.loads(done.stdout)["metrics"]["plan"]
     assert any("of activations" in line and "on cpu" in line for line in plan)
-    absent = workshop.gsd("distill", "--teacher", "ddpm-cifar10", "--dry-run", "--json")
+    unknown = ("distill", "--teacher", "ddpm-cifar10", "--dry-run", "--json")
+    absent = workshop.running(*unknown, prepare=pretend_room).wait()
     assert any("not known until" in line for line in json.loads(absent.stdout)["metrics"]["plan"])
     assert not (workshop.folder / "not-yet").exists()
 

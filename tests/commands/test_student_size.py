@@ -10,6 +10,7 @@ from diffusers import UNet2DModel
 
 from gsd_cli.base.text import format_bytes
 from tests.support import teachers
+from tests.support.disk import pretend_room
 from tests.support.shell import DISTILL, Shell
 
 
@@ -61,7 +62,7 @@ def test_a_resumed_run_must_name_the_same_size(workshop: Shell, run: Shell) -> N
 
 
 def plan(shell: Shell, *arguments: str) -> list[str]:
-    done = shell.gsd(*arguments, "--dry-run", "--json")
+    done = shell.running(*arguments, "--dry-run", "--json", prepare=pretend_room).wait()
     assert done.returncode == 0, done.stderr.decode()
     lines: list[str] = json.loads(done.stdout)["metrics"]["plan"]
     return lines

@@ -23,6 +23,7 @@ from gsd_cli.catalogue.registry import TEACHERS
 from gsd_cli.cli import app
 from gsd_cli.cli.flags import commands
 from gsd_cli.core.distillation import estimate
+from tests.support.disk import empty_disk
 from tests.support.shell import Shell
 from tests.support.teachers import text_pipeline
 
@@ -93,6 +94,7 @@ def test_every_command_is_one(
     # how long a step takes is no question here, and to time it takes seconds
     monkeypatch.setattr(estimate, "seconds_of", lambda *_: 0.01)
     monkeypatch.setattr(estimate, "_choose", lambda *_: "fp32")
+    monkeypatch.setattr(shutil, "disk_usage", empty_disk)
     (tmp_path / "mine.toml").write_text("seed = 0\n")
     teacher = words[words.index("--teacher") + 1] if "--teacher" in words else "ddpm-fashion"
     if teacher not in TEACHERS and not HUB_ID.fullmatch(teacher):  # a dry run reads a teacher that is a folder
