@@ -113,7 +113,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     yield describe_images(data, shown=uses_images(options))
     if data.origin == "teacher":
         yield f"makes {options.teacher_samples:,} teacher samples ({SAMPLER}) if they are used and not in the cache"
-    from gsd_cli.core.distillation.estimate import generator_passes, passes
+    from gsd_cli.core.distillation.costs import costs_of
 
     if steps is None:
         yield _describe_estimate(_estimate(options), options, None)
@@ -124,7 +124,8 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     times, ranks = cost.growth(options.student_width, options.student_depth), options.adapter_ranks()
     if not isinstance(estimate, GsdError):
         times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes
-    calls = passes(options) * images, generator_passes(options) * images
+    costs = costs_of(options)
+    calls = costs.passes * images, costs.generator_passes * images
     yield from cost.distillation(options.teacher, *calls, times, ranks, state, refining=options.refine is not None)
     yield _describe_estimate(estimate, options, steps)
 

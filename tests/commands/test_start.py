@@ -13,8 +13,10 @@ from gsd_cli.core.distillation.start import open_start
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.denoiser import Denoiser
 from gsd_cli.core.models.generator import Generator, load_model, save_generator
+from gsd_cli.core.models.prompts import load_prompts
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.options import DistillSettings
+from tests.support import kinds
 from tests.support.shell import DISTILL, Shell
 from tests.support.stepping import run_step
 
@@ -84,3 +86,16 @@ def test_half_weights_are_trained_in_float32(tmp_path: Path) -> None:
     assert open_start(None, teacher, 2.5) is None
     with pytest.raises(GsdError, match=r"at sigma 2\.5, this run at 3"):
         open_start(str(tmp_path / "half"), teacher, 3.0)
+
+
+def test_a_start_is_trained_and_measured_on_the_prompts_of_the_run(tmp_path: Path) -> None:
+    """A generator of texts keeps only some prompts, so that it can be sampled from without a text encoder."""
+    path = kinds.prompts("SD", tmp_path / "five.safetensors")
+    teacher = load_teacher(str(kinds.text("SD")(tmp_path / "teacher")), prompts=path)
+    kept = load_prompts(path).spread(2)
+    save_generator(Generator(teacher.denoiser, 2.5), tmp_path / "start", {}, "", half=False, prompts=kept)
+    assert len(load_model(str(tmp_path / "start")).generator.conditions) == 2
+    start = open_start(str(tmp_path / "start"), teacher, 2.5)
+    assert start is not None
+    found, wanted = start.generator.conditions.embeddings, teacher.denoiser.conditions.embeddings
+    assert found is not None and wanted is not None and torch.equal(found, wanted)

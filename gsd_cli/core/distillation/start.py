@@ -12,7 +12,7 @@ fake score that is a copy of the teacher sees no difference between the two, and
 
 
 def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Model | None:
-    """The generator `name`, in float32; None for none.
+    """The generator `name`, in float32, with the teacher's prompts; None for none.
 
     Raises GsdError: exit 3 if it cannot be read or makes other images than the teacher, exit 2 if it is called at
     another noise level than `sigma_init`.
@@ -41,4 +41,6 @@ def open_start(name: str | None, teacher: Teacher, sigma_init: float) -> Model |
             code=ExitCode.USAGE,
         )
     ours.float()
+    if not theirs.prompts.none:  # it keeps only some of the prompts it was trained on
+        ours.give_prompts(theirs.prompts, theirs.empty_prompt)
     return model

@@ -3,14 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsd_cli.core.distillation.estimate import (
-    STUDENT_TRAINED,
-    VALUES_TRAINED,
-    activation_bytes,
-    estimate,
-    generator_passes,
-    passes,
-)
+from gsd_cli.core.distillation.costs import STUDENT_TRAINED, VALUES_TRAINED, costs_of
+from gsd_cli.core.distillation.estimate import activation_bytes, estimate
 from gsd_cli.core.distillation.growth import grow
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.beta_schedule import BetaSchedule
@@ -105,7 +99,11 @@ def test_the_way_along_the_manifold_takes_its_time(toy_teacher: Denoiser, monkey
     assert seconds(irl="stress", irl_gradient="manifold") == free + 1.5  # half of the images, three calls each
     assert seconds(irl="straight", irl_gradient="manifold") == free + 2.25
     assert seconds(irl="jacobian", irl_gradient="manifold", irl_every=2) == free + 1.5
-    assert (free, seconds()) == (13, 14.5) == (passes(DistillSettings(irl_gradient="free")), passes(DistillSettings()))
+    assert (
+        (free, seconds())
+        == (13, 14.5)
+        == (costs_of(DistillSettings(irl_gradient="free")).passes, costs_of(DistillSettings()).passes)
+    )
 
 
 def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +115,7 @@ def test_a_larger_student_takes_more_memory_and_time(toy_teacher: Denoiser, monk
     plain = DistillSettings(batch_size=8, irl_gradient="free")
     settings = plain.model_copy(update={"student_depth": 2})
     # a forward of G for the fake score, a forward and a backward for its own step; nine are of the teacher's size
-    assert (passes(settings), generator_passes(settings)) == (13, 4)
+    assert (costs_of(settings).passes, costs_of(settings).generator_passes) == (13, 4)
     assert estimate(toy_teacher, settings, CPU).seconds_per_step == 8 * (9 + 4 * 10)
     assert estimate(toy_teacher, plain, CPU).seconds_per_step == 8 * 13
     kept = [activation_bytes(model, recompute=False) for model in (toy_teacher, grow(toy_teacher, 1, 2))]
@@ -139,16 +137,16 @@ def test_the_generator_s_passes_are_those_it_makes(toy_teacher: Denoiser, settin
     task.generator.denoiser.register_forward_hook(lambda _m, inputs, _o: seen.append(len(inputs[0])))
     run_step(task, 3)  # the isometric term is off at first
     to_latents = 0.5 if wanted.irl_gradient == "manifold" else 0  # of half of the images
-    assert generator_passes(wanted) == sum(seen) / 8 + wanted.student_steps * (2 + to_latents)
-    again = generator_passes(wanted.model_copy(update={"recompute": True}))
-    assert again == pytest.approx(generator_passes(wanted) * 4 / 3)
+    assert costs_of(wanted).generator_passes == sum(seen) / 8 + wanted.student_steps * (2 + to_latents)
+    again = costs_of(wanted.model_copy(update={"recompute": True})).generator_passes
+    assert again == pytest.approx(costs_of(wanted).generator_passes * 4 / 3)
 
 
 def test_a_discriminator_is_counted() -> None:
-    off, one = passes(DistillSettings(adversarial="off")), passes(DistillSettings(adversarial=2.0))
+    off, one = costs_of(DistillSettings(adversarial="off")).passes, costs_of(DistillSettings(adversarial=2.0)).passes
     assert off < one < 1.25 * off
-    assert passes(DistillSettings(adversarial="auto")) == off
-    two = passes(DistillSettings(adversarial=2.0, discriminator_steps=2))
+    assert costs_of(DistillSettings(adversarial="auto")).passes == off
+    two = costs_of(DistillSettings(adversarial=2.0, discriminator_steps=2)).passes
     assert one - off < two - off < 2 * (one - off)
 
 
@@ -167,7 +165,7 @@ def test_guidance_is_counted_by_the_rows_it_calls(guidance: str, fake_score: str
     # each forward in the generator's loss has the images' half of its backward pass, each update of the fake score two
     judged = 2 * (sum(rows["teacher"]) - (rows["teacher"][0] if updates else 0)) + 2 * rows["fake"][1]
     trained = 3 * rows["fake"][0] + (rows["teacher"][0] if updates else 0)
-    assert passes(settings) == 4 + 1 + (judged + trained) / 6
+    assert costs_of(settings).passes == 4 + 1 + (judged + trained) / 6
 
 
 @pytest.mark.parametrize("micro_batch", [None, 16])
@@ -188,5 +186,5 @@ def test_a_call_has_a_price_of_its_own(
     settings = DistillSettings(batch_size=64, micro_batch=micro_batch, irl_gradient="free")
     found = estimate(toy_teacher, settings, torch.device(device)).seconds_per_step
     size = micro_batch or 64
-    assert found == pytest.approx(passes(settings) * 64 / size * (3 + size / 2))
+    assert found == pytest.approx(costs_of(settings).passes * 64 / size * (3 + size / 2))
     assert asked == ([2, 8] if device == "cpu" else [size])

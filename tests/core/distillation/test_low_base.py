@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gsd_cli.compute.device import full_precision
 from gsd_cli.core.distillation import placement
-from gsd_cli.core.distillation.estimate import count_state
+from gsd_cli.core.distillation.costs import costs_of
 from gsd_cli.core.distillation.step import Distillation
 from gsd_cli.core.models.adapters import merge
 from gsd_cli.core.models.denoiser import Denoiser
@@ -130,7 +130,7 @@ def test_the_bytes_are_counted(precision: str, given: dict[str, Any], toy_teache
     student = sum(p.numel() for p in toy_teacher.parameters())
 
     def count(device: str) -> int:
-        return count_state(toy_teacher, task.settings, precision, student, torch.device(device))
+        return costs_of(task.settings).state_bytes(toy_teacher, precision, student, torch.device(device))
 
     assert count("cpu") == sum(held.values()) + 3 * gradients
     waits = precision == "bf16" and given.get("irl") == "off"

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from gsd_cli.base.errors import UsageError
-from gsd_cli.core.distillation import estimate as estimates
-from gsd_cli.core.distillation.estimate import count_state, generator_passes, passes
+from gsd_cli.core.distillation.costs import REFINEMENT_FROZEN, REFINEMENT_TRAINED, costs_of
 from gsd_cli.core.distillation.refinement import RefinementDistillation
 from gsd_cli.core.export.exported import ExportedGenerator
 from gsd_cli.core.latents.pivotal_tuning import tuned_parameters
@@ -164,16 +163,16 @@ def test_its_passes_are_those_it_makes(refining: int) -> None:
                 lambda _m, inputs, given, seen=seen: seen.append(len((*inputs, *given.values())[0])), with_kwargs=True
             )
     run_step(task, 0)
-    assert generator_passes(task.settings) == 3 * sum(own) / 8
-    assert passes(task.settings) - generator_passes(task.settings) == sum(frozen) / 8
+    assert costs_of(task.settings).generator_passes == 3 * sum(own) / 8
+    assert costs_of(task.settings).passes - costs_of(task.settings).generator_passes == sum(frozen) / 8
 
 
 def test_its_memory_is_counted(toy_teacher: Denoiser) -> None:
     size = sum(p.numel() for p in toy_teacher.parameters())
     settings = DistillSettings(refine=3)
-    trained = 4 * size * estimates.REFINEMENT_TRAINED
-    assert count_state(toy_teacher, settings, "fp32", size, CPU) == trained + 4 * size * estimates.REFINEMENT_FROZEN
-    assert count_state(toy_teacher, settings, "bf16", size, CPU) > trained + 4 * size * estimates.REFINEMENT_FROZEN
+    trained = 4 * size * REFINEMENT_TRAINED
+    assert costs_of(settings).state_bytes(toy_teacher, "fp32", size, CPU) == trained + 4 * size * REFINEMENT_FROZEN
+    assert costs_of(settings).state_bytes(toy_teacher, "bf16", size, CPU) > trained + 4 * size * REFINEMENT_FROZEN
 
 
 def test_the_teachers_dropout_is_off_in_what_learns(toy_teacher: Denoiser) -> None:
