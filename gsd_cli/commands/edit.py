@@ -16,7 +16,7 @@ from gsd_cli.base.session import Session
 from gsd_cli.base.table import Table
 from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.commands.edit_direction import choose_direction, plan_saving, preserved_names
-from gsd_cli.commands.edit_reports import report_change, report_distance, report_reached
+from gsd_cli.commands.edit_reports import report_change, report_distance, report_others, report_reached
 from gsd_cli.commands.explore import explore
 from gsd_cli.compute.device import in_full_precision, resolve_device
 from gsd_cli.compute.random import latents
@@ -229,6 +229,8 @@ def _measure_edit(
         elif options.method != "direction":
             report["usual_distance"] = usual_distance(generator, features, options.batch_size)
             report_distance(wanted, found["feature_distance"], report["usual_distance"], session)
+            report["others_changed"] = _measure_others(store, name, before, found)
+            report_others(wanted, report["others_changed"], session)
     if knowledge.classifier is not None:
         own = knowledge.classes[int(knowledge.classifier(original).argmax())]
         found["class"] = [knowledge.classes[k] for k in knowledge.classifier(images).argmax(1).tolist()]
@@ -239,6 +241,14 @@ def _measure_edit(
             listed = ", ".join(f"{c} at {s:g}" for s, c in changed)
             session.warn(f"the class changed: it was {own}, and is {listed}")
     return report
+
+
+def _measure_others(
+    store: DirectionStore, name: str, before: dict[str, float], found: dict[str, list[Any]]
+) -> dict[str, list[float]]:  # fmt: skip
+    """The change of each measured attribute but `name`, in standard deviations over samples, one per strength."""
+    deviations = store.deviations([trait.name for trait in TRAITS if trait.name != name])
+    return {other: [(v - before[other]) / deviation for v in found[other]] for other, deviation in deviations.items()}
 
 
 def _list_directions(options: EditOptions, store: DirectionStore) -> Result:

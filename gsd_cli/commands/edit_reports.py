@@ -7,6 +7,8 @@ from gsd_cli.core.editing.edit_image import Edited
 
 FAR = 0.5
 """The share of the usual distance of two images from which an edit changed much else."""
+ASIDE = 2.0
+"""Standard deviations by which an attribute that was not edited may change without a warning."""
 TOLERANCE = 0.25
 """Standard deviations by which a reached change may differ from the strength without a warning."""
 
@@ -36,3 +38,14 @@ def report_distance(wanted: list[float], distances: list[float], usual: float, s
             f"much else of the image changed: {', '.join(far)}, as shares of the squared distance of random images; "
             "smaller strengths keep more"
         )
+
+
+def report_others(wanted: list[float], changes: dict[str, list[float]], session: Session) -> None:
+    """Warn where an attribute that was not edited changed much. changes: in standard deviations, one per strength."""
+    for name, values in changes.items():
+        far = [f"{value:+.1f} at {s:+g}" for s, value in zip(wanted, values, strict=True) if abs(value) > ASIDE]
+        if far:
+            session.warn(
+                f"{name} changed too, in standard deviations: {', '.join(far)}; smaller strengths, or --preserve {name}, "
+                "keep more of it"
+            )

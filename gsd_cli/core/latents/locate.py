@@ -208,10 +208,10 @@ def _report_quality(figures: dict[str, Any], session: Session) -> None:
     """Print how close the inversion is, and warn if it is poor or the latent is not Gaussian."""
     name = figures["image"]
     tuned = f" ({figures['psnr_tuned']:.1f} tuned)" if "psnr_tuned" in figures else ""
-    session.say(
-        f"{name}: PSNR {figures['psnr']:.1f} dB{tuned}, feature distance {figures['feature_distance']:.4f}, "
-        f"|z|/sqrt(d) {figures['norm']:.3f}, lag-1 correlation {figures['correlation']:+.3f}, "
-        f"kurtosis {figures['kurtosis']:.2f}"
+    session.say(f"{name}: the model reproduces it with a PSNR of {figures['psnr']:.1f} dB{tuned}")
+    session.console.detail(
+        f"{name}: feature distance {figures['feature_distance']:.4f}, |z|/sqrt(d) {figures['norm']:.3f}, "
+        f"lag-1 correlation {figures['correlation']:+.3f}, kurtosis {figures['kurtosis']:.2f}"
     )
     strange = Gaussianity(figures["norm"], figures["correlation"], figures["kurtosis"], figures["size"]).strange
     if strange:
