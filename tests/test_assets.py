@@ -95,9 +95,15 @@ def test_the_first_call_of_the_refined_generator_is_the_one_call_generator(tmp_p
     assert 0.01 < (first.clean - second.clean).square().mean().sqrt() < 0.3  # another image of the same garment
     files = [path.relative_to(ASSETS) for path in (ASSETS / "fashion-refined").rglob("*.safetensors")]
     assert [str(path.parent) for path in files] == ["fashion-refined/later"]  # the first network is stored once
-    shutil.copytree(ASSETS / "fashion-refined", tmp_path / "copy")
-    with pytest.raises(GsdError, match="weights"):  # a copy has no first network, and does not take another
-        load_model(str(tmp_path / "copy"))
+
+
+def test_a_copy_of_the_refined_generator_says_what_it_lacks(tmp_path: Path) -> None:
+    copy = shutil.copytree(ASSETS / "fashion-refined", tmp_path / "copy")
+    with pytest.raises(GsdError, match="holds the network of the second call only") as refused:
+        load_model(str(copy))
+    assert "copy the weights of fashion into" in str(refused.value.hint)
+    shutil.copy(ASSETS / "fashion" / "diffusion_pytorch_model.safetensors", copy)
+    assert load_model(str(copy)).generator.calls == 2
 
 
 def test_the_teacher_is_what_the_registry_says() -> None:

@@ -46,6 +46,6 @@ def report_others(wanted: list[float], changes: dict[str, list[float]], session:
         far = [f"{value:+.1f} at {s:+g}" for s, value in zip(wanted, values, strict=True) if abs(value) > ASIDE]
         if far:
             session.warn(
-                f"{name} changed too, in standard deviations: {', '.join(far)}; smaller strengths, or --preserve {name}, "
-                "keep more of it"
+                f"{name} changed too, in standard deviations: {', '.join(far)}; smaller strengths, or "
+                f"--preserve {name}, keep more of it"
             )

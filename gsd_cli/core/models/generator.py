@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
+from gsd_cli.catalogue.diffusers_layout import find_weights
 from gsd_cli.catalogue.find import find_model, read_card
 from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, LATER, PROMPTS, README
 from gsd_cli.core.models.adapters import is_adapted, merge, save_adapters
@@ -251,6 +252,12 @@ def load_model(spec: str | None) -> Model:
     folder = find_model(spec)
     card = read_card(folder)
     sigmas = read_levels(card, folder)
+    if card.get("later") and find_weights(folder) is None:  # a copy of a bundled folder: see SHARED_WEIGHTS
+        start = card.get("settings", {}).get("start")
+        raise GsdError(
+            f"{folder} holds the network of the second call only",
+            hint=f"the first call's is that of {start}: copy the weights of {start} into {folder}",
+        )
     if "weights" in card and card["weights"] != weights_fingerprint(folder):
         raise GsdError(
             f"the weights in {folder} are not those that its {CARD} names",
