@@ -43,6 +43,14 @@ class Invocation:
 
 
 Handler = Callable[[Invocation], None]
+ELSEWHERE = {
+    "generate": "sample", "train": "distill", "finetune": "distill", "refine": "distill --refine",
+    "walk": "interpolate", "morph": "interpolate", "invert": "edit",
+    "explore": "edit --explore", "directions": "edit --list",
+    "eval": "bench", "evaluate": "bench", "benchmark": "bench", "fid": "bench --metrics fd", "ablate": "bench --ablate",
+    "encode": "prepare", "dataset": "prepare", "export": "distill --export", "onnx": "distill --export",
+}  # fmt: skip
+"""What other tools call their commands, and the command here."""
 
 
 def parse_and_run(words: Sequence[str], handle: Handler) -> int:
@@ -132,6 +140,8 @@ class _Subcommands(_TextParameters, TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in self.commands:
             self.commands[args[0]] = build_subcommand(commands()[args[0]], self.handle)
+        elif args[0] in ELSEWHERE:
+            raise UsageError([f"no such command {args[0]!r}"], hint=f"that is gsd {ELSEWHERE[args[0]]}")
         return super().resolve_command(ctx, args)
 
 

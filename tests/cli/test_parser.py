@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from gsd_cli.base.errors import UsageError
 from gsd_cli.cli.flags import commands
-from gsd_cli.cli.parser import Invocation, build_parser, build_subcommand, parse_and_run
+from gsd_cli.cli.parser import ELSEWHERE, Invocation, build_parser, build_subcommand, parse_and_run
 
 RELEASE = f"typer {typer.__version__} does not fit gsd_cli/cli/parser.py:"
 
@@ -132,3 +132,13 @@ def test_a_missing_value_and_an_unknown_subcommand_are_usage_errors() -> None:
         with pytest.raises(UsageError, match=problem) as caught:
             parse_and_run(words, lambda _: None)
         assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("word", ELSEWHERE)
+def test_a_command_of_another_tool_leads_to_the_one_here(word: str) -> None:
+    name, *flags = ELSEWHERE[word].split()
+    assert word not in commands()
+    assert set(flags[:1]) <= {flag.name for flag in commands()[name].flags}
+    with pytest.raises(UsageError, match=f"no such command '{word}'") as refused:
+        parse_and_run([word, "--steps", "3"], lambda _: None)
+    assert refused.value.hint == f"that is gsd {ELSEWHERE[word]}"
