@@ -101,7 +101,7 @@ def test_a_copy_of_the_refined_generator_says_what_it_lacks(tmp_path: Path) -> N
     copy = shutil.copytree(ASSETS / "fashion-refined", tmp_path / "copy")
     with pytest.raises(GsdError, match="holds the network of the second call only") as refused:
         load_model(str(copy))
-    assert "copy the weights of fashion into" in str(refused.value.hint)
+    assert "the first call's from fashion: copy its weights" in str(refused.value.hint)
     shutil.copy(ASSETS / "fashion" / "diffusion_pytorch_model.safetensors", copy)
     assert load_model(str(copy)).generator.calls == 2
 

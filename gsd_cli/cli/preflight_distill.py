@@ -11,7 +11,7 @@ from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.text import format_bytes
 from gsd_cli.catalogue import cost
 from gsd_cli.catalogue.bare_files import is_bare
-from gsd_cli.catalogue.find import find_model, local_teacher, require_teacher
+from gsd_cli.catalogue.find import find_model, local_teacher, read_card, require_teacher
 from gsd_cli.catalogue.run_layout import HUB
 from gsd_cli.cli.check_inputs import (
     check_all,
@@ -124,7 +124,7 @@ def plan_distill(options: DistillOptions) -> Iterator[str]:
     times, ranks = cost.growth(options.student_width, options.student_depth), options.adapter_ranks()
     if not isinstance(estimate, GsdError):
         times, state = estimate.student_parameters / estimate.parameters, estimate.state_bytes
-    costs = costs_of(options)
+    costs = costs_of(options, _first_calls(options))
     calls = costs.passes * images, costs.generator_passes * images
     yield from cost.distillation(options.teacher, *calls, times, ranks, state, refining=options.refine is not None)
     yield _describe_estimate(estimate, options, steps)
@@ -184,6 +184,13 @@ def _describe_length(options: DistillOptions, steps: int | None) -> str:
     return f"{steps:,} steps of batch {options.batch_size} = {images:,} images{now}"
 
 
+def _first_calls(options: DistillOptions) -> int:
+    """Calls per image of a first network that stays as it is: one, if the generator of `--start` has a second one."""
+    if options.start is None:
+        return 0
+    return int(bool(read_card(find_model(options.start)).get("later")))
+
+
 def _estimate(options: DistillOptions) -> Estimate | GsdError:
     """Memory and time of a run, or the reason why they are unknown: a dry run downloads no teacher.
 
@@ -216,7 +223,7 @@ def _estimate(options: DistillOptions) -> Estimate | GsdError:
         return error
     if teacher.config is not None and len(teacher.config.readings) > 1:
         settle_reading(teacher, data, device, Session.start(options, Console(quiet=True)))
-    return estimate(teacher.denoiser.cpu(), options, device)
+    return estimate(teacher.denoiser.cpu(), options, device, first_calls=_first_calls(options))
 
 
 def _describe_estimate(found: Estimate | GsdError, options: DistillOptions, steps: int | None) -> str:

@@ -135,23 +135,25 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
     needless = options.refine is not None or (options.shard and options.irl_phi == "teacher")
     phi = None if needless else build_feature_map(options.irl_phi, _collect_sources(run, data))
     chosen = {"precision": _choose_precision(run), "noise_device": _choose_noise_device(run)}
-    start = open_start(options.start, teacher, options.sigma_init)
+    start = open_start(options.start, teacher, options)
     waits = start is not None and options.refine is None and options.fake_warmup is None
     warm_up = {"fake_warmup": FAKE_WARMUP} if waits else {}
     run = replace(run, options=options.model_copy(update=chosen | warm_up))
     length, settings, first = total or UNSETTLED, agreed, dict[str, Any]()
+    if start is not None and (options.refine is not None or start.generator.later is not None):
+        first = {"start_mark": _mark_start(run, start)}  # no checkpoint holds the first call's network
     if options.refine is not None and start is not None:  # the options demand both
         settings = agreed | {"guidance": start.guidance}  # the teacher's, which refines
-        first = {"start_mark": _mark_start(run, start)}
         _announce_refinement(run, start)
         task: AnyDistillation = RefinementDistillation(
             start.generator, teacher.denoiser, run.options, length, device, evaluation, world, start.teacher_guidance
         )
     else:
-        pixels, begins = teacher.autoencoder.net is None, None if start is None else start.generator.denoiser
+        pixels, begins = teacher.autoencoder.net is None, None if start is None else start.generator
         task = Distillation(
             teacher.denoiser, run.options, length, device, evaluation, phi, world, real, pixels, begins
         )  # fmt: skip
+        _announce_start(run, start)
         _announce_guidance(run, evaluation)
     exporter = Exporter(run.options, teacher, folder, settings, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
@@ -286,6 +288,12 @@ def _announce_refinement(run: Run, start: Model) -> None:
     )
     if start.teacher is not None and Path(start.teacher).name != Path(run.options.teacher).name:
         run.session.warn(f"{start.name} was distilled from {start.teacher}, and {run.options.teacher} refines it")
+
+
+def _announce_start(run: Run, start: Model | None) -> None:
+    """Print what of the start is trained, where that is not all of it."""
+    if start is not None and start.generator.later is not None:
+        run.session.say(f"start: the second network of {start.name} is trained; the first call stays as it is")
 
 
 def _announce_guidance(run: Run, evaluation: Evaluation) -> None:

@@ -95,7 +95,7 @@ class Context:
         self.teacher.autoencoder.to(device)
         if options.compile:
             compile_network(self.teacher.denoiser.net)
-            for network in filter(None, (model.generator.denoiser, model.generator.later)):
+            for network in model.generator.networks:
                 compile_network(network.net)
         latent = self.teacher.autoencoder.net is not None
         precision = self.precision = image_precision(options.precision, device, latent=latent)

@@ -300,7 +300,7 @@ class DistillOptions(Common, DistillSettings, HubSettings):
     start: str | None = opt(
         None,
         "Start from a generator that was distilled from this teacher before: a run, its generator/, or a bundled name. "
-        "Default: the teacher.",
+        "Of one that --refine gave a second network, that network is trained. Default: the teacher.",
         metavar="MODEL",
     )
     list_teachers: bool = opt(False, "List the teachers known by name, then exit.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import shutil
 import signal
 
 import numpy as np
@@ -103,7 +105,7 @@ def test_it_is_exported_whole(refined: Shell) -> None:
     assert np.abs(torches - onnx).max() <= 1
 
 
-def test_a_run_resumes_and_no_other_goes_on_from_it(workshop: Shell, refined: Shell) -> None:
+def test_a_run_resumes_and_no_other_adds_a_network_to_it(workshop: Shell, refined: Shell) -> None:
     again = workshop.gsd(*REFINE, "--steps", "3", "-o", "refined")
     assert b"nothing to do" in again.stderr
     other = workshop.gsd(*DISTILL, "--start", "run", "--refine", "4", "--steps", "4", "-o", "refined")
@@ -112,11 +114,13 @@ def test_a_run_resumes_and_no_other_goes_on_from_it(workshop: Shell, refined: Sh
     assert "refine (3 -> 4)" in said and "--force" not in said
     longer = workshop.gsd(*REFINE, "--steps", "4", "-o", "refined")
     assert longer.returncode == 0, longer.stderr.decode()
-    for words in (("--refine", "2"), ()):
-        twice = workshop.gsd(*DISTILL, "--start", str(refined.folder), *words, "--steps", "1", "-o", "twice")
-        assert twice.returncode == 2
-        said = " ".join(twice.stderr.decode().split())
-        assert "has a second network for its second call" in said and "start from its first call: run" in said
+    for words in (("--refine", "2"), ("--student-steps", "2"), ("--student-width", "2")):
+        refused = workshop.gsd(*DISTILL, "--start", str(refined.folder), *words, "--steps", "1", "-o", "refused")
+        assert refused.returncode == 2
+        said = " ".join(refused.stderr.decode().split())
+        assert f"has a second network for its second call: {words[0]}" in said
+        assert "start from the first call: run" in said
+        assert not (workshop.folder / "refused").exists()
 
 
 @pytest.mark.slow
@@ -189,3 +193,36 @@ def test_another_teacher_than_the_starts_is_named(workshop: Shell) -> None:
         card.write_text(before)
     assert done.returncode == 0, done.stderr.decode()
     assert "run was distilled from another, and toy-teacher refines it" in " ".join(done.stderr.decode().split())
+
+
+def test_a_distillation_goes_on_with_the_second_network(workshop: Shell, refined: Shell) -> None:
+    shutil.copytree(refined.folder / "generator", workshop.folder / "two")
+    further = (*DISTILL, "--start", "two", "--fake-warmup", "0.008", "-o", "further")
+    planned = workshop.gsd(*further, "--steps", "2", "--dry-run", "--json")
+    plain = workshop.gsd(*DISTILL, "-o", "further", "--steps", "2", "--dry-run", "--json")
+    counted = [
+        int(re.search(r"about ([\d,]+) forward", done.stdout.decode())[1].replace(",", ""))  # type: ignore[index]
+        for done in (planned, plain)
+    ]
+    assert counted[1] + 2 * 8 * 2 <= counted[0] <= counted[1] + 2 * 8 * 4  # two calls, and those of the isometric term
+    begun = workshop.gsd(*further, "--steps", "2")
+    assert begun.returncode == 0, begun.stderr.decode()
+    assert "the second network of two is trained; the first call stays as it is" in " ".join(
+        begun.stderr.decode().split()
+    )
+    made = workshop.gsd(*further, "--steps", "3")
+    assert made.returncode == 0, made.stderr.decode()
+    assert b"resumed at step 2" in made.stderr
+    one, two = (load_model(str(workshop.folder / name)).generator for name in ("two", "further"))
+    assert one.later is not None and two.later is not None
+    assert all(torch.equal(a, b) for a, b in zip(one.denoiser.parameters(), two.denoiser.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.later.parameters(), two.later.parameters(), strict=True))
+    card = json.loads((workshop.folder / "further" / "generator" / "gsd.json").read_text())
+    assert (card["later"], card["sigmas"], card["settings"]["refine"]) == (True, list(one.sigmas), None)
+    text = (workshop.folder / "further" / "generator" / "README.md").read_text()
+    assert "the network of its second call was trained" in text and "score identity distillation. 2 network" in text
+    shutil.rmtree(workshop.folder / "two")
+    shutil.copytree(workshop.folder / "further" / "generator", workshop.folder / "two")
+    other = workshop.gsd(*further, "--steps", "4")
+    assert other.returncode == 2
+    assert "two is no longer the generator that further began with" in " ".join(other.stderr.decode().split())

@@ -51,7 +51,7 @@ def test_a_run_starts_as_the_generator_and_resumes(workshop: Shell) -> None:
 
 def test_the_generator_waits_while_the_fake_score_learns(toy_teacher: Denoiser) -> None:
     settings = DistillSettings(batch_size=8, fake_warmup=0.016, irl="off", precision="fp32")
-    task = Distillation(toy_teacher, settings, 6, CPU, lambda *_: {}, start=toy_teacher)
+    task = Distillation(toy_teacher, settings, 6, CPU, lambda *_: {}, start=Generator(toy_teacher, 2.5))
     start, fake = weights(task.generator), [p.clone() for p in task.fake_score.network.parameters()]
     for step in range(2):
         assert "sidl_loss" not in run_step(task, step)
@@ -80,12 +80,12 @@ def test_what_cannot_be_started_from(workshop: Shell, arguments: list[str], code
 def test_half_weights_are_trained_in_float32(tmp_path: Path) -> None:
     teacher = load_teacher("ddpm-fashion")
     save_generator(Generator(teacher.denoiser, 2.5), tmp_path / "half", {}, "", half=True)
-    start = open_start(str(tmp_path / "half"), teacher, 2.5)
+    start = open_start(str(tmp_path / "half"), teacher, DistillSettings())
     assert start is not None
     assert {p.dtype for p in start.generator.parameters()} == {torch.float32}
-    assert open_start(None, teacher, 2.5) is None
+    assert open_start(None, teacher, DistillSettings()) is None
     with pytest.raises(GsdError, match=r"at sigma 2\.5, this run at 3"):
-        open_start(str(tmp_path / "half"), teacher, 3.0)
+        open_start(str(tmp_path / "half"), teacher, DistillSettings(sigma_init=3.0))
 
 
 def test_a_start_is_trained_and_measured_on_the_prompts_of_the_run(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_start_is_trained_and_measured_on_the_prompts_of_the_run(tmp_path: Pat
     kept = load_prompts(path).spread(2)
     save_generator(Generator(teacher.denoiser, 2.5), tmp_path / "start", {}, "", half=False, prompts=kept)
     assert len(load_model(str(tmp_path / "start")).generator.conditions) == 2
-    start = open_start(str(tmp_path / "start"), teacher, 2.5)
+    start = open_start(str(tmp_path / "start"), teacher, DistillSettings())
     assert start is not None
     found, wanted = start.generator.conditions.embeddings, teacher.denoiser.conditions.embeddings
     assert found is not None and wanted is not None and torch.equal(found, wanted)

@@ -40,7 +40,7 @@ def describe_training(card: dict[str, Any]) -> str:
     return f"""Made by `{command}`:
 score identity distillation. {_calls(card)}
 
-- teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}{_start(settings)}
+- teacher: {card["teacher_source"]}{revision}{_reading(card)}{_growth(card, settings)}{_start(card, settings)}
 - training: {card["steps"]} steps of batch {settings["batch_size"]} = {card["images"]:,} images,
   alpha {settings["alpha"]}, Adam {settings["lr"]:g}, {_term(settings)}
 - real images: {_real(settings)}{_guidance(settings)}{_adapters(settings)}"""
@@ -144,9 +144,12 @@ def _growth(card: dict[str, Any], settings: dict[str, Any]) -> str:
   same function before training (Net2Net)"""
 
 
-def _start(settings: dict[str, Any]) -> str:
+def _start(card: dict[str, Any], settings: dict[str, Any]) -> str:
     """The line, with its line break, about a run that began with another generator; empty for others."""
     start = settings.get("start")
+    if start and card.get("later"):
+        return f"""
+- start: the generator `{start}`. Its first call is unchanged; the network of its second call was trained"""
     return f"\n- start: the generator `{start}`, not the teacher" if start else ""
 
 

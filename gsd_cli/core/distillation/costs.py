@@ -59,16 +59,20 @@ class Costs(Protocol):
         """
 
 
-def costs_of(settings: DistillSettings) -> Costs:
-    """The costs of the training that these settings ask for."""
-    return DistillationCosts(settings) if settings.refine is None else RefinementCosts(settings)
+def costs_of(settings: DistillSettings, first_calls: int = 0) -> Costs:
+    """The costs of the training that these settings ask for. first_calls: see `DistillationCosts`."""
+    return DistillationCosts(settings, first_calls) if settings.refine is None else RefinementCosts(settings)
 
 
 class DistillationCosts:
-    """Of a distillation. The discriminator counts if `adversarial` is a number, and so does feature matching."""
+    """Of a distillation. The discriminator counts if `adversarial` is a number, and so does feature matching.
 
-    def __init__(self, settings: DistillSettings):
-        self.settings = s = settings
+    first_calls: calls per image of a first network that stays as it is, because `--start` has a second one.
+    """
+
+    def __init__(self, settings: DistillSettings, first_calls: int = 0):
+        self.settings, self.first_calls = settings, first_calls
+        s = settings
         of_teacher, of_fake = _rows(s)
         own = FAKE_CALLS - FAKE_GENERATOR_CALLS + (TEACHER_CALLS if s.fake_score == "bounded" else 0)
         fake, judging = FAKE_GENERATOR_CALLS + of_fake * own, JUDGING_CALLS * (of_teacher + of_fake) / 2
@@ -80,7 +84,8 @@ class DistillationCosts:
         if s.matching_ratio(real=False):
             calls += MATCHING_CALLS
         times = RECOMPUTING if s.recompute else 1
-        self.passes = (calls + _manifold_calls(s)) * times
+        made = 1 + (FAKE_GENERATOR_CALLS * s.fake_steps if s.sidl_weight else 0)  # how often a step makes images
+        self.passes = (calls + _manifold_calls(s)) * times + first_calls * (made + _manifold_calls(s))
         self.generator_passes = (s.student_steps * each + _manifold_calls(s)) * times
         self.judging_graphs = of_teacher + of_fake if s.sidl_weight else 0
 
@@ -89,6 +94,7 @@ class DistillationCosts:
         parameters = _count(teacher)
         generator, fake = (adapter_parameters(teacher, rank) if rank else 0 for rank in self.settings.adapter_ranks())
         values = (VALUES_TRAINED - 1) * (fake or parameters) + STUDENT_TRAINED * (generator or student)
+        values += self.first_calls * parameters
         # where no step calls the float32 teacher, it waits on the CPU
         if precision in DTYPES and (calls_float32(self.settings, precision) or device.type == "cpu"):
             values += parameters

@@ -38,10 +38,10 @@ class Estimate:
 
 
 def estimate(
-    teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None
+    teacher: Denoiser, settings: DistillSettings, device: torch.device, world: World | None = None, first_calls: int = 0
 ) -> Estimate:
-    """Memory and time of a distillation of `teacher` with these settings. Raises GsdError (exit 2) if the teacher
-    cannot be grown to the student's size."""
+    """Memory and time of a distillation of `teacher` with these settings. first_calls: see `DistillationCosts`. Raises
+    GsdError (exit 2) if the teacher cannot be grown to the student's size."""
     share = max(1, settings.batch_size // (world or World()).size)
     together = min(share, settings.micro_batch or share)
     parameters = own = sum(p.numel() for p in teacher.parameters())
@@ -53,7 +53,7 @@ def estimate(
         own = sum(p.numel() for p in student.parameters())
         own_kept = activation_bytes(student, recompute=settings.recompute)
         own_forward = seconds_per_call(student, device, together, precision)
-    costs = costs_of(settings)
+    costs = costs_of(settings, first_calls)
     state = costs.state_bytes(teacher, precision, own, device)
     state = state // process_count() if settings.shard else state
     activations = together * (settings.student_steps * own_kept + costs.judging_graphs * kept)

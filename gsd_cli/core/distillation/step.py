@@ -13,12 +13,13 @@ average          follows the generator (EMA)
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsd_cli.base.launcher import require_others
 from gsd_cli.compute.device import (
@@ -89,15 +90,15 @@ class Distillation:
     With several processes each works on its rows of the batch. A row's noise depends on its number alone, and gradients
     are averaged, so N processes train as one does. `settings.batch_size` is the batch of all of them together. `data`:
     real images for the discriminator; `pixels`: whether the teacher works on images rather than an autoencoder's
-    latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the network that the
-    generator starts as, default the teacher. `begun`: whether a step was made. In bf16 `teacher` itself is kept, and
-    moved (`place_teacher`).
+    latents; `phi`: the feature map of the isometric term, default the teacher's; `start`: the generator that it starts
+    as, default the teacher called as `settings` say. Of a start with a second network that one is trained, and the
+    first stays. `begun`: whether a step was made. In bf16 `teacher` itself is kept, and moved (`place_teacher`).
     """
 
     def __init__(
         self, teacher: Denoiser, settings: DistillSettings, total_steps: int, device: torch.device, evaluate: Evaluate,
         phi: FeatureMap | None = None, world: World | None = None, data: RealImages | None = None, pixels: bool = True,
-        start: Denoiser | None = None,
+        start: Generator | None = None,
     ):  # fmt: skip
         s, world = settings, world or World()
         require_even_shares(s.batch_size, world)
@@ -116,11 +117,11 @@ class Distillation:
         self.draws, self.recipe = draws, build_recipe(s, teacher.schedule, pixels=pixels)
         guidance = build_guidance(s, teacher, device)
         self.fake_score = FakeScore(s, self.teacher, f, guidance, draws, self.recipe, world)
-        self.generator = self._build_generator(start or teacher, f).train()
+        self.generator = self._build_generator(teacher, start, f).train()
         self.average = copy_trained(self.generator).eval().requires_grad_(False)
         self._whole_average = WholeAverage(self.average, s, device, self.teacher, f)
         # after the copies, which are of whole networks; in fp32 f is the teacher
-        for network in dict.fromkeys((self.teacher, f, self.generator.denoiser, self.average.denoiser)):
+        for network in dict.fromkeys((self.teacher, f, *self.generator.networks, *self.average.networks)):
             place(network, s, device)
         self.score_identity = ScoreIdentityTerm(s, f, self.fake_score, guidance, draws, self.recipe, world)
         self.adversarial = AdversarialTerm(s, f, data, draws, self.recipe, world)
@@ -132,23 +133,30 @@ class Distillation:
         self.recorded = None
         if recorder is not None and self.adversarial.resident:
             self.recorded = RecordedSteps(recorder, taped)
-        for model in (f, self.fake_score.network, self.generator.denoiser):
+        for model in (f, self.fake_score.network, *self.generator.networks):
             lower_norms(model.net, device)
             if s.recompute:
                 model.net.enable_gradient_checkpointing()
             if s.compile:
                 compile_network(model.net)
 
-    def _build_generator(self, start: Denoiser, f: Denoiser) -> Generator:
-        """The generator as it starts: `start` or one grown from it, or adapters on the teacher's weights."""
+    def _build_generator(self, teacher: Denoiser, start: Generator | None, f: Denoiser) -> Generator:
+        """The generator as it starts: a copy of `start` or the teacher, or of one grown from it, or adapters on the
+        teacher's weights."""
         s, (rank, _) = self.settings, self.settings.adapter_ranks()
         sigmas = spread_levels(s.sigma_init, s.student_steps)
+        if start is not None and start.later is not None:
+            first = to_device(copy.deepcopy(start.denoiser), self.device).requires_grad_(False)
+            second = to_device(copy.deepcopy(start.later), self.device).requires_grad_(True)
+            set_dropout(first, 0.0)
+            set_dropout(second, s.dropout)
+            return Generator(first, start.sigmas, later=second)
         if rank:
             base = self.teacher if calls_float32(s, s.precision) else f
             adapted = adapt(self.teacher, rank, s.seed, "generator", base)
             set_dropout(adapted, s.dropout)
             return Generator(adapted, sigmas)
-        student = grow(start, s.student_width, s.student_depth, s.seed)
+        student = grow(start.denoiser if start else teacher, s.student_width, s.student_depth, s.seed)
         return to_device(Generator.from_teacher(student, sigmas, s.dropout), birthplace(s, self.device))
 
     def set_length(self, total: int) -> None:
@@ -327,10 +335,10 @@ class Distillation:
     # -- checkpoints --------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state to save: everything but the teacher."""
+        """The state to save: everything but the teacher, and the first network of a start that has two."""
         return {
-            **module_tensors("generator", self.generator),
-            **module_tensors("average", self.average),
+            **module_tensors("generator", _trained_part(self.generator)),
+            **module_tensors("average", _trained_part(self.average)),
             **optimizer_tensors("generator_adam", self.generator_adam),
             **self.fake_score.tensors(),
             **self.adversarial.tensors(),
@@ -340,10 +348,15 @@ class Distillation:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore what `tensors` gave."""
-        load_module("generator", self.generator, tensors)
-        load_module("average", self.average, tensors)
+        load_module("generator", _trained_part(self.generator), tensors)
+        load_module("average", _trained_part(self.average), tensors)
         load_optimizer("generator_adam", self.generator_adam, tensors)
         self.fake_score.load(tensors)
         self.adversarial.load(tensors)
         self.matching.load(tensors)
         self.isometric.load(tensors, self.device)
+
+
+def _trained_part(generator: Generator) -> nn.Module:
+    """What of a generator is trained: its second network, if it has one, or all."""
+    return generator if generator.later is None else generator.later

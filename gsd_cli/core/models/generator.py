@@ -19,6 +19,7 @@ from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
 from gsd_cli.catalogue.diffusers_layout import find_weights
 from gsd_cli.catalogue.find import find_model, read_card
+from gsd_cli.catalogue.registry import SHARED_WEIGHTS
 from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, LATER, PROMPTS, README
 from gsd_cli.core.models.adapters import is_adapted, merge, save_adapters
 from gsd_cli.core.models.autoencoder import Autoencoder
@@ -139,6 +140,11 @@ class Generator(nn.Module):
             self._in_first_call = True
         return calls
 
+    @property
+    def networks(self) -> tuple[Denoiser, ...]:
+        """Its networks, in the order of their calls."""
+        return (self.denoiser,) if self.later is None else (self.denoiser, self.later)
+
     def network(self, step: int) -> Denoiser:
         """The network of a call, counted from 1."""
         return self.denoiser if step == 1 or self.later is None else self.later
@@ -253,10 +259,9 @@ def load_model(spec: str | None) -> Model:
     card = read_card(folder)
     sigmas = read_levels(card, folder)
     if card.get("later") and find_weights(folder) is None:  # a copy of a bundled folder: see SHARED_WEIGHTS
-        start = card.get("settings", {}).get("start")
         raise GsdError(
             f"{folder} holds the network of the second call only",
-            hint=f"the first call's is that of {start}: copy the weights of {start} into {folder}",
+            hint=f"a bundled one has the first call's from {', '.join(SHARED_WEIGHTS.values())}: copy its weights",
         )
     if "weights" in card and card["weights"] != weights_fingerprint(folder):
         raise GsdError(

@@ -142,18 +142,24 @@ refining = DistillSettings(batch_size=16, micro_batch=4, precision="fp32", refin
 learnt = RefinementDistillation(
     Generator(teacher), teacher, refining, 2, torch.device("cpu"), lambda *_: {}, world=world
 )
+two = Generator(load_denoiser(Path(sys.argv[1])), (2.5, 0.6), later=load_denoiser(Path(sys.argv[1])))
+second = Distillation(
+    teacher, DistillSettings(**common, **irl), 2, torch.device("cpu"), lambda *_: {}, world=world, data=data, start=two
+)
 judge = TeacherFeatures(teacher, Autoencoder())
 real = gaussian_statistics([judge.features(data.batch(torch.arange(12)))], judge.name)
 measured = Evaluation(Path(sys.argv[2]).parent / "grids", judge, real, 10, 3, world=world)(Generator(task.teacher), 1)
 assert world.main or not measured
 metrics.append(measured)
 metrics += [run_step(learnt, step) for step in range(2)]
+metrics += [run_step(second, step) for step in range(2)]
 if world.main:
     state = {f"generator.{k}": p.grad.contiguous() for k, p in task.generator.named_parameters()}
     state |= {f"fake.{k}": p.grad.contiguous() for k, p in task.fake_score.network.named_parameters()}
     state |= {f"discriminator.{k}": p.grad.contiguous() for k, p in task.adversarial.heads.named_parameters()}
     state |= {f"fitted.{k}": p.grad.contiguous() for k, p in fit.net.named_parameters()}
     state |= {f"refining.{k}": p.grad.contiguous() for k, p in learnt.network.named_parameters()}
+    state |= {f"second.{k}": p.grad.contiguous() for k, p in second.generator.later.named_parameters()}
     state |= {f"image.{k}": v.contiguous() for k, v in images.items()}
     state |= {f"metric.{i}.{k}": torch.tensor(v) for i, row in enumerate(metrics) for k, v in row.items()}
     save_file(state, sys.argv[2])
@@ -188,7 +194,7 @@ def test_two_processes_train_and_sample_as_one_does(
             assert torch.equal(two[name], value), name
         elif name.startswith("metric"):
             torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    for kind in ("generator", "fake", "discriminator", "fitted", "refining"):
+    for kind in ("generator", "fake", "discriminator", "fitted", "refining", "second"):
         names = {name for name in one if name.startswith(kind)}
         require_alike({name: one[name] for name in names}, {name: two[name] for name in names})
 
