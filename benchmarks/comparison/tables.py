@@ -134,7 +134,7 @@ SECTIONS = {
         ratios,
     ),
     "two-calls": Section(
-        "One call, and one that learnt what the four do",
+        "One call, and a second network for a second call",
         "--compare msa,fashion --metrics fd,pr,grain,ppl,time -N 2000",
         ("table1",),
         ("figure1",),

@@ -76,7 +76,7 @@ class BenchOptions(Common):
         f"Baselines, comma-separated: samplers ({', '.join(BASELINES)}) or generators (runs/a, {BUNDLED_MODELS[0]}).",
     )
     num_samples: Annotated[int, Field(ge=2)] | None = opt(
-        None, "Samples for the Frechet distance; default: as many as the bundled baseline has.", short="-N"
+        None, "Samples for the Frechet distance; default: as many as the bundled baseline has, else 2,000.", short="-N"
     )
     metrics: Annotated[str, AfterValidator(_metrics)] = opt(
         "fd,grain,ppl,time",

@@ -315,7 +315,8 @@ class DistillOptions(Common, DistillSettings, HubSettings):
     )
     features: str | None = opt(
         None,
-        "Feature set for the Frechet distance: a folder that gsd prepare --fit-features wrote; default: the teacher's.",
+        "Feature set for the Frechet distance: a folder that gsd prepare --fit-features wrote; default: the set that "
+        "came with the teacher (NAME-features next to NAME-teacher).",
         metavar="DIR",
     )
     output: Path | None = opt(

@@ -97,7 +97,10 @@ class PrepareOptions(Common):
         metavar="NAME|FOLDER|HUB_ID",
     )
     fit_teacher: Literal["tiny", "small", "base"] | None = opt(
-        None, "Train a diffusion model of this size on the data, as a teacher for gsd distill.", panel="Training"
+        None,
+        "Train a diffusion model of this size on the data, as a teacher for gsd distill: tiny has 0.04 million "
+        "parameters (for trials), small 1.7, base 24 (for a GPU).",
+        panel="Training",
     )
     conditional: bool = opt(False, "Train a class-conditional teacher; needs labelled data.", panel="Training")
     text_encoder: str | None = opt(
