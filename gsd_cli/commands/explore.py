@@ -34,7 +34,7 @@ from gsd_cli.core.models.fingerprint import weights_fingerprint
 from gsd_cli.core.models.generator import Generator
 from gsd_cli.core.models.open import fix_class, open_model
 from gsd_cli.options import EditOptions
-from gsd_cli.options.edit import resolve_direction_name
+from gsd_cli.options.edit import is_of_image, resolve_direction_name
 
 SEEDS = (2, 5, 10, 23, 42)
 """The page's first latents, unless IMAGE is another seed."""
@@ -88,7 +88,7 @@ def find_named(store: DirectionStore, options: EditOptions) -> list[Direction]:
     if options.attribute is None and options.direction is None and options.fit is None:
         return []
     name = resolve_direction_name(options)
-    if name.startswith("jac"):
+    if is_of_image(options):
         raise UsageError([f"--direction {name}: it belongs to one image"], hint="--direction pc0, or --attribute NAME")
     return [choose_direction(store, options)]
 

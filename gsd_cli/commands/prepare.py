@@ -19,6 +19,7 @@ from gsd_cli.base.text import plural
 from gsd_cli.catalogue.run_layout import FEATURES_SUFFIXES, HELD_OUT_SUFFIX, features_name, next_to_data
 from gsd_cli.commands.prepare_prompts import prepare_prompts
 from gsd_cli.commands.prepare_teacher import fit_teacher
+from gsd_cli.commands.same_fit import require_same_fit
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import join_world
 from gsd_cli.core.models.classifier import save_features
@@ -90,10 +91,11 @@ def _prepare_data(options: PrepareOptions, target: Path, session: Session) -> Re
 
 
 def _collect_data_options(options: PrepareOptions) -> dict[str, Any]:
-    """The options that determine the content of the data set, without paths."""
+    """The options that determine the content of the data set, and its source; of paths the names alone."""
     names = ("size", "grey", "value_range", "split", "limit", "shards")
     labels = options.labels.name if options.labels else None
     asked = {name: getattr(options, name) for name in names} | {"labels": labels}
+    asked["source"] = Path(os.path.abspath(options.source)).name
     return asked | ({"captions": options.captions.name} if options.captions else {})
 
 
@@ -101,7 +103,11 @@ def _check_existing(options: PrepareOptions, target: Path, session: Session) -> 
     """The record of an existing data set. Raises UsageError if it was made with other options."""
     record = ImageArchive(target).record
     before, now = record.get("asked", {}), _collect_data_options(options)
-    differ = [f"--{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    known = {"captions", *before}  # a record without captions means none; of other options an older one knows nothing
+    differ = [
+        f"{'' if key == 'source' else '--'}{key} {before.get(key)}, now {now[key]}"
+        for key in now if key in known and before.get(key) != now[key]
+    ]  # fmt: skip
     if differ:
         problems = [f"{target} was made with other options: {', '.join(differ)}"]
         raise UsageError(problems, hint="add --force to overwrite it, or choose another name with -o")
@@ -261,6 +267,8 @@ def _fit_features(options: PrepareOptions, target: Path, session: Session) -> tu
     )  # fmt: skip
     folder = next_to_data(target, FEATURES_SUFFIXES[options.features_net])
     work = folder.with_name(folder.name + ".fit")
+    asked = {"--features-net": options.features_net, "--seed": options.seed}
+    require_same_fit(work, folder, asked, task.data, session, force=options.force)
     with exact_if_fp32(task.device, options.precision):
         run_training(task, steps, work, Cadence(max(1, steps // 4)), "features", session)
     figures = task.evaluate(steps)

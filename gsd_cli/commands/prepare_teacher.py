@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gsd_cli.base.atomic import write_json
 from gsd_cli.base.errors import UsageError
 from gsd_cli.base.session import Session
-from gsd_cli.base.storage import read_object
 from gsd_cli.base.text import plural
 from gsd_cli.catalogue.prompt_files import texts_in_file
 from gsd_cli.catalogue.registry import bundled_features
 from gsd_cli.catalogue.run_layout import PROMPTS_SUFFIX, TEACHER_SUFFIX, next_to_data
+from gsd_cli.commands.same_fit import require_same_fit
 from gsd_cli.compute.device import exact_if_fp32, resolve_device
 from gsd_cli.compute.distributed import World
 from gsd_cli.core.models.open import open_sentence_encoder
@@ -25,7 +24,7 @@ from gsd_cli.core.training.fit_teacher import TeacherFit
 from gsd_cli.core.training.report import Cadence
 from gsd_cli.core.training.teacher_folder import save_teacher
 from gsd_cli.data.dataset import ImageArchive
-from gsd_cli.options import FitSettings, PrepareOptions
+from gsd_cli.options import PrepareOptions
 from gsd_cli.options.prepare import resolve_fit_settings
 
 
@@ -41,7 +40,8 @@ def fit_teacher(options: PrepareOptions, target: Path, world: World, session: Se
         encoder, prompts = _encode_captions(options, settings.text_encoder, data, folder, world, session)
         conditions = caption_conditions(data, prompts)
         outputs = [_prompts_file(target), folder]
-    _require_same_fit(work, settings)
+    asked = {"--" + _FLAGS[name]: getattr(settings, name) for name in _FLAGS}
+    require_same_fit(work, folder, asked, data, session, force=options.force, world=world)
     task = TeacherFit(data, settings, work, device, world, options.precision, conditions)
     if not folder.exists():  # it is not trained yet
         seconds = seconds_per_step(
@@ -58,23 +58,6 @@ def fit_teacher(options: PrepareOptions, target: Path, world: World, session: Se
         save_teacher(task, folder, half=options.weights == "fp16", features=features, encoder=encoder)
     world.wait()
     return outputs
-
-
-def _require_same_fit(work: Path, settings: FitSettings) -> None:
-    """Keep in the folder `work` what is trained. Raises UsageError where something else is kept there."""
-    path = work / "fit.json"
-    asked = {"--" + _FLAGS[name]: getattr(settings, name) for name in _FLAGS}
-    if path.exists():
-        kept = read_object(path)
-        differ = [
-            f"{flag} {kept[flag]}, now {asked[flag]}" for flag in asked if kept.get(flag, asked[flag]) != asked[flag]
-        ]
-        if differ:
-            hint = f"remove {work} and its teacher, or choose another name with -o"
-            raise UsageError([f"{work} was begun with other options: {', '.join(differ)}"], hint=hint)
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked)
 
 
 _FLAGS = {

@@ -21,6 +21,7 @@ from gsd_cli.core.export.onnx_generator import OnnxGenerator
 from gsd_cli.core.export.open import open_onnx
 from gsd_cli.core.models.generator import PROMPTS_KEPT, Generator, Model
 from gsd_cli.core.models.prompts import Prompts, load_prompts
+from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.models.teacher import load_teacher
 from gsd_cli.core.sampling.refined import RefinedGenerator
 from gsd_cli.core.sampling.samplers import Sampler
@@ -64,6 +65,8 @@ class Captions:
 
 class Context:
     """What all metrics share.
+
+    renderer: what makes the model's images: its generator, or the same one exported (`--backend`).
 
     name: what the model's row is called, by default as the user names the model; rivals: other generators by name,
     after those of `--compare`. The metrics read the public attributes. Two are written while measuring: missing, by
@@ -109,6 +112,7 @@ class Context:
         self.baselines += [rival(label, other, device, precision) for label, other in (rivals or {}).items()]
         own = name or self._name_of_model()
         self.ours = Contender(generator_subject(own, model.generator, device, precision, exported), model.generator)
+        self.renderer: Renderer = exported or model.generator
         self._require_one_space()
         self.prompts = self._share_prompts(exported)
         self.extractor, self.perceptual = self._extractors(needs)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gsd_cli.comparison.contenders import Contender
 from gsd_cli.comparison.context import Context
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.renderer import Renderer
 from gsd_cli.core.sampling.samplers import Sampler
 from gsd_cli.metrics.baselines import keep_statistics, sampled_batches, shipped_statistics
 from gsd_cli.metrics.features import Measure
@@ -57,14 +57,15 @@ def look_at_images(context: Context, contender: Contender, looks: Sequence[Look]
     """
     if isinstance(contender.model, Sampler):
         return _look_at_baseline(context, contender.model, looks)
-    return _look_at_generator(context, contender.name, contender.model, looks), "made now"
+    made_by = context.renderer if contender is context.ours else contender.model
+    return _look_at_generator(context, contender.name, made_by, looks), "made now"
 
 
-def _look_at_generator(context: Context, name: str, generator: Generator, looks: Sequence[Look]) -> Seen:
+def _look_at_generator(context: Context, name: str, generator: Renderer, looks: Sequence[Look]) -> Seen:
     options, measures = context.options, [look.measure for look in looks]
     with context.session.progress(f"images of {name}", context.samples) as bar:
         seeds = range(context.samples)
-        batches = generated_batches(generator, measures, seeds, options.batch_size, options.precision)
+        batches = generated_batches(generator, measures, seeds, options.batch_size, context.precision)
         return _collect(batches, looks, context.samples, bar.advance)
 
 
@@ -79,9 +80,9 @@ def _look_at_baseline(context: Context, sampler: Sampler, looks: Sequence[Look])
             options.batch_size, bar.update, optional={look.name for look in needed if look.optional},
         )  # fmt: skip
         found = _collect(batches, needed, context.samples)
-    for name, features in found.items():
-        if isinstance(features, Tensor):
-            keep_statistics(teacher, sampler, name, features, context.session.cache)
+    for look in needed:
+        if isinstance(features := found.get(look.name), Tensor):
+            keep_statistics(teacher, sampler, look.measure, features, context.session.cache)
     missing = [look.title for look in needed if look.name not in found]
     if missing:
         context.missing[sampler.name] = missing

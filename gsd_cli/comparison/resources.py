@@ -93,8 +93,8 @@ def _measure_memory(context: Context, entries: Sequence[Entry]) -> None:
 
 
 def _memory_protocol(context: Context) -> dict[str, str]:
-    batch = context.options.batch_size
-    return {"memory": f"one network call at batch {batch}, above what was in use before it"}
+    batch, by = context.options.batch_size, "" if context.options.backend == "torch" else ", in torch"
+    return {"memory": f"one network call at batch {batch}{by}, above what was in use before it"}
 
 
 MEMORY = Metric(
@@ -111,7 +111,7 @@ MEMORY = Metric(
 def _measure_throughput(context: Context, entries: Sequence[Entry]) -> None:
     """Images per second of the model, the last entry, by batch size."""
     with context.session.progress("throughput"), autocast(context.device, context.precision):
-        rates = throughput(context.model.generator, context.device, context.options.batch_size, context.session.check)
+        rates = throughput(context.renderer, context.options.batch_size, context.session.check)
     entries[-1].row.figures |= {f"images_per_second_{size}": rate for size, rate in rates.items()}
 
 

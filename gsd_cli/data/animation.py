@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gsd_cli.base.atomic import atomic_file
 from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.catalogue.file_formats import IMAGE_FORMATS
 from gsd_cli.data.image_writers import encode_image
 from gsd_cli.data.pixels import enlarge, tile, to_pil, to_pixels, to_uint8
 
@@ -38,8 +39,8 @@ def write_animation(
 ) -> list[Path]:  # fmt: skip
     """Write frames [N, C, H, W] in [-1, 1]: one file of a format, or a `folder` of numbered images of this kind.
 
-    latents [N, ...] go into the folder as latents.npz, under the name z; scale does not change them. Returns the paths
-    written.
+    latents [N, ...] go into the folder as latents.npz, under the name z; scale does not change them. Frames that a
+    longer animation left there are removed. Returns the paths written.
     """
     if format_ != "folder":
         payload = encode_animation(frames, format_, fps, scale)
@@ -52,6 +53,9 @@ def write_animation(
         with atomic_file(path) as temporary:
             temporary.write_bytes(encode_image(to_pixels(enlarge(frame, scale or 1)), kind))
         written.append(path)
+    for path in target.glob("frame-[0-9][0-9][0-9][0-9][0-9].*"):
+        if path.suffixes == [path.suffix] and path.suffix[1:] in IMAGE_FORMATS and path not in written:
+            path.unlink()
     if latents is not None:
         with atomic_file(target / LATENTS) as temporary:
             np.savez(temporary, z=latents.numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,11 @@ from gsd_cli.base.atomic import atomic_file, sweep
 from gsd_cli.base.storage import ASSETS, tolerate_storage_errors
 from gsd_cli.compute.device import full_precision
 from gsd_cli.compute.random import latents
-from gsd_cli.core.models.fingerprint import network_fingerprint
+from gsd_cli.core.models.fingerprint import network_fingerprint, teacher_fingerprint
 from gsd_cli.core.models.teacher import Teacher
 from gsd_cli.core.sampling.images import sample_teacher
 from gsd_cli.core.sampling.samplers import Sampler
-from gsd_cli.metrics.features import Measure
+from gsd_cli.metrics.features import Measure, networks_behind
 from gsd_cli.metrics.statistics import Statistics, gaussian_statistics, read_arrays
 
 MOST_CALLS = 100
@@ -60,7 +61,7 @@ def sampled_batches(
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
     """
-    folders = {measure.name: _folder(cache, teacher, sampler, measure.name) for measure in measures}
+    folders = {measure.name: _folder(cache, teacher, sampler, measure) for measure in measures}
     for folder in folders.values():
         sweep(folder)
     calls = sampler.calls(teacher.denoiser)
@@ -83,7 +84,9 @@ def sampled_batches(
         yield {name: vectors for name, vectors in found.items() if vectors is not None}
 
 
-def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features: Tensor, cache: Path) -> Statistics:
+def keep_statistics(
+    teacher: Teacher, sampler: Sampler, measure: Measure, features: Tensor, cache: Path
+) -> Statistics:  # fmt: skip
     """The statistics of features [n, F] of seeds 0..n-1; also cached, in the form of the shipped ones."""
     about = {
         "teacher": fingerprint(teacher),
@@ -92,19 +95,20 @@ def keep_statistics(teacher: Teacher, sampler: Sampler, extractor: str, features
         "seeds": f"0-{len(features) - 1}",
         "mode": f"clean estimate {'' if teacher.denoiser.clip_sample else 'not '}clipped, images rounded to 8 bits",
     }
-    found = replace(gaussian_statistics([features], extractor, about), features=features)
+    found = replace(gaussian_statistics([features], measure.name, about), features=features)
     # what is shipped with a bundled teacher
-    whole = _folder(cache, teacher, sampler, extractor) / f"statistics-{len(features)}.npz"
+    whole = _folder(cache, teacher, sampler, measure) / f"statistics-{len(features)}.npz"
     if not whole.exists():
         with tolerate_storage_errors():
             found.save(whole)
     return found
 
 
-def _folder(cache: Path, teacher: Teacher, sampler: Sampler, extractor: str) -> Path:
-    prompts = teacher.denoiser.prompts.mark  # other texts make other images of the same network
-    texts = "" if prompts is None else f"-{str(prompts)[:12]}"
-    return cache / "baselines" / f"{fingerprint(teacher)}{texts}-{sampler.cache_name(teacher.denoiser)}-{extractor}"
+def _folder(cache: Path, teacher: Teacher, sampler: Sampler, measure: Measure) -> Path:
+    """Where the vectors of the teacher's samples are: it depends on all that they depend on."""
+    facts = (teacher_fingerprint(teacher), teacher.denoiser.shape, networks_behind(measure))
+    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return cache / "baselines" / f"{key}-{sampler.cache_name(teacher.denoiser)}-{measure.name}"
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.feature_maps import FEATURE_SIGMA, normalise_channels, teacher_features
 from gsd_cli.core.models.feature_nets import FeatureNet
+from gsd_cli.core.models.fingerprint import network_fingerprint
 from gsd_cli.data.pixels import from_uint8, to_uint8
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -188,3 +190,15 @@ def inception_features(cache: Path, device: torch.device, *, offline: bool) -> I
     hint = f"put {INCEPTION_FILE} into {path.parent}, or use --features"
     fetch_file(path, INCEPTION_URL, INCEPTION_SHA256, "Inception, which FID needs,", hint, offline=offline)
     return InceptionFeatures(path.parent, device)
+
+
+def networks_behind(measure: Measure) -> list[str]:
+    """The fingerprints of what a measure calls, where its name does not say what it is: features may be fitted again
+    under one name, and a teacher may be read in another way."""
+    if isinstance(measure, ClassifierFeatures):
+        return [network_fingerprint(measure.net)]
+    if isinstance(measure, TeacherFeatures):
+        facts = measure.teacher.schedule.facts.float().numpy().tobytes()
+        schedule = hashlib.sha256(repr(measure.teacher.prediction).encode() + facts).hexdigest()[:16]
+        return [*(network_fingerprint(net) for net in (measure.teacher.net, measure.autoencoder)), schedule]
+    return []

@@ -29,7 +29,7 @@ def generated_batches(
             z = latents(batch, generator.latent_shape).to(device)
             with autocast(device, precision):
                 images = generator(z, conditions_for(generator, batch)).float()
-            vectors = {measure.name: measure.features(images).cpu() for measure in measures}
+            vectors = {measure.name: measure.features(images.to(device)).cpu() for measure in measures}
         yield vectors
 
 

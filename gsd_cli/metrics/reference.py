@@ -25,7 +25,6 @@ from gsd_cli.catalogue.run_layout import (
     statistics_path,
 )
 from gsd_cli.core.distillation.real_images import require_same_shape
-from gsd_cli.core.models.fingerprint import network_fingerprint
 from gsd_cli.data.dataset import ImageArchive
 from gsd_cli.metrics.features import (
     INCEPTION_FILE,
@@ -34,6 +33,7 @@ from gsd_cli.metrics.features import (
     TeacherFeatures,
     classifier_features,
     inception_features,
+    networks_behind,
 )
 from gsd_cli.metrics.grain import Grain, GrainCounts, grain_facts, grain_of
 from gsd_cli.metrics.image_quality import Real
@@ -210,18 +210,9 @@ def in_cache(data: Path, extractor: Extractor, cache: Path) -> Path:
     """Where they are in the cache: those of read-only data, and of a folder, whose .zip may have others next to it."""
     files = sorted(path for path in data.rglob("*") if path.is_file()) if data.is_dir() else [data]
     facts = [(str(path.relative_to(data)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    mark = _networks(extractor)
+    mark = networks_behind(extractor)
     key = hashlib.sha256(repr((os.path.abspath(data), facts, mark)).encode()).hexdigest()[:16]
     return cache / "statistics" / f"{key}.{extractor.name}.npz"
-
-
-def _networks(extractor: Extractor) -> list[str]:
-    """The fingerprints of the networks behind an extractor, where its name does not say which they are."""
-    if isinstance(extractor, ClassifierFeatures):
-        return [network_fingerprint(extractor.net)]
-    if isinstance(extractor, TeacherFeatures):
-        return [network_fingerprint(net) for net in (extractor.teacher.net, extractor.autoencoder)]
-    return []
 
 
 def _kept_next_to(data: Path, extractor: Extractor) -> Path | None:

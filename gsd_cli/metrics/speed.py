@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gsd_cli.compute.device import synchronize
 from gsd_cli.compute.random import latents
-from gsd_cli.core.models.generator import Generator
+from gsd_cli.core.models.renderer import Renderer
+from gsd_cli.core.sampling.images import conditions_for
 
 MEASURED_SECONDS = 1.0
 
@@ -61,20 +62,21 @@ def _summarise(seconds: list[float], batch: int) -> Timing:
 
 
 @torch.no_grad()
-def throughput(
-    generator: Generator, device: torch.device, largest: int, check: Callable[[], None] = lambda: None
-) -> dict[int, float]:
+def throughput(generator: Renderer, largest: int, check: Callable[[], None] = lambda: None) -> dict[int, float]:
     """Images per second at batch 1, 4, 16, ... up to `largest`: calls repeated for a second, after a warm-up."""
     sizes = [size for size in (1, 4, 16, 64, 256, 1024) if size < largest] + [largest]
-    rates = {}
+    rates, device = {}, generator.device
     for size in sizes:
-        z = latents(range(size), generator.latent_shape, "timing").to(device)
-        generator(z)
+        z, given = (
+            latents(range(size), generator.latent_shape, "timing").to(device),
+            conditions_for(generator, range(size)),
+        )
+        generator(z, given)
         synchronize(device)
         start, calls = time.perf_counter(), 0
         while time.perf_counter() - start < MEASURED_SECONDS:
             check()
-            generator(z)
+            generator(z, given)
             synchronize(device)
             calls += 1
         rates[size] = size * calls / (time.perf_counter() - start)

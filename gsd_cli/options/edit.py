@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from gsd_cli.base.errors import UsageError
 from gsd_cli.catalogue.exports import Backend
 from gsd_cli.catalogue.file_formats import AnimationFormat
+from gsd_cli.catalogue.model_facts import COMPONENTS
 from gsd_cli.catalogue.registry import MEASURED_ATTRIBUTES
 from gsd_cli.options.common import Common
 from gsd_cli.options.edit_conflicts import explorer_problems, text_problems
@@ -25,16 +26,20 @@ from gsd_cli.options.fields import (
     SCALE_HELP,
     Positive,
     Scale,
-    Share,
     argument,
     opt,
 )
 from gsd_cli.options.invert import InvertSettings, safetensors_file
 
+OF_THE_MODEL = re.compile(rf"{COMPONENTS}|(pc|jac)\d*")
+"""Names of the model's own directions, and of the file that holds them: nothing that is learnt may have one."""
+
 
 def _fit_source(value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"[^=:/]+=[^:]+:[^:]+", value):
         raise ValueError(f"{value!r} is not NAME=POSITIVE_DIR:NEGATIVE_DIR")
+    if value is not None and OF_THE_MODEL.fullmatch(value.partition("=")[0]):
+        raise ValueError(f"{value.partition('=')[0]} is a name of the model's own directions; choose another")
     return value
 
 
@@ -95,7 +100,9 @@ class EditOptions(Common, InvertSettings):
         "Move along several directions at once, each by its own length: attributes, classes and components.",
         metavar="NAME=S,NAME=S",
     )
-    truncation: Share = opt(1.0, "Multiply the latent of IMAGE by this factor (0 to 1) before it is edited.")
+    truncation: Annotated[float, Field(gt=0, le=1)] = opt(
+        1.0, "Multiply the latent of IMAGE by this factor (above 0, at most 1) before it is edited."
+    )
     preserve: str | None = opt(
         None, "Attributes to keep as they are, more strictly than by default; comma-separated.", metavar="NAME,NAME"
     )
@@ -153,6 +160,8 @@ class EditOptions(Common, InvertSettings):
     def _one_direction(self) -> EditOptions:
         given = {name for name in self.model_fields_set if getattr(self, name) not in (None, False)}
         problems = [*explorer_problems(given), *_move_problems(self), *_saving_problems(self), *text_problems(given)]
+        if self.data is not None and OF_THE_MODEL.fullmatch(self.attribute or ""):
+            problems.append(f"--attribute {self.attribute} is a name of the model's own directions, not of a label")
         if self.attribute is not None and self.direction is not None:
             problems.append("give --attribute or --direction, not both")
         if self.range is not None and "strength" in self.model_fields_set:

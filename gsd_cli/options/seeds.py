@@ -10,7 +10,7 @@ MOST_SEEDS = 10_000_000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Parse comma-separated whole numbers and rising ranges: `0-3,8` becomes (0, 1, 2, 3, 8).
+    """Parse comma-separated whole numbers and rising ranges: `0-3,8` becomes (0, 1, 2, 3, 8). Each seed counts once.
 
     Raises ValueError, which names the bad part, and for more than 10,000,000 seeds.
     """
@@ -29,7 +29,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         # len() overflows above 2^63
         if sum(span.stop - span.start for span in seeds) > MOST_SEEDS:
             raise ValueError(f"more than {MOST_SEEDS:,} seeds")
-    return tuple(seed for span in seeds for seed in span)
+    return tuple(dict.fromkeys(seed for span in seeds for seed in span))
 
 
 def _parse(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,8 +11,11 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
+from gsd_cli.base.errors import UsageError
+from gsd_cli.commands.explore import find_named
 from gsd_cli.core.editing.direction import Direction, move_latents, render_edits
 from gsd_cli.core.editing.edit_image import edit_along, edit_moves
+from gsd_cli.core.editing.store import DirectionStore
 from gsd_cli.core.latents.files import Anchor
 from gsd_cli.core.latents.render import render
 from gsd_cli.core.models.denoiser import Denoiser
@@ -39,11 +42,29 @@ from tests.support.shell import Shell
             "leave out --attribute, --strength",
         ),
         ({"image": "seed:1", "direction": "pc0", "truncation": 1.5}, "less than or equal to 1"),
+        ({"image": "seed:1", "direction": "pc0", "truncation": 0}, "greater than 0"),
+        ({"image": "seed:1", "fit": "pc0=a:b"}, "pc0 is a name of the model's own directions"),
+        ({"image": "seed:1", "fit": "components=a:b"}, "components is a name of the model's own"),
+        ({"image": "seed:1", "attribute": "jac", "data": "x.zip"}, "--attribute jac is a name of the model's own"),
     ],
 )
 def test_contradictions_are_named(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         EditOptions.model_validate(given)
+
+
+def test_only_directions_of_one_image_are_left_out_of_a_page(toy_teacher: Denoiser) -> None:
+    class Store:
+        """Finds everything."""
+
+        def find(self, name: str, *_: object) -> Direction:
+            return Direction(name, "latent", torch.ones(1, 16, 16) / 16, 1.0, "mean")
+
+    store = cast("DirectionStore", Store())
+    (found,) = find_named(store, EditOptions(explore=Path("page"), attribute="jacket"))
+    assert found.name == "jacket"
+    with pytest.raises(UsageError, match="jac0: it belongs to one image"):
+        find_named(store, EditOptions(explore=Path("page"), direction="jac0"))
 
 
 def test_moves_are_names_with_strengths() -> None:

@@ -149,10 +149,24 @@ def test_a_file_alone_walks_between_seeds(place: Shell) -> None:
 
 
 def test_bench_times_onnxruntime(place: Shell) -> None:
-    words = ("--compare", "one-step-teacher", "--metrics", "time", "--backend", "onnx", "--json")
+    metrics = ("--metrics", "fd,time,throughput,memory", "-N", "16", "--features", "toy-features")
+    words = (
+        "--compare",
+        "one-step-teacher",
+        *metrics,
+        "--time-batch",
+        "4",
+        "--batch-size",
+        "4",
+        "--backend",
+        "onnx",
+        "--json",
+    )
     found = json.loads(run(place, "bench", "--model", "run", *words))["metrics"]
     assert "onnxruntime" in json.dumps(found["protocol"])
     assert all(row["time"]["median"] > 0 for row in found["rows"].values())
+    assert found["protocol"]["memory"] == "one network call at batch 4, in torch, above what was in use before it"
+    assert {"fd", "images_per_second_4"} <= found["rows"]["run"].keys()
 
 
 def test_torch_opens_a_program_alone(program: Shell) -> None:

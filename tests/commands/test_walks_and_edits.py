@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from gsd_cli.base.console import Console, Result
-from gsd_cli.base.errors import ExitCode, GsdError
+from gsd_cli.base.errors import ExitCode, GsdError, UsageError
 from gsd_cli.base.session import Session
 from gsd_cli.cli.preflight import plan_interpolate
 from gsd_cli.commands import edit, interpolate
@@ -272,6 +272,11 @@ def test_a_measured_attribute_is_solved_for_on_this_image(bench: Workbench, tmp_
     )
     assert moved.metrics["method"] == "along the direction"
     assert abs(moved.metrics["reached"][0] - 0.5) >= abs(solved["reached"][0] - 0.5)
+
+
+def test_what_is_built_in_is_learnt_from_no_images(bench: Workbench, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--data: brightness is built in"):
+        bench.edit("seed:2", attribute="brightness", data="toy.zip", output=str(tmp_path / "x.png"))
 
 
 def test_a_change_that_is_not_reached_is_a_warning(bench: Workbench, tmp_path: Path) -> None:

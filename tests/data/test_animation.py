@@ -86,3 +86,12 @@ def test_a_folder_of_enlarged_jpegs(tmp_path: Path) -> None:
 
 def test_every_format_that_an_option_offers_has_an_encoder() -> None:
     assert set(ENCODERS) == set(ANIMATION_FORMATS)
+
+
+def test_frames_of_a_longer_animation_do_not_stay(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("frame-1.png", "frame-00000.txt.bak.d", "notes.txt", "frame-final.png")]
+    write_animation(torch.zeros(6, 1, 8, 8), tmp_path, "folder", 4, kind="jpg")
+    for path in kept:
+        path.write_text("mine")
+    written = write_animation(torch.zeros(3, 1, 8, 8), tmp_path, "folder", 4)
+    assert sorted(tmp_path.iterdir()) == sorted([*written, *kept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import zipfile
 from collections.abc import Collection
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from gsd_cli.core.models.beta_schedule import BetaSchedule
 from gsd_cli.core.models.feature_nets import ConvNeXtNet, ResidualNet
 from gsd_cli.core.models.teacher import Teacher, load_teacher
 from gsd_cli.core.sampling.samplers import parse_sampler
@@ -30,7 +32,7 @@ def teacher(toy_teacher_folder: Path) -> Teacher:
 @pytest.fixture(scope="module")
 def extractor() -> ClassifierFeatures:
     torch.manual_seed(0)
-    return ClassifierFeatures(ResidualNet(1, 10), "toy")
+    return ClassifierFeatures(ResidualNet(1, 10).eval(), "toy")
 
 
 def sampled(
@@ -49,7 +51,7 @@ def made(teacher: Teacher, extractor: ClassifierFeatures, n: int, cache: Path) -
     """Statistics of n seeds, and the counts of calls that were announced."""
     batches, said = sampled(teacher, [extractor], n, cache)
     features = torch.cat([batch["toy"] for batch in batches])
-    return keep_statistics(teacher, parse_sampler(f"ddim-{STEPS}"), "toy", features, cache), said
+    return keep_statistics(teacher, parse_sampler(f"ddim-{STEPS}"), extractor, features, cache), said
 
 
 def test_measures_see_the_same_images_and_what_one_lacks_is_made_for_it_alone(
@@ -141,3 +143,26 @@ def test_a_damaged_batch_is_made_anew(
     again, said = made(teacher, extractor, 16, tmp_path)
     assert said == [4, 5, 6]
     assert torch.equal(again.features, first.features)
+
+
+@pytest.mark.parametrize("change", ["prediction", "schedule", "autoencoder", "features", "nothing"])
+def test_what_the_vectors_depend_on_is_in_their_place(
+    change: str, teacher: Teacher, extractor: ClassifierFeatures, tmp_path: Path
+) -> None:
+    """Only the same images in the same features are read from the cache."""
+    first, _ = sampled(teacher, [extractor], 8, tmp_path)
+    other, judge = copy.deepcopy(teacher), extractor
+    if change == "prediction":
+        other.denoiser.prediction = "v_prediction"
+    elif change == "schedule":
+        other.denoiser.schedule = BetaSchedule.linear(1000, 1e-4, 0.01)
+    elif change == "autoencoder":
+        other.autoencoder.scale *= 2
+    elif change == "features":
+        torch.manual_seed(5)
+        judge = ClassifierFeatures(ResidualNet(1, 10).eval(), "toy")
+    again, said = sampled(other, [judge], 8, tmp_path)
+    assert (said == []) == (change == "nothing")
+    fresh, _ = sampled(other, [judge], 8, tmp_path / "fresh")
+    assert torch.equal(again[0]["toy"], fresh[0]["toy"])
+    assert torch.equal(again[0]["toy"], first[0]["toy"]) == (change in ("nothing", "autoencoder"))

@@ -25,7 +25,7 @@ def test_tasks_take_turns_and_times_are_per_image() -> None:
 
 
 def test_throughput_is_given_for_each_size(toy_teacher: Denoiser) -> None:
-    rates = throughput(Generator(toy_teacher), torch.device("cpu"), 8)
+    rates = throughput(Generator(toy_teacher), 8)
     assert list(rates) == [1, 4, 8]
     assert all(rate > 0 for rate in rates.values())
 

@@ -57,6 +57,8 @@ class DirectionStore:
 
     def _read(self, name: str, **about: Any) -> tuple[Path | None, list[Direction] | None]:
         """The file of stored directions, and the directions."""
+        if name in self.built_in:  # not what an example image taught under this name
+            about["source"] = "built in"
         if "fit_samples" in self.options.model_fields_set:
             about["samples"] = self.options.fit_samples
         file = f"{quote(name, safe='')}.safetensors"
@@ -167,14 +169,20 @@ class DirectionStore:
         """The fingerprint of the images that teach an attribute, and their two folders if they come from --fit."""
         fitted, _, pair = (self.options.fit or "").partition("=")
         if self.options.fit and fitted == name:
-            if name in self.built_in:
-                raise UsageError([f"--fit: {name} is built in; choose another name"])
+            self._require_free(name, "--fit")
             positive, _, negative = pair.partition(":")
             folders = Path(positive), Path(negative)
             return _fingerprint_files(*folders), folders
         if self.options.data is not None and self.options.attribute == name:
+            self._require_free(name, "--data")
             return _fingerprint_files(self.options.data), None
         return None, None
+
+    def _require_free(self, name: str, flag: str) -> None:
+        """Raise UsageError for a name of --fit or of a label in --data that is built in: each name means one thing."""
+        if name in self.built_in:
+            hint = f"leave out --data to edit by the built-in {name}" if flag == "--data" else "choose another name"
+            raise UsageError([f"{flag}: {name} is built in"], hint=hint)
 
     def _learn(self, name: str, folders: tuple[Path, Path] | None) -> tuple[Attribute, float]:
         """The attribute learnt from example images, and the AUROC of its probe."""

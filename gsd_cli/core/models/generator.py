@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from gsd_cli.base.atomic import atomic_folder, write_json
 from gsd_cli.base.errors import GsdError
 from gsd_cli.base.storage import ASSETS
-from gsd_cli.catalogue.diffusers_layout import find_weights
+from gsd_cli.catalogue.diffusers_layout import NETWORKS, find_weights
 from gsd_cli.catalogue.find import find_model, read_card
 from gsd_cli.catalogue.registry import SHARED_WEIGHTS
 from gsd_cli.catalogue.run_layout import ADAPTERS, CARD, LATER, PROMPTS, README
@@ -258,7 +258,7 @@ def load_model(spec: str | None) -> Model:
     folder = find_model(spec)
     card = read_card(folder)
     sigmas = read_levels(card, folder)
-    if card.get("later") and find_weights(folder) is None:  # a copy of a bundled folder: see SHARED_WEIGHTS
+    if card.get("later") and not any(find_weights(folder / part) for part in ("", *NETWORKS)):  # see SHARED_WEIGHTS
         raise GsdError(
             f"{folder} holds the network of the second call only",
             hint=f"a bundled one has the first call's from {', '.join(SHARED_WEIGHTS.values())}: copy its weights",
