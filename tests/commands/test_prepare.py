@@ -26,7 +26,8 @@ from gsd_cli.options.prepare import resolve_target, resolve_value_range
 from tests.support.shell import IMAGES, Shell
 
 N = 1500
-ASKED = {"size": 32, "grey": None, "value_range": None, "split": "train", "limit": None, "shards": None, "labels": None}
+ASKED = {"size": 32, "grey": None, "value_range": None, "split": "train", "limit": None, "shards": None, "labels": None,
+         "source": "photos"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
