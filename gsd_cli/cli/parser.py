@@ -48,7 +48,7 @@ ELSEWHERE = {
     "walk": "interpolate", "morph": "interpolate", "invert": "edit",
     "explore": "edit --explore", "directions": "edit --list",
     "eval": "bench", "evaluate": "bench", "benchmark": "bench", "fid": "bench --metrics fd", "ablate": "bench --ablate",
-    "encode": "prepare", "dataset": "prepare", "export": "distill --export", "onnx": "distill --export",
+    "encode": "prepare", "dataset": "prepare", "export": "sample --export", "onnx": "sample --export",
 }  # fmt: skip
 """What other tools call their commands, and the command here."""
 

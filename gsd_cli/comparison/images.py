@@ -65,7 +65,7 @@ def _look_at_generator(context: Context, name: str, generator: Renderer, looks: 
     options, measures = context.options, [look.measure for look in looks]
     with context.session.progress(f"images of {name}", context.samples) as bar:
         seeds = range(context.samples)
-        batches = generated_batches(generator, measures, seeds, options.batch_size, context.precision)
+        batches = generated_batches(generator, measures, seeds, options.batch_size, context.precision, context.device)
         return _collect(batches, looks, context.samples, bar.advance)
 
 

@@ -61,7 +61,7 @@ def sampled_batches(
     on_step(done, total) counts network calls over all batches; those in the cache are not announced, so that
     a pace measured from the first call on is that of the sampling.
     """
-    folders = {measure.name: _folder(cache, teacher, sampler, measure) for measure in measures}
+    folders = _folders(cache, teacher, sampler, measures)
     for folder in folders.values():
         sweep(folder)
     calls = sampler.calls(teacher.denoiser)
@@ -97,18 +97,22 @@ def keep_statistics(
     }
     found = replace(gaussian_statistics([features], measure.name, about), features=features)
     # what is shipped with a bundled teacher
-    whole = _folder(cache, teacher, sampler, measure) / f"statistics-{len(features)}.npz"
+    whole = _folders(cache, teacher, sampler, [measure])[measure.name] / f"statistics-{len(features)}.npz"
     if not whole.exists():
         with tolerate_storage_errors():
             found.save(whole)
     return found
 
 
-def _folder(cache: Path, teacher: Teacher, sampler: Sampler, measure: Measure) -> Path:
-    """Where the vectors of the teacher's samples are: it depends on all that they depend on."""
-    facts = (teacher_fingerprint(teacher), teacher.denoiser.shape, networks_behind(measure))
-    key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-    return cache / "baselines" / f"{key}-{sampler.cache_name(teacher.denoiser)}-{measure.name}"
+def _folders(cache: Path, teacher: Teacher, sampler: Sampler, measures: Sequence[Measure]) -> dict[str, Path]:
+    """By each measure's name, where its vectors of the teacher's samples are: a folder for all that they depend on."""
+    mark, name = teacher_fingerprint(teacher), sampler.cache_name(teacher.denoiser)  # reads all weights: once for all
+    found = {}
+    for measure in measures:
+        facts = (mark, teacher.denoiser.shape, networks_behind(measure))
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        found[measure.name] = cache / "baselines" / f"{key}-{name}-{measure.name}"
+    return found
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +20,7 @@ from gsd_cli.core.models.classifier import load_features
 from gsd_cli.core.models.denoiser import Denoiser, per_image
 from gsd_cli.core.models.feature_maps import FEATURE_SIGMA, normalise_channels, teacher_features
 from gsd_cli.core.models.feature_nets import FeatureNet
-from gsd_cli.core.models.fingerprint import network_fingerprint
+from gsd_cli.core.models.fingerprint import model_fingerprint, network_fingerprint
 from gsd_cli.data.pixels import from_uint8, to_uint8
 
 INCEPTION_FILE = "inception-2015-12-05.pt"
@@ -198,7 +197,5 @@ def networks_behind(measure: Measure) -> list[str]:
     if isinstance(measure, ClassifierFeatures):
         return [network_fingerprint(measure.net)]
     if isinstance(measure, TeacherFeatures):
-        facts = measure.teacher.schedule.facts.float().numpy().tobytes()
-        schedule = hashlib.sha256(repr(measure.teacher.prediction).encode() + facts).hexdigest()[:16]
-        return [*(network_fingerprint(net) for net in (measure.teacher.net, measure.autoencoder)), schedule]
+        return [model_fingerprint(measure.teacher, measure.autoencoder)]
     return []

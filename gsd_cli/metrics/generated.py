@@ -18,18 +18,19 @@ KEPT_BYTES = 2**30
 
 
 def generated_batches(
-    generator: Renderer, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32"
-) -> Iterator[dict[str, Tensor]]:
+    generator: Renderer, measures: Sequence[Measure], seeds: range, batch_size: int, precision: str = "fp32",
+    device: torch.device | None = None,
+) -> Iterator[dict[str, Tensor]]:  # fmt: skip
     """Make the images of `seeds`, in a precision; for each batch the vectors [B, F] by each measure's name, on the
-    fly."""
-    device = generator.device
+    fly. device: that of the measures, default the generator's: an exported one may be on the CPU while they are not."""
+    home = generator.device
     for start in range(0, len(seeds), batch_size):
         batch = seeds[start : start + batch_size]
         with torch.no_grad():
-            z = latents(batch, generator.latent_shape).to(device)
-            with autocast(device, precision):
-                images = generator(z, conditions_for(generator, batch)).float()
-            vectors = {measure.name: measure.features(images.to(device)).cpu() for measure in measures}
+            z = latents(batch, generator.latent_shape).to(home)
+            with autocast(home, precision):
+                images = generator(z, conditions_for(generator, batch)).float().to(device or home)
+            vectors = {measure.name: measure.features(images).cpu() for measure in measures}
         yield vectors
 
 

@@ -67,10 +67,8 @@ def throughput(generator: Renderer, largest: int, check: Callable[[], None] = la
     sizes = [size for size in (1, 4, 16, 64, 256, 1024) if size < largest] + [largest]
     rates, device = {}, generator.device
     for size in sizes:
-        z, given = (
-            latents(range(size), generator.latent_shape, "timing").to(device),
-            conditions_for(generator, range(size)),
-        )
+        z = latents(range(size), generator.latent_shape, "timing").to(device)
+        given = conditions_for(generator, range(size))
         generator(z, given)
         synchronize(device)
         start, calls = time.perf_counter(), 0

@@ -17,6 +17,8 @@ from gsd_cli.catalogue.run_layout import LATER
 if TYPE_CHECKING:
     from torch import nn
 
+    from gsd_cli.core.models.autoencoder import Autoencoder
+    from gsd_cli.core.models.denoiser import Denoiser
     from gsd_cli.core.models.teacher import Teacher
 
 
@@ -74,7 +76,11 @@ def network_fingerprint(net: nn.Module) -> str:
 
 def teacher_fingerprint(teacher: Teacher) -> str:
     """16 hex digits of everything a teacher's samples depend on: networks, prediction type, noise levels."""
-    model, stage = teacher.denoiser, teacher.autoencoder
+    return model_fingerprint(teacher.denoiser, teacher.autoencoder)
+
+
+def model_fingerprint(model: Denoiser, stage: Autoencoder) -> str:
+    """`teacher_fingerprint` of its two parts."""
     facts = (network_fingerprint(model.net), network_fingerprint(stage), stage.scale, model.prediction)
     digest = hashlib.sha256(repr((*facts, stage.shift) if stage.shift else facts).encode())
     digest.update(model.schedule.facts.float().numpy().tobytes())
