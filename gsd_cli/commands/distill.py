@@ -153,7 +153,7 @@ def _distil(run: Run, data: OpenData, total: int | None) -> None:
         task = Distillation(
             teacher.denoiser, run.options, length, device, evaluation, phi, world, real, pixels, begins
         )  # fmt: skip
-        _announce_start(run, start)
+        _announce_start(run, start, total)
         _announce_guidance(run, evaluation)
     exporter = Exporter(run.options, teacher, folder, settings, distance.features, distance.figure)
     tracker = open_tracker(options.tracker if world.main else None, folder, agreed, offline=session.offline)
@@ -290,10 +290,16 @@ def _announce_refinement(run: Run, start: Model) -> None:
         run.session.warn(f"{start.name} was distilled from {start.teacher}, and {run.options.teacher} refines it")
 
 
-def _announce_start(run: Run, start: Model | None) -> None:
-    """Print what of the start is trained, where that is not all of it."""
+def _announce_start(run: Run, start: Model | None, total: int | None) -> None:
+    """Print what of the start is trained, where that is not all of it; warn of a run that ends before it trains it."""
     if start is not None and start.generator.later is not None:
         run.session.say(f"start: the second network of {start.name} is trained; the first call stays as it is")
+    waits = 1000 * (run.options.fake_warmup or 0.0)
+    if total is not None and (images := total * run.options.batch_size) <= waits:
+        run.session.warn(
+            f"the first {waits:,.0f} images train the fake score alone (--fake-warmup), and this run has {images:,}: "
+            "the generator stays as it is; give more --kimg, or a smaller --fake-warmup"
+        )
 
 
 def _announce_guidance(run: Run, evaluation: Evaluation) -> None:

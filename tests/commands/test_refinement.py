@@ -221,6 +221,10 @@ def test_a_distillation_goes_on_with_the_second_network(workshop: Shell, refined
     assert (card["later"], card["sigmas"], card["settings"]["refine"]) == (True, list(one.sigmas), None)
     text = (workshop.folder / "further" / "generator" / "README.md").read_text()
     assert "the network of its second call was trained" in text and "score identity distillation. 2 network" in text
+    assert b"train the fake score alone" not in made.stderr
+    refused = workshop.gsd(*DISTILL, "--start", "further", "--refine", "2", "--steps", "1", "-o", "refused")
+    assert refused.returncode == 2
+    assert b"hint: leave it out\n" in refused.stderr  # `further` does not say what its first call is
     shutil.rmtree(workshop.folder / "two")
     shutil.copytree(workshop.folder / "further" / "generator", workshop.folder / "two")
     other = workshop.gsd(*further, "--steps", "4")

@@ -35,7 +35,10 @@ def test_a_run_starts_as_the_generator_and_resumes(workshop: Shell) -> None:
     before = weights(load_model(str(workshop.folder / "run")).generator)
     begun = workshop.gsd(*DISTILL, "--steps", "2", "--start", "run", "--fake-warmup", "1", "-o", "second")
     assert begun.returncode == 0, begun.stderr.decode()
-    # two steps of eight images: the generator still waits
+    # two steps of eight images: the generator still waits, for the whole run
+    assert "the first 1,000 images train the fake score alone (--fake-warmup), and this run has 16" in " ".join(
+        begun.stderr.decode().split()
+    )
     assert same(before, weights(load_model(str(workshop.folder / "second")).generator))
     rows = [json.loads(line) for line in (workshop.folder / "second" / "metrics.jsonl").read_text().splitlines()]
     assert "fake_loss" in rows[-1] and "sidl_loss" not in rows[-1]

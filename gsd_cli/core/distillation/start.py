@@ -38,9 +38,11 @@ def open_start(name: str | None, teacher: Teacher, settings: DistillSettings) ->
             code=ExitCode.USAGE,
         )
     if generator.later is not None and (problems := list(_second_network_problems(settings))):
+        made = model.card.get("settings", {})  # a run that went on with the second network names where it began
+        first = f", or start from the first call: {made['start']}" if made.get("refine") is not None else ""
         raise UsageError(
             [f"{name} has a second network for its second call: {problem}" for problem in problems],
-            hint=f"leave it out, or start from the first call: {model.card.get('settings', {}).get('start')}",
+            hint=f"leave it out{first}",
         )
     generator.float()
     if not theirs.prompts.none:  # it keeps only some of the prompts it was trained on
